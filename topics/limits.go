@@ -1,0 +1,73 @@
+package topics
+
+import "time"
+
+// Sizes in bytes, enforced before anything is parsed, and by the broker before
+// anything is buffered.
+const (
+	MaxManifest   = 16 << 10 // signed envelope included
+	MaxAssignment = 8 << 10
+	MaxCommand    = 8 << 10
+	MaxStatus     = 8 << 10
+	MaxHeartbeat  = 8 << 10
+	MaxLog        = 64 << 10
+	MaxPresence   = 2 << 10
+	// MaxPacket is the largest MQTT packet that any party accepts: the
+	// largest payload, its topic and its properties.
+	MaxPacket = 96 << 10
+)
+
+// MaxCohorts is how many cohorts a device may be in.
+const MaxCohorts = 16
+
+// MaxWaves is how many waves a rollout may have.
+const MaxWaves = 32
+
+// MaxText is the longest free text in a status, in bytes.
+const MaxText = 2 << 10
+
+// DefaultFresh is how old the manifest may be, as read on a session, when a
+// device activates what it downloaded.
+const DefaultFresh = 15 * time.Minute
+
+// MaxPayload is the largest payload of a kind in bytes.
+func MaxPayload(k Kind) int {
+	switch k {
+	case KindManifest:
+		return MaxManifest
+	case KindAssignment:
+		return MaxAssignment
+	case KindCommand:
+		return MaxCommand
+	case KindStatus:
+		return MaxStatus
+	case KindHeartbeat:
+		return MaxHeartbeat
+	case KindLog:
+		return MaxLog
+	case KindPresence:
+		return MaxPresence
+	}
+	return 0
+}
+
+// MQTT 5 user properties of the contract.
+const (
+	// PropVersion stands on every manifest and assignment that fleetd
+	// publishes: the decimal version of the signed body. The broker replaces
+	// a retained message only by one of a higher version; an equal or lower
+	// one is acknowledged with PUBACK 0x10 when equal bytes are retained, and
+	// refused with 0x83 and a reason otherwise.
+	PropVersion = "gs-version"
+	// PropShard, PropSequence and PropStored are stamped by the broker on
+	// every uplink message: shard number, sequence in the shard's stream, and
+	// time of storing in milliseconds since 1970. Together shard and sequence
+	// identify the message for ever, also when it is delivered again.
+	PropShard    = "gs-shard"
+	PropSequence = "gs-seq"
+	PropStored   = "gs-stored"
+	// PropModel and PropHardware are stamped by the broker from the device's
+	// certificate on every uplink message.
+	PropModel    = "gs-model"
+	PropHardware = "gs-hardware"
+)
