@@ -1,0 +1,45 @@
+# Each target does its own set-up. `make` alone lists them.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+GO ?= go
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## Bring PostgreSQL, a C compiler and InfluxDB, where they are missing
+	@scripts/setup
+
+build: ## Build broker, fleetd, agent and fleetctl into bin/
+	CGO_ENABLED=0 $(GO) build -o bin/ ./broker ./fleetd ./agent ./fleetd/fleetctl
+
+demo: setup ## Roll a good and a bad release out to 40 real agents (KEEP=1 leaves it up)
+	$(GO) run ./internal/demo $(if $(KEEP),--keep)
+
+test: setup ## Everything that must hold: format, vet, staticcheck, tests, race detector
+	@scripts/test
+
+test-long: setup ## The tests that take longer, with the build tag "long"
+	$(GO) test -tags long -timeout 60m ./...
+
+lint: fmt-check vet ## Format, vet and staticcheck
+	$(GO) tool staticcheck ./...
+
+fmt-check: ## Name the files that gofmt would change
+	@scripts/fmt-check
+
+vet: ## go vet
+	$(GO) vet ./...
+
+race: setup ## The tests with shared state, under the race detector
+	@scripts/test race
+
+fuzz-short: ## Every fuzz target for 10 seconds
+	@scripts/fuzz 10s
+
+bench: setup ## Measure check-in latency, durable reports per second, time from pause to device
+	$(GO) run ./internal/bench
+
+clean: ## Remove what was built and cached in this clone (not what setup installed)
+	rm -rf bin .cache demo.json
+
+.PHONY: help setup build demo test test-long lint fmt-check vet race fuzz-short bench clean
