@@ -15,7 +15,8 @@ type Tool struct {
 	Description string
 	Grammar     any
 	// Bind are further values that Run methods may take as arguments, matched
-	// by type. Embed VersionFlag in the grammar for --version.
+	// by type. Embed VersionFlag in the grammar for --version, unless a command
+	// needs that flag for something else.
 	Bind []any
 }
 

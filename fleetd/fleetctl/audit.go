@@ -1,0 +1,82 @@
+package main
+
+import (
+	"context"
+	"net/url"
+	"time"
+
+	"groundswell/internal/cli"
+)
+
+type auditRow struct {
+	At     *time.Time `json:"at"`
+	Actor  string     `json:"actor"`
+	Action string     `json:"action"`
+	Object string     `json:"object"`
+}
+
+var auditTable = table[auditRow]{
+	{"AT", func(r auditRow) string {
+		if r.At == nil {
+			return ""
+		}
+		return r.At.UTC().Format(time.RFC3339)
+	}},
+	{"ACTOR", func(r auditRow) string { return r.Actor }},
+	{"ACTION", func(r auditRow) string { return r.Action }},
+	{"OBJECT", func(r auditRow) string { return r.Object }},
+}
+
+// historyRow is one step of a device in a rollout.
+type historyRow struct {
+	At      *time.Time `json:"at"`
+	Rollout string     `json:"rollout"`
+	State   string     `json:"state"`
+	Version string     `json:"version"`
+	Reason  string     `json:"reason"`
+}
+
+var historyTable = table[historyRow]{
+	{"AT", func(r historyRow) string {
+		if r.At == nil {
+			return ""
+		}
+		return r.At.UTC().Format(time.RFC3339)
+	}},
+	{"ROLLOUT", func(r historyRow) string { return r.Rollout }},
+	{"STATE", func(r historyRow) string { return r.State }},
+	{"VERSION", func(r historyRow) string { return r.Version }},
+	{"REASON", func(r historyRow) string { return r.Reason }},
+}
+
+type auditCmd struct {
+	Object string `help:"Only changes of this object."`
+	Actor  string `help:"Only changes by this operator."`
+	Limit  int    `help:"At most so many; 0 means all." default:"100"`
+}
+
+func (c *auditCmd) Run(ctx context.Context, io cli.Streams, g *Global) error {
+	api, err := g.client()
+	if err != nil {
+		return err
+	}
+	items, err := api.list(ctx, "/v1/audit", url.Values{"object": {c.Object}, "actor": {c.Actor}}, c.Limit)
+	if err != nil {
+		return err
+	}
+	return showList(g, io, items, auditTable)
+}
+
+type whoamiCmd struct{}
+
+func (c *whoamiCmd) Run(ctx context.Context, io cli.Streams, g *Global) error {
+	api, err := g.client()
+	if err != nil {
+		return err
+	}
+	a, err := api.get(ctx, "/v1/whoami", nil)
+	if err != nil {
+		return err
+	}
+	return printJSON(io.Out, a.raw)
+}

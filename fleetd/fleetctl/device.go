@@ -1,0 +1,218 @@
+package main
+
+import (
+	"context"
+	"encoding/csv"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"strconv"
+	"strings"
+
+	"groundswell/internal/cli"
+)
+
+type deviceCmd struct {
+	List   deviceList   `cmd:"" help:"List devices, filtered."`
+	Show   deviceShow   `cmd:"" help:"Show one device and what it did."`
+	Import deviceImport `cmd:"" help:"Register devices from a CSV or JSON file."`
+}
+
+var deviceTable = table[device]{
+	{"DEVICE", func(d device) string { return d.ID }},
+	{"MODEL", func(d device) string { return d.Model }},
+	{"HARDWARE", func(d device) string { return d.Hardware }},
+	{"REGION", func(d device) string { return d.Region }},
+	{"TIME ZONE", func(d device) string { return d.TimeZone }},
+	{"VERSION", func(d device) string { return versions(d.Versions) }},
+	{"CONNECTED", func(d device) string {
+		if d.Connected {
+			return "yes"
+		}
+		return "no"
+	}},
+	{"LAST CONTACT", func(d device) string { return when(d.LastContact) }},
+	{"COHORTS", func(d device) string { return strings.Join(d.Cohorts, ",") }},
+}
+
+// versions shows the main component's version bare and the others by name.
+func versions(m map[string]string) string {
+	var parts []string
+	if v, ok := m["system"]; ok {
+		parts = append(parts, v)
+	}
+	for _, name := range sortedKeys(m) {
+		if name != "system" {
+			parts = append(parts, name+"="+m[name])
+		}
+	}
+	return strings.Join(parts, " ")
+}
+
+type deviceList struct {
+	Cohort    string `help:"Members of this cohort."`
+	Model     string `help:"Of this model."`
+	Hardware  string `help:"Of this hardware revision."`
+	Region    string `help:"In this region."`
+	Customer  string `help:"Of this customer."`
+	Component string `help:"The component that --version and --below speak of."`
+	Version   string `help:"Running exactly this version." placeholder:"VERSION"`
+	Below     string `help:"Running a version below this one." placeholder:"VERSION"`
+	State     string `help:"In this install state."`
+	Connected string `help:"true or false." enum:",true,false" default:""`
+	Limit     int    `help:"At most so many; 0 means all." default:"100"`
+}
+
+func (c *deviceList) Run(ctx context.Context, io cli.Streams, g *Global) error {
+	api, err := g.client()
+	if err != nil {
+		return err
+	}
+	items, err := api.list(ctx, "/v1/devices", url.Values{
+		"cohort": {c.Cohort}, "model": {c.Model}, "hardware": {c.Hardware}, "region": {c.Region},
+		"customer": {c.Customer}, "component": {c.Component}, "version": {c.Version}, "below": {c.Below},
+		"state": {c.State}, "connected": {c.Connected},
+	}, c.Limit)
+	if err != nil {
+		return err
+	}
+	return showList(g, io, items, deviceTable)
+}
+
+type deviceShow struct {
+	ID string `arg:"" help:"Device id."`
+}
+
+func (c *deviceShow) Run(ctx context.Context, io cli.Streams, g *Global) error {
+	api, err := g.client()
+	if err != nil {
+		return err
+	}
+	path := "/v1/devices/" + url.PathEscape(c.ID)
+	a, err := api.get(ctx, path, nil)
+	if err != nil {
+		return err
+	}
+	if err := show(g, io, a, deviceTable); err != nil || g.Output == "json" {
+		return err
+	}
+	history, err := api.list(ctx, path+"/history", nil, 20)
+	if err != nil || len(history) == 0 {
+		return err
+	}
+	fmt.Fprintln(io.Out)
+	return showList(g, io, history, historyTable)
+}
+
+// importBatch is how many devices one request may carry.
+const importBatch = 10_000
+
+type deviceImport struct {
+	File string `arg:"" help:"CSV with a header (id, region, customer, time_zone, polling_s; further columns are labels), or JSON {\"devices\": [...]}; - is standard input."`
+}
+
+func (c *deviceImport) Run(ctx context.Context, streams cli.Streams, g *Global) error {
+	api, err := g.client()
+	if err != nil {
+		return err
+	}
+	in := streams.In
+	if c.File != "-" {
+		f, err := os.Open(c.File)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		in = f
+	}
+	var devices []any
+	if strings.HasSuffix(strings.ToLower(c.File), ".json") {
+		var body struct {
+			Devices []any `json:"devices"`
+		}
+		dec := json.NewDecoder(in)
+		dec.UseNumber()
+		if err := dec.Decode(&body); err != nil {
+			return fmt.Errorf("%s: %w", c.File, err)
+		}
+		devices = body.Devices
+	} else if devices, err = readCSV(in); err != nil {
+		return fmt.Errorf("%s: %w", c.File, err)
+	}
+	var total struct{ Created, Updated int }
+	for len(devices) > 0 {
+		batch := devices[:min(importBatch, len(devices))]
+		devices = devices[len(batch):]
+		a, err := api.do(ctx, request{method: http.MethodPost, path: "/v1/devices/import",
+			body: map[string]any{"devices": batch}, create: true})
+		if err != nil {
+			return err
+		}
+		var done struct{ Created, Updated int }
+		if err := a.decode(&done); err != nil {
+			return err
+		}
+		total.Created += done.Created
+		total.Updated += done.Updated
+	}
+	if g.Output == "json" {
+		return json.NewEncoder(streams.Out).Encode(map[string]int{"created": total.Created, "updated": total.Updated})
+	}
+	_, err = fmt.Fprintf(streams.Out, "%d devices created, %d updated\n", total.Created, total.Updated)
+	return err
+}
+
+// readCSV reads devices; the first line names the columns.
+func readCSV(in io.Reader) ([]any, error) {
+	r := csv.NewReader(in)
+	header, err := r.Read()
+	if err != nil {
+		return nil, fmt.Errorf("no header line: %w", err)
+	}
+	idColumn := -1
+	for i, name := range header {
+		header[i] = strings.TrimSpace(name)
+		if header[i] == "id" {
+			idColumn = i
+		}
+	}
+	if idColumn < 0 {
+		return nil, errors.New(`line 1: no column "id"`)
+	}
+	var devices []any
+	for {
+		row, err := r.Read()
+		if err == io.EOF {
+			return devices, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		line, _ := r.FieldPos(0)
+		d, labels := map[string]any{}, map[string]string{}
+		for i, value := range row {
+			value = strings.TrimSpace(value)
+			switch name := header[i]; {
+			case value == "":
+			case name == "polling_s":
+				n, err := strconv.Atoi(value)
+				if err != nil {
+					return nil, fmt.Errorf("line %d: polling_s %q is not a number", line, value)
+				}
+				d[name] = n
+			case name == "id" || name == "region" || name == "customer" || name == "time_zone":
+				d[name] = value
+			default:
+				labels[name] = value
+			}
+		}
+		if len(labels) > 0 {
+			d["labels"] = labels
+		}
+		devices = append(devices, d)
+	}
+}

@@ -1,0 +1,364 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/url"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"groundswell/internal/cli"
+)
+
+type rolloutCmd struct {
+	Create  rolloutCreate  `cmd:"" help:"Draft a rollout of a release to cohorts."`
+	List    rolloutList    `cmd:"" help:"List rollouts."`
+	Show    rolloutShow    `cmd:"" help:"Show a rollout and its waves."`
+	Start   rolloutStart   `cmd:"" help:"Start a drafted rollout: its first wave opens."`
+	Watch   rolloutWatch   `cmd:"" help:"Follow the waves until the rollout ends; exit code 3 unless it completed."`
+	Pause   rolloutPause   `cmd:"" help:"Pause: nobody starts, nobody activates, until it is resumed."`
+	Resume  rolloutResume  `cmd:"" help:"Resume a paused rollout."`
+	Cancel  rolloutCancel  `cmd:"" help:"Cancel for good; devices keep what they run."`
+	Revert  rolloutRevert  `cmd:"" help:"Bring the devices that took the release back to an older one."`
+	Devices rolloutDevices `cmd:"" help:"List the devices of a rollout and their outcome."`
+	Events  rolloutEvents  `cmd:"" help:"List what happened to a rollout."`
+}
+
+var rolloutTable = table[rollout]{
+	{"ROLLOUT", func(r rollout) string { return r.ID }},
+	{"RELEASE", func(r rollout) string { return r.Release.Name + " " + r.Release.Version }},
+	{"KIND", func(r rollout) string { return r.Kind }},
+	{"STATE", func(r rollout) string { return r.State }},
+	{"COHORTS", func(r rollout) string { return strings.Join(r.Cohorts, ",") }},
+	{"WAVE", func(r rollout) string { return r.progress() }},
+	{"DONE", func(r rollout) string { return strconv.Itoa(r.total().Committed) }},
+	{"FAILED", func(r rollout) string { return strconv.Itoa(r.total().failures()) }},
+	{"CREATED", func(r rollout) string { return when(r.CreatedAt) }},
+	{"BY", func(r rollout) string { return r.CreatedBy }},
+	{"REASON", func(r rollout) string { return r.Reason }},
+}
+
+var waveTable = table[wave]{
+	{"WAVE", func(w wave) string { return strconv.Itoa(w.Index) }},
+	{"SHARE", func(w wave) string { return strconv.FormatFloat(w.Percent, 'f', -1, 64) + " %" }},
+	{"STATE", func(w wave) string { return w.State }},
+	{"DEVICES", func(w wave) string { return strconv.Itoa(w.Members) }},
+	{"WAITING", func(w wave) string { return strconv.Itoa(w.Counts.Waiting) }},
+	{"BUSY", func(w wave) string { return strconv.Itoa(w.Counts.busy()) }},
+	{"COMMITTED", func(w wave) string { return strconv.Itoa(w.Counts.Committed) }},
+	{"ROLLED BACK", func(w wave) string { return strconv.Itoa(w.Counts.RolledBack) }},
+	{"FAILED", func(w wave) string { return strconv.Itoa(w.Counts.Failed) }},
+	{"SILENT", func(w wave) string { return strconv.Itoa(w.Counts.Silent) }},
+	{"OPENED", func(w wave) string { return when(w.OpenedAt) }},
+	{"CLOSED", func(w wave) string { return when(w.ClosedAt) }},
+}
+
+// progress is how many of the waves were opened.
+func (r rollout) progress() string {
+	opened := 0
+	for _, w := range r.Waves {
+		if w.State != "pending" {
+			opened++
+		}
+	}
+	return fmt.Sprintf("%d/%d", opened, len(r.Waves))
+}
+
+func (r rollout) total() counts {
+	var t counts
+	for _, w := range r.Waves {
+		c := w.Counts
+		t.Waiting += c.Waiting
+		t.Downloading += c.Downloading
+		t.Verified += c.Verified
+		t.Staged += c.Staged
+		t.Trying += c.Trying
+		t.Committed += c.Committed
+		t.Failed += c.Failed
+		t.RolledBack += c.RolledBack
+		t.Silent += c.Silent
+		t.Unreached += c.Unreached
+	}
+	return t
+}
+
+func rolloutPath(id string, action ...string) string {
+	return strings.Join(append([]string{"/v1/rollouts", url.PathEscape(id)}, action...), "/")
+}
+
+type rolloutCreate struct {
+	Release  string    `arg:"" help:"NAME@VERSION of a published release, for instance camera@1.1.0."`
+	Cohorts  []string  `name:"cohort" required:"" help:"Target cohort; may be repeated." placeholder:"NAME"`
+	Canary   string    `help:"A cohort that comes first, as a whole." placeholder:"COHORT"`
+	From     string    `help:"Only devices that run such a version, for instance '<2.0'." placeholder:"CONSTRAINT"`
+	Priority int64     `help:"Wins over rollouts of lower priority for the same component." default:"0"`
+	StartAt  time.Time `help:"Start by itself at this time (RFC 3339)." format:"2006-01-02T15:04:05Z07:00" placeholder:"TIME"`
+	Policy   string    `help:"JSON file with waves, gate, breaker, windows, deadline; what it leaves out has fleetd's defaults." type:"existingfile" placeholder:"FILE"`
+	Note     string    `help:"Why."`
+	Start    bool      `help:"Start it at once."`
+}
+
+func (c *rolloutCreate) Run(ctx context.Context, io cli.Streams, g *Global) error {
+	name, version, ok := strings.Cut(c.Release, "@")
+	if !ok {
+		return cli.UsageError("%q is not of the form NAME@VERSION", c.Release)
+	}
+	body := map[string]any{"release": map[string]string{"name": name, "version": version}, "cohorts": c.Cohorts}
+	set := func(key string, value any, given bool) {
+		if given {
+			body[key] = value
+		}
+	}
+	set("canary_cohort", c.Canary, c.Canary != "")
+	set("from", c.From, c.From != "")
+	set("priority", c.Priority, c.Priority != 0)
+	set("start_at", c.StartAt, !c.StartAt.IsZero())
+	set("note", c.Note, c.Note != "")
+	if c.Policy != "" {
+		data, err := os.ReadFile(c.Policy)
+		if err != nil {
+			return err
+		}
+		if !json.Valid(data) {
+			return fmt.Errorf("%s is not JSON", c.Policy)
+		}
+		body["policy"] = json.RawMessage(data)
+	}
+	api, err := g.client()
+	if err != nil {
+		return err
+	}
+	a, err := api.do(ctx, request{method: http.MethodPost, path: "/v1/rollouts", body: body, create: true})
+	if err != nil {
+		return err
+	}
+	if c.Start {
+		var r rollout
+		if err := a.decode(&r); err != nil {
+			return err
+		}
+		if a, err = api.do(ctx, request{method: http.MethodPost, path: rolloutPath(r.ID, "start"), body: struct{}{}, ifMatch: a.etag}); err != nil {
+			return err
+		}
+	}
+	return show(g, io, a, rolloutTable)
+}
+
+type rolloutList struct {
+	State   string `help:"Only in this state."`
+	Release string `help:"Only of this release."`
+	Limit   int    `help:"At most so many; 0 means all." default:"100"`
+}
+
+func (c *rolloutList) Run(ctx context.Context, io cli.Streams, g *Global) error {
+	api, err := g.client()
+	if err != nil {
+		return err
+	}
+	items, err := api.list(ctx, "/v1/rollouts", url.Values{"state": {c.State}, "release": {c.Release}}, c.Limit)
+	if err != nil {
+		return err
+	}
+	return showList(g, io, items, rolloutTable)
+}
+
+type rolloutShow struct {
+	ID string `arg:"" help:"Rollout id."`
+}
+
+func (c *rolloutShow) Run(ctx context.Context, io cli.Streams, g *Global) error {
+	api, err := g.client()
+	if err != nil {
+		return err
+	}
+	a, err := api.get(ctx, rolloutPath(c.ID), nil)
+	if err != nil {
+		return err
+	}
+	if err := show(g, io, a, rolloutTable); err != nil || g.Output == "json" {
+		return err
+	}
+	var r rollout
+	if err := a.decode(&r); err != nil {
+		return err
+	}
+	fmt.Fprintln(io.Out)
+	return waveTable.print(io.Out, r.Waves)
+}
+
+// change is what start, pause, resume and cancel have in common. The change
+// holds for the rollout as it was when it was looked at: by the operator, who
+// says so with --revision, or else by this command a moment ago.
+type change struct {
+	ID       string `arg:"" help:"Rollout id."`
+	Reason   string `help:"Why; it stands in the audit and in the rollout."`
+	Revision int64  `help:"Only if the rollout still has this revision." placeholder:"N"`
+}
+
+func (c *change) do(ctx context.Context, io cli.Streams, g *Global, action string) error {
+	api, err := g.client()
+	if err != nil {
+		return err
+	}
+	etag, err := c.etag(ctx, api)
+	if err != nil {
+		return err
+	}
+	body := map[string]string{}
+	if c.Reason != "" {
+		body["reason"] = c.Reason
+	}
+	a, err := api.do(ctx, request{method: http.MethodPost, path: rolloutPath(c.ID, action), body: body, ifMatch: etag})
+	if err != nil {
+		return err
+	}
+	return show(g, io, a, rolloutTable)
+}
+
+func (c *change) etag(ctx context.Context, api *client) (string, error) {
+	if c.Revision > 0 {
+		return strconv.Quote(strconv.FormatInt(c.Revision, 10)), nil
+	}
+	a, err := api.get(ctx, rolloutPath(c.ID), nil)
+	if err != nil {
+		return "", err
+	}
+	return a.etag, nil
+}
+
+type (
+	rolloutStart  struct{ change }
+	rolloutPause  struct{ change }
+	rolloutResume struct{ change }
+	rolloutCancel struct{ change }
+)
+
+func (c *rolloutStart) Run(ctx context.Context, io cli.Streams, g *Global) error {
+	return c.do(ctx, io, g, "start")
+}
+
+func (c *rolloutPause) Run(ctx context.Context, io cli.Streams, g *Global) error {
+	return c.do(ctx, io, g, "pause")
+}
+
+func (c *rolloutResume) Run(ctx context.Context, io cli.Streams, g *Global) error {
+	return c.do(ctx, io, g, "resume")
+}
+
+func (c *rolloutCancel) Run(ctx context.Context, io cli.Streams, g *Global) error {
+	return c.do(ctx, io, g, "cancel")
+}
+
+type rolloutRevert struct {
+	ID            string `arg:"" help:"Rollout id."`
+	To            string `required:"" help:"The older version to go back to." placeholder:"VERSION"`
+	IgnoreWindows bool   `help:"Do not wait for maintenance windows."`
+	Revision      int64  `help:"Only if the rollout still has this revision." placeholder:"N"`
+}
+
+func (c *rolloutRevert) Run(ctx context.Context, io cli.Streams, g *Global) error {
+	api, err := g.client()
+	if err != nil {
+		return err
+	}
+	etag, err := (&change{ID: c.ID, Revision: c.Revision}).etag(ctx, api)
+	if err != nil {
+		return err
+	}
+	a, err := api.do(ctx, request{method: http.MethodPost, path: rolloutPath(c.ID, "revert"), ifMatch: etag, create: true,
+		body: map[string]any{"to": c.To, "ignore_windows": c.IgnoreWindows}})
+	if err != nil {
+		return err
+	}
+	return show(g, io, a, rolloutTable)
+}
+
+type outcome struct {
+	Device  string     `json:"device"`
+	Wave    *int       `json:"wave"`
+	State   string     `json:"state"`
+	Attempt int        `json:"attempt"`
+	Running string     `json:"running"`
+	Reason  string     `json:"reason"`
+	At      *time.Time `json:"at"`
+}
+
+var outcomeTable = table[outcome]{
+	{"DEVICE", func(o outcome) string { return o.Device }},
+	{"WAVE", func(o outcome) string {
+		if o.Wave == nil {
+			return ""
+		}
+		return strconv.Itoa(*o.Wave)
+	}},
+	{"STATE", func(o outcome) string { return o.State }},
+	{"ATTEMPT", func(o outcome) string { return strconv.Itoa(o.Attempt) }},
+	{"RUNNING", func(o outcome) string { return o.Running }},
+	{"REASON", func(o outcome) string { return o.Reason }},
+	{"AT", func(o outcome) string { return when(o.At) }},
+}
+
+type rolloutDevices struct {
+	ID    string `arg:"" help:"Rollout id."`
+	Wave  string `help:"Only of this wave."`
+	State string `help:"Only in this state."`
+	Limit int    `help:"At most so many; 0 means all." default:"100"`
+}
+
+func (c *rolloutDevices) Run(ctx context.Context, io cli.Streams, g *Global) error {
+	api, err := g.client()
+	if err != nil {
+		return err
+	}
+	items, err := api.list(ctx, rolloutPath(c.ID, "devices"), url.Values{"wave": {c.Wave}, "state": {c.State}}, c.Limit)
+	if err != nil {
+		return err
+	}
+	return showList(g, io, items, outcomeTable)
+}
+
+type event struct {
+	At     *time.Time `json:"at"`
+	Kind   string     `json:"kind"`
+	Actor  string     `json:"actor"`
+	Detail any        `json:"detail"`
+}
+
+var eventTable = table[event]{
+	{"AT", func(e event) string {
+		if e.At == nil {
+			return ""
+		}
+		return e.At.UTC().Format(time.RFC3339)
+	}},
+	{"EVENT", func(e event) string { return e.Kind }},
+	{"BY", func(e event) string { return e.Actor }},
+	{"DETAIL", func(e event) string {
+		if s, ok := e.Detail.(string); ok || e.Detail == nil {
+			return s
+		}
+		raw, _ := json.Marshal(e.Detail) // came from JSON
+		return string(raw)
+	}},
+}
+
+type rolloutEvents struct {
+	ID    string `arg:"" help:"Rollout id."`
+	Limit int    `help:"At most so many; 0 means all." default:"100"`
+}
+
+func (c *rolloutEvents) Run(ctx context.Context, io cli.Streams, g *Global) error {
+	api, err := g.client()
+	if err != nil {
+		return err
+	}
+	items, err := api.list(ctx, rolloutPath(c.ID, "events"), nil, c.Limit)
+	if err != nil {
+		return err
+	}
+	return showList(g, io, items, eventTable)
+}
