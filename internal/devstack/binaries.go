@@ -34,7 +34,7 @@ func Binaries(ctx context.Context) (Bins, error) {
 		return Bins{}, err
 	}
 	dir := filepath.Join(root, ".cache", "stack")
-	if err := GoBuild(ctx, root, dir, "./broker", "./fleetd", "./agent", "./fleetd/fleetctl"); err != nil {
+	if err := GoBuild(ctx, root, dir+string(filepath.Separator), nil, "./broker", "./fleetd", "./agent", "./fleetd/fleetctl"); err != nil {
 		return Bins{}, err
 	}
 	at := func(name string) string { return filepath.Join(dir, name) }
@@ -42,10 +42,11 @@ func Binaries(ctx context.Context) (Bins, error) {
 	return *binaries, nil
 }
 
-// GoBuild builds main packages into dir. Several processes may do so at once:
-// a lock file makes them take turns, and go replaces a program that runs by
-// renaming over it.
-func GoBuild(ctx context.Context, root, dir string, packages ...string) error {
+// GoBuild builds main packages into out, a file or (with a trailing slash) a
+// directory. Several processes may do so at once: a lock file makes them take
+// turns, and go replaces a program that runs by renaming over it.
+func GoBuild(ctx context.Context, root, out string, flags []string, packages ...string) error {
+	dir := filepath.Dir(out)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return fmt.Errorf("build: %w", err)
 	}
@@ -57,12 +58,29 @@ func GoBuild(ctx context.Context, root, dir string, packages ...string) error {
 	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
 		return fmt.Errorf("build: lock: %w", err)
 	}
-	cmd := exec.CommandContext(ctx, "go", append([]string{"build", "-o", dir + string(filepath.Separator)}, packages...)...)
+	args := append([]string{"build", "-o", out}, flags...)
+	cmd := exec.CommandContext(ctx, "go", append(args, packages...)...)
 	cmd.Dir = root
 	// Static programs, as they are shipped; GOFLAGS of a test run do not apply.
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("go build %s: %w\n%s", strings.Join(packages, " "), err, out)
+	if text, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("go build %s: %w\n%s", strings.Join(packages, " "), err, text)
 	}
 	return nil
+}
+
+// Firmware builds the demo's camera in a version and returns the program's
+// path. One that is not healthy starts, and then fails its health check.
+func Firmware(ctx context.Context, version string, healthy bool) (string, error) {
+	root, err := Root()
+	if err != nil {
+		return "", err
+	}
+	name := "camera-" + version
+	if !healthy {
+		name += "-sick"
+	}
+	out := filepath.Join(root, ".cache", "firmware", name)
+	ldflags := fmt.Sprintf("-s -w -X main.version=%s -X main.healthy=%v", version, healthy)
+	return out, GoBuild(ctx, root, out, []string{"-trimpath", "-buildvcs=false", "-ldflags", ldflags}, "./internal/demo/camera")
 }

@@ -148,7 +148,7 @@ func TestChildrenDoNotOutliveTheirParent(t *testing.T) {
 		return
 	}
 	cmd := exec.Command(os.Args[0], "-test.run=^TestChildrenDoNotOutliveTheirParent$")
-	cmd.Env = append(os.Environ(), "DEVSTACK_PARENT=1")
+	cmd.Env = append(os.Environ(), "DEVSTACK_PARENT=1", "TMPDIR="+t.TempDir())
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)

@@ -61,3 +61,13 @@ func janitor(dir, pidFile string) (stop func(), err error) {
 		_ = cmd.Wait() // rm's failure leaves a directory in the temporary folder, no more
 	}), nil
 }
+
+// TempDir makes a temporary directory that is removed when remove is called, or
+// when this process ends, however that happens.
+func TempDir(prefix string) (dir string, remove func(), err error) {
+	if dir, err = os.MkdirTemp(socketBase(), prefix); err != nil {
+		return "", nil, err
+	}
+	remove, err = janitor(dir, "")
+	return dir, remove, err
+}
