@@ -1,0 +1,20 @@
+// Package artifact is the catalogue of what may be installed: the bytes, the
+// signed metadata about them, and the listener where devices fetch both.
+//
+// The bytes (Blobs) lie in a directory, named by their SHA-256, and never
+// change: they are written beside, checked while they stream, synced, and only
+// then given their name. Several fleetd replicas share the directory.
+//
+// The metadata (Catalogue) is the image repository of certs/trust. An operator
+// uploads targets that a threshold of offline release keys signed; fleetd holds
+// none of these keys and can only refuse or take the list as it is. It takes it
+// when the release role of the image root signed it, when no release of the
+// list before has vanished or changed, and when the bytes of every release lie
+// in Blobs. Then it makes the snapshot and the timestamp with its own online
+// keys and stores all of it byte for byte in PostgreSQL, in one transaction
+// with the rows that the API lists. What was refused leaves nothing behind.
+//
+// Downloads serves both to devices. Everything but the timestamp is immutable
+// and may be cached by anybody for ever; nothing of it is secret, and devices
+// trust none of it before they have verified it themselves.
+package artifact
