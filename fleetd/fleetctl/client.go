@@ -176,10 +176,10 @@ type Problem struct {
 	Title  string `json:"title"`
 	Detail string `json:"detail"`
 	Errors []struct {
-		Pointer  string `json:"pointer"`
-		Location string `json:"location"`
-		Detail   string `json:"detail"`
-		Message  string `json:"message"`
+		Pointer   string `json:"pointer"`
+		Parameter string `json:"parameter"`
+		Header    string `json:"header"`
+		Detail    string `json:"detail"`
 	} `json:"errors"`
 }
 
@@ -194,14 +194,7 @@ func (p *Problem) Error() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "fleetd refused (%d): %s", p.Status, text)
 	for _, e := range p.Errors {
-		where, what := e.Pointer, e.Detail
-		if where == "" {
-			where = e.Location
-		}
-		if what == "" {
-			what = e.Message
-		}
-		fmt.Fprintf(&b, "\n  %s: %s", where, what)
+		fmt.Fprintf(&b, "\n  %s: %s", e.Pointer+e.Parameter+e.Header, e.Detail)
 	}
 	return b.String()
 }

@@ -53,13 +53,18 @@ func (s *Stack) API(ctx context.Context, method, path string, body, into any) er
 	if err != nil {
 		return err
 	}
+	return a.into(into)
+}
+
+// into decodes a success, and makes anything else an error.
+func (a *Answer) into(v any) error {
 	if a.Status/100 != 2 {
 		return &StatusError{a.Status, strings.TrimSpace(string(a.Body))}
 	}
-	if into == nil {
+	if v == nil {
 		return nil
 	}
-	return json.Unmarshal(a.Body, into)
+	return json.Unmarshal(a.Body, v)
 }
 
 // Call calls fleetd and returns the answer, whatever its status.
