@@ -1,0 +1,59 @@
+package decide
+
+import (
+	"time"
+
+	"groundswell/topics"
+)
+
+// View is how recently the manifests were read.
+type View struct {
+	// Live: they were read on a session that is up now, so that any change
+	// would have come.
+	Live bool
+	// Opened is when the session on which they were all read last was opened,
+	// and Read when the last of them came. Zero: not since the agent started.
+	Opened, Read time.Time
+}
+
+// Staged is an attempt that waits for leave to jump.
+type Staged struct {
+	Entry      topics.Entry
+	Downloaded time.Time // when the last byte was verified
+}
+
+// Reasons why a staged device may not jump yet, besides those of Decide.
+const (
+	ReasonStale   = "stale"   // the manifest has to be read again first
+	ReasonMissing = "missing" // a manifest of an assigned cohort is not held
+)
+
+// MayActivate is the last look before the jump. d is the decision of now for
+// the component, from manifests read as view says. It is Start when the jump
+// is allowed, Stop when the attempt is to end, Wait otherwise.
+func MayActivate(s Staged, d Decision, view View, f Facts, a topics.Assignment, now time.Time) Decision {
+	if d.Action != Start {
+		return d
+	}
+	if d.Entry.Release != s.Entry.Release || d.Entry.Version != s.Entry.Version || d.Entry.Target != s.Entry.Target {
+		d.Action, d.Reason = Stop, ReasonSuperseded
+		return d
+	}
+	fresh := topics.DefaultFresh
+	if d.Entry.FreshSeconds > 0 {
+		fresh = time.Duration(d.Entry.FreshSeconds) * time.Second
+	}
+	recent := view.Opened.After(s.Downloaded) && now.Sub(view.Read) <= fresh
+	if !view.Live && !recent {
+		d.Action, d.Reason = Wait, ReasonStale
+		return d
+	}
+	// A window that was closed since the download spreads those who wait for it
+	// anew: a whole fleet that reboots at 22:00 sharp is a herd as well.
+	position := topics.Position(f.Bucket, d.Entry.Offset)
+	wave, _, _ := topics.WaveOf(d.Entry.Waves, position)
+	if until, reason := turn(d.Entry, wave, position, s.Downloaded, location(a, f), now); reason != "" {
+		d.Action, d.Reason, d.Until = Wait, reason, until
+	}
+	return d
+}

@@ -1,0 +1,20 @@
+// Package decide answers, for one device and one moment, what the manifests
+// of its cohorts mean: do nothing, wait until some time, start, or stop what
+// has been started. It is a pure function, so that the same device in the same
+// world always decides the same, and a test can ask about any moment.
+//
+// The rules, in order. A device decides only when it holds a manifest for each
+// assigned cohort. An entry takes part if the device has its component, is of
+// one of its models and hardware revisions, and runs a version that the
+// entry's From admits; who runs the entry's version already is satisfied, and
+// an attempt in progress is not undone by its own success. Of one rollout in
+// two manifests the highest revision counts. Per component the highest
+// priority wins, then the highest sequence. The winner alone is looked at: if
+// it is paused, given up or would be a downgrade, nothing is done, and no
+// lower one gets its turn.
+//
+// A device starts at the moment that its position in the wave gives it. If a
+// window was closed at that moment, it starts after the next opening, at the
+// same fraction of the spread (or of the window, when that is shorter). So the
+// herd is spread exactly, also behind a window, without anybody coordinating.
+package decide
