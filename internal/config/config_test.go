@@ -125,3 +125,40 @@ func TestPrintedConfigurationLoadsAgain(t *testing.T) {
 		t.Fatalf("got %+v", again)
 	}
 }
+
+type EdgeLimits struct {
+	MaxConnections int           `yaml:"max_connections"`
+	WriteTimeout   time.Duration `yaml:"write_timeout"`
+}
+
+type nested struct {
+	Limits struct {
+		EdgeLimits `yaml:",inline"`
+		Bytes      int64 `yaml:"bytes"`
+	} `yaml:"limits"`
+}
+
+func TestInlinedSectionsAreStrictAndKeepTheirDefaults(t *testing.T) {
+	var cfg nested
+	cfg.Limits.MaxConnections, cfg.Limits.WriteTimeout, cfg.Limits.Bytes = 5, time.Second, 9
+	if err := Load(write(t, "limits:\n  write_timeout: 3s\n"), &cfg); err != nil {
+		t.Fatal(err)
+	}
+	if cfg.Limits.MaxConnections != 5 || cfg.Limits.WriteTimeout != 3*time.Second || cfg.Limits.Bytes != 9 {
+		t.Fatalf("got %+v", cfg)
+	}
+	err := Load(write(t, "limits:\n  bytes: 1\n  write_timeoutt: 3s\n"), &cfg)
+	if !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), "write_timeoutt") {
+		t.Fatalf("got %v", err)
+	}
+}
+
+func TestJSONIsYAML(t *testing.T) {
+	var cfg sample
+	if err := Load(write(t, `{"listen": "a\u0020b/\"", "wait": "1m0s", "limits": {"max": 2}, "servers": []}`), &cfg); err != nil {
+		t.Fatal(err)
+	}
+	if cfg.Listen != `a b/"` || cfg.Wait != time.Minute || cfg.Limits.Max != 2 {
+		t.Fatalf("got %+v", cfg)
+	}
+}

@@ -6,7 +6,7 @@ func (s *Stack) defaultBrokerConfig() Config {
 	cfg := Config{}
 	cfg.Set("broker-1", "node")
 	cfg.Set(s.TrustDomain, "trust_domain")
-	cfg.Set("127.0.0.1:0", "mqtt", "listen")
+	cfg.Set("127.0.0.1:0", "listen")
 	cfg.Set(s.path("broker"), "data_dir")
 	cfg.Set(s.key("services", "broker.crt"), "tls", "cert")
 	cfg.Set(s.key("services", "broker.key"), "tls", "key")

@@ -155,7 +155,7 @@ func (s *Stack) startBroker(ctx context.Context) (*devstack.Process, error) {
 	}
 	p, err := s.daemon(ctx, "broker", s.Bins.Broker, s.brokerConfig)
 	if err == nil {
-		s.brokerConfig.Set(p.Addr("mqtt"), "mqtt", "listen")
+		s.brokerConfig.Set(p.Addr("mqtt"), "listen")
 		s.brokerConfig.Set(p.Addr("ops"), "ops", "listen")
 	}
 	return p, err
