@@ -1,0 +1,29 @@
+// Package cluster is the broker's durable half: an embedded NATS server with
+// JetStream, and the few streams that everything with a promise lives in. It is
+// the only package that knows NATS.
+//
+// Streams:
+//
+//   - uplink-<shard>: what devices report, subject uplink.<shard>.<kind>.<device>.
+//     A device always lands in the same shard. Interest retention: a message
+//     stays until every declared group has acknowledged it, without an age
+//     limit and without a limit of deliveries. When the stream is full, storing
+//     fails (ErrFull) and nothing is discarded.
+//   - retained: the newest message of each retained topic, subject
+//     retained.<kind>.<id>. It is only ever replaced by one of a higher version
+//     (compare-and-set on the stream's sequence); see Put.
+//
+// Guarantees: Store and Put report success only after JetStream has the
+// message, and under Sync "always" only after fsync. What was reported as
+// stored survives kill -9 under any policy; it survives a loss of power under
+// "always", and otherwise except for the last Sync interval.
+//
+// Groups are declared in the configuration and outlive every session: a durable
+// pull consumer per group and shard, created before anything can be stored. A
+// group that is no longer declared keeps its backlog (deleting the consumer
+// would drop it); Open says so in the log.
+//
+// The server is single and has no ports: clients are in-process connections.
+// That is where the cluster goes in: routes and replicas are options of the
+// same server, and nothing outside of this package would notice.
+package cluster

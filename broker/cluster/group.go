@@ -1,0 +1,124 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// fetchWait is how long one request for messages stays open. It is also the
+// longest that a message can be on its way to members who have just left.
+const fetchWait = time.Second
+
+// Group is a declared consumer group: it remembers what was handled, whether
+// any member is there or not.
+type Group struct {
+	Name    string
+	cluster *Cluster
+	shards  []jetstream.Consumer
+}
+
+// Group returns a declared group.
+func (c *Cluster) Group(name string) (*Group, bool) {
+	g, ok := c.groups[name]
+	return g, ok
+}
+
+// Groups returns the declared groups.
+func (c *Cluster) Groups() []*Group {
+	groups := make([]*Group, 0, len(c.groups))
+	for _, name := range c.cfg.Groups {
+		groups = append(groups, c.groups[name])
+	}
+	return groups
+}
+
+// Shards is how many shards there are to fetch from.
+func (g *Group) Shards() int { return len(g.shards) }
+
+// Delivery is a stored message on loan to a member of a group. Exactly one of
+// Done and Return ends it; Keep holds it longer than ackWait.
+type Delivery struct {
+	Uplink
+	Stored
+	Attempt uint64 // 1 at the first delivery to anybody
+
+	msg jetstream.Msg
+}
+
+// Done says that the group has handled the message.
+func (d *Delivery) Done() error { return d.msg.Ack() }
+
+// Return gives the message back, to be delivered again after the delay, to the
+// same member or another.
+func (d *Delivery) Return(delay time.Duration) error {
+	if delay <= 0 {
+		return d.msg.Nak()
+	}
+	return d.msg.NakWithDelay(delay)
+}
+
+// Keep tells the store that the message is still being handled.
+func (d *Delivery) Keep() error { return d.msg.InProgress() }
+
+// Fetch waits for up to n messages of a shard, for at most a second, and hands
+// them out as they come.
+func (g *Group) Fetch(ctx context.Context, shard, n int, deliver func(*Delivery)) error {
+	batch, err := g.shards[shard].Fetch(n, jetstream.FetchMaxWait(fetchWait))
+	if err != nil {
+		return fmt.Errorf("group %s: %w: %w", g.Name, ErrUnavailable, err)
+	}
+	// The batch is always read to its end, also when ctx is over: what the
+	// server has sent would otherwise lie about until ackWait.
+	for msg := range batch.Messages() {
+		d, err := g.delivery(shard, msg)
+		if err != nil {
+			g.cluster.log.Error("a stored message cannot be read and is set aside", "group", g.Name, "shard", shard, "err", err)
+			_ = msg.Term() // it would fail for ever; the log has it
+			continue
+		}
+		deliver(d)
+	}
+	if err := batch.Error(); err != nil && ctx.Err() == nil && !errors.Is(err, nats.ErrTimeout) && !errors.Is(err, jetstream.ErrNoMessages) {
+		return fmt.Errorf("group %s: %w: %w", g.Name, ErrUnavailable, err)
+	}
+	return nil
+}
+
+func (g *Group) delivery(shard int, msg jetstream.Msg) (*Delivery, error) {
+	name, err := uplinkName(msg.Subject())
+	if err != nil {
+		return nil, err
+	}
+	meta, err := msg.Metadata()
+	if err != nil {
+		return nil, err
+	}
+	return &Delivery{
+		Uplink: Uplink{
+			Name: name, Payload: msg.Data(),
+			Model: msg.Headers().Get(headerModel), Hardware: msg.Headers().Get(headerHardware),
+		},
+		Stored:  Stored{Shard: shard, Sequence: meta.Sequence.Stream, At: meta.Timestamp},
+		Attempt: meta.NumDelivered,
+		msg:     msg,
+	}, nil
+}
+
+// Backlog is how many messages the group has not handled, those on loan
+// included.
+func (g *Group) Backlog(ctx context.Context) (int64, error) {
+	var n int64
+	for _, consumer := range g.shards {
+		info, err := consumer.Info(ctx)
+		if err != nil {
+			return 0, fmt.Errorf("group %s: %w: %w", g.Name, ErrUnavailable, err)
+		}
+		n += int64(info.NumPending) + int64(info.NumAckPending)
+	}
+	return n, nil
+}

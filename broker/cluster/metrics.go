@@ -1,0 +1,49 @@
+package cluster
+
+import (
+	"context"
+	"time"
+
+	"groundswell/internal/ops"
+)
+
+type metrics struct {
+	stored   ops.CounterVec
+	failed   ops.CounterVec
+	latency  ops.Histogram
+	backlog  ops.GaugeVec
+	retained ops.Gauge
+}
+
+func newMetrics(reg *ops.Registry, c *Cluster) metrics {
+	reg.NewGaugeFunc("broker_store_pending", "Messages under way to the store.",
+		func() float64 { return float64(c.underWay()) })
+	return metrics{
+		stored:   reg.NewCounterVec("broker_stored_total", "Messages stored, by kind of topic.", "kind"),
+		failed:   reg.NewCounterVec("broker_store_failed_total", "Messages that were not stored, by reason.", "reason"),
+		latency:  reg.NewHistogram("broker_store_seconds", "From handing a message to the store until its answer.", nil),
+		backlog:  reg.NewGaugeVec("broker_group_backlog", "Messages that a group has not handled.", "group"),
+		retained: reg.NewGauge("broker_retained", "Topics with a retained message."),
+	}
+}
+
+// Measure keeps the gauges up to date until ctx ends.
+func (c *Cluster) Measure(ctx context.Context) error {
+	tick := time.NewTicker(2 * time.Second)
+	defer tick.Stop()
+	for {
+		for _, g := range c.Groups() {
+			if n, err := g.Backlog(ctx); err == nil { // else readiness says it
+				c.metrics.backlog.With(g.Name).Set(float64(n))
+			}
+		}
+		if n, err := c.RetainedCount(ctx); err == nil {
+			c.metrics.retained.Set(float64(n))
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}

@@ -1,0 +1,269 @@
+package cluster
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"strconv"
+	"time"
+
+	"groundswell/topics"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+const (
+	// putters is how many puts run at once; those of one topic run in order.
+	putters = 16
+	// putQueue is how many puts wait for one putter; more are ErrBusy.
+	putQueue = 1024
+	// putAttempts is how often a put is tried when others write the same topic.
+	putAttempts = 5
+)
+
+// Retained is the newest message of a retained topic.
+type Retained struct {
+	Name    topics.Name
+	Payload []byte // empty: the topic was cleared, by this version
+	Version int64
+	// Origin is the client that published it.
+	Origin string
+	// Revision is the stream's sequence: it grows with every put of any topic.
+	Revision uint64
+}
+
+type put struct {
+	retained Retained
+	done     func(error)
+}
+
+// Put replaces the retained message of a topic and returns at once; done is
+// called with nil when the message is stored, or when equal bytes of the same
+// version are retained already; with a StaleError when the version is not
+// higher; else with ErrFull, ErrBusy or ErrUnavailable. Puts of one topic
+// happen in the order of the calls. done must not block.
+func (c *Cluster) Put(r Retained, done func(error)) {
+	start := time.Now()
+	p := &put{retained: r, done: func(err error) {
+		c.metrics.latency.Observe(time.Since(start).Seconds())
+		if err != nil {
+			c.metrics.failed.With(reason(err)).Inc()
+		} else {
+			c.metrics.stored.With(string(r.Name.Kind)).Inc()
+		}
+		done(err)
+	}}
+	h := fnv.New32a()
+	_, _ = h.Write([]byte(r.Name.String())) // a hash never fails
+	select {
+	case c.puts[h.Sum32()%putters] <- p:
+	default:
+		p.done(ErrBusy)
+	}
+}
+
+func (c *Cluster) startPutters() {
+	for range putters {
+		queue := make(chan *put, putQueue)
+		c.puts = append(c.puts, queue)
+		c.putters.Go(func() {
+			for {
+				select {
+				case <-c.closing:
+					// Nobody puts any more: the broker has closed its
+					// connections before it closes the store.
+					for {
+						select {
+						case p := <-queue:
+							p.done(ErrUnavailable)
+						default:
+							return
+						}
+					}
+				case p := <-queue:
+					p.done(c.put(p.retained))
+				}
+			}
+		})
+	}
+}
+
+// put writes with compare-and-set, so that two writers, also on two nodes,
+// cannot put an older version over a newer.
+func (c *Cluster) put(r Retained) error {
+	ctx, cancel := context.WithTimeout(context.Background(), c.cfg.StoreTimeout)
+	defer cancel()
+	msg := &nats.Msg{Subject: retainedSubject(r.Name), Data: r.Payload, Header: nats.Header{
+		headerVersion: {formatVersion(r.Version)},
+		headerOrigin:  {r.Origin},
+	}}
+	for range putAttempts {
+		old, err := c.Get(ctx, r.Name)
+		switch {
+		case errors.Is(err, ErrNotFound):
+		case err != nil:
+			return err
+		case r.Version == old.Version && bytes.Equal(r.Payload, old.Payload):
+			return nil
+		case r.Version <= old.Version:
+			return &StaleError{Topic: r.Name.String(), Version: r.Version, Retained: old.Version}
+		}
+		_, err = c.admin.PublishMsg(ctx, msg, jetstream.WithExpectLastSequencePerSubject(old.Revision))
+		var api *jetstream.APIError
+		if errors.As(err, &api) && (api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence || api.ErrorCode == 10164) {
+			continue // somebody else wrote: look again
+		}
+		return storeError(err)
+	}
+	return fmt.Errorf("%w: %d others wrote %s", ErrBusy, putAttempts, r.Name)
+}
+
+// Get returns the retained message of a topic, or ErrNotFound.
+func (c *Cluster) Get(ctx context.Context, name topics.Name) (Retained, error) {
+	raw, err := c.retained.GetLastMsgForSubject(ctx, retainedSubject(name))
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
+		return Retained{}, fmt.Errorf("%s: %w", name, ErrNotFound)
+	}
+	if err != nil {
+		return Retained{}, fmt.Errorf("%s: %w: %w", name, ErrUnavailable, err)
+	}
+	return retainedMessage(raw.Subject, raw.Header, raw.Data, raw.Sequence)
+}
+
+func retainedMessage(subject string, header nats.Header, data []byte, sequence uint64) (Retained, error) {
+	name, err := retainedName(subject)
+	if err != nil {
+		return Retained{}, err
+	}
+	version, err := strconv.ParseInt(header.Get(headerVersion), 10, 64)
+	if err != nil {
+		return Retained{}, fmt.Errorf("%s: version of the retained message: %w", name, err)
+	}
+	return Retained{Name: name, Payload: data, Version: version, Origin: header.Get(headerOrigin), Revision: sequence}, nil
+}
+
+// Scan reads the retained messages that match a filter, oldest first, and hands
+// them to yield until it returns false. yield may block: it paces the reading.
+// What is put during the scan may or may not be seen; Watch sees it.
+func (c *Cluster) Scan(ctx context.Context, filter string, yield func(Retained) bool) error {
+	subjects := retainedSubjects(filter)
+	if len(subjects) == 0 {
+		return nil
+	}
+	info, err := c.retained.Info(ctx)
+	if err != nil {
+		return fmt.Errorf("scan %s: %w: %w", filter, ErrUnavailable, err)
+	}
+	for _, subject := range subjects {
+		if err := c.scan(ctx, filter, subject, info.State.LastSeq, yield); err != nil {
+			return fmt.Errorf("scan %s: %w", filter, err)
+		}
+	}
+	return nil
+}
+
+// scan reads one subject up to the revision last.
+func (c *Cluster) scan(ctx context.Context, filter, subject string, last uint64, yield func(Retained) bool) error {
+	consumer, err := c.retained.OrderedConsumer(ctx, jetstream.OrderedConsumerConfig{
+		FilterSubjects: []string{subject}, DeliverPolicy: jetstream.DeliverLastPerSubjectPolicy,
+		InactiveThreshold: time.Minute,
+	})
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	info := consumer.CachedInfo()
+	left := info.NumPending
+	if left == 0 {
+		return nil
+	}
+	messages, err := consumer.Messages(jetstream.PullMaxMessages(256))
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	defer messages.Stop()
+	for left > 0 {
+		msg, err := messages.Next(jetstream.NextContext(ctx))
+		if err != nil {
+			return fmt.Errorf("%w: %w", ErrUnavailable, err)
+		}
+		meta, err := msg.Metadata()
+		if err != nil {
+			return err
+		}
+		if meta.Sequence.Stream > last {
+			return nil // put during the scan, and so is all that follows
+		}
+		// The consumer's count, not our own: a message that is replaced during
+		// the scan is skipped, and its successor is pending.
+		left = meta.NumPending
+		r, err := retainedMessage(msg.Subject(), msg.Headers(), msg.Data(), meta.Sequence.Stream)
+		if err != nil {
+			return err
+		}
+		if topics.Match(filter, r.Name.String()) && !yield(r) {
+			return nil
+		}
+	}
+	return nil
+}
+
+// Watch hands every retained message that was put since Open to handle, in the
+// order of their revisions, until ctx ends. It is how a put reaches live
+// subscribers, on this node and on any other.
+func (c *Cluster) Watch(ctx context.Context, handle func(Retained)) error {
+	next := c.watched + 1
+	for ctx.Err() == nil {
+		err := c.watch(ctx, &next, handle)
+		if ctx.Err() == nil {
+			c.log.Error("watching retained messages was interrupted and begins again", "err", err)
+			select {
+			case <-ctx.Done():
+			case <-time.After(time.Second):
+			}
+		}
+	}
+	return nil
+}
+
+func (c *Cluster) watch(ctx context.Context, next *uint64, handle func(Retained)) error {
+	consumer, err := c.retained.OrderedConsumer(ctx, jetstream.OrderedConsumerConfig{
+		DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: *next,
+	})
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	messages, err := consumer.Messages(jetstream.PullMaxMessages(1024))
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	defer messages.Stop()
+	for {
+		msg, err := messages.Next(jetstream.NextContext(ctx))
+		if err != nil {
+			return fmt.Errorf("%w: %w", ErrUnavailable, err)
+		}
+		meta, err := msg.Metadata()
+		if err != nil {
+			return err
+		}
+		*next = meta.Sequence.Stream + 1
+		r, err := retainedMessage(msg.Subject(), msg.Headers(), msg.Data(), meta.Sequence.Stream)
+		if err != nil {
+			c.log.Error("a retained message cannot be read and is passed over", "err", err)
+			continue
+		}
+		handle(r)
+	}
+}
+
+// RetainedCount is how many topics have a retained message.
+func (c *Cluster) RetainedCount(ctx context.Context) (int64, error) {
+	info, err := c.retained.Info(ctx)
+	if err != nil {
+		return 0, fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	return int64(info.State.Msgs), nil
+}

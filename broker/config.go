@@ -1,0 +1,122 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"groundswell/broker/cluster"
+	"groundswell/broker/mqtt"
+	"groundswell/certs"
+	"groundswell/internal/ops"
+	"groundswell/topics"
+)
+
+// Config is the broker's configuration file.
+type Config struct {
+	// Node names this broker; it stands in presence messages.
+	Node string `yaml:"node"`
+	// TrustDomain is the domain whose devices and services may connect. It
+	// must be that of the broker's own certificate.
+	TrustDomain string `yaml:"trust_domain"`
+	// Listen is host:port for MQTT over TLS; port 0 takes a free one.
+	Listen string `yaml:"listen"`
+	TLS    TLS    `yaml:"tls"`
+	// DataDir holds retained messages and what devices have reported.
+	DataDir string `yaml:"data_dir"`
+	// Sync is "always" (a message is on the disk before it is acknowledged) or
+	// how often the disk is synchronised ("100ms"), which loses the last
+	// interval when the power goes.
+	Sync string `yaml:"sync"`
+	// Shards is how many streams the uplink has. Fixed once data is stored.
+	Shards int `yaml:"shards"`
+	// Groups are the consumer groups that are kept messages for, whether they
+	// are connected or not.
+	Groups []string   `yaml:"groups"`
+	Limits Limits     `yaml:"limits"`
+	Ops    ops.Config `yaml:"ops"`
+	// AddressesFile, if set, is written when all listeners are bound.
+	AddressesFile string `yaml:"addresses_file"`
+}
+
+// TLS names PEM files.
+type TLS struct {
+	Cert string `yaml:"cert"`
+	Key  string `yaml:"key"`
+	CA   string `yaml:"ca"`
+	// CRL is the revocation list, followed while running. Empty: nobody can be
+	// revoked, and the broker says so at start.
+	CRL string `yaml:"crl"`
+}
+
+// Limits are those of the edge and of the store.
+type Limits struct {
+	mqtt.Limits `yaml:",inline"`
+	// UplinkBytes is how much of what devices report is kept while a group has
+	// not handled it. When it is full, publishing is refused.
+	UplinkBytes int64 `yaml:"uplink_bytes"`
+	// RetainedBytes is the size of all retained messages.
+	RetainedBytes int64 `yaml:"retained_bytes"`
+	// StorePending is how many messages may wait for the store at once.
+	StorePending int `yaml:"store_pending"`
+	// StoreTimeout bounds the wait for the store.
+	StoreTimeout time.Duration `yaml:"store_timeout"`
+}
+
+// DefaultConfig is a single node for everything that is not set. Certificates,
+// trust domain and data directory have no default.
+func DefaultConfig() Config {
+	return Config{
+		Node:   "broker-1",
+		Listen: ":8883",
+		Sync:   "always",
+		Shards: 1,
+		Groups: []string{topics.GroupRegistry, topics.GroupTelemetry},
+		Limits: Limits{
+			Limits:        mqtt.DefaultLimits(),
+			UplinkBytes:   4 << 30,
+			RetainedBytes: 1 << 30,
+			StorePending:  16384,
+			StoreTimeout:  10 * time.Second,
+		},
+		Ops: ops.Config{Listen: "127.0.0.1:9883"},
+	}
+}
+
+// Validate names the first field that cannot be used.
+func (c *Config) Validate() error {
+	if err := certs.CheckTrustDomain(c.TrustDomain); err != nil {
+		return fmt.Errorf("trust_domain: %w", err)
+	}
+	for _, file := range []struct{ name, path string }{
+		{"tls.cert", c.TLS.Cert}, {"tls.key", c.TLS.Key}, {"tls.ca", c.TLS.CA},
+	} {
+		if file.path == "" {
+			return errors.New(file.name + ": is not set")
+		}
+	}
+	if err := c.edge().Validate(); err != nil {
+		return err
+	}
+	store, err := c.store()
+	if err != nil {
+		return err
+	}
+	return store.Validate()
+}
+
+func (c *Config) edge() mqtt.Config {
+	return mqtt.Config{Node: c.Node, Listen: c.Listen, TrustDomain: c.TrustDomain, Limits: c.Limits.Limits}
+}
+
+func (c *Config) store() (cluster.Config, error) {
+	sync, err := cluster.ParseSync(c.Sync)
+	if err != nil {
+		return cluster.Config{}, err
+	}
+	return cluster.Config{
+		Node: c.Node, Dir: c.DataDir, Sync: sync, Shards: c.Shards, Groups: c.Groups,
+		MaxUplinkBytes: c.Limits.UplinkBytes, MaxRetainedBytes: c.Limits.RetainedBytes,
+		MaxPending: c.Limits.StorePending, StoreTimeout: c.Limits.StoreTimeout,
+	}, nil
+}

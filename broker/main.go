@@ -1,0 +1,78 @@
+// Command broker is the MQTT broker of the fleet: devices and fleetd connect to
+// it with certificates; what devices report is stored before it is acknowledged
+// and kept until every declared consumer group has handled it; manifests and
+// assignments are retained and never go back to an older version.
+//
+// It is one process with everything embedded: mochi parses MQTT (broker/mqtt),
+// NATS JetStream stores (broker/cluster), broker/session is the pure state of a
+// client. See those packages for the guarantees.
+//
+// When it stops in an orderly way, clients get a DISCONNECT and connect again
+// elsewhere or later; nothing that was acknowledged is lost by kill -9 either.
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+
+	"groundswell/broker/cluster"
+	"groundswell/broker/mqtt"
+	"groundswell/internal/cli"
+	"groundswell/internal/ops"
+
+	"golang.org/x/sync/errgroup"
+)
+
+func main() {
+	cli.Daemon[Config]{
+		Name:        "broker",
+		Description: "The MQTT broker of a Groundswell fleet.",
+		Default:     DefaultConfig,
+		Run:         run,
+	}.Main()
+}
+
+func run(ctx context.Context, cfg Config, log *slog.Logger) error {
+	log = log.With("node", cfg.Node)
+	security, err := loadSecurity(cfg, log)
+	if err != nil {
+		return err
+	}
+	storeConfig, err := cfg.store()
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
+		return fmt.Errorf("data_dir: %w", err)
+	}
+	registry := ops.NewRegistry()
+	store := cluster.New(storeConfig, registry, log)
+	if err := store.Open(ctx); err != nil {
+		return fmt.Errorf("open store: %w", err)
+	}
+	defer store.Close()
+	edge := mqtt.New(cfg.edge(), security.tls, security.revocations(), store, registry, log)
+	if err := edge.Listen(); err != nil {
+		return err
+	}
+	server := ops.NewServer(cfg.Ops, registry, log)
+	if err := server.Listen(); err != nil {
+		return err
+	}
+	server.Ready("mqtt", edge.Ready)
+	server.Ready("store", store.Ready)
+	server.Ready("revocations", security.ready)
+	if err := ops.WriteAddresses(cfg.AddressesFile, map[string]string{"mqtt": edge.Addr(), "ops": server.Addr()}); err != nil {
+		return err
+	}
+	security.changed = edge.RevocationsChanged
+
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return edge.Run(ctx) })
+	g.Go(func() error { return server.Run(ctx) })
+	g.Go(func() error { return store.Measure(ctx) })
+	g.Go(func() error { return security.run(ctx) })
+	return g.Wait()
+}

@@ -1,0 +1,290 @@
+package mqtt
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"groundswell/broker/cluster"
+	"groundswell/broker/session"
+	"groundswell/certs"
+	"groundswell/internal/ops"
+
+	mochi "github.com/mochi-mqtt/server/v2"
+	"github.com/mochi-mqtt/server/v2/packets"
+)
+
+// Broker is the edge of one node.
+type Broker struct {
+	cfg         Config
+	tls         *tls.Config
+	revocations certs.Revocations
+	store       *cluster.Cluster
+	log         *slog.Logger
+	metrics     metrics
+
+	listener *listener
+	server   *mochi.Server
+	groups   map[string]*group
+	revoked  chan struct{}  // holds a token when the revocation list has changed
+	wg       sync.WaitGroup // everything that a connection started
+	stopping atomic.Bool
+	life     context.Context // of Run; set before the first connection
+
+	mu      sync.Mutex // guards what follows
+	clients map[string]*client
+	conns   map[*conn]struct{} // with a good CONNECT
+
+	indexMu sync.RWMutex // guards index
+	index   session.Index[*client]
+}
+
+// New returns a broker that has bound nothing. tlsConfig is that of
+// certs.ServerTLS; revocations, asked again whenever RevocationsChanged was
+// called, may be nil.
+func New(cfg Config, tlsConfig *tls.Config, revocations certs.Revocations, store *cluster.Cluster, reg *ops.Registry, log *slog.Logger) *Broker {
+	b := &Broker{
+		cfg: cfg, tls: tlsConfig, revocations: revocations, store: store, log: log,
+		groups:  map[string]*group{},
+		revoked: make(chan struct{}, 1),
+		clients: map[string]*client{},
+		conns:   map[*conn]struct{}{},
+		life:    context.Background(),
+	}
+	b.metrics = newMetrics(reg, b)
+	b.server = newMochi(b)
+	return b
+}
+
+// Listen binds the address.
+func (b *Broker) Listen() error {
+	tcp, err := net.Listen("tcp", b.cfg.Listen)
+	if err != nil {
+		return fmt.Errorf("mqtt listener: %w", err)
+	}
+	b.listener = &listener{
+		tcp: tcp, tls: b.tls, limits: &b.cfg.Limits, metrics: &b.metrics, log: b.log, wg: &b.wg, serve: b.serve,
+	}
+	return nil
+}
+
+// Addr is the bound host:port, "" before Listen.
+func (b *Broker) Addr() string {
+	if b.listener == nil {
+		return ""
+	}
+	return b.listener.tcp.Addr().String()
+}
+
+// Ready is nil when connections are accepted.
+func (b *Broker) Ready(context.Context) error {
+	if b.listener == nil || b.stopping.Load() {
+		return errors.New("not listening")
+	}
+	return nil
+}
+
+// RevocationsChanged has every live connection checked against the revocation
+// list soon. It does not block.
+func (b *Broker) RevocationsChanged() {
+	select {
+	case b.revoked <- struct{}{}:
+	default:
+	}
+}
+
+// Run serves until ctx ends, then says goodbye to the clients. Listen must have
+// been called and the store must be open, and must stay open until Run returns.
+func (b *Broker) Run(ctx context.Context) error {
+	// Goodbyes still need the store and the groups, so connections end first.
+	serving, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	b.life = serving
+	var loops sync.WaitGroup
+	for _, g := range b.store.Groups() {
+		b.groups[g.Name] = newGroup(b, g)
+	}
+	for _, g := range b.groups {
+		g.run(serving, &loops)
+	}
+	loops.Go(func() { _ = b.store.Watch(serving, b.retainedPut) }) // returns nil when serving ends
+	loops.Go(func() { b.housekeep(serving) })
+	b.log.Info("broker listens", "address", b.Addr(), "node", b.cfg.Node)
+
+	b.listener.run(ctx)
+	b.stopping.Store(true)
+	b.closeAll()
+	b.wg.Wait()
+	stop()
+	loops.Wait()
+	return nil
+}
+
+// serve runs a connection until it ends.
+func (b *Broker) serve(c *conn) {
+	c.onDrain = func() { b.drained(c) }
+	c.onRefuse = func(err error) { b.badFrame(c, err) }
+	err := b.establish(c)
+	b.detach(c, err)
+	_ = c.Close() // never fails
+}
+
+// establish hands the connection to mochi. mochi's decoder indexes past the end
+// of some malformed packets; that must cost the connection, not the broker.
+func (b *Broker) establish(c *conn) (err error) {
+	defer func() {
+		if c.mochi != nil {
+			// mochi forgets it only on the straight way out.
+			b.server.Clients.Delete(c.mochi.ID)
+		}
+		if r := recover(); r != nil {
+			b.metrics.panics.Inc()
+			b.log.Error("decoder panicked on a malformed packet", "remote", c.remote, "identity", c.identity.String(),
+				"panic", fmt.Sprint(r), "stack", string(debug.Stack()))
+			c.because("malformed")
+			err = errMalformed
+		}
+	}()
+	return b.server.EstablishConnection("mqtt", c)
+}
+
+// badFrame ends a connection whose next packet must not be read.
+func (b *Broker) badFrame(c *conn, err error) {
+	code, reason := packets.ErrMalformedPacket, "malformed"
+	if errors.Is(err, errTooLarge) {
+		code, reason = packets.ErrPacketTooLarge, "too-large" // [MQTT-3.2.2-15]
+	}
+	if !c.isClosed() {
+		b.audit(c, "packet", reason, "", err)
+	}
+	c.disconnect(code, reason)
+}
+
+// detach takes an ended connection out, and its client offline unless another
+// connection has taken over.
+func (b *Broker) detach(c *conn, err error) {
+	switch {
+	case errors.Is(err, io.EOF):
+		c.because("error") // the client vanished
+	case isTimeout(err):
+		c.because("keepalive")
+	case err == nil:
+		c.because("client")
+	default:
+		c.because("error")
+	}
+	reason := *c.reason.Load()
+	if reason == "slow" {
+		b.metrics.slow.Inc()
+	}
+	if c.client == nil {
+		b.metrics.connects.With("refused").Inc()
+		b.log.Debug("connection without a session ended", "remote", c.remote, "identity", c.identity.String(), "reason", reason, "err", err)
+		return
+	}
+	b.metrics.disconnects.With(reason).Inc()
+	b.mu.Lock()
+	delete(b.conns, c)
+	b.mu.Unlock()
+	b.log.Debug("client disconnected", "client", c.client.id, "remote", c.remote, "reason", reason, "err", err)
+	b.offline(c)
+	b.presence(c, false, reason)
+}
+
+// closeAll says goodbye to every connection.
+func (b *Broker) closeAll() {
+	for _, c := range b.live() {
+		c.disconnect(packets.ErrServerShuttingDown, "shutdown")
+	}
+}
+
+func (b *Broker) live() []*conn {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	conns := make([]*conn, 0, len(b.conns))
+	for c := range b.conns {
+		conns = append(conns, c)
+	}
+	return conns
+}
+
+func (b *Broker) counts() (conns, sessions int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return len(b.conns), len(b.clients)
+}
+
+// housekeep ends sessions that have expired and connections whose certificate
+// is revoked or has run out.
+func (b *Broker) housekeep(ctx context.Context) {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		revoked := false
+		select {
+		case <-ctx.Done():
+			return
+		case <-b.revoked:
+			revoked = true
+		case <-tick.C:
+		}
+		now := time.Now()
+		for _, c := range b.live() {
+			b.checkCertificate(c, now, revoked)
+		}
+		b.expire(now)
+	}
+}
+
+func (b *Broker) checkCertificate(c *conn, now time.Time, revoked bool) {
+	var err error
+	reason := ""
+	switch {
+	case now.After(c.cert.NotAfter):
+		reason, err = "expired", fmt.Errorf("certificate ran out at %s", c.cert.NotAfter.UTC().Format(time.RFC3339))
+	case revoked && b.revocations != nil:
+		if err = b.revocations.Check(c.cert); err != nil {
+			reason = "revoked"
+		}
+	}
+	if err == nil || c.isClosed() {
+		return
+	}
+	b.audit(c, "session", reason, "", err)
+	c.disconnect(packets.ErrNotAuthorized, reason)
+}
+
+// maxAudits is how many refusals of one connection are logged; all are counted.
+const maxAudits = 20
+
+// audit logs and counts a refusal.
+func (b *Broker) audit(c *conn, action, reason, topic string, err error) {
+	b.metrics.refused.With(action, reason).Inc()
+	n := c.refusals.Add(1)
+	if n > maxAudits {
+		return
+	}
+	attrs := []any{"audit", true, "action", action, "reason", reason, "identity", c.identity.String(), "remote", c.remote, "err", err}
+	if topic != "" {
+		attrs = append(attrs, "topic", clip(topic))
+	}
+	if n == maxAudits {
+		attrs = append(attrs, "further", "not logged for this connection")
+	}
+	b.log.Warn("refused", attrs...)
+}
+
+func clip(s string) string {
+	if len(s) > 200 {
+		return s[:200] + "..."
+	}
+	return s
+}

@@ -1,0 +1,189 @@
+package mqtt
+
+import (
+	"sync"
+	"time"
+
+	"groundswell/broker/session"
+	"groundswell/certs"
+
+	"github.com/mochi-mqtt/server/v2/packets"
+)
+
+// client is a client id with its session, connected or not. The newest
+// connection that claims it owns it; what an earlier one still does is without
+// effect, because every act asks whether it is the owner.
+type client struct {
+	id       string
+	identity certs.Identity
+
+	mu      sync.Mutex // guards what follows
+	session *session.Session
+	conn    *conn // nil while offline
+	begun   bool  // CONNACK of conn was sent
+	expiry  time.Duration
+	expires time.Time // while offline
+	ended   bool      // not in Broker.clients any more
+	will    *will     // of the connection, or delayed
+	cohorts cohorts
+	scanned chan struct{} // holds a token when something left the queue
+}
+
+// attach makes c the owner of its client id: the one that was it before is
+// disconnected, and the session begins anew if asked to.
+func (b *Broker) attach(c *conn, id string) {
+	var old *conn
+	var leases []any
+	for {
+		b.mu.Lock()
+		cl := b.clients[id]
+		if cl == nil {
+			cl = &client{
+				id: id, scanned: make(chan struct{}, 1),
+				session: session.New(session.Limits{
+					Messages: b.cfg.Limits.SessionQueueMessages, Bytes: b.cfg.Limits.SessionQueueBytes,
+				}, b.cfg.Limits.Subscriptions),
+			}
+			b.clients[id] = cl
+		}
+		b.mu.Unlock()
+
+		cl.mu.Lock()
+		if cl.ended { // expired just now
+			cl.mu.Unlock()
+			continue
+		}
+		fresh := cl.identity.Name == ""
+		old = cl.conn
+		if c.params.clean || (old != nil && cl.expiry == 0) {
+			b.forget(cl)
+			leases = cl.session.Clear()
+			cl.cohorts = cohorts{}
+		} else {
+			leases = cl.session.Detach()
+			c.params.present = !fresh
+		}
+		previous := cl.will
+		cl.identity, cl.conn, cl.begun = c.identity, c, false
+		cl.expiry, cl.will = c.params.expiry, c.params.will
+		cl.session.Attach(c.params.receiveMaximum)
+		c.client = cl
+		cl.mu.Unlock()
+
+		b.mu.Lock()
+		b.conns[c] = struct{}{}
+		b.mu.Unlock()
+		if old != nil {
+			old.disconnect(packets.ErrSessionTakenOver, "taken-over") // [MQTT-3.1.4-3]
+		}
+		b.giveBack(leases)
+		b.settleWill(previous, c.params.clean)
+		return
+	}
+}
+
+// begin lets messages flow, after CONNACK.
+func (b *Broker) begin(c *conn) {
+	cl := c.client
+	cl.mu.Lock()
+	if cl.conn == c {
+		cl.begun = true
+		b.pump(cl)
+	}
+	groups := b.memberships(cl)
+	cl.mu.Unlock()
+	for _, g := range groups {
+		g.join(cl)
+	}
+}
+
+// offline ends c's ownership, unless it was taken over.
+func (b *Broker) offline(c *conn) {
+	cl := c.client
+	cl.mu.Lock()
+	if cl.conn != c {
+		cl.mu.Unlock()
+		return
+	}
+	cl.conn, cl.begun = nil, false
+	leases := cl.session.Detach()
+	now := time.Now()
+	cl.expires = now.Add(cl.expiry)
+	if w := cl.will; w != nil {
+		w.due = now.Add(min(w.delay, cl.expiry)) // [MQTT-3.1.3-9]
+	}
+	end := cl.expiry == 0
+	cl.mu.Unlock()
+	b.giveBack(leases)
+	if end {
+		b.end(cl, now)
+	} else {
+		b.fireWill(cl, now)
+	}
+}
+
+// setExpiry changes how long the session outlives the connection.
+func (b *Broker) setExpiry(c *conn, d time.Duration) {
+	cl := c.client
+	cl.mu.Lock()
+	defer cl.mu.Unlock()
+	if cl.conn == c {
+		cl.expiry = d
+	}
+}
+
+// expire ends the sessions whose time has come, and publishes delayed wills.
+func (b *Broker) expire(now time.Time) {
+	b.mu.Lock()
+	var offline []*client
+	for _, cl := range b.clients {
+		offline = append(offline, cl)
+	}
+	b.mu.Unlock()
+	for _, cl := range offline {
+		cl.mu.Lock()
+		expired := cl.conn == nil && !now.Before(cl.expires)
+		due := cl.conn == nil && cl.will != nil && !now.Before(cl.will.due)
+		cl.mu.Unlock()
+		switch {
+		case expired:
+			b.end(cl, now)
+		case due:
+			b.fireWill(cl, now)
+		}
+	}
+}
+
+// end removes a session, if nobody has claimed it meanwhile.
+func (b *Broker) end(cl *client, now time.Time) {
+	b.mu.Lock()
+	cl.mu.Lock()
+	if cl.conn != nil || cl.ended || now.Before(cl.expires) {
+		cl.mu.Unlock()
+		b.mu.Unlock()
+		return
+	}
+	cl.ended = true
+	delete(b.clients, cl.id)
+	b.forget(cl)
+	cl.session.Clear() // offline, so nothing is on loan
+	w := cl.will
+	cl.will = nil
+	cl.mu.Unlock()
+	b.mu.Unlock()
+	b.settleWill(w, true)
+}
+
+// forget takes the client's subscriptions out of the index and out of its
+// groups. The caller holds cl.mu.
+func (b *Broker) forget(cl *client) {
+	b.indexMu.Lock()
+	defer b.indexMu.Unlock()
+	for sub := range cl.session.Subscriptions {
+		if g := b.sharedGroup(sub.Filter); g != nil {
+			g.leave(cl)
+			continue
+		}
+		b.index.Remove(cl, sub.Filter)
+	}
+}

@@ -1,0 +1,126 @@
+package mqtt
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"groundswell/topics"
+)
+
+// Config is what the edge needs to know.
+type Config struct {
+	// Node names this broker in presence messages and logs.
+	Node string
+	// TrustDomain is the domain whose devices and services may connect.
+	TrustDomain string
+	// Listen is host:port; port 0 takes a free one.
+	Listen string
+	Limits Limits
+}
+
+// Limits bound what one client, or all together, can take. Every field has a
+// value in DefaultLimits; none may be zero.
+type Limits struct {
+	// MaxConnections is how many connections may be open; further ones are
+	// closed at once.
+	MaxConnections int `yaml:"max_connections"`
+	// HandshakesPerSecond is how many TLS handshakes are begun per second;
+	// further ones wait.
+	HandshakesPerSecond int `yaml:"handshakes_per_second"`
+	// ConnectTimeout bounds the TLS handshake, and then the wait for CONNECT.
+	ConnectTimeout time.Duration `yaml:"connect_timeout"`
+	// MaxKeepAlive is the longest keep-alive; MQTT 5 clients that ask for a
+	// longer one, or for none, are told this one.
+	MaxKeepAlive time.Duration `yaml:"max_keep_alive"`
+	// MaxSessionExpiry is the longest that a session outlives its connection.
+	MaxSessionExpiry time.Duration `yaml:"max_session_expiry"`
+	// MaxPacket is the largest packet in bytes.
+	MaxPacket int `yaml:"max_packet"`
+	// ReceiveMaximum is how many publishes of one client may wait for the
+	// store.
+	ReceiveMaximum int `yaml:"receive_maximum"`
+	// WriteBuffer is how many bytes may wait to be written to one client
+	// before it is closed as too slow.
+	WriteBuffer int `yaml:"write_buffer"`
+	// WriteTimeout is how long a client may take nothing from us before it is
+	// closed as too slow.
+	WriteTimeout time.Duration `yaml:"write_timeout"`
+	// SessionQueueMessages and SessionQueueBytes bound what waits in a session.
+	SessionQueueMessages int `yaml:"session_queue_messages"`
+	SessionQueueBytes    int `yaml:"session_queue_bytes"`
+	// Subscriptions is how many a session may hold.
+	Subscriptions int `yaml:"subscriptions"`
+}
+
+// DefaultLimits suit a node of a few cores.
+func DefaultLimits() Limits {
+	return Limits{
+		MaxConnections:       100_000,
+		HandshakesPerSecond:  2_000,
+		ConnectTimeout:       10 * time.Second,
+		MaxKeepAlive:         20 * time.Minute,
+		MaxSessionExpiry:     7 * 24 * time.Hour,
+		MaxPacket:            topics.MaxPacket,
+		ReceiveMaximum:       1024,
+		WriteBuffer:          1 << 20,
+		WriteTimeout:         20 * time.Second,
+		SessionQueueMessages: 4096,
+		SessionQueueBytes:    8 << 20,
+		Subscriptions:        128,
+	}
+}
+
+// Validate names the first limit that cannot be used.
+func (l Limits) Validate() error {
+	for _, n := range []struct {
+		name             string
+		value, low, high int
+	}{
+		{"max_connections", l.MaxConnections, 1, 10_000_000},
+		{"handshakes_per_second", l.HandshakesPerSecond, 1, 1_000_000},
+		{"max_packet", l.MaxPacket, 1024, 16 << 20},
+		{"receive_maximum", l.ReceiveMaximum, 1, 65535},
+		{"write_buffer", l.WriteBuffer, 4096, 1 << 30},
+		{"session_queue_messages", l.SessionQueueMessages, 1, 1 << 24},
+		{"session_queue_bytes", l.SessionQueueBytes, 1 << 17, 1 << 32},
+		{"subscriptions", l.Subscriptions, topics.MaxCohorts + 2, 1 << 16},
+	} {
+		if n.value < n.low || n.value > n.high {
+			return fmt.Errorf("%s: %d is not from %d to %d", n.name, n.value, n.low, n.high)
+		}
+	}
+	for _, d := range []struct {
+		name      string
+		value     time.Duration
+		low, high time.Duration
+	}{
+		{"connect_timeout", l.ConnectTimeout, 10 * time.Millisecond, 10 * time.Minute},
+		{"write_timeout", l.WriteTimeout, 10 * time.Millisecond, 10 * time.Minute},
+		// Above 43,690 s mochi's arithmetic overflows (B12); conn does its own,
+		// but nobody needs it.
+		{"max_keep_alive", l.MaxKeepAlive, time.Second, 12 * time.Hour},
+		{"max_session_expiry", l.MaxSessionExpiry, time.Second, 10 * 365 * 24 * time.Hour},
+	} {
+		if d.value < d.low || d.value > d.high {
+			return fmt.Errorf("%s: %v is not from %v to %v", d.name, d.value, d.low, d.high)
+		}
+	}
+	return nil
+}
+
+// Validate names the first field that cannot be used.
+func (c Config) Validate() error {
+	switch {
+	case !topics.ValidID(c.Node):
+		return fmt.Errorf("node: %q is not a legal id", c.Node)
+	case c.TrustDomain == "":
+		return errors.New("trust_domain: is not set")
+	case c.Listen == "":
+		return errors.New("listen: is not set")
+	}
+	if err := c.Limits.Validate(); err != nil {
+		return fmt.Errorf("limits.%w", err)
+	}
+	return nil
+}

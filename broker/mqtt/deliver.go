@@ -1,0 +1,183 @@
+package mqtt
+
+import (
+	"errors"
+	"strconv"
+	"time"
+
+	"groundswell/broker/cluster"
+	"groundswell/broker/session"
+	"groundswell/topics"
+
+	"github.com/mochi-mqtt/server/v2/packets"
+)
+
+// route hands a message to everybody who is subscribed to its topic, on this
+// node, and returns to how many. err is ErrQueueFull when a QoS 1 subscriber
+// could not take it.
+func (b *Broker) route(m session.Message, origin string) (taken int, err error) {
+	b.indexMu.RLock()
+	hits := b.index.Match(m.Topic)
+	b.indexMu.RUnlock()
+	for _, h := range hits {
+		if h.NoLocal && h.Subscriber.id == origin {
+			continue // [MQTT-3.8.3-3]
+		}
+		out := m
+		out.QoS = min(m.QoS, h.QoS)
+		out.Retain = m.Retain && h.RetainAsPublished // [MQTT-3.3.1-12], [MQTT-3.3.1-13]
+		out.Identifiers = h.Identifiers
+		if derr := b.deliver(h.Subscriber, out); derr == nil {
+			taken++
+		} else if out.QoS > 0 {
+			err = derr
+		}
+	}
+	return taken, err
+}
+
+// deliver queues a message for one client and sends what may be sent.
+func (b *Broker) deliver(cl *client, m session.Message) error {
+	cl.mu.Lock()
+	defer cl.mu.Unlock()
+	if cl.ended {
+		return nil
+	}
+	if _, err := cl.session.Deliver(m); err != nil {
+		b.metrics.dropped.With("queue-full").Inc()
+		return err
+	}
+	b.pump(cl)
+	return nil
+}
+
+// pump sends what the client may get now. It stops when the connection has
+// enough to write; drained goes on. The caller holds cl.mu.
+func (b *Broker) pump(cl *client) {
+	c := cl.conn
+	if c == nil || !cl.begun {
+		return
+	}
+	sent := false
+	for !c.full() {
+		p, ok := cl.session.Next(time.Now())
+		if !ok {
+			break
+		}
+		sent = true
+		err := c.mochi.WritePacket(publishPacket(p))
+		switch {
+		case errors.Is(err, packets.ErrPacketTooLarge):
+			// Larger than the client's Maximum Packet Size: it must not be
+			// sent, and counts as done [MQTT-3.1.2-25].
+			b.metrics.dropped.With("larger-than-client-takes").Inc()
+			if m, ok := cl.session.Ack(p.ID); ok && m.Lease != nil {
+				b.settleLease(m.Lease, outcomeTooLarge)
+			}
+		case err != nil:
+			return // the connection is ending; Detach takes care
+		default:
+			b.metrics.delivered.Inc()
+		}
+	}
+	if sent {
+		select {
+		case cl.scanned <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// drained goes on sending after the connection had enough to write.
+func (b *Broker) drained(c *conn) {
+	cl := c.client
+	if cl == nil {
+		return
+	}
+	cl.mu.Lock()
+	defer cl.mu.Unlock()
+	if cl.conn == c {
+		b.pump(cl)
+	}
+}
+
+// acknowledged handles PUBACK.
+func (b *Broker) acknowledged(c *conn, id uint16, code byte) {
+	cl := c.client
+	cl.mu.Lock()
+	defer cl.mu.Unlock()
+	if cl.conn != c {
+		return
+	}
+	m, ok := cl.session.Ack(id)
+	if !ok {
+		return
+	}
+	if m.Lease != nil {
+		outcome := outcomeDone
+		if code >= packets.ErrUnspecifiedError.Code {
+			outcome = outcomeRefused
+		}
+		b.settleLease(m.Lease, outcome)
+	}
+	b.pump(cl)
+}
+
+// publishPacket translates a message for mochi's encoder.
+func publishPacket(p session.Packet) packets.Packet {
+	pk := packets.Packet{
+		FixedHeader: packets.FixedHeader{Type: packets.Publish, Qos: p.QoS, Dup: p.Dup, Retain: p.Retain},
+		PacketID:    p.ID, TopicName: p.Topic, Payload: p.Payload,
+	}
+	pk.Properties.User = userProperties(p.Properties)
+	pk.Properties.SubscriptionIdentifier = p.Identifiers
+	if !p.Expires.IsZero() { // [MQTT-3.3.2-6]
+		left := (time.Until(p.Expires) + time.Second - 1) / time.Second
+		pk.Properties.MessageExpiryInterval = uint32(max(left, 1))
+	}
+	return pk
+}
+
+// retainedPut is called for every retained message that was put, on any node,
+// in order.
+func (b *Broker) retainedPut(r cluster.Retained) {
+	if r.Name.Kind == topics.KindAssignment {
+		b.reassigned(r)
+	}
+	// Not for a client: errors are counted by deliver, and a queue that is
+	// full has been told so by its own slowness.
+	_, _ = b.route(retainedFor(r, session.Subscription{QoS: 1}, false), r.Origin)
+}
+
+// retainedFor is the message of a retained topic. stored tells an answer to a
+// subscription from a live one.
+func retainedFor(r cluster.Retained, sub session.Subscription, stored bool) session.Message {
+	m := session.Message{
+		Topic: r.Name.String(), Payload: r.Payload, QoS: sub.QoS, Retain: true, Revision: r.Revision,
+		Properties: []session.Property{{Key: topics.PropVersion, Value: strconv.FormatInt(r.Version, 10)}},
+	}
+	if stored && sub.Identifier > 0 {
+		m.Identifiers = []int{sub.Identifier}
+	}
+	return m
+}
+
+// routeUplink hands a stored report to ordinary subscribers, who get it only
+// while they are there; groups get it from the store.
+func (b *Broker) routeUplink(u cluster.Uplink, s cluster.Stored, origin string) {
+	_, _ = b.route(uplinkMessage(u, s), origin) // as in retainedPut
+}
+
+// uplinkMessage stamps a report.
+func uplinkMessage(u cluster.Uplink, s cluster.Stored) session.Message {
+	return session.Message{
+		Topic: u.Name.String(), Payload: u.Payload, QoS: 1,
+		Properties: []session.Property{
+			{Key: topics.PropShard, Value: strconv.Itoa(s.Shard)},
+			{Key: topics.PropSequence, Value: strconv.FormatUint(s.Sequence, 10)},
+			{Key: topics.PropStored, Value: strconv.FormatInt(s.At.UnixMilli(), 10)},
+			{Key: topics.PropModel, Value: u.Model},
+			{Key: topics.PropHardware, Value: u.Hardware},
+		},
+	}
+}

@@ -1,0 +1,40 @@
+// Package mqtt is the broker's edge: it accepts connections, knows who they are,
+// and moves messages between them and the store. It is the only package that
+// imports mochi, and it leaves to mochi what carries no promise: decoding and
+// encoding packets, the rules of CONNECT, ping, and the loop that reads.
+//
+// Everything else is ours, because mochi's own versions lose messages:
+//
+//   - Listener and conn: TLS handshake and CONNECT have deadlines; a packet
+//     larger than the limit ends the connection before it is buffered; writes
+//     go to a bounded buffer that a goroutine drains, so a client that does not
+//     read never blocks anybody: it is closed.
+//   - mochi's server is never started: no housekeeping loops over all clients,
+//     no $SYS topics. EstablishConnection is called for each connection, under a
+//     recover, because mochi's decoder panics on some malformed packets.
+//   - To mochi every connection is a client of its own (ids "#1", "#2", ...)
+//     with a session that ends with the connection. So its take-over, its
+//     in-flight map, its subscriptions and its offline queue are never used.
+//     PUBLISH, SUBSCRIBE, UNSUBSCRIBE and the acknowledgements are taken out in
+//     OnPacketRead, and mochi is given a PUBACK that means nothing to it.
+//
+// Parties: a device (certificate spiffe://<domain>/device/<id>, client id <id>)
+// and services (client id "<name>" or "<name>-..."). topics.Decide says who may
+// do what; every refusal is logged with audit=true and counted.
+//
+// Guarantees:
+//   - A report is stored before its PUBACK; PUBACKs of a connection leave in the
+//     order of the PUBLISHes [MQTT-4.6.0-2]; if storing fails, the client gets a
+//     refusal (MQTT 5) or a closed connection (3.1.1), never a success.
+//   - A client id has exactly one live connection; the newest wins.
+//   - A retained message replaces only one of a lower version.
+//   - What a group's member did not acknowledge goes to another.
+//
+// In memory only, for now: sessions, their subscriptions and what waits in them
+// (commands to a device that is away). After a restart of the broker clients
+// find Session Present 0, subscribe anew, and fleetd publishes its commands again.
+//
+// Locks, in the order in which they may be held together: Broker.mu, client.mu,
+// Broker.indexMu, then one of group.mu and conn.mu. The acknowledgement queue has a
+// lock of its own (acks.mu), under which only conn.mu is taken.
+package mqtt

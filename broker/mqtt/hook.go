@@ -1,0 +1,122 @@
+package mqtt
+
+import (
+	"log/slog"
+
+	mochi "github.com/mochi-mqtt/server/v2"
+	"github.com/mochi-mqtt/server/v2/packets"
+)
+
+// newMochi returns a mochi server that is never started: it has no listeners,
+// no loops and no $SYS topics, and serves only EstablishConnection. See the
+// package comment for what it is left to do.
+func newMochi(b *Broker) *mochi.Server {
+	capabilities := mochi.NewDefaultServerCapabilities()
+	capabilities.MaximumMessageExpiryInterval = 0 // 24 h would shorten what publishers asked for
+	capabilities.MaximumClientWritesPending = 1   // its queue is not used, and costs 9 bytes a place
+	capabilities.MaximumPacketSize = uint32(b.cfg.Limits.MaxPacket)
+	capabilities.ReceiveMaximum = uint16(b.cfg.Limits.ReceiveMaximum)
+	capabilities.TopicAliasMaximum = 0
+	capabilities.Compatibilities.NoInheritedPropertiesOnAck = true
+	server := mochi.New(&mochi.Options{
+		Capabilities:            capabilities,
+		ClientNetReadBufferSize: 2048,
+		// Never written to: conn has its own.
+		ClientNetWriteBufferSize: 512,
+		// It logs whole packets and a line per disconnect; we log what matters.
+		Logger:                 slog.New(slog.DiscardHandler),
+		SysTopicResendInterval: 3600,
+	})
+	if err := server.AddHook(&hook{b: b}, nil); err != nil {
+		panic(err) // it fails only if Init does, and ours is mochi's empty one
+	}
+	return server
+}
+
+// hook is how mochi calls us.
+type hook struct {
+	mochi.HookBase
+	b *Broker
+}
+
+func (h *hook) ID() string { return "groundswell" }
+
+func (h *hook) Provides(what byte) bool {
+	switch what {
+	case mochi.OnConnect, mochi.OnConnectAuthenticate, mochi.OnSessionEstablished, mochi.OnPacketRead, mochi.OnPacketEncode:
+		return true
+	}
+	return false
+}
+
+// OnConnect decides about a CONNECT packet. mochi closes without CONNACK after
+// an error, so refuse has sent it.
+func (h *hook) OnConnect(cl *mochi.Client, pk packets.Packet) error {
+	return h.b.connect(cl.Net.Conn.(*conn), cl, &pk)
+}
+
+// OnConnectAuthenticate says yes: the certificate has spoken, and OnConnect.
+func (h *hook) OnConnectAuthenticate(*mochi.Client, packets.Packet) bool { return true }
+
+// OnSessionEstablished comes after CONNACK.
+func (h *hook) OnSessionEstablished(cl *mochi.Client, _ packets.Packet) {
+	h.b.established(cl.Net.Conn.(*conn))
+}
+
+// nothing is a packet that mochi does nothing about: the acknowledgement of a
+// message that it has not sent.
+var nothing = packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Puback}}
+
+// OnPacketRead takes out every packet that carries a promise.
+func (h *hook) OnPacketRead(cl *mochi.Client, pk packets.Packet) (packets.Packet, error) {
+	c := cl.Net.Conn.(*conn)
+	if c.client == nil {
+		return pk, nil // CONNECT, or what mochi refuses in its place
+	}
+	var code packets.Code
+	switch pk.FixedHeader.Type {
+	case packets.Publish:
+		code = h.b.publish(c, &pk)
+	case packets.Puback:
+		h.b.acknowledged(c, pk.PacketID, pk.ReasonCode)
+	case packets.Pubrec, packets.Pubcomp:
+		code = packets.ErrProtocolViolation // we send no QoS 2
+	case packets.Pubrel:
+		h.b.release(c, pk.PacketID)
+	case packets.Subscribe:
+		code = h.b.subscribe(c, &pk)
+	case packets.Unsubscribe:
+		code = h.b.unsubscribe(c, &pk)
+	case packets.Disconnect:
+		return h.b.farewell(c, pk)
+	case packets.Auth:
+		code = packets.ErrProtocolViolation // no method was agreed on [MQTT-4.12.0-1]
+	default:
+		return pk, nil // PINGREQ; or what mochi refuses
+	}
+	if code.Code >= packets.ErrUnspecifiedError.Code {
+		h.b.log.Debug("client broke the protocol", "client", c.client.id, "err", code.Reason)
+		c.disconnect(code, "protocol")
+		return pk, packets.ErrRejectPacket // ends mochi's loop
+	}
+	return nothing, nil
+}
+
+// OnPacketEncode completes CONNACK, which mochi fills in only in part.
+func (h *hook) OnPacketEncode(cl *mochi.Client, pk packets.Packet) packets.Packet {
+	if pk.FixedHeader.Type != packets.Connack {
+		return pk
+	}
+	c := cl.Net.Conn.(*conn)
+	if c.client == nil {
+		pk.Properties = packets.Properties{ReasonString: pk.Properties.ReasonString}
+		return pk
+	}
+	pk.SessionPresent = c.params.present
+	pk.Properties.MaximumPacketSize = uint32(h.b.cfg.Limits.MaxPacket)
+	if c.params.expiryCapped {
+		pk.Properties.SessionExpiryInterval = uint32(c.params.expiry.Seconds())
+		pk.Properties.SessionExpiryIntervalFlag = true
+	}
+	return pk
+}

@@ -1,0 +1,221 @@
+package mqtt
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"groundswell/broker/cluster"
+	"groundswell/broker/session"
+	"groundswell/topics"
+
+	"github.com/mochi-mqtt/server/v2/packets"
+)
+
+// Answers to a publish. MQTT 5 allows only some codes in PUBACK; a client takes
+// 0x97 as "again later" and the others as "never like this".
+var (
+	codeStored     = packets.CodeSuccess
+	codeNobody     = packets.CodeNoMatchingSubscribers
+	codeRefused    = packets.ErrNotAuthorized
+	codeStale      = packets.Code{Code: 0x83, Reason: "stale"}
+	codeImpossible = packets.ErrImplementationSpecificError
+	codeFull       = packets.ErrQuotaExceeded
+	codePayload    = packets.ErrPayloadFormatInvalid
+)
+
+// publish handles a PUBLISH packet. The code it returns, if 0x80 or above, ends
+// the connection; every lesser refusal was answered.
+func (b *Broker) publish(c *conn, pk *packets.Packet) packets.Code {
+	if code := pk.PublishValidate(0); code.Code >= packets.ErrUnspecifiedError.Code {
+		return code
+	}
+	answer := func(packets.Code, string, ...session.Property) {}
+	if qos := pk.FixedHeader.Qos; qos > 0 {
+		p, err := c.acks.expect(pk.PacketID, qos)
+		if errors.Is(err, errReceiveMaximum) {
+			return packets.ErrReceiveMaximum // [MQTT-3.3.4-9]
+		}
+		if err != nil {
+			return packets.CodeSuccess // the connection is ending
+		}
+		id := pk.PacketID
+		answer = func(code packets.Code, text string, user ...session.Property) {
+			if qos == 2 && code.Code >= packets.ErrUnspecifiedError.Code {
+				b.unreceive(c, id) // a refused message may come again
+			}
+			c.acks.answer(p, code, text, user...)
+		}
+		if qos == 2 && !b.receive(c, id) {
+			answer(codeStored, "") // handled before [MQTT-4.3.3-10]
+			return packets.CodeSuccess
+		}
+	}
+	name, err := b.mayPublish(c, pk)
+	switch {
+	case errors.Is(err, topics.ErrTooLarge):
+		b.audit(c, "publish", "payload-size", pk.TopicName, err)
+		answer(codePayload, err.Error())
+	case err != nil:
+		b.audit(c, "publish", "not-authorized", pk.TopicName, err)
+		answer(codeRefused, "")
+	case name.Kind.Uplink():
+		b.publishUplink(c, name, pk, answer)
+	case name.Kind.Retained():
+		b.publishRetained(c, name, pk, answer)
+	default:
+		b.publishCommand(c, pk, answer)
+	}
+	return packets.CodeSuccess
+}
+
+type answerFunc func(code packets.Code, text string, user ...session.Property)
+
+// mayPublish is the access decision, and the limit of the kind.
+func (b *Broker) mayPublish(c *conn, pk *packets.Packet) (topics.Name, error) {
+	if err := topics.Decide(c.identity.Principal(), topics.Publish, pk.TopicName, nil); err != nil {
+		return topics.Name{}, err
+	}
+	name, err := topics.Parse(pk.TopicName)
+	if err != nil {
+		return topics.Name{}, err
+	}
+	if limit := topics.MaxPayload(name.Kind); len(pk.Payload) > limit {
+		return topics.Name{}, fmt.Errorf("%w: %d bytes, at most %d", topics.ErrTooLarge, len(pk.Payload), limit)
+	}
+	return name, nil
+}
+
+// publishUplink stores what a device reports. Payloads are not looked at: what
+// fleetd cannot use, fleetd sets aside.
+func (b *Broker) publishUplink(c *conn, name topics.Name, pk *packets.Packet, answer answerFunc) {
+	u := b.uplinkOf(c, name, pk.Payload)
+	origin := c.client.id
+	b.store.Store(u, func(s cluster.Stored, err error) {
+		if err != nil {
+			b.storeFailed(c, u.Name, err, answer)
+			return
+		}
+		answer(codeStored, "")
+		b.routeUplink(u, s, origin)
+	})
+}
+
+// publishRetained replaces a retained message, if its version is higher.
+func (b *Broker) publishRetained(c *conn, name topics.Name, pk *packets.Packet, answer answerFunc) {
+	version, err := retainedVersion(pk)
+	if err == nil && name.Kind == topics.KindAssignment && len(pk.Payload) > 0 {
+		if _, err = assignedCohorts(pk.Payload); err != nil {
+			b.metrics.badPayload.Inc()
+		}
+	}
+	if err != nil {
+		b.audit(c, "publish", "malformed", pk.TopicName, err)
+		answer(codeImpossible, err.Error())
+		return
+	}
+	r := cluster.Retained{Name: name, Payload: pk.Payload, Version: version, Origin: c.client.id}
+	b.store.Put(r, func(err error) {
+		var stale *cluster.StaleError
+		switch {
+		case err == nil:
+			answer(codeStored, "") // live subscribers get it by way of Watch
+		case errors.As(err, &stale):
+			b.metrics.refused.With("publish", "stale").Inc()
+			b.log.Warn("stale retained message refused", "topic", name.String(), "version", version, "retained", stale.Retained, "client", r.Origin)
+			answer(codeStale, stale.Error(), session.Property{Key: topics.PropVersion, Value: strconv.FormatInt(stale.Retained, 10)})
+		default:
+			b.storeFailed(c, name, err, answer)
+		}
+	})
+}
+
+// retainedVersion reads topics.PropVersion.
+func retainedVersion(pk *packets.Packet) (int64, error) {
+	if !pk.FixedHeader.Retain {
+		return 0, errors.New("a message on this topic must have the retain flag")
+	}
+	text, count := "", 0
+	for _, p := range pk.Properties.User {
+		if p.Key == topics.PropVersion {
+			text = p.Val
+			count++
+		}
+	}
+	if count != 1 {
+		return 0, fmt.Errorf("user property %s stands %d times instead of once", topics.PropVersion, count)
+	}
+	version, err := strconv.ParseInt(text, 10, 64)
+	if err != nil || version < 1 || strconv.FormatInt(version, 10) != text {
+		return 0, fmt.Errorf("user property %s: %q is not a positive decimal number", topics.PropVersion, clip(text))
+	}
+	return version, nil
+}
+
+// publishCommand queues a command for its device. It waits in the session, in
+// memory, until it expires; fleetd publishes it again when the device comes
+// back or the broker restarts.
+func (b *Broker) publishCommand(c *conn, pk *packets.Packet, answer answerFunc) {
+	m := session.Message{Topic: pk.TopicName, Payload: pk.Payload, QoS: 1}
+	for _, p := range pk.Properties.User {
+		m.Properties = append(m.Properties, session.Property{Key: p.Key, Value: p.Val})
+	}
+	if n := pk.Properties.MessageExpiryInterval; n > 0 {
+		m.Expires = time.Now().Add(time.Duration(n) * time.Second)
+	}
+	taken, err := b.route(m, c.client.id)
+	switch {
+	case err != nil:
+		answer(codeFull, "the device's queue is full")
+	case taken == 0:
+		answer(codeNobody, "")
+	default:
+		answer(codeStored, "")
+	}
+}
+
+// storeFailed answers a publish that was not stored.
+func (b *Broker) storeFailed(c *conn, name topics.Name, err error, answer answerFunc) {
+	b.log.Warn("a message was not stored", "topic", name.String(), "client", c.client.id, "err", err)
+	switch {
+	case errors.Is(err, cluster.ErrFull), errors.Is(err, cluster.ErrBusy):
+		answer(codeFull, "the store is full or busy, try again later")
+	default:
+		answer(codeImpossible, "the store is unavailable, try again later")
+	}
+}
+
+// receive notes a QoS 2 id; it is false for a message that came before.
+func (b *Broker) receive(c *conn, id uint16) bool {
+	cl := c.client
+	cl.mu.Lock()
+	defer cl.mu.Unlock()
+	if cl.conn != c {
+		return true // taken over: the answer goes nowhere
+	}
+	fresh, err := cl.session.Receive(id, 65535)
+	return fresh || err != nil
+}
+
+func (b *Broker) unreceive(c *conn, id uint16) {
+	cl := c.client
+	cl.mu.Lock()
+	defer cl.mu.Unlock()
+	if cl.conn == c {
+		cl.session.Release(id)
+	}
+}
+
+// release answers PUBREL.
+func (b *Broker) release(c *conn, id uint16) {
+	cl := c.client
+	cl.mu.Lock()
+	known := cl.conn == c && cl.session.Release(id)
+	cl.mu.Unlock()
+	ack := packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Pubcomp}, PacketID: id}
+	if !known && c.v5 {
+		ack.ReasonCode = packets.ErrPacketIdentifierNotFound.Code
+	}
+	_ = c.mochi.WritePacket(ack) // a closed connection gets no answer
+}

@@ -1,0 +1,255 @@
+package mqtt
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"groundswell/broker/cluster"
+	"groundswell/broker/session"
+	"groundswell/topics"
+
+	"github.com/mochi-mqtt/server/v2/packets"
+)
+
+// maxFilters is how many filters a SUBSCRIBE may carry.
+const maxFilters = 256
+
+// storeWait bounds what a subscription waits for the store.
+const storeWait = 5 * time.Second
+
+// subscribe handles a SUBSCRIBE packet: decides about each filter, registers
+// it, answers, and then delivers what is retained. Registering comes before
+// reading, so that nothing falls between; what is older than what went out
+// live is dropped by the session.
+func (b *Broker) subscribe(c *conn, pk *packets.Packet) packets.Code {
+	if code := pk.SubscribeValidate(); code.Code >= packets.ErrUnspecifiedError.Code {
+		return code
+	}
+	ack := packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Suback}, PacketID: pk.PacketID}
+	var granted []session.Subscription // those whose retained messages are due
+	for i, f := range pk.Filters {
+		if f.NoLocal && isShared(f.Filter) {
+			return packets.ErrProtocolViolationInvalidSharedNoLocal // [MQTT-3.8.3-4]
+		}
+		sub := session.Subscription{
+			Filter: f.Filter, QoS: min(f.Qos, 1), NoLocal: f.NoLocal, RetainAsPublished: f.RetainAsPublished,
+			RetainHandling: session.RetainHandling(f.RetainHandling), Identifier: f.Identifier,
+		}
+		code, text := packets.ErrQuotaExceeded, "too many filters in one packet"
+		var existed bool
+		if i < maxFilters {
+			existed, code, text = b.subscribeOne(c, sub)
+		}
+		if code.Code >= packets.ErrUnspecifiedError.Code {
+			if ack.Properties.ReasonString == "" {
+				ack.Properties.ReasonString = text
+			}
+			if !c.v5 {
+				code = packets.ErrUnspecifiedError // the only failure that 3.1.1 knows
+			}
+		} else if sub.RetainHandling == session.RetainSend || (sub.RetainHandling == session.RetainSendIfNew && !existed) {
+			granted = append(granted, sub)
+		}
+		ack.ReasonCodes = append(ack.ReasonCodes, code.Code)
+	}
+	if err := c.mochi.WritePacket(ack); err != nil {
+		return packets.CodeSuccess // the connection is ending
+	}
+	for _, sub := range granted {
+		b.sendRetained(c, sub)
+	}
+	return packets.CodeSuccess
+}
+
+// subscribeOne decides about a filter and registers it. The code is the granted
+// QoS or the refusal, with its text.
+func (b *Broker) subscribeOne(c *conn, sub session.Subscription) (existed bool, code packets.Code, text string) {
+	refuse := func(code packets.Code, reason string, err error) (bool, packets.Code, string) {
+		b.audit(c, "subscribe", reason, sub.Filter, err)
+		return false, code, err.Error()
+	}
+	if sub.RetainHandling > session.RetainIgnore {
+		return refuse(packets.ErrImplementationSpecificError, "malformed", errors.New("unknown retain handling"))
+	}
+	if err := topics.CheckFilter(sub.Filter); err != nil {
+		return refuse(packets.ErrTopicFilterInvalid, "filter", err)
+	}
+	inCohort, err := b.cohortsOf(c, sub.Filter)
+	if err != nil {
+		b.log.Error("cannot read the assignment that decides about a subscription", "client", c.client.id, "err", err)
+		return false, packets.ErrImplementationSpecificError, "the assignment cannot be read, try again later"
+	}
+	if err := topics.Decide(c.identity.Principal(), topics.Subscribe, sub.Filter, inCohort); err != nil {
+		return refuse(packets.ErrNotAuthorized, "not-authorized", err)
+	}
+	name, inner, shared, err := topics.ParseShare(sub.Filter)
+	if err != nil {
+		return refuse(packets.ErrTopicFilterInvalid, "filter", err)
+	}
+	if shared {
+		switch {
+		case b.groups[name] == nil:
+			return refuse(packets.ErrNotAuthorized, "group", fmt.Errorf("group %q is not declared in the broker's configuration", clip(name)))
+		case inner != topics.Uplink:
+			return refuse(packets.ErrTopicFilterInvalid, "group", fmt.Errorf("group %q is declared for %s", name, topics.Uplink))
+		case sub.QoS == 0:
+			return refuse(packets.ErrImplementationSpecificError, "group", fmt.Errorf("group %q needs QoS 1: it acknowledges", name))
+		}
+	}
+	existed, err = b.register(c, sub)
+	if errors.Is(err, session.ErrTooMany) {
+		return refuse(packets.ErrQuotaExceeded, "quota", errors.New("the session holds too many subscriptions"))
+	}
+	return existed, packets.Code{Code: sub.QoS}, ""
+}
+
+// register enters a subscription into the session and where messages look.
+func (b *Broker) register(c *conn, sub session.Subscription) (existed bool, err error) {
+	cl := c.client
+	cl.mu.Lock()
+	defer cl.mu.Unlock()
+	if cl.conn != c {
+		return false, nil // taken over: the answer goes nowhere
+	}
+	existed, err = cl.session.Subscribe(sub)
+	if err != nil {
+		return false, err
+	}
+	if g := b.sharedGroup(sub.Filter); g != nil {
+		g.join(cl)
+		return existed, nil
+	}
+	b.indexMu.Lock()
+	b.index.Add(cl, sub)
+	b.indexMu.Unlock()
+	return existed, nil
+}
+
+// unsubscribe handles an UNSUBSCRIBE packet.
+func (b *Broker) unsubscribe(c *conn, pk *packets.Packet) packets.Code {
+	if code := pk.UnsubscribeValidate(); code.Code >= packets.ErrUnspecifiedError.Code {
+		return code
+	}
+	ack := packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Unsuback}, PacketID: pk.PacketID}
+	for _, f := range pk.Filters {
+		code := packets.CodeSuccess
+		if !b.deregister(c, f.Filter) {
+			code = packets.CodeNoSubscriptionExisted
+		}
+		ack.ReasonCodes = append(ack.ReasonCodes, code.Code)
+	}
+	_ = c.mochi.WritePacket(ack) // a closed connection gets no answer
+	return packets.CodeSuccess
+}
+
+func (b *Broker) deregister(c *conn, filter string) bool {
+	cl := c.client
+	cl.mu.Lock()
+	defer cl.mu.Unlock()
+	return cl.conn == c && b.remove(cl, filter)
+}
+
+// remove takes a subscription out. The caller holds cl.mu.
+func (b *Broker) remove(cl *client, filter string) bool {
+	if !cl.session.Unsubscribe(filter) {
+		return false
+	}
+	if g := b.sharedGroup(filter); g != nil {
+		g.leave(cl)
+		return true
+	}
+	b.indexMu.Lock()
+	b.index.Remove(cl, filter)
+	b.indexMu.Unlock()
+	return true
+}
+
+// sendRetained delivers what is retained for a new subscription.
+func (b *Broker) sendRetained(c *conn, sub session.Subscription) {
+	if name, err := topics.Parse(sub.Filter); err == nil {
+		if name.Kind.Retained() {
+			b.sendRetainedOne(c, sub, name)
+		}
+		return
+	}
+	if !isShared(sub.Filter) { // [MQTT-4.8.2]: shared subscriptions get none
+		b.wg.Go(func() { b.sendRetainedAll(c, sub) })
+	}
+}
+
+func (b *Broker) sendRetainedOne(c *conn, sub session.Subscription, name topics.Name) {
+	ctx, cancel := context.WithTimeout(b.life, storeWait)
+	defer cancel()
+	r, err := b.store.Get(ctx, name)
+	if errors.Is(err, cluster.ErrNotFound) || (err == nil && len(r.Payload) == 0) {
+		return
+	}
+	if err != nil {
+		// The client believes that nothing is retained. It must not: it gets
+		// another chance.
+		b.log.Error("cannot read a retained message, the subscriber has to come again", "topic", name.String(), "client", c.client.id, "err", err)
+		c.disconnect(packets.ErrServerBusy, "error")
+		return
+	}
+	b.deliver(c.client, retainedFor(r, sub, true))
+}
+
+// sendRetainedAll reads the retained messages of a filter with wildcards, no
+// faster than the client takes them.
+func (b *Broker) sendRetainedAll(c *conn, sub session.Subscription) {
+	cl := c.client
+	cl.mu.Lock()
+	cl.session.BeginScan()
+	cl.mu.Unlock()
+	defer func() {
+		cl.mu.Lock()
+		cl.session.EndScan()
+		cl.mu.Unlock()
+	}()
+	ctx, cancel := context.WithCancel(b.life)
+	defer cancel()
+	err := b.store.Scan(ctx, sub.Filter, func(r cluster.Retained) bool {
+		if !b.waitForRoom(c) {
+			return false
+		}
+		if len(r.Payload) > 0 {
+			b.deliver(cl, retainedFor(r, sub, true))
+		}
+		return true
+	})
+	if err != nil && !c.isClosed() {
+		b.log.Error("cannot read the retained messages, the subscriber has to come again", "filter", clip(sub.Filter), "client", cl.id, "err", err)
+		c.disconnect(packets.ErrServerBusy, "error")
+	}
+}
+
+// scanAhead is how many messages a scan queues before the client has taken
+// some.
+const scanAhead = 128
+
+// waitForRoom waits until the client's queue is short; false means that c is
+// not the client's connection any more.
+func (b *Broker) waitForRoom(c *conn) bool {
+	cl := c.client
+	for {
+		cl.mu.Lock()
+		mine, room := cl.conn == c, cl.session.Waiting() < min(scanAhead, b.cfg.Limits.SessionQueueMessages)
+		cl.mu.Unlock()
+		if !mine || c.isClosed() {
+			return false
+		}
+		if room {
+			return true
+		}
+		select {
+		case <-c.done:
+			return false
+		case <-cl.scanned:
+		}
+	}
+}
+
+func isShared(filter string) bool { return strings.HasPrefix(filter, "$share/") }

@@ -1,0 +1,84 @@
+package mqtt
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"groundswell/broker/cluster"
+	"groundswell/topics"
+
+	"github.com/mochi-mqtt/server/v2/packets"
+)
+
+// will is what a device wants to be reported when it vanishes. It takes the
+// way of every report: same access rules, same store. mochi's own wills bypass
+// the access rules (B09).
+type will struct {
+	uplink cluster.Uplink
+	delay  time.Duration
+	due    time.Time // once the connection has ended
+}
+
+var errWill = errors.New("will refused")
+
+// willOf reads the will of a CONNECT packet; nil if there is none.
+func (b *Broker) willOf(c *conn, pk *packets.Packet) (*will, error) {
+	if !pk.Connect.WillFlag {
+		return nil, nil
+	}
+	if c.identity.Kind != topics.PrincipalDevice {
+		return nil, fmt.Errorf("%w: only devices have one", errWill)
+	}
+	if err := topics.Decide(c.identity.Principal(), topics.Publish, pk.Connect.WillTopic, nil); err != nil {
+		return nil, err
+	}
+	name, err := topics.Parse(pk.Connect.WillTopic)
+	if err != nil {
+		return nil, err
+	}
+	if len(pk.Connect.WillPayload) > topics.MaxPayload(name.Kind) {
+		return nil, fmt.Errorf("%w: %d bytes, at most %d", errWill, len(pk.Connect.WillPayload), topics.MaxPayload(name.Kind))
+	}
+	return &will{
+		uplink: b.uplinkOf(c, name, pk.Connect.WillPayload),
+		delay:  time.Duration(pk.Connect.WillProperties.WillDelayInterval) * time.Second,
+	}, nil
+}
+
+// cancelWill is what an orderly DISCONNECT does.
+func (b *Broker) cancelWill(c *conn) {
+	cl := c.client
+	cl.mu.Lock()
+	defer cl.mu.Unlock()
+	if cl.conn == c {
+		cl.will = nil
+	}
+}
+
+// fireWill publishes the will of an offline client when it is due.
+func (b *Broker) fireWill(cl *client, now time.Time) {
+	cl.mu.Lock()
+	w := cl.will
+	if w == nil || cl.conn != nil || now.Before(w.due) {
+		cl.mu.Unlock()
+		return
+	}
+	cl.will = nil
+	cl.mu.Unlock()
+	b.settleWill(w, true)
+}
+
+// settleWill publishes the will of a connection that another has replaced, or
+// whose session has ended; a delayed will is cancelled when the session goes on
+// [MQTT-3.1.3-9].
+func (b *Broker) settleWill(w *will, sessionEnded bool) {
+	if w == nil || (w.delay > 0 && !sessionEnded) {
+		return
+	}
+	b.store.Store(w.uplink, func(_ cluster.Stored, err error) {
+		if err != nil { // nobody waits for an answer
+			b.log.Warn("a will was not stored", "device", w.uplink.Name.ID, "err", err)
+		}
+	})
+}

@@ -1,0 +1,79 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"log/slog"
+
+	"groundswell/certs"
+	"groundswell/topics"
+)
+
+// security is who the broker is and whom it believes.
+type security struct {
+	tls     *tls.Config
+	crl     *certs.CRLFile // nil: no revocation list
+	changed func()         // set before run
+}
+
+func loadSecurity(cfg Config, log *slog.Logger) (*security, error) {
+	credential, err := certs.LoadCredential(cfg.TLS.Cert, cfg.TLS.Key)
+	if err != nil {
+		return nil, fmt.Errorf("tls: %w", err)
+	}
+	id, err := credential.Identity()
+	if err != nil {
+		return nil, fmt.Errorf("tls.cert: %w", err)
+	}
+	if id.TrustDomain != cfg.TrustDomain {
+		return nil, fmt.Errorf("tls.cert: it speaks for %q, the configuration for %q", id.TrustDomain, cfg.TrustDomain)
+	}
+	if id.Kind != topics.PrincipalService || id.Name != certs.ServiceBroker {
+		return nil, fmt.Errorf("tls.cert: it is of %s, not of service %q: no client would believe it", id, certs.ServiceBroker)
+	}
+	authority, err := certs.LoadAuthority(cfg.TLS.CA)
+	if err != nil {
+		return nil, fmt.Errorf("tls.ca: %w", err)
+	}
+	s := &security{changed: func() {}}
+	options := certs.TLSOptions{Credential: credential, Authority: authority}
+	if cfg.TLS.CRL != "" {
+		s.crl, err = certs.OpenCRLFile(cfg.TLS.CRL, authority, log, func() { s.changed() })
+		if err != nil {
+			return nil, fmt.Errorf("tls.crl: %w", err)
+		}
+		options.Revocations = s.crl
+	} else {
+		log.Warn("no revocation list is configured: nobody can be revoked")
+	}
+	if s.tls, err = certs.ServerTLS(options); err != nil {
+		return nil, fmt.Errorf("tls: %w", err)
+	}
+	return s, nil
+}
+
+// revocations is nil, not a nil *CRLFile, without a list.
+func (s *security) revocations() certs.Revocations {
+	if s.crl == nil {
+		return nil
+	}
+	return s.crl
+}
+
+func (s *security) run(ctx context.Context) error {
+	if s.crl == nil {
+		<-ctx.Done()
+		return nil
+	}
+	return s.crl.Run(ctx)
+}
+
+// ready says when a new list was refused: it may name somebody who is still
+// let in.
+func (s *security) ready(context.Context) error {
+	if s.crl == nil {
+		return nil
+	}
+	return s.crl.Err()
+}

@@ -1,0 +1,190 @@
+package session
+
+import (
+	"errors"
+	"strings"
+	"time"
+)
+
+// ErrTooMany means that a client may not hold any more of something.
+var ErrTooMany = errors.New("too many")
+
+// RetainHandling says when a subscription brings retained messages.
+type RetainHandling byte
+
+// The values of MQTT 5 section 3.8.3.1.
+const (
+	RetainSend      RetainHandling = 0
+	RetainSendIfNew RetainHandling = 1
+	RetainIgnore    RetainHandling = 2
+)
+
+// Subscription is one filter of a client.
+type Subscription struct {
+	Filter            string
+	QoS               byte // as granted
+	NoLocal           bool
+	RetainAsPublished bool
+	RetainHandling    RetainHandling
+	Identifier        int // 0: none
+}
+
+// Session is one client's state, with or without a connection.
+type Session struct {
+	out       outbox
+	subs      map[string]Subscription
+	maxSubs   int
+	revisions map[string]uint64 // the newest revision taken, by topic
+	scans     int
+	received  map[uint16]struct{} // QoS 2 ids between PUBLISH and PUBREL
+}
+
+// New returns an empty session without a connection. It holds at most maxSubs
+// subscriptions.
+func New(limits Limits, maxSubs int) *Session {
+	return &Session{
+		out:     outbox{limits: limits, inflight: map[uint16]*flight{}},
+		subs:    map[string]Subscription{},
+		maxSubs: maxSubs,
+	}
+}
+
+// Attach begins a connection on which at most window QoS 1 messages may be
+// under way. What was under way before is sent again first.
+func (s *Session) Attach(window uint16) { s.out.attach(int(window)) }
+
+// Detach ends the connection and returns the leases that come back, in order.
+func (s *Session) Detach() []any { return s.out.detach() }
+
+// Clear forgets everything, as a clean start does, and returns the leases that
+// come back.
+func (s *Session) Clear() []any {
+	leases := s.out.detach()
+	*s = *New(s.out.limits, s.maxSubs)
+	return leases
+}
+
+// Subscribe adds or replaces a subscription; existed tells which.
+func (s *Session) Subscribe(sub Subscription) (existed bool, err error) {
+	_, existed = s.subs[sub.Filter]
+	if !existed && len(s.subs) >= s.maxSubs {
+		return false, ErrTooMany
+	}
+	s.subs[sub.Filter] = sub
+	// Whoever subscribes gets the retained message again.
+	delete(s.revisions, sub.Filter)
+	return existed, nil
+}
+
+// Unsubscribe removes a subscription, and what waits on its topic if the
+// filter is a topic.
+func (s *Session) Unsubscribe(filter string) bool {
+	if _, ok := s.subs[filter]; !ok {
+		return false
+	}
+	delete(s.subs, filter)
+	delete(s.revisions, filter)
+	s.out.drop(filter)
+	return true
+}
+
+// Subscription returns the subscription of that filter.
+func (s *Session) Subscription(filter string) (Subscription, bool) {
+	sub, ok := s.subs[filter]
+	return sub, ok
+}
+
+// Subscriptions calls yield for each subscription, in no order.
+func (s *Session) Subscriptions(yield func(Subscription) bool) {
+	for _, sub := range s.subs {
+		if !yield(sub) {
+			return
+		}
+	}
+}
+
+// Deliver queues a message. taken is false, without an error, when a newer
+// message of the same retained topic was taken before.
+func (s *Session) Deliver(m Message) (taken bool, err error) {
+	if m.Revision > 0 && m.Revision <= s.revisions[m.Topic] {
+		return false, nil
+	}
+	if m.QoS == 0 && s.out.window == 0 {
+		return false, nil // [MQTT-4.3.1]: QoS 0 is not kept for the absent
+	}
+	if err := s.out.put(m); err != nil {
+		return false, err
+	}
+	if m.Revision > 0 {
+		if _, exact := s.subs[m.Topic]; exact || s.scans > 0 {
+			if s.revisions == nil {
+				s.revisions = map[string]uint64{}
+			}
+			s.revisions[m.Topic] = m.Revision
+		}
+	}
+	return true, nil
+}
+
+// BeginScan says that retained messages are being read for a filter with
+// wildcards. Until EndScan the newest revision of every topic is remembered, so
+// that what the scan read does not follow something newer.
+func (s *Session) BeginScan() { s.scans++ }
+
+// EndScan ends what BeginScan began.
+func (s *Session) EndScan() {
+	if s.scans--; s.scans > 0 {
+		return
+	}
+	for topic := range s.revisions {
+		if _, exact := s.subs[topic]; !exact {
+			delete(s.revisions, topic)
+		}
+	}
+}
+
+// Next returns the message that is to be sent now, if there is one and the
+// client may get one. A QoS 1 message counts as sent.
+func (s *Session) Next(now time.Time) (Packet, bool) { return s.out.next(now) }
+
+// Ack ends the message with that packet id and returns it. ok is false when
+// none is under way.
+func (s *Session) Ack(id uint16) (m Message, ok bool) { return s.out.ack(id) }
+
+// Free is how many leases the client could take and be sent now, as far as its
+// window and its queue go; 0 without a connection.
+func (s *Session) Free() int { return s.out.free() }
+
+// Waiting is how many messages wait, not counting those under way.
+func (s *Session) Waiting() int { return s.out.count }
+
+// InFlight is how many messages were sent and not acknowledged.
+func (s *Session) InFlight() int { return len(s.out.inflight) }
+
+// Receive notes the id of a QoS 2 PUBLISH. fresh is false when the message
+// came before and is not to be handled again [MQTT-4.3.3-10]. More than limit
+// open ids are ErrTooMany.
+func (s *Session) Receive(id uint16, limit int) (fresh bool, err error) {
+	if _, ok := s.received[id]; ok {
+		return false, nil
+	}
+	if len(s.received) >= limit {
+		return false, ErrTooMany
+	}
+	if s.received == nil {
+		s.received = map[uint16]struct{}{}
+	}
+	s.received[id] = struct{}{}
+	return true, nil
+}
+
+// Release forgets a QoS 2 id, at PUBREL or when its message was refused. ok is
+// false when it was not known.
+func (s *Session) Release(id uint16) (ok bool) {
+	_, ok = s.received[id]
+	delete(s.received, id)
+	return ok
+}
+
+// wild reports whether a filter has wildcards.
+func wild(filter string) bool { return strings.ContainsAny(filter, "+#") }
