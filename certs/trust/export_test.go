@@ -1,6 +1,8 @@
 package trust
 
 import (
+	"crypto/ed25519"
+
 	"github.com/theupdateframework/go-tuf/v2/metadata"
 )
 
@@ -32,3 +34,7 @@ type (
 func ParseKey(data []byte, passphrase func() ([]byte, error)) (*Key, error) {
 	return parseKey(data, passphrase)
 }
+
+// KeyFromSeed makes the same key for the same seed, so that what a fuzzer
+// found can be tried again.
+func KeyFromSeed(seed [32]byte) (*Key, error) { return newKey(ed25519.NewKeyFromSeed(seed[:])) }

@@ -3,10 +3,12 @@ package trust_test
 import (
 	"bytes"
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"io"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -36,9 +38,14 @@ func must[V any](t testing.TB) func(v V, err error) V {
 	}
 }
 
+// keys counts the keys that were made: each is another, and a fuzzer's worker
+// makes the same ones as its coordinator.
+var keys atomic.Uint64
+
 func newKey(t testing.TB) *trust.Key {
 	t.Helper()
-	return must[*trust.Key](t)(trust.GenerateKey())
+	seed := sha256.Sum256(binary.BigEndian.AppendUint64(nil, keys.Add(1)))
+	return must[*trust.Key](t)(trust.KeyFromSeed(seed))
 }
 
 func role(threshold int, keys ...*trust.Key) trust.RoleKeys {
