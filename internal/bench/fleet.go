@@ -1,0 +1,115 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"groundswell/internal/devstack/simulated"
+	"groundswell/internal/devstack/stack"
+)
+
+const (
+	cohort  = "bench"
+	model   = "cam-a"
+	before  = "1.0.0"
+	release = "camera"
+	version = "1.1.0"
+)
+
+// fleet is a running platform with a release, a running rollout of one wave
+// over all devices, and the devices, which are not yet connected.
+type fleet struct {
+	stack   *stack.Stack
+	devices []*simulated.Device
+	rollout *stack.Rollout
+}
+
+func prepare(ctx context.Context, devices int, log *slog.Logger) (f *fleet, err error) {
+	s, err := stack.Start(ctx, stack.Options{WithoutInflux: true, PostgresFsync: true, Log: log})
+	if err != nil {
+		return nil, err
+	}
+	f = &fleet{stack: s}
+	defer func() {
+		if err != nil {
+			_ = s.Stop() // the first error is the one to tell
+		}
+	}()
+	log.Info("making devices", "devices", devices)
+	if err := f.makeDevices(ctx, devices); err != nil {
+		return nil, err
+	}
+	artifact := filepath.Join(s.Dir, "firmware.bin")
+	if err := os.WriteFile(artifact, []byte("not run by anybody here"), 0o644); err != nil {
+		return nil, err
+	}
+	if err := s.Publish(ctx, release, version, artifact, []string{model}); err != nil {
+		return nil, err
+	}
+	f.rollout, err = s.CreateRollout(ctx, map[string]any{
+		"release": map[string]string{"name": release, "version": version}, "cohorts": []string{cohort},
+		// Nothing that the devices say here may stop the rollout.
+		"policy": map[string]any{"waves": []map[string]any{{"percent": 100, "spread": "1h", "soak": "1h"}}, "breaker": map[string]any{"percent": 100}},
+	})
+	return f, err
+}
+
+func (f *fleet) makeDevices(ctx context.Context, n int) error {
+	s := f.stack
+	ca, err := s.CA()
+	if err != nil {
+		return err
+	}
+	shared := simulated.Fleet{Servers: []string{s.BrokerURL()}, TrustDomain: s.TrustDomain}
+	if shared.ImageRoot, err = os.ReadFile(filepath.Join(s.Keys, "public", "image-root.json")); err != nil {
+		return err
+	}
+	if shared.DirectorRoot, err = os.ReadFile(filepath.Join(s.Keys, "public", "director-root.json")); err != nil {
+		return err
+	}
+	imports := make([]map[string]any, n)
+	for i := range n {
+		id := fmt.Sprintf("bench-%05d", i)
+		tls, err := s.DeviceTLS(ca, id, model, "rev1")
+		if err != nil {
+			return err
+		}
+		device, err := simulated.New(shared, id, tls)
+		if err != nil {
+			return err
+		}
+		f.devices = append(f.devices, device)
+		imports[i] = map[string]any{"id": id, "region": cohort, "time_zone": "Europe/Berlin"}
+	}
+	for len(imports) > 0 {
+		batch := imports[:min(len(imports), 1000)]
+		imports = imports[len(batch):]
+		if err := s.API(ctx, "POST", "/v1/devices/import", map[string]any{"devices": batch}, nil); err != nil {
+			return err
+		}
+	}
+	return s.API(ctx, "POST", "/v1/cohorts", map[string]any{"name": cohort, "selector": "region=" + cohort}, nil)
+}
+
+// connectAll checks every device in and leaves it connected.
+func (f *fleet) connectAll(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(50)
+	for _, d := range f.devices {
+		g.Go(func() error {
+			ctx, cancel := context.WithTimeout(ctx, time.Minute)
+			defer cancel()
+			if _, err := d.CheckIn(ctx); err != nil {
+				return fmt.Errorf("connect %s: %w", d.ID, err)
+			}
+			return d.Beat(ctx, before)
+		})
+	}
+	return g.Wait()
+}
