@@ -117,6 +117,9 @@ func (ca *CA) String() string { return "CA of " + ca.trustDomain }
 // GoString is String.
 func (ca *CA) GoString() string { return ca.String() }
 
+// Format keeps every verb of fmt, also %d, from reaching into the key.
+func (ca *CA) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(ca.String())) } // fmt has no way to report it
+
 // LogValue is String.
 func (ca *CA) LogValue() slog.Value { return slog.StringValue(ca.String()) }
 

@@ -120,8 +120,6 @@ func parseURI(u *url.URL) (Identity, error) {
 		return Identity{}, fmt.Errorf("%w: URI SAN %.120q: %s", ErrIdentity, u.String(), why)
 	}
 	switch {
-	case u == nil:
-		return Identity{}, fmt.Errorf("%w: no URI", ErrIdentity)
 	case u.Scheme != "spiffe":
 		return refuse("not a SPIFFE id")
 	case u.User != nil || u.Opaque != "" || u.RawQuery != "" || u.ForceQuery || u.Fragment != "" || u.RawPath != "":

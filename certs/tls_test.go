@@ -15,7 +15,7 @@ import (
 
 // handshake connects a client to a server, passes one byte each way and
 // returns what each side says about it.
-func handshake(t *testing.T, server, client *tls.Config) (serverErr, clientErr error, seen tls.ConnectionState) {
+func handshake(t *testing.T, server, client *tls.Config) (seen tls.ConnectionState, serverErr, clientErr error) {
 	t.Helper()
 	listener := must[net.Listener](t)(net.Listen("tcp", "127.0.0.1:0"))
 	defer listener.Close()
@@ -46,7 +46,8 @@ func handshake(t *testing.T, server, client *tls.Config) (serverErr, clientErr e
 		_, clientErr = c.Read(make([]byte, 1)) // a server's refusal arrives here
 	}
 	c.Close()
-	return <-done, clientErr, seen
+	serverErr = <-done // seen is set before
+	return seen, serverErr, clientErr
 }
 
 func serverConfig(t *testing.T, o certs.TLSOptions) *tls.Config {
@@ -63,7 +64,7 @@ func TestDeviceAndBrokerAuthenticateEachOther(t *testing.T) {
 	ca := newCA(t, domain)
 	server := serverConfig(t, certs.TLSOptions{Credential: service(t, ca, "broker"), Authority: ca.Authority()})
 	client := clientConfig(t, certs.TLSOptions{Credential: device(t, ca, "cam-1"), Authority: ca.Authority()})
-	serverErr, clientErr, state := handshake(t, server, client)
+	state, serverErr, clientErr := handshake(t, server, client)
 	if serverErr != nil || clientErr != nil {
 		t.Fatalf("server: %v, client: %v", serverErr, clientErr)
 	}
@@ -105,7 +106,7 @@ func TestServerRefusesClients(t *testing.T) {
 			if test.client.Certificate != nil {
 				client.Certificates = []tls.Certificate{test.client.TLS()}
 			}
-			serverErr, clientErr, _ := handshake(t, serverConfig(t, server), client)
+			_, serverErr, clientErr := handshake(t, serverConfig(t, server), client)
 			if serverErr == nil || clientErr == nil {
 				t.Fatalf("accepted: server %v, client %v", serverErr, clientErr)
 			}
@@ -143,7 +144,7 @@ func TestClientRefusesServers(t *testing.T) {
 				client.Now = func() time.Time { return test.now }
 			}
 			server := &tls.Config{Certificates: []tls.Certificate{test.server.TLS()}}
-			_, clientErr, _ := handshake(t, server, clientConfig(t, client))
+			_, _, clientErr := handshake(t, server, clientConfig(t, client))
 			if !errors.Is(clientErr, test.want) {
 				t.Errorf("got %v, want %v", clientErr, test.want)
 			}
@@ -170,7 +171,7 @@ func TestResumedSessionIsCheckedAgain(t *testing.T) {
 	client.ServerName = "broker"
 
 	for i, resumed := range []bool{false, true} {
-		serverErr, clientErr, state := handshake(t, server, client)
+		state, serverErr, clientErr := handshake(t, server, client)
 		if serverErr != nil || clientErr != nil {
 			t.Fatalf("server: %v, client: %v", serverErr, clientErr)
 		}
@@ -179,7 +180,7 @@ func TestResumedSessionIsCheckedAgain(t *testing.T) {
 		}
 	}
 	revocations.on.Store(true)
-	if serverErr, _, _ := handshake(t, server, client); !errors.Is(serverErr, certs.ErrRevoked) {
+	if _, serverErr, _ := handshake(t, server, client); !errors.Is(serverErr, certs.ErrRevoked) {
 		t.Errorf("got %v, want %v", serverErr, certs.ErrRevoked)
 	}
 }
@@ -189,7 +190,7 @@ func TestServerRefusesTLS12(t *testing.T) {
 	server := serverConfig(t, certs.TLSOptions{Credential: service(t, ca, "broker"), Authority: ca.Authority()})
 	client := clientConfig(t, certs.TLSOptions{Credential: device(t, ca, "cam-1"), Authority: ca.Authority()})
 	client.MinVersion, client.MaxVersion = tls.VersionTLS12, tls.VersionTLS12
-	if serverErr, clientErr, _ := handshake(t, server, client); serverErr == nil || clientErr == nil {
+	if _, serverErr, clientErr := handshake(t, server, client); serverErr == nil || clientErr == nil {
 		t.Errorf("accepted: server %v, client %v", serverErr, clientErr)
 	}
 }
