@@ -1,0 +1,17 @@
+// Package journal is what a device remembers over a power cut: the deployment
+// in progress, how often each rollout has failed, the numbering of reports,
+// and the reports that the broker has not acknowledged yet.
+//
+// All of it is one Record in one file, so that a step of a deployment and the
+// report about it are one write: either both happened or neither. A write goes
+// to a new file, which is synced and renamed over the old one, whose content
+// stays beside it under another name; each carries a generation and a
+// checksum. So a torn write, a full disk or a flipped bit costs at most the
+// newest generation, never the file. When the older generation had to be used,
+// or none was there, a new epoch begins, because numbers of the lost one may
+// have been sent already.
+//
+// The queue is bounded. A heartbeat replaces the one before it; logs push out
+// the oldest log; status reports push out nothing but older status reports,
+// those that end no attempt first.
+package journal

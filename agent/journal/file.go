@@ -1,0 +1,158 @@
+package journal
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+)
+
+// MaxFile bounds what is read back from disk, in bytes.
+const MaxFile = 64 << 20
+
+// ErrDamaged: neither generation of a file can be read.
+var ErrDamaged = errors.New("damaged on disk")
+
+// File is a file that is replaced as a whole, durably, with its previous
+// content kept beside it (name + ".old"). Use one File per path.
+type File struct {
+	path       string
+	generation uint64
+	written    bool // what is at path is whole
+}
+
+// NewFile does no I/O.
+func NewFile(path string) *File { return &File{path: path} }
+
+const magic = "groundswell-journal-1"
+
+// Load returns the newest content that is whole. older reports that it is not
+// the newest that was written. Nothing there at all is os.ErrNotExist;
+// something, but nothing whole, is ErrDamaged.
+func (f *File) Load() (body []byte, older bool, err error) {
+	newest, err := readWhole(f.path)
+	if err == nil {
+		f.generation, f.written = newest.generation, true
+		return newest.body, false, nil
+	}
+	before, errOld := readWhole(f.path + ".old")
+	if errOld == nil {
+		f.generation = before.generation
+		return before.body, true, nil
+	}
+	if errors.Is(err, os.ErrNotExist) && errors.Is(errOld, os.ErrNotExist) {
+		return nil, false, fmt.Errorf("%s: %w", filepath.Base(f.path), os.ErrNotExist)
+	}
+	return nil, false, fmt.Errorf("%s: %w: %w", filepath.Base(f.path), ErrDamaged, errors.Join(err, errOld))
+}
+
+// Save replaces the content. When it returns nil, the new content survives a
+// power cut; when it fails, what Load returns is as before.
+func (f *File) Save(body []byte) error {
+	if err := f.save(body); err != nil {
+		return fmt.Errorf("save %s: %w", filepath.Base(f.path), err)
+	}
+	f.generation++
+	f.written = true
+	return nil
+}
+
+func (f *File) save(body []byte) error {
+	tmp := f.path + ".new"
+	if err := writeSynced(tmp, encode(f.generation+1, body)); err != nil {
+		_ = os.Remove(tmp) // a part of a file is of no use
+		return err
+	}
+	// Only a whole file becomes the old generation: after a fallback the old
+	// one is all there is.
+	if f.written {
+		old := f.path + ".old"
+		if err := os.Remove(old); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+		if err := os.Link(f.path, old); err != nil {
+			return err
+		}
+	}
+	if err := os.Rename(tmp, f.path); err != nil {
+		return err
+	}
+	return SyncDir(filepath.Dir(f.path))
+}
+
+func writeSynced(path string, data []byte) error {
+	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = file.Write(data)
+	return errors.Join(err, file.Sync(), file.Close())
+}
+
+// SyncDir makes renames and removals in a directory durable.
+func SyncDir(path string) error {
+	dir, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
+}
+
+type content struct {
+	generation uint64
+	body       []byte
+}
+
+// encode puts the header before the body:
+// magic, generation, length of the body, SHA-256 of generation and body.
+func encode(generation uint64, body []byte) []byte {
+	header := fmt.Sprintf("%s %d %d %s\n", magic, generation, len(body), digest(generation, body))
+	return append([]byte(header), body...)
+}
+
+func digest(generation uint64, body []byte) string {
+	h := sha256.New()
+	fmt.Fprintf(h, "%d\n", generation)
+	h.Write(body)
+	return hex.EncodeToString(h.Sum(nil))
+}
+
+func decode(data []byte) (content, error) {
+	line, body, ok := bytes.Cut(data, []byte("\n"))
+	if !ok || len(line) > 200 {
+		return content{}, errors.New("no header")
+	}
+	var generation uint64
+	var length int
+	var sum, name string
+	if n, err := fmt.Sscanf(string(line), "%s %d %d %s", &name, &generation, &length, &sum); n != 4 || err != nil || name != magic {
+		return content{}, errors.New("no header")
+	}
+	if length != len(body) {
+		return content{}, fmt.Errorf("%d of %d bytes", len(body), length)
+	}
+	if digest(generation, body) != sum {
+		return content{}, errors.New("checksum does not match")
+	}
+	return content{generation, body}, nil
+}
+
+func readWhole(path string) (content, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return content{}, err
+	}
+	defer file.Close()
+	data, err := io.ReadAll(io.LimitReader(file, MaxFile+1))
+	if err != nil {
+		return content{}, err
+	}
+	if len(data) > MaxFile {
+		return content{}, errors.New("too large")
+	}
+	return decode(data)
+}

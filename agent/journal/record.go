@@ -1,0 +1,197 @@
+package journal
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"groundswell/agent/update"
+	"groundswell/topics"
+)
+
+// Record is everything that the journal holds. The zero value, with an epoch,
+// is a device that has done nothing yet.
+type Record struct {
+	// Epoch and Sequence number the reports: Sequence counts from 1 within an
+	// epoch. See topics.Status.
+	Epoch    int64 `json:"epoch"`
+	Sequence int64 `json:"sequence"`
+
+	// Deployments in progress, by component. Absent: idle.
+	Deployments map[string]Deployment `json:"deployments,omitempty"`
+	// Failures by rollout, of attempts that ended badly.
+	Failures map[string]Failure `json:"failures,omitempty"`
+
+	// Command is the id of the last command obeyed.
+	Command string `json:"command,omitempty"`
+
+	Queue []Report `json:"queue,omitempty"`
+	// NextID numbers the reports in the queue over all epochs.
+	NextID int64 `json:"next_id"`
+	// Dropped counts the reports that were given up for want of space or
+	// because the broker will never take them.
+	Dropped int64 `json:"dropped,omitempty"`
+}
+
+// Deployment is an attempt in progress.
+type Deployment struct {
+	State   update.State `json:"state"`
+	Entry   topics.Entry `json:"entry"`
+	Cohort  string       `json:"cohort"`  // whose manifest delivered the entry
+	Attempt int          `json:"attempt"` // 1 for the first
+	From    string       `json:"from"`    // version before the attempt
+	// Downloaded is when the last byte was verified; zero before that.
+	Downloaded time.Time `json:"downloaded,omitzero"`
+	// PreviousBootID is of the launch that ran when the jump began.
+	PreviousBootID string `json:"previous_boot_id,omitempty"`
+	// Slot is where the new version is.
+	Slot string `json:"slot,omitempty"`
+	// Reason and Detail say why a terminal state was entered.
+	Reason string `json:"reason,omitempty"`
+	Detail string `json:"detail,omitempty"`
+	// Reported is the last state whose report is in the queue or was sent.
+	Reported update.State `json:"reported,omitempty"`
+}
+
+// Failure counts the attempts at one rollout that ended badly.
+type Failure struct {
+	Count int       `json:"count"`
+	Last  time.Time `json:"last"`
+	// NotBefore is the earliest time of the next attempt.
+	NotBefore time.Time `json:"not_before"`
+}
+
+// maxFailures bounds how many rollouts are remembered.
+const maxFailures = 64
+
+// Fail counts a failed attempt. The rollout that failed longest ago is
+// forgotten when there are too many.
+func (r *Record) Fail(rollout string, now, notBefore time.Time) {
+	if r.Failures == nil {
+		r.Failures = map[string]Failure{}
+	}
+	r.Failures[rollout] = Failure{r.Failures[rollout].Count + 1, now, notBefore}
+	for len(r.Failures) > maxFailures {
+		oldest := ""
+		for id, f := range r.Failures {
+			if oldest == "" || f.Last.Before(r.Failures[oldest].Last) {
+				oldest = id
+			}
+		}
+		delete(r.Failures, oldest)
+	}
+}
+
+// SetDeployment stores or, when it is idle, removes a component's deployment.
+func (r *Record) SetDeployment(component string, d Deployment) {
+	if d.State == update.Idle {
+		delete(r.Deployments, component)
+		return
+	}
+	if r.Deployments == nil {
+		r.Deployments = map[string]Deployment{}
+	}
+	r.Deployments[component] = d
+}
+
+// Report is a message that waits for the broker's PUBACK.
+type Report struct {
+	ID      int64           `json:"id"`
+	Kind    topics.Kind     `json:"kind"`
+	Payload json.RawMessage `json:"payload"`
+	// Final: it ends an attempt, and is the last to be given up.
+	Final bool `json:"final,omitempty"`
+}
+
+// Bounds of the queue.
+const (
+	MaxStatuses = 256
+	MaxLogs     = 16
+)
+
+// QueueStatus numbers a status and queues it.
+func (r *Record) QueueStatus(s topics.Status) error {
+	s.Schema, s.Epoch, s.Sequence = topics.Schema, r.Epoch, r.Sequence+1
+	s.Detail = Clip(s.Detail, topics.MaxText)
+	payload, err := topics.Encode(s)
+	return r.queue(topics.KindStatus, payload, err, s.State.Terminal())
+}
+
+// QueueHeartbeat numbers a heartbeat; it replaces the one in the queue, if any.
+func (r *Record) QueueHeartbeat(h topics.Heartbeat) error {
+	h.Schema, h.Epoch, h.Sequence = topics.Schema, r.Epoch, r.Sequence+1
+	payload, err := topics.Encode(h)
+	return r.queue(topics.KindHeartbeat, payload, err, false)
+}
+
+// QueueLog numbers a log and queues it.
+func (r *Record) QueueLog(l topics.Log) error {
+	l.Schema, l.Epoch, l.Sequence = topics.Schema, r.Epoch, r.Sequence+1
+	// The JSON text may be up to six times as long as what it says.
+	for l.Text = Clip(l.Text, topics.MaxLog/2); ; l.Text = Clip(l.Text, len(l.Text)/2) {
+		payload, err := topics.Encode(l)
+		if err == nil && len(payload) > topics.MaxLog && l.Text != "" {
+			continue
+		}
+		return r.queue(topics.KindLog, payload, err, false)
+	}
+}
+
+func (r *Record) queue(kind topics.Kind, payload []byte, err error, final bool) error {
+	if err == nil && len(payload) > topics.MaxPayload(kind) {
+		err = topics.ErrTooLarge
+	}
+	if err != nil {
+		return fmt.Errorf("queue %s: %w", kind, err)
+	}
+	r.Sequence++
+	r.NextID++
+	if kind == topics.KindHeartbeat {
+		r.Queue = slices.DeleteFunc(r.Queue, func(q Report) bool { return q.Kind == kind })
+	}
+	r.Queue = append(r.Queue, Report{ID: r.NextID, Kind: kind, Payload: payload, Final: final})
+	r.bound(topics.KindLog, MaxLogs)
+	r.bound(topics.KindStatus, MaxStatuses)
+	return nil
+}
+
+// bound gives up the oldest reports of a kind beyond limit, final ones last.
+func (r *Record) bound(kind topics.Kind, limit int) {
+	n := 0
+	for _, q := range r.Queue {
+		if q.Kind == kind {
+			n++
+		}
+	}
+	for ; n > limit; n-- {
+		i := slices.IndexFunc(r.Queue, func(q Report) bool { return q.Kind == kind && !q.Final })
+		if i < 0 {
+			i = slices.IndexFunc(r.Queue, func(q Report) bool { return q.Kind == kind })
+		}
+		r.Queue = slices.Delete(r.Queue, i, i+1)
+		r.Dropped++
+	}
+}
+
+// next is the report to send now: status first, then logs, then the heartbeat,
+// each in its order.
+func (r *Record) next() (Report, bool) {
+	for _, kind := range []topics.Kind{topics.KindStatus, topics.KindLog, topics.KindHeartbeat} {
+		if i := slices.IndexFunc(r.Queue, func(q Report) bool { return q.Kind == kind }); i >= 0 {
+			return r.Queue[i], true
+		}
+	}
+	return Report{}, false
+}
+
+// Clip shortens text to at most n bytes of valid UTF-8 without U+0000, which
+// databases refuse.
+func Clip(text string, n int) string {
+	text = strings.ReplaceAll(strings.ToValidUTF8(text, "?"), "\x00", "?")
+	if len(text) <= n {
+		return text
+	}
+	return strings.ToValidUTF8(text[:n], "")
+}
