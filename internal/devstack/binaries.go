@@ -42,6 +42,17 @@ func Binaries(ctx context.Context) (Bins, error) {
 	return *binaries, nil
 }
 
+// Program builds one of the project's programs, for instance "./broker", into
+// .cache/stack and returns its path.
+func Program(ctx context.Context, pkg string) (string, error) {
+	root, err := Root()
+	if err != nil {
+		return "", err
+	}
+	dir := filepath.Join(root, ".cache", "stack") + string(filepath.Separator)
+	return dir + filepath.Base(pkg), GoBuild(ctx, root, dir, nil, pkg)
+}
+
 // GoBuild builds main packages into out, a file or (with a trailing slash) a
 // directory. Several processes may do so at once: a lock file makes them take
 // turns, and go replaces a program that runs by renaming over it.

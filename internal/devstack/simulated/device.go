@@ -17,18 +17,11 @@ import (
 	"groundswell/topics"
 )
 
-// Fleet is what all simulated devices share.
-type Fleet struct {
-	Servers                 []string // broker URLs
-	TrustDomain             string
-	ImageRoot, DirectorRoot []byte
-}
-
 // Device is one simulated device. Its methods may be called from several
 // goroutines.
 type Device struct {
 	ID    string
-	fleet Fleet
+	fleet *Fleet
 	tls   certs.TLSOptions
 
 	mu       sync.Mutex // guards what follows
@@ -48,13 +41,18 @@ type Manifest struct {
 	At time.Time
 }
 
-// New returns a device that is not connected.
-func New(fleet Fleet, id string, tls certs.TLSOptions) (*Device, error) {
-	state, err := trust.NewState(fleet.TrustDomain, fleet.ImageRoot, fleet.DirectorRoot)
+// Device makes a device with a certificate of its own. It is not connected, and
+// fleetd knows nothing of it.
+func (f *Fleet) Device(id, model string) (*Device, error) {
+	tls, err := f.stack.DeviceTLS(f.ca, id, model, "rev1")
 	if err != nil {
 		return nil, err
 	}
-	return &Device{ID: id, fleet: fleet, tls: tls, state: state, received: make(chan struct{}), manifests: map[string]Manifest{}}, nil
+	state, err := trust.NewState(f.trustDomain, f.imageRoot, f.directorRoot)
+	if err != nil {
+		return nil, err
+	}
+	return &Device{ID: id, fleet: f, tls: tls, state: state, received: make(chan struct{}), manifests: map[string]Manifest{}}, nil
 }
 
 // CheckIn is how long the parts of a check-in took.
@@ -77,7 +75,7 @@ func (d *Device) CheckIn(ctx context.Context) (CheckIn, error) {
 	d.assignment, d.manifests = topics.Assignment{}, map[string]Manifest{}
 	d.mu.Unlock()
 	session, err := mqttclient.Dial(ctx, mqttclient.Config{
-		Servers: d.fleet.Servers, TLS: tlsConfig, ClientID: d.ID, SessionExpiry: time.Hour,
+		Servers: d.fleet.servers, TLS: tlsConfig, ClientID: d.ID, SessionExpiry: time.Hour,
 		KeepAlive: 5 * time.Minute, ConnectTimeout: 30 * time.Second, AckTimeout: 30 * time.Second,
 		OnMessage: d.receive,
 	})
