@@ -61,40 +61,18 @@ func prepare(ctx context.Context, devices int, log *slog.Logger) (f *fleet, err 
 }
 
 func (f *fleet) makeDevices(ctx context.Context, n int) error {
-	s := f.stack
-	ca, err := s.CA()
+	devices, err := simulated.NewFleet(f.stack)
 	if err != nil {
 		return err
 	}
-	shared := simulated.Fleet{Servers: []string{s.BrokerURL()}, TrustDomain: s.TrustDomain}
-	if shared.ImageRoot, err = os.ReadFile(filepath.Join(s.Keys, "public", "image-root.json")); err != nil {
-		return err
-	}
-	if shared.DirectorRoot, err = os.ReadFile(filepath.Join(s.Keys, "public", "director-root.json")); err != nil {
-		return err
-	}
-	imports := make([]map[string]any, n)
 	for i := range n {
-		id := fmt.Sprintf("bench-%05d", i)
-		tls, err := s.DeviceTLS(ca, id, model, "rev1")
-		if err != nil {
-			return err
-		}
-		device, err := simulated.New(shared, id, tls)
+		device, err := devices.Device(fmt.Sprintf("bench-%05d", i), model)
 		if err != nil {
 			return err
 		}
 		f.devices = append(f.devices, device)
-		imports[i] = map[string]any{"id": id, "region": cohort, "time_zone": "Europe/Berlin"}
 	}
-	for len(imports) > 0 {
-		batch := imports[:min(len(imports), 1000)]
-		imports = imports[len(batch):]
-		if err := s.API(ctx, "POST", "/v1/devices/import", map[string]any{"devices": batch}, nil); err != nil {
-			return err
-		}
-	}
-	return s.API(ctx, "POST", "/v1/cohorts", map[string]any{"name": cohort, "selector": "region=" + cohort}, nil)
+	return devices.Register(ctx, cohort, f.devices)
 }
 
 // connectAll checks every device in and leaves it connected.
