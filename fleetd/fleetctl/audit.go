@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"net/url"
+	"strconv"
 	"time"
 
 	"groundswell/internal/cli"
@@ -32,7 +33,10 @@ type historyRow struct {
 	At      *time.Time `json:"at"`
 	Rollout string     `json:"rollout"`
 	State   string     `json:"state"`
-	Version string     `json:"version"`
+	Attempt int        `json:"attempt"`
+	From    string     `json:"from"`
+	Target  string     `json:"target"`
+	Running string     `json:"running"`
 	Reason  string     `json:"reason"`
 }
 
@@ -45,7 +49,10 @@ var historyTable = table[historyRow]{
 	}},
 	{"ROLLOUT", func(r historyRow) string { return r.Rollout }},
 	{"STATE", func(r historyRow) string { return r.State }},
-	{"VERSION", func(r historyRow) string { return r.Version }},
+	{"ATTEMPT", func(r historyRow) string { return strconv.Itoa(r.Attempt) }},
+	{"FROM", func(r historyRow) string { return r.From }},
+	{"TO", func(r historyRow) string { return r.Target }},
+	{"RUNNING", func(r historyRow) string { return r.Running }},
 	{"REASON", func(r historyRow) string { return r.Reason }},
 }
 

@@ -35,8 +35,6 @@ var rolloutTable = table[rollout]{
 	{"STATE", func(r rollout) string { return r.State }},
 	{"COHORTS", func(r rollout) string { return strings.Join(r.Cohorts, ",") }},
 	{"WAVE", func(r rollout) string { return r.progress() }},
-	{"DONE", func(r rollout) string { return strconv.Itoa(r.total().Committed) }},
-	{"FAILED", func(r rollout) string { return strconv.Itoa(r.total().failures()) }},
 	{"CREATED", func(r rollout) string { return when(r.CreatedAt) }},
 	{"BY", func(r rollout) string { return r.CreatedBy }},
 	{"REASON", func(r rollout) string { return r.Reason }},
@@ -55,6 +53,7 @@ var waveTable = table[wave]{
 	{"SILENT", func(w wave) string { return strconv.Itoa(w.Counts.Silent) }},
 	{"OPENED", func(w wave) string { return when(w.OpenedAt) }},
 	{"CLOSED", func(w wave) string { return when(w.ClosedAt) }},
+	{"WAITS FOR", func(w wave) string { return w.Gate }},
 }
 
 // progress is how many of the waves were opened.

@@ -71,6 +71,7 @@ type wave struct {
 	ClosedAt *time.Time `json:"closed_at"`
 	Members  int        `json:"members"`
 	Counts   counts     `json:"counts"`
+	Gate     string     `json:"gate"` // what the open wave waits for
 }
 
 type counts struct {
@@ -88,6 +89,3 @@ type counts struct {
 
 // busy is how many devices are between their start and an outcome.
 func (c counts) busy() int { return c.Downloading + c.Verified + c.Staged + c.Trying }
-
-// failures are the outcomes that count against the release.
-func (c counts) failures() int { return c.Failed + c.RolledBack + c.Silent }
