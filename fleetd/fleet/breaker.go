@@ -83,7 +83,7 @@ func Decide(r Rollout, e Evidence) Decision {
 		// All counts those whom the waves have reached, so the last wave's
 		// share is committed when all of them are.
 		switch {
-		case e.All.Members == 0: // of an empty cohort nothing is known yet
+		case e.All.Members == 0 && e.Devices == 0: // an empty cohort: its devices are yet to come
 		case e.All.Committed >= e.All.Members:
 			return Decision{Complete, fmt.Sprintf("%d of %d devices committed", e.All.Committed, e.All.Members)}
 		case e.All.Decided >= e.All.Members:

@@ -14,6 +14,9 @@ type Evidence struct {
 	// All counts the members in all waves opened so far; only read while the
 	// last one is open.
 	All Counts
+	// Devices is how many devices the rollout's cohorts have, eligible or not;
+	// only read when All has no members.
+	Devices int64
 	// Window tallies the outcomes within the breaker's window: the whole
 	// rollout (Slice "") and each slice.
 	Window []Tally

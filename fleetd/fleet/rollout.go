@@ -193,3 +193,20 @@ func NewOffset() int64 {
 	_, _ = rand.Read(random[:]) // as above
 	return int64(binary.BigEndian.Uint64(random[:]) % topics.Buckets)
 }
+
+// Eligible reports whether a device that runs version takes part in a rollout:
+// it meets the constraint, and an update is higher, a revert another version.
+func Eligible(kind topics.EntryKind, from, target, version string) (bool, error) {
+	ok, err := topics.Satisfies(version, from)
+	if err != nil || !ok {
+		return false, err
+	}
+	order, err := topics.CompareVersions(version, target)
+	if err != nil {
+		return false, err
+	}
+	if kind == topics.EntryRevert {
+		return order != 0, nil
+	}
+	return order < 0, nil
+}

@@ -1,0 +1,243 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"groundswell/topics"
+)
+
+// OutboxChannel is where PostgreSQL notifies when something has to go to the
+// broker.
+const OutboxChannel = "groundswell_outbox"
+
+// Region of the outbox rows of this cluster.
+const Region = "default"
+
+// OutboxRow is one message that has to go to the broker.
+type OutboxRow struct {
+	Kind    topics.Kind // manifest, assignment or command
+	ID      string      // cohort, device or command id
+	Topic   string
+	Version int64
+	Payload []byte
+	// ExpiresAt is when a command is of no use any more; zero for the others,
+	// which are retained.
+	ExpiresAt time.Time
+	Attempts  int
+}
+
+// enqueue announces a version, in the transaction that made it. A row of an
+// older version that still waits is replaced, and whoever has claimed it will
+// find that it is not the newest any more.
+func enqueue(ctx context.Context, tx pgx.Tx, kind topics.Kind, id string, version int64) error {
+	_, err := tx.Exec(ctx, `
+		INSERT INTO outbox AS o (kind, id, region, version) VALUES ($1, $2, $3, $4)
+		ON CONFLICT (kind, id, region) DO UPDATE SET
+			version = $4, attempts = 0, claimed_until = '-infinity', created_at = now(), error = ''
+		WHERE o.version <= $4`, kind, id, Region, version)
+	if err != nil {
+		return fmt.Errorf("enqueue %s %s: %w", kind, id, err)
+	}
+	return notify(ctx, tx)
+}
+
+func notify(ctx context.Context, tx pgx.Tx) error {
+	_, err := tx.Exec(ctx, `SELECT pg_notify($1, '')`, OutboxChannel)
+	return err
+}
+
+// ClaimOutbox takes up to limit rows of the given kinds that nobody else is
+// publishing, oldest first, for the given time: whoever claims and dies leaves
+// them to the others after that. The payload is the newest that is stored,
+// which is what has to go out.
+func (s *Store) ClaimOutbox(ctx context.Context, kinds []topics.Kind, limit int, claim time.Duration) ([]OutboxRow, error) {
+	names := make([]string, len(kinds))
+	for i, k := range kinds {
+		names[i] = string(k)
+	}
+	rows, err := s.pool.Query(ctx, `
+		WITH due AS (
+			SELECT kind, id, region FROM outbox
+			WHERE region = $1 AND kind = ANY($2) AND claimed_until <= clock_timestamp()
+			ORDER BY created_at LIMIT $3 FOR UPDATE SKIP LOCKED
+		), claimed AS (
+			UPDATE outbox o SET claimed_until = clock_timestamp() + $4, attempts = o.attempts + 1
+			FROM due WHERE o.kind = due.kind AND o.id = due.id AND o.region = due.region
+			RETURNING o.kind, o.id, o.version, o.attempts, o.created_at
+		)
+		SELECT c.kind, c.id, coalesce(m.version, a.version, c.version), coalesce(m.signed, a.signed, x.signed),
+			coalesce(x.device, ''), x.expires_at, c.attempts
+		FROM claimed c
+		LEFT JOIN manifest m ON c.kind = 'manifest' AND m.cohort = c.id
+		LEFT JOIN assignment a ON c.kind = 'assignment' AND a.device = c.id
+		LEFT JOIN command x ON c.kind = 'command' AND x.id = c.id
+		ORDER BY c.created_at`, Region, names, limit, claim)
+	if err != nil {
+		return nil, fmt.Errorf("claim outbox: %w", err)
+	}
+	out, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (o OutboxRow, err error) {
+		var device string
+		var expires *time.Time
+		err = row.Scan(&o.Kind, &o.ID, &o.Version, &o.Payload, &device, &expires, &o.Attempts)
+		o.ExpiresAt = moment(expires)
+		switch o.Kind {
+		case topics.KindManifest:
+			o.Topic = topics.CohortManifest(o.ID)
+		case topics.KindAssignment:
+			o.Topic = topics.DeviceAssignment(o.ID)
+		case topics.KindCommand:
+			o.Topic = topics.DeviceCommand(device)
+		}
+		return o, err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("claim outbox: %w", err)
+	}
+	return out, nil
+}
+
+// Published removes a row after the broker has acknowledged its version,
+// unless a newer one waits by now.
+func (s *Store) Published(ctx context.Context, o OutboxRow) error {
+	return s.change(ctx, func(tx pgx.Tx) error {
+		_, err := tx.Exec(ctx, `
+			DELETE FROM outbox WHERE kind = $1 AND id = $2 AND region = $3 AND version <= $4`, o.Kind, o.ID, Region, o.Version)
+		if err != nil {
+			return fmt.Errorf("mark %s %s published: %w", o.Kind, o.ID, err)
+		}
+		if o.Kind == topics.KindCommand {
+			return nil
+		}
+		table, key := "manifest", "cohort"
+		if o.Kind == topics.KindAssignment {
+			table, key = "assignment", "device"
+		}
+		_, err = tx.Exec(ctx, `
+			UPDATE `+table+` SET published_at = clock_timestamp() WHERE `+key+` = $1 AND version = $2`, o.ID, o.Version)
+		if err != nil {
+			return fmt.Errorf("mark %s %s published: %w", o.Kind, o.ID, err)
+		}
+		return nil
+	})
+}
+
+// NotPublished gives a claimed row back: it is due again after the delay.
+func (s *Store) NotPublished(ctx context.Context, o OutboxRow, delay time.Duration, reason string) error {
+	_, err := s.pool.Exec(ctx, `
+		UPDATE outbox SET claimed_until = clock_timestamp() + $5, error = $6
+		WHERE kind = $1 AND id = $2 AND region = $3 AND version <= $4`, o.Kind, o.ID, Region, o.Version, delay, reason)
+	if err != nil {
+		return fmt.Errorf("give back %s %s: %w", o.Kind, o.ID, err)
+	}
+	return nil
+}
+
+// Republish puts what is stored into the outbox again, for a broker that does
+// not hold it. What is gone is no error.
+func (s *Store) Republish(ctx context.Context, kind topics.Kind, ids []string) error {
+	return s.change(ctx, func(tx pgx.Tx) error {
+		table, key := "manifest", "cohort"
+		if kind == topics.KindAssignment {
+			table, key = "assignment", "device"
+		}
+		_, err := tx.Exec(ctx, `
+			INSERT INTO outbox (kind, id, region, version)
+			SELECT $1, `+key+`, $2, version FROM `+table+` WHERE `+key+` = ANY($3) ORDER BY `+key+`
+			ON CONFLICT (kind, id, region) DO NOTHING`, kind, Region, ids)
+		if err != nil {
+			return fmt.Errorf("republish %s: %w", kind, err)
+		}
+		return notify(ctx, tx)
+	})
+}
+
+// OutboxNotices calls notice whenever something was put into the outbox, on a
+// connection of its own, until ctx ends or the connection is lost. It calls
+// once at the beginning, when it has begun to listen.
+func (s *Store) OutboxNotices(ctx context.Context, notice func()) error {
+	conn, err := s.pool.Acquire(ctx)
+	if err != nil {
+		return fmt.Errorf("listen to the outbox: %w", err)
+	}
+	// The connection leaves the pool: it must not come back listening.
+	raw := conn.Hijack()
+	defer func() { _ = raw.Close(context.WithoutCancel(ctx)) }() // it may be broken
+	if _, err := raw.Exec(ctx, `LISTEN `+OutboxChannel); err != nil {
+		return fmt.Errorf("listen to the outbox: %w", err)
+	}
+	notice()
+	for {
+		if _, err := raw.WaitForNotification(ctx); err != nil {
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			return fmt.Errorf("listen to the outbox: %w", err)
+		}
+		notice()
+	}
+}
+
+// Signed is the version and digest of what is stored for a topic.
+type Signed struct {
+	ID      string
+	Version int64
+	Bytes   []byte
+}
+
+// SignedAll lists the stored manifests or assignments after an id, for
+// comparing them with the broker's.
+func (s *Store) SignedAll(ctx context.Context, kind topics.Kind, after string, limit int) ([]Signed, error) {
+	table, key := "manifest", "cohort"
+	if kind == topics.KindAssignment {
+		table, key = "assignment", "device"
+	}
+	rows, err := s.pool.Query(ctx, `
+		SELECT `+key+`, version, signed FROM `+table+` WHERE `+key+` > $1 ORDER BY `+key+` LIMIT $2`, after, limit)
+	if err != nil {
+		return nil, fmt.Errorf("read signed %ss: %w", kind, err)
+	}
+	return pgx.CollectRows(rows, pgx.RowToStructByPos[Signed])
+}
+
+// SignedOne is what is stored for one cohort or device.
+func (s *Store) SignedOne(ctx context.Context, kind topics.Kind, id string) (Signed, error) {
+	query := `SELECT cohort, version, signed FROM manifest WHERE cohort = $1`
+	if kind == topics.KindAssignment {
+		query = `SELECT device, version, signed FROM assignment WHERE device = $1`
+	}
+	var out Signed
+	err := s.pool.QueryRow(ctx, query, id).Scan(&out.ID, &out.Version, &out.Bytes)
+	return out, absent(err, string(kind), id)
+}
+
+// Stats are figures for the operator's metrics.
+type Stats struct {
+	OutboxPending int64
+	OutboxOldest  time.Duration // age of the oldest row; 0: none
+	DeadLetters   int64
+	Alerts        int64
+}
+
+// Stats reads the figures.
+func (s *Store) Stats(ctx context.Context) (Stats, error) {
+	var out Stats
+	var oldest *time.Duration
+	err := s.pool.QueryRow(ctx, `
+		SELECT (SELECT count(*) FROM outbox), (SELECT clock_timestamp() - min(created_at) FROM outbox),
+			(SELECT count(*) FROM dead_letter), (SELECT count(*) FROM alert)`).
+		Scan(&out.OutboxPending, &oldest, &out.DeadLetters, &out.Alerts)
+	if err != nil {
+		return Stats{}, fmt.Errorf("read stats: %w", err)
+	}
+	if oldest != nil {
+		out.OutboxOldest = *oldest
+	}
+	return out, nil
+}
+
+var errNoSigner = errors.New("this store has no signer")

@@ -1,0 +1,241 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"groundswell/fleetd/fleet"
+	"groundswell/topics"
+)
+
+// RecentContact is how shortly before a wave opened a device must have been in
+// contact to count as unreached when it does not report: one that has been
+// dead for longer says nothing about the release.
+const RecentContact = 24 * time.Hour
+
+// eligibleArgs are the arguments $1 to $8 of eligibleMembers.
+func eligibleArgs(ctx context.Context, tx pgx.Tx, r fleet.Rollout) ([]any, error) {
+	release, err := readRelease(ctx, tx, r.Release, r.Version)
+	if err != nil {
+		return nil, err
+	}
+	// The few versions that run anywhere, by skipping through the index.
+	rows, err := tx.Query(ctx, `
+		WITH RECURSIVE seen AS (
+			(SELECT sort_key, version FROM device_version WHERE component = $1 ORDER BY sort_key LIMIT 1)
+			UNION ALL
+			SELECT n.sort_key, n.version FROM seen, LATERAL (
+				SELECT sort_key, version FROM device_version WHERE component = $1 AND sort_key > seen.sort_key ORDER BY sort_key LIMIT 1) n
+		) SELECT sort_key, version FROM seen`, r.Component)
+	if err != nil {
+		return nil, fmt.Errorf("read versions of %s: %w", r.Component, err)
+	}
+	keys := []string{}
+	var key, version string
+	_, err = pgx.ForEachRow(rows, []any{&key, &version}, func() error {
+		ok, err := fleet.Eligible(r.Kind, r.From, r.Version, version)
+		if ok {
+			keys = append(keys, key)
+		}
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read versions of %s: %w", r.Component, err)
+	}
+	return []any{r.ID, r.AllCohorts(), r.CanaryCohort, r.Offset, release.Models, nonNil(release.Hardware), r.Component, keys}, nil
+}
+
+// eligibleMembers is the rollout's members that the release concerns: of its
+// models and hardware (or not seen yet), and running a version that it replaces
+// (or not known, or with a report on the rollout). A device in several of the
+// cohorts is there once; canary says that it is in the canary cohort.
+const eligibleMembers = `
+	WITH member AS (
+		SELECT device, (bucket - $4::integer + 1000000) % 1000000 AS position, bool_or(cohort = $3) AS canary
+		FROM cohort_member WHERE cohort = ANY($2) GROUP BY device, bucket
+	), eligible AS (
+		SELECT m.device, m.position, m.canary, d.model, d.hardware, d.region, d.polling_seconds,
+			coalesce(o.from_version, v.version, '') AS from_version,
+			o.state, o.outcome, o.reported_at, o.until_at, o.silent_after
+		FROM member m
+		JOIN device d ON d.id = m.device
+		LEFT JOIN rollout_device o ON o.rollout = $1 AND o.device = m.device
+		LEFT JOIN device_version v ON v.device = m.device AND v.component = $7
+		WHERE (d.model = '' OR d.model = ANY($5))
+			AND (cardinality($6::text[]) = 0 OR d.hardware = '' OR d.hardware = ANY($6))
+			AND (o.device IS NOT NULL OR v.device IS NULL OR v.sort_key = ANY($8))
+	)`
+
+// inWave joins eligible e with the wave w that covers it.
+const inWave = `w.rollout = $1 AND w.state <> 'pending'
+	AND CASE WHEN w.cohort <> '' THEN e.canary ELSE NOT e.canary AND e.position >= w.start_ppm AND e.position < w.threshold_ppm END`
+
+// openNext closes the open wave, if any, and opens the next one. Waves that add
+// nobody, as happens in small fleets, pass at once, except for the last.
+func openNext(ctx context.Context, tx pgx.Tx, r fleet.Rollout, now time.Time) error {
+	if _, err := tx.Exec(ctx, `
+		UPDATE rollout_wave SET state = 'passed', closed_at = $2 WHERE rollout = $1 AND state = 'open'`, r.ID, now); err != nil {
+		return fmt.Errorf("close wave of %s: %w", r.ID, err)
+	}
+	args, err := eligibleArgs(ctx, tx, r)
+	if err != nil {
+		return err
+	}
+	previous := int64(0)
+	for _, w := range r.Waves {
+		if w.State != fleet.WavePending {
+			if w.Cohort == "" {
+				previous = max(previous, w.Threshold)
+			}
+			continue
+		}
+		start, threshold := int64(0), int64(topics.Buckets)
+		if w.Cohort == "" {
+			start = previous
+			if threshold, err = percentThreshold(ctx, tx, r, w, previous, args); err != nil {
+				return err
+			}
+		}
+		state, closed := fleet.WaveOpen, (*time.Time)(nil)
+		if threshold == start && !r.Last(w) {
+			state, closed = fleet.WavePassed, &now
+		}
+		_, err := tx.Exec(ctx, `
+			UPDATE rollout_wave SET state = $3, start_ppm = $4, threshold_ppm = $5, opened_at = $6, opens_at = $6, closed_at = $7
+			WHERE rollout = $1 AND index = $2`, r.ID, w.Index, string(state), start, threshold, now, closed)
+		if err != nil {
+			return fmt.Errorf("open wave %d of %s: %w", w.Index, r.ID, err)
+		}
+		if state == fleet.WaveOpen {
+			return nil
+		}
+		previous = threshold
+	}
+	return nil
+}
+
+func percentThreshold(ctx context.Context, tx pgx.Tx, r fleet.Rollout, w fleet.Wave, previous int64, args []any) (int64, error) {
+	var members int64
+	if err := tx.QueryRow(ctx, eligibleMembers+` SELECT count(*) FROM eligible WHERE NOT canary`, args...).Scan(&members); err != nil {
+		return 0, fmt.Errorf("count members of %s: %w", r.ID, err)
+	}
+	share := fleet.WavePolicy{Percent: w.Percent}.Share()
+	return fleet.OpenWave(share, members, previous, func(k int64) (position int64, err error) {
+		err = tx.QueryRow(ctx, eligibleMembers+`
+			SELECT position FROM eligible WHERE NOT canary ORDER BY position OFFSET $9 LIMIT 1`, append(args[:8:8], k-1)...).Scan(&position)
+		if err != nil {
+			err = fmt.Errorf("find member %d of %s: %w", k, r.ID, err)
+		}
+		return position, err
+	})
+}
+
+// isSilent says of an eligible e with a report, at $9: it has started, is not at the
+// end of an attempt, and has said nothing for too long. A waiting device counts
+// only when the time that it named has passed and it was in contact since.
+const isSilent = `(e.state NOT IN ('committed', 'failed', 'rolled_back')
+	AND greatest(e.reported_at, e.until_at, $10::timestamptz) + e.silent_after * interval '1 second' <= $9::timestamptz
+	AND (e.state <> 'waiting' OR e.until_at IS NOT NULL AND c.last_contact >= e.until_at))`
+
+// standing counts the eligible members of one wave by state and outcome.
+type standing struct {
+	wave    int
+	state   string // what a device reports, or "silent", "unreached", "waiting"
+	outcome string
+	n       int64
+}
+
+// standings counts the members of the waves that have opened; only of wave
+// only, unless that is negative.
+func standings(ctx context.Context, tx pgx.Tx, r fleet.Rollout, only int, now time.Time, args []any) ([]standing, error) {
+	silent := r.Policy.Silent
+	rows, err := tx.Query(ctx, eligibleMembers+`
+		SELECT w.index,
+			CASE
+				WHEN e.state IS NULL THEN CASE WHEN
+					w.opens_at + (w.spread_seconds * (e.position - w.start_ppm) / greatest(w.threshold_ppm - w.start_ppm, 1)
+						+ greatest($11::double precision, $12::double precision * e.polling_seconds)) * interval '1 second' <= $9
+					AND c.last_contact >= w.opened_at - $13::interval
+					THEN 'unreached' ELSE 'waiting' END
+				WHEN `+isSilent+` THEN 'silent'
+				ELSE e.state
+			END AS standing, coalesce(e.outcome, ''), count(*)
+		FROM eligible e
+		JOIN rollout_wave w ON `+inWave+`
+		LEFT JOIN contact c ON c.device = e.device
+		WHERE $14::integer < 0 OR w.index = $14
+		GROUP BY 1, 2, 3`, append(args[:8:8], now, optional(r.ResumedAt), time.Duration(silent.AtLeast).Seconds(), silent.Factor, RecentContact, only)...)
+	if err != nil {
+		return nil, fmt.Errorf("count devices of %s: %w", r.ID, err)
+	}
+	out, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (s standing, err error) {
+		err = row.Scan(&s.wave, &s.state, &s.outcome, &s.n)
+		return s, err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("count devices of %s: %w", r.ID, err)
+	}
+	return out, nil
+}
+
+// tallied adds a standing to the counts of its wave.
+func (s standing) tallied(c fleet.Counts) fleet.Counts {
+	c.Members += s.n
+	failed := s.outcome == string(topics.StateFailed) || s.outcome == string(topics.StateRolledBack)
+	switch {
+	case s.outcome == string(topics.StateCommitted):
+		c.Committed += s.n
+	case failed:
+		c.Failed += s.n
+	case s.state == "silent":
+		c.Silent += s.n
+	case s.state == "unreached":
+		c.Unreached += s.n
+	}
+	// A failed device that tries again is not decided.
+	if topics.State(s.state).Terminal() || s.state == "silent" || s.outcome == string(topics.StateCommitted) {
+		c.Decided += s.n
+	}
+	return c
+}
+
+// describeWaves fills in counts, members and what the gate waits for.
+func describeWaves(ctx context.Context, tx pgx.Tx, r *fleet.Rollout) error {
+	if r.StartedAt.IsZero() {
+		return nil
+	}
+	now, err := txNow(ctx, tx)
+	if err != nil {
+		return err
+	}
+	args, err := eligibleArgs(ctx, tx, *r)
+	if err != nil {
+		return err
+	}
+	found, err := standings(ctx, tx, *r, -1, now, args)
+	if err != nil {
+		return err
+	}
+	for i := range r.Waves {
+		w := &r.Waves[i]
+		if w.State == fleet.WavePending {
+			continue
+		}
+		w.Counts = map[string]int64{}
+		var counts fleet.Counts
+		for _, s := range found {
+			if s.wave == w.Index {
+				w.Counts[s.state] += s.n
+				counts = s.tallied(counts)
+			}
+		}
+		w.Members = counts.Members
+		if w.State == fleet.WaveOpen && !r.Last(*w) {
+			w.Gate = fleet.Gate(r.Policy.Gate, *w, counts, now).Waits
+		}
+	}
+	return nil
+}
