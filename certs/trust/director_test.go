@@ -252,6 +252,15 @@ func TestTimeFloorIsWhatTheDirectorLastIssued(t *testing.T) {
 	if _, _, err := s.Command(c, device, now); !errors.Is(err, trust.ErrExpired) {
 		t.Errorf("got %v, want %v", err, trust.ErrExpired)
 	}
+	w.snapshot, w.pin = pinUntil(t, w, now.Add(5*day))
+	if _, _, err := s.Snapshot(w.snapshot, w.pin, now); !errors.Is(err, trust.ErrExpired) {
+		t.Errorf("snapshot: got %v, want %v", err, trust.ErrExpired)
+	}
+	synced, _ := newWorld(t).synced()
+	synced.Issued = now.Add(90 * day)
+	if _, err := synced.Images(now); !errors.Is(err, trust.ErrExpired) {
+		t.Errorf("targets: got %v, want %v", err, trust.ErrExpired)
+	}
 	// An earlier issue does not lower it.
 	earlier := w.assignment(1)
 	s, _, err = s.Assignment(must[[]byte](t)(trust.SignAssignment(earlier, now.Add(14*day), w.directorKeys[0])), device, now)

@@ -11,7 +11,17 @@ import (
 	"groundswell/topics"
 )
 
-// pinOf names raw, whatever it is.
+// pinUntil is a first snapshot that expires then.
+func pinUntil(t *testing.T, w *world, expires time.Time) ([]byte, topics.SnapshotPin) {
+	t.Helper()
+	raw, pin, err := trust.MakeSnapshot(w.targets, 1, expires, w.snapshotKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return raw, pin
+}
+
+// pinOf is a snapshot of targets.
 func pinOf(t *testing.T, w *world, targets []byte, version int64) ([]byte, topics.SnapshotPin) {
 	t.Helper()
 	raw, pin, err := trust.MakeSnapshot(targets, version, now.Add(30*day), w.snapshotKey)

@@ -177,6 +177,16 @@ type RootInfo struct {
 	Roles   map[string]RoleKeys // by RoleRoot, RoleTargets, RoleSnapshot, RoleTimestamp
 }
 
+// Dropped reports whether a key that i gives to the role is no longer in next.
+// After a dropped release key devices have forgotten the list of releases, and
+// CheckTargets is to be called without a previous one.
+func (i RootInfo) Dropped(next RootInfo, role string) bool {
+	after := next.Roles[role].Keys
+	return slices.ContainsFunc(i.Roles[role].Keys, func(key PublicKey) bool {
+		return !slices.ContainsFunc(after, func(k PublicKey) bool { return k.id == key.id })
+	})
+}
+
 func (r root) info() (RootInfo, error) {
 	info := RootInfo{Version: r.version, Expires: r.expires, Roles: map[string]RoleKeys{}}
 	for _, name := range roles {

@@ -244,6 +244,7 @@ func TestDroppedReleaseKeyForgetsItsReleases(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	rotated := s
 	if _, err := s.Images(now); !errors.Is(err, trust.ErrPin) {
 		t.Errorf("got %v, want %v", err, trust.ErrPin)
 	}
@@ -257,6 +258,25 @@ func TestDroppedReleaseKeyForgetsItsReleases(t *testing.T) {
 	}
 	if _, images, err := s.Targets(w.targets, now); err != nil || len(images.All()) != 1 {
 		t.Errorf("got %d releases, %v", len(images.All()), err)
+	}
+
+	// Nothing binds the holders to what the dropped key signed: a thief's
+	// release may be left out.
+	w.targets = must[[]byte](t)(trust.SignTargets(trust.TargetsSpec{
+		Root: w.imageRoot, Add: []trust.ReleaseImage{w.image("1.2.0", "")}, Expires: now.Add(day), Now: now,
+	}, w.releaseKeys[1:]...))
+	w.publish(1)
+	if rotated, _, err = rotated.Snapshot(w.snapshot, w.pin, now); err != nil {
+		t.Fatal(err)
+	}
+	if _, images, err := rotated.Targets(w.targets, now); err != nil || len(images.All()) != 1 {
+		t.Errorf("got %d releases, %v", len(images.All()), err)
+	}
+
+	old := must[trust.RootInfo](t)(trust.CheckRoot(domain, trust.Image, oldRoot))
+	next := must[trust.RootInfo](t)(trust.CheckRotation(domain, trust.Image, oldRoot, w.imageRoot))
+	if !old.Dropped(next, trust.RoleTargets) || old.Dropped(next, trust.RoleSnapshot) || old.Dropped(old, trust.RoleTargets) {
+		t.Error("got the wrong roles that dropped a key")
 	}
 }
 
