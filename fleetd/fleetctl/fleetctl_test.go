@@ -191,7 +191,7 @@ func (f *fakeFleetd) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		root, _ := os.ReadFile(filepath.Join(f.dir, "public/image-root.json"))
 		images, err := trust.CheckTargets("fleet.test", root, f.targets, raw, time.Now())
 		if err != nil {
-			http.Error(w, fmt.Sprintf(`{"status":422,"detail":%q}`, err), 422)
+			http.Error(w, fmt.Sprintf(`{"status":422,"detail":%q}`, err), http.StatusUnprocessableEntity)
 			return
 		}
 		f.version++

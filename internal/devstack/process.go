@@ -10,7 +10,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 )
@@ -42,7 +41,6 @@ type Process struct {
 	cmd       *exec.Cmd
 	addresses map[string]string
 	done      chan struct{}
-	once      sync.Once
 	waitErr   error // valid once done is closed
 }
 
