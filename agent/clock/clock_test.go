@@ -28,7 +28,8 @@ func TestTimeNeverFallsBelowWhatWasVerified(t *testing.T) {
 	machine = issued.Add(-30 * time.Second)
 	c.Reset(issued)
 	want("half a minute behind", issued, topics.ClockTrusted)
-	c, machine = New(issued, func() time.Time { return machine }), issued.Add(time.Hour)
+	machine = issued.Add(time.Hour)
+	c = New(issued, func() time.Time { return machine })
 	want("the clock was set", machine, topics.ClockTrusted)
 }
 

@@ -1,0 +1,212 @@
+package fetch
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"groundswell/certs/trust"
+	"groundswell/topics"
+)
+
+var (
+	// ErrNotFound: no source has it.
+	ErrNotFound = errors.New("no source has it")
+	// ErrNoSource: no source is configured or assigned.
+	ErrNoSource = errors.New("no source to fetch from")
+	// ErrTooLarge: a source sent more than the bytes that may be there.
+	ErrTooLarge = errors.New("source sent too much")
+	// ErrWrongBytes: every source sent whole artifacts that were wrong.
+	ErrWrongBytes = errors.New("sources have other bytes")
+)
+
+// Config is everything about fetching. The zero values of durations mean the
+// defaults.
+type Config struct {
+	// Sources returns base URLs in order of preference. It is asked again for
+	// every attempt.
+	Sources func() []string
+	// TLS is for https sources. Nil means the library's defaults.
+	TLS *tls.Config
+	// Backoff between rounds over all sources: from 0 to min(Max, Min x 2^n).
+	// Default 1 s to 5 min.
+	BackoffMin, BackoffMax time.Duration
+	// Stall is the longest wait for the next bytes. Default 30 s.
+	Stall time.Duration
+	Log   *slog.Logger
+}
+
+// Client fetches. It is safe for concurrent use, but for two downloads to one
+// file.
+type Client struct {
+	cfg  Config
+	http *http.Client
+}
+
+// New does no I/O.
+func New(cfg Config) *Client {
+	or := func(d *time.Duration, def time.Duration) {
+		if *d <= 0 {
+			*d = def
+		}
+	}
+	or(&cfg.BackoffMin, time.Second)
+	or(&cfg.BackoffMax, 5*time.Minute)
+	or(&cfg.Stall, 30*time.Second)
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	transport := &http.Transport{
+		TLSClientConfig:        cfg.TLS,
+		TLSHandshakeTimeout:    cfg.Stall,
+		ResponseHeaderTimeout:  cfg.Stall,
+		IdleConnTimeout:        time.Minute,
+		MaxResponseHeaderBytes: 64 << 10,
+		DisableCompression:     true, // lengths and ranges are of the bytes as they are
+		ForceAttemptHTTP2:      true,
+		Proxy:                  http.ProxyFromEnvironment,
+	}
+	return &Client{cfg, &http.Client{Transport: transport, CheckRedirect: redirect}}
+}
+
+// redirect allows a few, never from https to http.
+func redirect(req *http.Request, via []*http.Request) error {
+	if len(via) > 3 {
+		return errors.New("too many redirects")
+	}
+	if via[0].URL.Scheme == "https" && req.URL.Scheme != "https" {
+		return errors.New("redirect from https to " + req.URL.Scheme)
+	}
+	return nil
+}
+
+// Close drops idle connections.
+func (c *Client) Close() { c.http.CloseIdleConnections() }
+
+// Root fetches version n of a repository's root. ErrNotFound when there is none
+// (yet).
+func (c *Client) Root(ctx context.Context, repo trust.Repository, n int64) ([]byte, error) {
+	return c.metadata(ctx, fmt.Sprintf("repository/%s/%d.root.json", repo, n), trust.MaxRoot)
+}
+
+// Snapshot fetches the snapshot that a manifest pins.
+func (c *Client) Snapshot(ctx context.Context, pin topics.SnapshotPin) ([]byte, error) {
+	return c.metadata(ctx, fmt.Sprintf("repository/image/%d.snapshot.json", pin.Version), min(pin.Length, trust.MaxSnapshot))
+}
+
+// Targets fetches the list of releases that a snapshot names.
+func (c *Client) Targets(ctx context.Context, pin trust.TargetsPin) ([]byte, error) {
+	return c.metadata(ctx, fmt.Sprintf("repository/image/%d.targets.json", pin.Version), min(pin.Length, trust.MaxTargets))
+}
+
+// metadata asks each source once. When none has the file but not all could be
+// asked, the error says so and is not ErrNotFound.
+func (c *Client) metadata(ctx context.Context, path string, limit int64) ([]byte, error) {
+	sources := c.cfg.Sources()
+	if len(sources) == 0 {
+		return nil, ErrNoSource
+	}
+	var failures []error
+	missing := 0
+	for _, base := range sources {
+		data, err := c.small(ctx, base, path, limit)
+		if err == nil {
+			return data, nil
+		}
+		if errors.Is(err, ErrNotFound) {
+			missing++
+		}
+		failures = append(failures, err)
+	}
+	if missing == len(sources) {
+		return nil, fmt.Errorf("%s: %w", path, ErrNotFound)
+	}
+	var rest []error
+	for _, err := range failures {
+		if !errors.Is(err, ErrNotFound) {
+			rest = append(rest, err)
+		}
+	}
+	return nil, fmt.Errorf("fetch %s: %w", path, errors.Join(rest...))
+}
+
+func (c *Client) small(ctx context.Context, base, path string, limit int64) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, 2*c.cfg.Stall)
+	defer cancel()
+	resp, err := c.get(ctx, base, path, nil)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return nil, statusError(base, resp)
+	}
+	data, err := io.ReadAll(io.LimitReader(resp.Body, limit+1))
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", host(base), err)
+	}
+	if int64(len(data)) > limit {
+		return nil, fmt.Errorf("%s: %w: more than %d bytes", host(base), ErrTooLarge, limit)
+	}
+	return data, nil
+}
+
+func (c *Client) get(ctx context.Context, base, path string, header http.Header) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(base, "/")+"/"+path, nil)
+	if err != nil {
+		return nil, err
+	}
+	for k, v := range header {
+		req.Header[k] = v
+	}
+	req.Header.Set("Accept-Encoding", "identity")
+	req.Header.Set("User-Agent", "groundswell-agent")
+	return c.http.Do(req)
+}
+
+// statusError is what an unexpected answer means. It wraps ErrNotFound for 404
+// and 410.
+func statusError(base string, resp *http.Response) error {
+	if resp.StatusCode == http.StatusNotFound || resp.StatusCode == http.StatusGone {
+		return fmt.Errorf("%s: %w", host(base), ErrNotFound)
+	}
+	return fmt.Errorf("%s answers %d", host(base), resp.StatusCode)
+}
+
+// host names a source in errors without what a URL may hold besides.
+func host(base string) string {
+	u, err := url.Parse(base)
+	if err != nil || u.Host == "" {
+		return "source"
+	}
+	return u.Host
+}
+
+// Pause waits before round n (from 0) of something that failed: nothing before
+// the first, then a random time from 0 to min(BackoffMax, BackoffMin x 2^(n-1)).
+// It returns ctx's error when that ends first.
+func (c *Client) Pause(ctx context.Context, n int) error {
+	if n == 0 {
+		return ctx.Err()
+	}
+	limit := c.cfg.BackoffMin << min(n-1, 30)
+	if limit <= 0 || limit > c.cfg.BackoffMax {
+		limit = c.cfg.BackoffMax
+	}
+	timer := time.NewTimer(rand.N(limit + 1))
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-timer.C:
+		return nil
+	}
+}
