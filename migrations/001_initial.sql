@@ -186,6 +186,9 @@ CREATE TABLE rollout (
     priority        bigint      NOT NULL DEFAULT 0,
     rollout_offset  integer     NOT NULL,
     policy          jsonb       NOT NULL,
+    -- of the policy, for the statement that applies reports
+    silent_seconds  double precision NOT NULL,
+    silent_factor   double precision NOT NULL,
     note            text        NOT NULL DEFAULT '',
     reason          text        NOT NULL DEFAULT '',
     revert_of       text COLLATE "C" REFERENCES rollout,

@@ -178,9 +178,11 @@ func insertRollout(ctx context.Context, tx pgx.Tx, r fleet.Rollout) error {
 		revertOf = &r.RevertOf
 	}
 	_, err = tx.Exec(ctx, `
-		INSERT INTO rollout (id, kind, component, release, version, canary_cohort, from_constraint, priority, rollout_offset, policy, note, revert_of, created_by, start_at)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)`,
-		r.ID, r.Kind, r.Component, r.Release, r.Version, r.CanaryCohort, r.From, r.Priority, r.Offset, policy, r.Note, revertOf, r.CreatedBy, optional(r.StartAt))
+		INSERT INTO rollout (id, kind, component, release, version, canary_cohort, from_constraint, priority, rollout_offset, policy,
+			silent_seconds, silent_factor, note, revert_of, created_by, start_at)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)`,
+		r.ID, r.Kind, r.Component, r.Release, r.Version, r.CanaryCohort, r.From, r.Priority, r.Offset, policy,
+		time.Duration(r.Policy.Silent.AtLeast).Seconds(), r.Policy.Silent.Factor, r.Note, revertOf, r.CreatedBy, optional(r.StartAt))
 	if err != nil {
 		return fmt.Errorf("create rollout: %w", err)
 	}
@@ -297,9 +299,10 @@ func (s *Store) UpdateRollout(ctx context.Context, by fleet.Actor, id string, re
 		}
 		tag, err := tx.Exec(ctx, `
 			UPDATE rollout SET revision = revision + 1, component = $3, release = $4, version = $5, canary_cohort = $6,
-				from_constraint = $7, priority = $8, policy = $9, note = $10, start_at = $11
+				from_constraint = $7, priority = $8, policy = $9, note = $10, start_at = $11, silent_seconds = $12, silent_factor = $13
 			WHERE id = $1 AND revision = $2 AND state = 'draft'`,
-			id, revision, release.Component, spec.Release, spec.Version, spec.CanaryCohort, spec.From, spec.Priority, text, spec.Note, optional(spec.StartAt))
+			id, revision, release.Component, spec.Release, spec.Version, spec.CanaryCohort, spec.From, spec.Priority, text, spec.Note, optional(spec.StartAt),
+			time.Duration(policy.Silent.AtLeast).Seconds(), policy.Silent.Factor)
 		if err != nil {
 			return fmt.Errorf("update rollout %s: %w", id, err)
 		}

@@ -320,7 +320,7 @@ func (u *uplink) status(m message, p topics.Status) {
 		SELECT r.id, d.id, (d.bucket - r.rollout_offset + 1000000) % 1000000,
 			EXISTS (SELECT FROM cohort_member WHERE cohort = r.canary_cohort AND device = d.id),
 			d.model, d.hardware, d.region, $3, $4, $5, $6, $7, $8, $9, $10, clock_timestamp(), $11,
-			greatest(extract(epoch FROM (r.policy->'silent'->>'at_least')::interval), (r.policy->'silent'->>'factor')::double precision * d.polling_seconds)
+			greatest(r.silent_seconds, r.silent_factor * d.polling_seconds)
 		FROM rollout r, device d
 		WHERE r.id = $1 AND d.id = $2 AND r.started_at IS NOT NULL AND EXISTS (
 			SELECT FROM rollout_cohort rc JOIN cohort_member m ON m.cohort = rc.cohort WHERE rc.rollout = r.id AND m.device = d.id)
