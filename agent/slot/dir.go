@@ -1,0 +1,395 @@
+package slot
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"groundswell/agent/journal"
+	"groundswell/agent/update"
+)
+
+var (
+	// ErrEmpty: no slot holds anything that may run.
+	ErrEmpty = errors.New("no slot holds a version that may run")
+	// ErrDamaged: an artifact is not what its image says.
+	ErrDamaged = errors.New("artifact in the slot is damaged")
+	// ErrNotStaged: neither the staging file nor the idle slot holds the image.
+	ErrNotStaged = errors.New("image is not staged")
+)
+
+// Image says what a slot holds.
+type Image struct {
+	Version string `json:"version"`
+	Release string `json:"release"` // name; empty for what was provisioned
+	SHA256  string `json:"sha256"`  // lower-case hex
+	Length  int64  `json:"length"`  // bytes
+	// Good: it was confirmed, or provisioned. Only such an image may boot
+	// without a trial.
+	Good bool `json:"good,omitempty"`
+}
+
+// Dir is the two slots on disk. It is safe for concurrent use.
+type Dir struct {
+	path string
+
+	mu sync.Mutex // guards the files
+}
+
+// trial is one boot of another slot than the active one, counted.
+type trial struct {
+	Slot  string `json:"slot"`
+	Tries int    `json:"tries"` // launches that are left
+}
+
+// OpenDir makes the directories. The slots may be empty.
+func OpenDir(path string) (*Dir, error) {
+	for _, name := range []string{"a", "b"} {
+		if err := os.MkdirAll(filepath.Join(path, name), 0o700); err != nil {
+			return nil, fmt.Errorf("open slots: %w", err)
+		}
+	}
+	return &Dir{path: path}, nil
+}
+
+func (d *Dir) file(slot, name string) string { return filepath.Join(d.path, slot, name) }
+
+func other(slot string) string {
+	if slot == "a" {
+		return "b"
+	}
+	return "a"
+}
+
+// active is the slot that boots by itself; "a" while nothing was provisioned.
+func (d *Dir) active() string {
+	if target, err := os.Readlink(filepath.Join(d.path, "active")); err == nil && target == "b" {
+		return "b"
+	}
+	return "a"
+}
+
+// Active is the slot that boots by itself, and what it holds. ErrEmpty when
+// nothing was provisioned.
+func (d *Dir) Active() (slot string, image Image, err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	slot = d.active()
+	image, err = d.image(slot)
+	if err != nil {
+		return slot, Image{}, fmt.Errorf("slot %s: %w", slot, err)
+	}
+	return slot, image, nil
+}
+
+// Idle is the slot that a new version goes into.
+func (d *Dir) Idle() string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return other(d.active())
+}
+
+// Staging is the file that a download into the idle slot is written to.
+func (d *Dir) Staging() string { return d.file(d.Idle(), "staging") }
+
+func (d *Dir) image(slot string) (Image, error) {
+	data, err := os.ReadFile(d.file(slot, "image.json"))
+	if errors.Is(err, os.ErrNotExist) {
+		return Image{}, ErrEmpty
+	}
+	if err != nil {
+		return Image{}, err
+	}
+	var image Image
+	if err := json.Unmarshal(data, &image); err != nil {
+		return Image{}, fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
+	return image, nil
+}
+
+// verify compares a file with what it should be.
+func verify(path string, image Image) error {
+	file, err := os.Open(path)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
+	defer file.Close()
+	h := sha256.New()
+	n, err := io.Copy(h, io.LimitReader(file, image.Length+1))
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
+	if n != image.Length || hex.EncodeToString(h.Sum(nil)) != image.SHA256 {
+		return fmt.Errorf("%w: it does not have SHA-256 %.16s", ErrDamaged, image.SHA256)
+	}
+	return nil
+}
+
+// Provision puts a first version into the active slot, unless one is there.
+func (d *Dir) Provision(artifact, version string) error {
+	if _, _, err := d.Active(); !errors.Is(err, ErrEmpty) {
+		return err // there is one, or the disk has a fault that provisioning would hide
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	slot := d.active()
+	staging := d.file(slot, "staging")
+	image, err := copyTo(staging, artifact)
+	if err != nil {
+		return fmt.Errorf("provision: %w", err)
+	}
+	image.Version, image.Good = version, true
+	if err := d.place(slot, image); err != nil {
+		return fmt.Errorf("provision: %w", err)
+	}
+	if err := d.link(slot); err != nil {
+		return fmt.Errorf("provision: %w", err)
+	}
+	return nil
+}
+
+func copyTo(path, from string) (Image, error) {
+	in, err := os.Open(from)
+	if err != nil {
+		return Image{}, err
+	}
+	defer in.Close()
+	out, err := os.Create(path)
+	if err != nil {
+		return Image{}, err
+	}
+	h := sha256.New()
+	n, err := io.Copy(io.MultiWriter(out, h), in)
+	if err := errors.Join(err, out.Sync(), out.Close()); err != nil {
+		return Image{}, err
+	}
+	return Image{SHA256: hex.EncodeToString(h.Sum(nil)), Length: n}, nil
+}
+
+// Stage puts what was downloaded into the idle slot, after verifying it once
+// more, and returns the slot. It may be repeated. ErrNotStaged means that the
+// bytes are not there, or no longer whole.
+func (d *Dir) Stage(image Image) (slot string, err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	slot, image.Good = other(d.active()), false
+	staging := d.file(slot, "staging")
+	if _, err := os.Stat(staging); err == nil {
+		if err := verify(staging, image); err != nil {
+			return slot, errors.Join(fmt.Errorf("%w: %w", ErrNotStaged, err), os.Remove(staging))
+		}
+		if err := d.place(slot, image); err != nil {
+			return slot, fmt.Errorf("stage: %w", err)
+		}
+		return slot, nil
+	}
+	// Staged before, perhaps without the last step.
+	if err := verify(d.file(slot, "artifact"), image); err != nil {
+		return slot, fmt.Errorf("%w: %w", ErrNotStaged, err)
+	}
+	if err := d.writeJSON(d.file(slot, "image.json"), image); err != nil {
+		return slot, fmt.Errorf("stage: %w", err)
+	}
+	return slot, nil
+}
+
+// place moves the staging file of a slot to where it is run from. The old image
+// goes first: a slot is empty until all of the new one is there.
+func (d *Dir) place(slot string, image Image) error {
+	if err := remove(d.file(slot, "image.json")); err != nil {
+		return err
+	}
+	staging := d.file(slot, "staging")
+	if err := os.Chmod(staging, 0o700); err != nil {
+		return err
+	}
+	if err := os.Rename(staging, d.file(slot, "artifact")); err != nil {
+		return err
+	}
+	return d.writeJSON(d.file(slot, "image.json"), image)
+}
+
+// Discard removes what was downloaded. An image that was staged stays, but never
+// boots without a trial.
+func (d *Dir) Discard() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return remove(d.file(other(d.active()), "staging"))
+}
+
+// arm makes the next launches boot the idle slot, at most tries times.
+func (d *Dir) arm(tries int) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	slot := other(d.active())
+	if _, err := d.image(slot); err != nil {
+		return fmt.Errorf("arm: %w", err)
+	}
+	if t, ok := d.trial(); ok && t.Slot == slot {
+		return nil // armed before; its counter goes on
+	}
+	return d.writeJSON(filepath.Join(d.path, "trial.json"), trial{slot, tries})
+}
+
+func (d *Dir) trial() (trial, bool) {
+	data, err := os.ReadFile(filepath.Join(d.path, "trial.json"))
+	var t trial
+	if err != nil || json.Unmarshal(data, &t) != nil || t.Slot != "a" && t.Slot != "b" {
+		return trial{}, false // written whole or not at all; anything else is no trial
+	}
+	return t, true
+}
+
+// boot chooses what to launch and verifies it: the trial while it has tries
+// left, else the active slot, else whatever was good before. A launch of the
+// trial is counted before this returns.
+func (d *Dir) boot() (slot string, image Image, onTrial bool, err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	active := d.active()
+	var failures []error
+	if t, ok := d.trial(); ok && t.Slot != active && t.Tries > 0 {
+		t.Tries--
+		image, err := d.bootable(t.Slot)
+		if err != nil {
+			t.Tries = 0
+			failures = append(failures, fmt.Errorf("trial slot %s: %w", t.Slot, err))
+		}
+		if err := d.writeJSON(filepath.Join(d.path, "trial.json"), t); err != nil {
+			return "", Image{}, false, err // a trial that is not counted must not run
+		}
+		if err == nil {
+			return t.Slot, image, true, nil
+		}
+	}
+	t, _ := d.trial()
+	for _, slot := range []string{active, other(active)} {
+		if slot == t.Slot && slot != active {
+			continue // it had its trial
+		}
+		image, err := d.bootable(slot)
+		if err == nil && !image.Good {
+			err = errors.New("it was never confirmed")
+		}
+		if err == nil && slot != active {
+			// From now on this is the one to keep, and the other the idle one.
+			err = d.link(slot)
+		}
+		if err == nil {
+			return slot, image, false, nil
+		}
+		failures = append(failures, fmt.Errorf("slot %s: %w", slot, err))
+	}
+	return "", Image{}, false, errors.Join(failures...)
+}
+
+func (d *Dir) bootable(slot string) (Image, error) {
+	image, err := d.image(slot)
+	if err != nil {
+		return Image{}, err
+	}
+	return image, verify(d.file(slot, "artifact"), image)
+}
+
+// confirm makes the slot on trial the active one. It may be repeated.
+func (d *Dir) confirm(slot string) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	image, err := d.image(slot)
+	if err != nil {
+		return fmt.Errorf("confirm: %w", err)
+	}
+	if !image.Good {
+		image.Good = true
+		if err := d.writeJSON(d.file(slot, "image.json"), image); err != nil {
+			return fmt.Errorf("confirm: %w", err)
+		}
+	}
+	if d.active() != slot {
+		if err := d.link(slot); err != nil {
+			return fmt.Errorf("confirm: %w", err)
+		}
+	}
+	return d.endTrial()
+}
+
+// fallBack ends the trial and makes sure that its slot never boots again.
+func (d *Dir) fallBack() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	t, ok := d.trial()
+	if ok && t.Slot != d.active() {
+		if err := remove(d.file(t.Slot, "image.json")); err != nil {
+			return fmt.Errorf("fall back: %w", err)
+		}
+	}
+	return d.endTrial()
+}
+
+func (d *Dir) endTrial() error { return remove(filepath.Join(d.path, "trial.json")) }
+
+// Trial says what became of the trial of a slot, given which slot runs now.
+func (d *Dir) Trial(slot, running string) update.Trial {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	t, armed := d.trial()
+	switch {
+	case slot == "" || slot != d.active() && (!armed || t.Slot != slot):
+		return update.NotArmed
+	case running == slot:
+		return update.OnTrial
+	}
+	return update.FellBack
+}
+
+// link points the active link to a slot, atomically.
+func (d *Dir) link(slot string) error {
+	tmp := filepath.Join(d.path, ".active")
+	if err := remove(tmp); err != nil {
+		return err
+	}
+	if err := os.Symlink(slot, tmp); err != nil {
+		return err
+	}
+	if err := os.Rename(tmp, filepath.Join(d.path, "active")); err != nil {
+		return err
+	}
+	return journal.SyncDir(d.path)
+}
+
+func (d *Dir) writeJSON(path string, v any) error {
+	data, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	tmp := path + ".new"
+	file, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = file.Write(data)
+	if err := errors.Join(err, file.Sync(), file.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(tmp, path); err != nil {
+		return err
+	}
+	return journal.SyncDir(filepath.Dir(path))
+}
+
+func remove(path string) error {
+	err := os.Remove(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return journal.SyncDir(filepath.Dir(path))
+}

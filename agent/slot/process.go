@@ -1,0 +1,156 @@
+package slot
+
+import (
+	"bytes"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// The kernel sends a child its parent-death signal when the *thread* that
+// forked it ends, so every child is forked from one thread that never does.
+var spawner = sync.OnceValue(func() chan<- func() {
+	requests := make(chan func())
+	go func() {
+		runtime.LockOSThread()
+		for f := range requests {
+			f()
+		}
+	}()
+	return requests
+})
+
+func spawn(cmd *exec.Cmd) error {
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	result := make(chan error)
+	spawner() <- func() { result <- cmd.Start() }
+	return <-result
+}
+
+// process is one launch.
+type process struct {
+	cmd  *exec.Cmd
+	done chan struct{} // closed when it has ended
+}
+
+// launch starts the executable of a slot.
+func (s *Supervised) launch(slot string, image Image, bootID, addr string) (*process, error) {
+	path, err := filepath.Abs(s.dir.file(slot, "artifact"))
+	if err != nil {
+		return nil, err
+	}
+	for attempt := 0; ; attempt++ {
+		cmd := exec.Command(path, s.cfg.Args...)
+		cmd.Dir = filepath.Dir(path)
+		// Nothing of the agent's own environment: it is not the firmware's.
+		cmd.Env = []string{
+			"PATH=" + os.Getenv("PATH"),
+			"FIRMWARE_ADDR=" + addr,
+			"FIRMWARE_BOOT_ID=" + bootID,
+			"FIRMWARE_SLOT=" + slot,
+			"FIRMWARE_VERSION=" + image.Version,
+		}
+		for k, v := range s.cfg.Env {
+			cmd.Env = append(cmd.Env, k+"="+v)
+		}
+		cmd.Stdout, cmd.Stderr = s.output, s.output
+		cmd.WaitDelay = time.Second // for grandchildren that hold the pipe
+		err := spawn(cmd)
+		// Another goroutine's child, between its fork and its exec, may hold the
+		// file that was being written a moment ago.
+		if errors.Is(err, syscall.ETXTBSY) && attempt < 50 {
+			time.Sleep(10 * time.Millisecond)
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("launch slot %s: %w", slot, err)
+		}
+		p := &process{cmd, make(chan struct{})}
+		go func() {
+			_ = cmd.Wait() // how it ended is in ProcessState
+			p.signal(syscall.SIGKILL)
+			close(p.done)
+		}()
+		return p, nil
+	}
+}
+
+// signal goes to the whole process group.
+func (p *process) signal(sig syscall.Signal) {
+	_ = syscall.Kill(-p.cmd.Process.Pid, sig) // ended already
+}
+
+// stop asks, and insists after grace. When it returns, nothing of the group
+// runs.
+func (p *process) stop(grace time.Duration) {
+	p.signal(syscall.SIGTERM)
+	timer := time.NewTimer(grace)
+	defer timer.Stop()
+	select {
+	case <-p.done:
+		return
+	case <-timer.C:
+	}
+	p.signal(syscall.SIGKILL)
+	<-p.done
+}
+
+// newBootID names a launch.
+func newBootID() string {
+	b := make([]byte, 8)
+	_, _ = rand.Read(b) // never fails
+	return hex.EncodeToString(b)
+}
+
+// resolve replaces port 0 by one that was free a moment ago.
+func resolve(addr string) (string, error) {
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil || port != "0" {
+		return addr, nil // not an address of ours to interpret
+	}
+	l, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
+	if err != nil {
+		return "", err
+	}
+	defer l.Close()
+	return l.Addr().String(), nil
+}
+
+// ring keeps the last bytes that were written to it.
+type ring struct {
+	mu   sync.Mutex // guards data
+	data []byte
+}
+
+const ringSize = 32 << 10
+
+func (r *ring) Write(p []byte) (int, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.data = append(r.data, p...)
+	if extra := len(r.data) - ringSize; extra > 0 {
+		r.data = append(r.data[:0], r.data[extra:]...)
+	}
+	return len(p), nil
+}
+
+func (r *ring) String() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	data := r.data
+	if len(data) == ringSize { // begin with a whole line
+		if _, rest, ok := bytes.Cut(data, []byte("\n")); ok {
+			data = rest
+		}
+	}
+	return string(data)
+}

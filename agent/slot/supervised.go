@@ -1,0 +1,253 @@
+package slot
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"groundswell/agent/update"
+)
+
+// Config says how the component is run. Zero durations mean the defaults.
+type Config struct {
+	Args []string
+	// Env is added to PATH, FIRMWARE_ADDR, FIRMWARE_BOOT_ID, FIRMWARE_SLOT and
+	// FIRMWARE_VERSION, which is all that it gets.
+	Env map[string]string
+	// Addr is where it is to listen; with port 0 a free one is chosen for each
+	// launch. It gets it as FIRMWARE_ADDR.
+	Addr string
+	// Tries is how often a new version is launched on trial before the old one
+	// is booted again. Default 3.
+	Tries int
+	// Grace is how long it may take to end after SIGTERM. Default 5 s.
+	Grace time.Duration
+	// BackoffMin and BackoffMax bound the pause before a launch after it ended
+	// by itself. Default 0.5 s to 30 s.
+	BackoffMin, BackoffMax time.Duration
+	Log                    *slog.Logger
+}
+
+// Running is what runs now.
+type Running struct {
+	Slot   string
+	Image  Image
+	BootID string // of the newest launch
+	Addr   string
+	Up     bool // false between a crash and the next launch
+	Trial  bool
+}
+
+// Supervised runs one of two slots. Run must be running for anything but
+// Running, Staging, Stage and Discard to have an effect.
+type Supervised struct {
+	dir    *Dir
+	cfg    Config
+	output *ring
+	wake   chan struct{} // a launch was asked for
+
+	mu      sync.Mutex // guards what follows
+	running Running
+	asked   int           // launches asked for
+	tried   int           // the highest of them that was served
+	served  chan struct{} // closed and replaced when tried grows
+}
+
+// New does no I/O.
+func New(dir *Dir, cfg Config) *Supervised {
+	or := func(d *time.Duration, def time.Duration) {
+		if *d <= 0 {
+			*d = def
+		}
+	}
+	or(&cfg.Grace, 5*time.Second)
+	or(&cfg.BackoffMin, 500*time.Millisecond)
+	or(&cfg.BackoffMax, 30*time.Second)
+	if cfg.Tries <= 0 {
+		cfg.Tries = 3
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	// The first launch counts as asked for: Ready waits for it.
+	return &Supervised{dir: dir, cfg: cfg, output: &ring{}, wake: make(chan struct{}, 1), asked: 1, served: make(chan struct{})}
+}
+
+// Run keeps the component running until ctx ends, and stops it then.
+func (s *Supervised) Run(ctx context.Context) error {
+	for crashes := 0; ctx.Err() == nil; {
+		p, err := s.bootOnce()
+		if err != nil {
+			s.cfg.Log.Error("component cannot be launched", "err", err)
+			crashes++
+			s.pause(ctx, crashes)
+			continue
+		}
+		began := time.Now()
+		select {
+		case <-p.done:
+			s.down()
+			s.cfg.Log.Warn("component ended by itself", "status", p.cmd.ProcessState.String())
+			if crashes++; time.Since(began) > 2*s.cfg.BackoffMax {
+				crashes = 1
+			}
+			s.pause(ctx, crashes)
+		case <-s.wake:
+			p.stop(s.cfg.Grace)
+			s.down()
+			crashes = 0
+		case <-ctx.Done():
+			p.stop(s.cfg.Grace)
+			s.down()
+		}
+	}
+	return nil
+}
+
+// bootOnce launches what is to boot now.
+func (s *Supervised) bootOnce() (*process, error) {
+	s.mu.Lock()
+	serving := s.asked
+	select {
+	case <-s.wake: // whatever was asked for until now is served by this launch
+	default:
+	}
+	s.mu.Unlock()
+	slot, image, onTrial, err := s.dir.boot()
+	running := Running{Slot: slot, Image: image, BootID: newBootID(), Trial: onTrial}
+	var p *process
+	if err == nil {
+		if running.Addr, err = resolve(s.cfg.Addr); err == nil {
+			p, err = s.launch(slot, image, running.BootID, running.Addr)
+		}
+	}
+	running.Up = err == nil
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if slot != "" {
+		s.running = running
+	} else {
+		s.running.Up = false
+	}
+	s.tried = serving
+	close(s.served)
+	s.served = make(chan struct{})
+	if err == nil {
+		s.cfg.Log.Info("component launched", "slot", slot, "version", image.Version, "trial", onTrial, "boot", running.BootID)
+	}
+	return p, err
+}
+
+func (s *Supervised) down() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.running.Up = false
+}
+
+// pause waits before the next launch, or until one is asked for.
+func (s *Supervised) pause(ctx context.Context, crashes int) {
+	limit := s.cfg.BackoffMin << min(crashes-1, 30)
+	if limit <= 0 || limit > s.cfg.BackoffMax {
+		limit = s.cfg.BackoffMax
+	}
+	timer := time.NewTimer(limit/2 + rand.N(limit/2+1))
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-s.wake:
+	case <-timer.C:
+	}
+}
+
+// ask numbers a wish for a launch and makes Run serve it.
+func (s *Supervised) ask() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.asked++
+	select {
+	case s.wake <- struct{}{}:
+	default: // one is on its way, and serves this as well
+	}
+	return s.asked
+}
+
+// await waits until launch n was tried.
+func (s *Supervised) await(ctx context.Context, n int) error {
+	for {
+		s.mu.Lock()
+		done, served := s.tried >= n, s.served
+		s.mu.Unlock()
+		if done {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-served:
+		}
+	}
+}
+
+// Ready waits until the first launch was tried.
+func (s *Supervised) Ready(ctx context.Context) error { return s.await(ctx, 1) }
+
+// Running is what runs now, or ran last.
+func (s *Supervised) Running() Running {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.running
+}
+
+// Output is the end of what the component has printed.
+func (s *Supervised) Output() string { return s.output.String() }
+
+// Staging is the file to download into.
+func (s *Supervised) Staging() string { return s.dir.Staging() }
+
+// Stage is Dir.Stage.
+func (s *Supervised) Stage(image Image) (slot string, err error) { return s.dir.Stage(image) }
+
+// Discard is Dir.Discard.
+func (s *Supervised) Discard() error { return s.dir.Discard() }
+
+// Trial says what became of the trial of a slot.
+func (s *Supervised) Trial(slot string) update.Trial {
+	return s.dir.Trial(slot, s.Running().Slot)
+}
+
+// Activate arms the fallback and boots the idle slot on trial. nil means that
+// the launch was tried, not that it went well.
+func (s *Supervised) Activate(ctx context.Context) error {
+	if err := s.dir.arm(s.cfg.Tries); err != nil {
+		return err
+	}
+	return s.await(ctx, s.ask())
+}
+
+// Confirm makes the slot that is on trial the one that boots by itself. It may
+// be repeated.
+func (s *Supervised) Confirm(slot string) error {
+	if running := s.Running().Slot; running != slot {
+		return fmt.Errorf("confirm slot %s: slot %s runs", slot, running)
+	}
+	return s.dir.confirm(slot)
+}
+
+// FallBack ends the trial, makes sure that its slot never boots again, and
+// waits until the active one was launched. It may be repeated.
+func (s *Supervised) FallBack(ctx context.Context) error {
+	if err := s.dir.fallBack(); err != nil {
+		return err
+	}
+	active, _, err := s.dir.Active()
+	if err != nil {
+		return err
+	}
+	if s.Running().Slot == active {
+		return nil
+	}
+	return s.await(ctx, s.ask())
+}
