@@ -1,0 +1,146 @@
+// Package health decides whether a version on trial may stay: its process is
+// up, it answers over HTTP, and both have held without a break for the settling
+// time. It has a total time in which to get there; slow starts and a crash or
+// two are forgiven within that, a fallback by the slots is not.
+package health
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"time"
+)
+
+// Config says what healthy means. The zero values mean the defaults.
+type Config struct {
+	// URL answers 200 when the component is well. "{addr}" in it stands for the
+	// address that the component was given. Empty: a running process is enough.
+	URL string
+	// Interval between two checks. Default 2 s.
+	Interval time.Duration
+	// Timeout of one check. Default 2 s.
+	Timeout time.Duration
+	// Settle is how long it must be well without a break. Default 60 s.
+	Settle time.Duration
+	// Total is how long it may take until it was. Default 5 min; at least twice
+	// Settle.
+	Total time.Duration
+}
+
+// WithDefaults fills in what is zero.
+func (c Config) WithDefaults() Config {
+	or := func(d *time.Duration, def time.Duration) {
+		if *d <= 0 {
+			*d = def
+		}
+	}
+	or(&c.Interval, 2*time.Second)
+	or(&c.Timeout, 2*time.Second)
+	or(&c.Settle, time.Minute)
+	or(&c.Total, 5*time.Minute)
+	c.Total = max(c.Total, 2*c.Settle)
+	return c
+}
+
+// Reasons of a verdict: slugs that count well.
+const (
+	ReasonHealthy  = "healthy"
+	ReasonHTTP     = "health-http"    // it does not answer 200
+	ReasonProcess  = "health-process" // it does not run
+	ReasonFellBack = "boot-attempts"  // the slots have booted the old version again
+)
+
+// Component is what is watched, at one moment.
+type Component struct {
+	OnTrial bool   // the version on trial is the one that was launched last
+	Up      bool   // its process runs
+	BootID  string // changes with each launch
+	Addr    string
+}
+
+// Verdict is the end of a watch.
+type Verdict struct {
+	Healthy bool
+	Reason  string
+	Detail  string // for people; may be empty
+}
+
+// Watch looks at the component until there is a verdict. It returns ctx's error
+// when that ends first.
+func Watch(ctx context.Context, cfg Config, look func() Component) (Verdict, error) {
+	client := &http.Client{
+		Timeout:       cfg.Timeout,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		// Each check is a connection of its own: a kept one would say that the
+		// process before the crash is well.
+		Transport: &http.Transport{DisableKeepAlives: true},
+	}
+	return watch(ctx, cfg, look, func(ctx context.Context, url string) error { return ask(ctx, client, url) })
+}
+
+func watch(ctx context.Context, cfg Config, look func() Component, ask func(context.Context, string) error) (Verdict, error) {
+	began := time.Now()
+	tick := time.NewTicker(cfg.Interval)
+	defer tick.Stop()
+	var since time.Time // of the present streak; zero: it is not well
+	var boot string
+	last := Verdict{Reason: ReasonProcess}
+	for {
+		c := look()
+		switch {
+		case !c.OnTrial:
+			// Why it could not stay up is more telling than that it did not.
+			return Verdict{Reason: ReasonFellBack, Detail: strings.TrimSpace(last.Reason + " " + last.Detail)}, nil
+		case !c.Up:
+			since, last = time.Time{}, Verdict{Reason: ReasonProcess, Detail: "the process has ended"}
+		default:
+			if c.BootID != boot {
+				boot, since = c.BootID, time.Time{}
+			}
+			if err := ask(ctx, strings.ReplaceAll(cfg.URL, "{addr}", c.Addr)); err != nil {
+				if ctx.Err() != nil {
+					return Verdict{}, ctx.Err()
+				}
+				since, last = time.Time{}, Verdict{Reason: ReasonHTTP, Detail: err.Error()}
+			} else if since.IsZero() {
+				since = time.Now()
+			}
+		}
+		if now := time.Now(); !since.IsZero() && now.Sub(since) >= cfg.Settle {
+			return Verdict{Healthy: true, Reason: ReasonHealthy}, nil
+		} else if now.Sub(began) >= cfg.Total {
+			if !since.IsZero() {
+				last.Detail = fmt.Sprintf("not well for %v on end: %s", cfg.Settle, last.Detail)
+			}
+			return last, nil
+		}
+		select {
+		case <-ctx.Done():
+			return Verdict{}, ctx.Err()
+		case <-tick.C:
+		}
+	}
+}
+
+// ask is nil when the URL answers 200.
+func ask(ctx context.Context, client *http.Client, url string) error {
+	if url == "" {
+		return nil
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return err
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	_, _ = io.CopyN(io.Discard, resp.Body, 4<<10) // the status is what counts
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("it answers %d", resp.StatusCode)
+	}
+	return nil
+}

@@ -1,0 +1,121 @@
+package health
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// script tells what the component is like at a time since the begin.
+type script func(at time.Duration) (c Component, answer error)
+
+func run(t *testing.T, s script) (v Verdict, took time.Duration) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		cfg := Config{URL: "http://{addr}/", Interval: time.Second, Settle: 10 * time.Second, Total: time.Minute}.WithDefaults()
+		began := time.Now()
+		var answer error
+		look := func() Component {
+			var c Component
+			c, answer = s(time.Since(began))
+			return c
+		}
+		var err error
+		v, err = watch(t.Context(), cfg, look, func(context.Context, string) error { return answer })
+		if err != nil {
+			t.Fatal(err)
+		}
+		took = time.Since(began)
+	})
+	return v, took
+}
+
+var well = Component{OnTrial: true, Up: true, BootID: "1"}
+
+func TestSettlingTimeHasNoBreak(t *testing.T) {
+	bad := errors.New("500")
+	cases := []struct {
+		name   string
+		script script
+		want   string
+		took   time.Duration
+	}{
+		{"well from the start", func(time.Duration) (Component, error) { return well, nil }, ReasonHealthy, 10 * time.Second},
+		{"slow start", func(at time.Duration) (Component, error) {
+			if at < 20*time.Second {
+				return well, bad
+			}
+			return well, nil
+		}, ReasonHealthy, 30 * time.Second},
+		{"a break begins it anew", func(at time.Duration) (Component, error) {
+			if at == 9*time.Second {
+				return well, bad
+			}
+			return well, nil
+		}, ReasonHealthy, 20 * time.Second},
+		{"a crash between two checks begins it anew", func(at time.Duration) (Component, error) {
+			c := well
+			if at >= 9*time.Second {
+				c.BootID = "2"
+			}
+			return c, nil
+		}, ReasonHealthy, 19 * time.Second},
+		{"never well", func(time.Duration) (Component, error) { return well, bad }, ReasonHTTP, time.Minute},
+		{"never up", func(time.Duration) (Component, error) { return Component{OnTrial: true}, nil }, ReasonProcess, time.Minute},
+		{"well every other second", func(at time.Duration) (Component, error) {
+			if at/time.Second%2 == 0 {
+				return well, bad
+			}
+			return well, nil
+		}, ReasonHTTP, time.Minute},
+		{"fell back", func(at time.Duration) (Component, error) {
+			return Component{OnTrial: at < 5*time.Second, Up: true, BootID: "1"}, nil
+		}, ReasonFellBack, 5 * time.Second},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			v, took := run(t, c.script)
+			if v.Reason != c.want || v.Healthy != (c.want == ReasonHealthy) || took != c.took {
+				t.Errorf("got %+v after %v, want %s after %v", v, took, c.want, c.took)
+			}
+		})
+	}
+}
+
+func TestOnlyStatus200IsWell(t *testing.T) {
+	status := 200
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if status == 302 {
+			http.Redirect(w, r, "/elsewhere", status)
+			return
+		}
+		w.WriteHeader(status)
+	}))
+	defer s.Close()
+	look := func() Component {
+		return Component{OnTrial: true, Up: true, BootID: "1", Addr: strings.TrimPrefix(s.URL, "http://")}
+	}
+	cfg := Config{URL: "http://{addr}/healthz", Interval: time.Millisecond, Settle: 5 * time.Millisecond, Total: 50 * time.Millisecond}.WithDefaults()
+	for _, c := range []struct {
+		status int
+		want   bool
+	}{{200, true}, {204, false}, {302, false}, {404, false}, {500, false}} {
+		status = c.status
+		if v, err := Watch(t.Context(), cfg, look); err != nil || v.Healthy != c.want {
+			t.Errorf("%d: %+v, %v", c.status, v, err)
+		}
+	}
+}
+
+func TestWatchEndsWithItsContext(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := Watch(ctx, Config{}.WithDefaults(), func() Component { return well }); !errors.Is(err, context.Canceled) {
+		t.Fatalf("got %v", err)
+	}
+}
