@@ -18,9 +18,10 @@ import (
 )
 
 const (
-	// ackWait is how long a member may hold a message before the store would
-	// hand it to another; held messages are renewed well before.
-	ackWait = 60 * time.Second
+	// AckWait is how long after the last sign of a member the store hands a
+	// message to another. What is still held must be renewed well before; what
+	// a killed broker held comes again after it.
+	AckWait = 12 * time.Second
 	// maxAckPending bounds what all members of a group hold together.
 	maxAckPending = 1 << 16
 	startTimeout  = 30 * time.Second
@@ -173,7 +174,7 @@ func (c *Cluster) openStreams(ctx context.Context) error {
 		c.streams = append(c.streams, stream)
 		for _, group := range c.cfg.Groups {
 			consumer, err := consuming.CreateOrUpdateConsumer(ctx, name, jetstream.ConsumerConfig{
-				Durable: group, AckPolicy: jetstream.AckExplicitPolicy, AckWait: ackWait,
+				Durable: group, AckPolicy: jetstream.AckExplicitPolicy, AckWait: AckWait,
 				MaxDeliver: -1, MaxAckPending: maxAckPending, DeliverPolicy: jetstream.DeliverAllPolicy,
 			})
 			if err != nil {
@@ -215,6 +216,9 @@ func (c *Cluster) checkShards(ctx context.Context) error {
 func (c *Cluster) Close() {
 	close(c.closing)
 	c.putters.Wait()
+	if c.consuming != nil {
+		_ = c.consuming.FlushTimeout(time.Second) // returned loans; at worst they come again after AckWait
+	}
 	for _, conn := range []*nats.Conn{c.publishing, c.consuming, c.retaining} {
 		if conn != nil {
 			conn.Close()

@@ -41,7 +41,7 @@ func (c *Cluster) Groups() []*Group {
 func (g *Group) Shards() int { return len(g.shards) }
 
 // Delivery is a stored message on loan to a member of a group. Exactly one of
-// Done and Return ends it; Keep holds it longer than ackWait.
+// Done and Return ends it; Keep holds it longer than AckWait.
 type Delivery struct {
 	Uplink
 	Stored
@@ -73,7 +73,7 @@ func (g *Group) Fetch(ctx context.Context, shard, n int, deliver func(*Delivery)
 		return fmt.Errorf("group %s: %w: %w", g.Name, ErrUnavailable, err)
 	}
 	// The batch is always read to its end, also when ctx is over: what the
-	// server has sent would otherwise lie about until ackWait.
+	// server has sent would otherwise lie about until AckWait.
 	for msg := range batch.Messages() {
 		d, err := g.delivery(shard, msg)
 		if err != nil {

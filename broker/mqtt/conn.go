@@ -51,6 +51,7 @@ type conn struct {
 	params connectParams
 	keep   atomic.Int64 // keep-alive in seconds; 0: none; -1: before CONNECT
 
+	welcomed atomic.Bool  // CONNACK was encoded: nothing may come before it
 	refusals atomic.Int32 // audited on this connection
 	reason   atomic.Pointer[string]
 	onDrain  func()
@@ -229,7 +230,7 @@ func (c *conn) disconnect(code packets.Code, reason string) {
 		_ = c.Close() // never fails
 		return
 	}
-	if c.v5 {
+	if c.v5 && c.welcomed.Load() {
 		pk := packets.Packet{
 			FixedHeader: packets.FixedHeader{Type: packets.Disconnect},
 			ReasonCode:  code.Code,

@@ -14,9 +14,8 @@ const (
 	refusedDelay = time.Second
 	// tooLargeDelay is how long one rests that no member's packets can hold.
 	tooLargeDelay = 30 * time.Second
-	// keepEvery is how often held messages are renewed: well within the
-	// store's patience of a minute.
-	keepEvery = 20 * time.Second
+	// keepEvery is how often held messages are renewed.
+	keepEvery = cluster.AckWait / 3
 	// maxFetch is how many messages are asked for at once.
 	maxFetch = 512
 	// gather is how long a group waits for more of its members' windows to be

@@ -108,6 +108,7 @@ func (h *hook) OnPacketEncode(cl *mochi.Client, pk packets.Packet) packets.Packe
 		return pk
 	}
 	c := cl.Net.Conn.(*conn)
+	c.welcomed.Store(true)
 	if c.client == nil {
 		pk.Properties = packets.Properties{ReasonString: pk.Properties.ReasonString}
 		return pk

@@ -1,0 +1,319 @@
+package mqtt
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"groundswell/internal/mqttclient"
+	"groundswell/topics"
+
+	"github.com/mochi-mqtt/server/v2/packets"
+)
+
+// TestOversizedPacketEndsTheConnectionBeforeItIsBuffered sends only the header
+// of a packet of 200 MB: mochi would make room for it at once.
+func TestOversizedPacketEndsTheConnectionBeforeItIsBuffered(t *testing.T) {
+	n := startNode(t)
+	header := []byte{0x32, 0x80, 0x80, 0x80, 0x64}
+	r := n.rawConnect(deviceCredential(t, "cam-1"), 5, "cam-1", nil)
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	r.write(header)
+	r.expectEnd(0x95)
+	runtime.ReadMemStats(&after)
+	if grown := after.TotalAlloc - before.TotalAlloc; grown > 50<<20 {
+		t.Errorf("%d bytes were allocated", grown)
+	}
+	// Behind a good packet, in one write.
+	r = n.rawConnect(deviceCredential(t, "cam-1"), 5, "cam-1", nil)
+	r.write(append(r.encode(publication(topics.DeviceStatus("cam-1"), "x", 1, 1)), header...))
+	for {
+		pk, err := r.read()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if pk.FixedHeader.Type == packets.Disconnect {
+			if pk.ReasonCode != 0x95 {
+				t.Fatalf("0x%02x", pk.ReasonCode)
+			}
+			break
+		}
+	}
+	// And as the first packet.
+	r = n.rawDial(deviceCredential(t, "cam-1"), 5)
+	r.write([]byte{0x10, 0xff, 0xff, 0xff, 0x7f})
+	if _, err := r.read(); err == nil || isTimeout(err) {
+		t.Fatalf("not closed: %v", err)
+	}
+}
+
+func TestLimitsAreAnnounced(t *testing.T) {
+	n := startNode(t)
+	r := n.rawDial(deviceCredential(t, "cam-1"), 5)
+	ack := r.connect("cam-1", func(pk *packets.Packet) {
+		pk.Connect.Keepalive = 65535 // mochi's arithmetic overflows on it (B12)
+		pk.Properties.SessionExpiryInterval, pk.Properties.SessionExpiryIntervalFlag = 1<<32-1, true
+	})
+	p := ack.Properties
+	if p.MaximumPacketSize != topics.MaxPacket || p.ReceiveMaximum != 1024 || p.ServerKeepAlive != 1200 || p.SessionExpiryInterval != 7*24*3600 {
+		t.Errorf("got %+v", p)
+	}
+	r.send(publication(topics.DeviceStatus("cam-1"), "x", 1, 1))
+	r.expect(packets.Puback)
+}
+
+// TestMalformedPacketsCostOnlyTheirConnection includes those on which mochi's
+// decoder panics.
+func TestMalformedPacketsCostOnlyTheirConnection(t *testing.T) {
+	n := startNode(t)
+	witness := n.device("witness")
+	for name, bad := range map[string][]byte{
+		"SUBSCRIBE without options":    {0x82, 6, 0, 1, 0, 0, 1, 'a'},
+		"five length bytes":            {0x30, 0x80, 0x80, 0x80, 0x80, 0x01},
+		"PUBLISH with QoS 3":           {0x36, 2, 0, 0},
+		"second CONNECT":               {0x10, 0},
+		"PUBLISH with a wildcard":      {0x30, 4, 0, 1, '#', 0},
+		"PUBLISH with bad UTF-8":       {0x30, 4, 0, 1, 0xff, 0},
+		"SUBSCRIBE with wrong flags":   {0x80, 2, 0, 1},
+		"PUBREC for nothing":           {0x50, 2, 0, 1},
+		"AUTH without a method":        {0xf0, 2, 0x18, 0},
+		"PUBLISH with packet id 0":     {0x32, 6, 0, 1, 'a', 0, 0, 0},
+		"PUBLISH with a topic alias":   {0x30, 7, 0, 1, 'a', 3, 0x23, 0, 1},
+		"reserved type":                {0x00, 0},
+		"SUBSCRIBE without any filter": {0x82, 3, 0, 1, 0},
+		"CONNACK from a client":        {0x20, 3, 0, 0, 0},
+	} {
+		r := n.rawConnect(deviceCredential(t, "cam-1"), 5, "cam-1", nil)
+		r.write(bad)
+		for {
+			pk, err := r.read()
+			if err == nil && pk.FixedHeader.Type == packets.Disconnect {
+				continue
+			}
+			if err == nil || isTimeout(err) {
+				t.Errorf("%s: the connection goes on (%v)", name, err)
+			}
+			break
+		}
+	}
+	witness.publish(topics.DeviceStatus("witness"), "still here")
+}
+
+func TestSilentConnectionsAreClosed(t *testing.T) {
+	n := startNode(t, withLimits(func(l *Limits) { l.ConnectTimeout = 100 * time.Millisecond }))
+	r := n.rawDial(deviceCredential(t, "cam-1"), 5) // no CONNECT
+	if _, err := r.read(); err == nil || isTimeout(err) {
+		t.Errorf("without CONNECT: %v", err)
+	}
+	r = n.rawDial(deviceCredential(t, "cam-1"), 5)
+	r.connect("cam-1", func(pk *packets.Packet) { pk.Connect.Keepalive = 1 })
+	if _, err := r.read(); err == nil || isTimeout(err) {
+		t.Errorf("keep-alive: %v", err)
+	}
+}
+
+func TestTooManyConnectionsAreTurnedAway(t *testing.T) {
+	n := startNode(t, withLimits(func(l *Limits) { l.MaxConnections = 1 }))
+	first := n.device("cam-1")
+	cfg := n.config(deviceCredential(t, "cam-2"), "cam-2")
+	if s, err := mqttclient.Dial(t.Context(), cfg); err == nil {
+		s.Close()
+		t.Fatal("let in")
+	}
+	first.Close()
+	eventually(t, "room again", func() bool {
+		s, err := mqttclient.Dial(t.Context(), cfg)
+		if err == nil {
+			s.Close()
+		}
+		return err == nil
+	})
+}
+
+// TestClientThatDoesNotReadBlocksNobody: with mochi alone one such subscriber
+// stops every publisher (B06).
+func TestClientThatDoesNotReadBlocksNobody(t *testing.T) {
+	n := startNode(t, withLimits(func(l *Limits) {
+		l.WriteTimeout = 2 * time.Second
+		l.SessionQueueMessages, l.SessionQueueBytes = 1<<20, 1<<30
+	}))
+	poison := n.rawConnect(serviceCredential(t, "fleetd"), 5, "fleetd-poison", nil)
+	poison.send(subscription(1, topics.AllManifests, "fleet/v1/devices/+/log", topics.Share(topics.GroupRegistry, topics.Uplink)))
+	poison.expect(packets.Suback) // and nothing is read from here on
+
+	reader := n.fleetd("fleetd-reader")
+	reader.subscribe(topics.AllManifests)
+	fleetd := n.fleetd("fleetd")
+	dev := n.device("cam-1")
+	big := strings.Repeat("x", topics.MaxManifest)
+	const total = 1000 // 16 MB: more than any socket buffer takes
+	for i := range total {
+		fleetd.mustRetain(topics.CohortManifest(fmt.Sprintf("c%d", i)), 1, big)
+		if i%50 == 0 {
+			dev.publish(topics.DeviceStatus("cam-1"), "x")
+		}
+	}
+	for range total {
+		reader.next()
+	}
+	eventually(t, "the slow reader closed", func() bool {
+		n.edge.mu.Lock()
+		defer n.edge.mu.Unlock()
+		for c := range n.edge.conns {
+			if c.client.id == "fleetd-poison" {
+				return false
+			}
+		}
+		return true
+	})
+	// What it held goes to another.
+	heir := n.fleetd("fleetd-heir")
+	heir.subscribe(registry)
+	for range total / 50 {
+		heir.nextOf(topics.DeviceStatus("cam-1"))
+	}
+}
+
+// TestTakeOverLeavesOneOwner: many connections claim one client id at once
+// (B14). Exactly one lives on, and it works.
+func TestTakeOverLeavesOneOwner(t *testing.T) {
+	n := startNode(t)
+	fleetd := n.fleetd("fleetd")
+	credential := deviceCredential(t, "cam-1")
+	for round := range 15 {
+		var wg sync.WaitGroup
+		claims := make(chan *raw, 6)
+		for range cap(claims) {
+			r := n.rawDial(credential, 5)
+			wg.Go(func() {
+				r.send(packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Connect}, Connect: packets.ConnectParams{
+					ProtocolName: []byte("MQTT"), ClientIdentifier: "cam-1", Keepalive: 60,
+				}, Properties: packets.Properties{SessionExpiryInterval: 60, SessionExpiryIntervalFlag: true}})
+				claims <- r
+			})
+		}
+		wg.Wait()
+		close(claims)
+		alive := make(chan *raw, cap(claims))
+		var readers, settled sync.WaitGroup
+		for r := range claims {
+			settled.Add(1)
+			readers.Go(func() {
+				pk, err := r.read()
+				settled.Done()
+				if err != nil {
+					return // overtaken before its CONNACK
+				}
+				if pk.FixedHeader.Type != packets.Connack {
+					t.Errorf("%s before CONNACK", packets.PacketNames[pk.FixedHeader.Type])
+				}
+				// The one that is left subscribes and gets what is published.
+				if _, err := r.conn.Write(r.encode(subscription(1, topics.DeviceCommand("cam-1")))); err != nil {
+					return
+				}
+				for {
+					pk, err := r.read()
+					if err != nil {
+						return
+					}
+					if pk.FixedHeader.Type == packets.Publish && string(pk.Payload) == fmt.Sprint(round) {
+						alive <- r
+						return
+					}
+				}
+			})
+		}
+		settled.Wait()
+		eventually(t, "one owner", func() bool { c, _ := n.edge.counts(); return c == 2 })
+		eventually(t, "the owner's subscription", func() bool {
+			n.edge.indexMu.RLock()
+			defer n.edge.indexMu.RUnlock()
+			return len(n.edge.index.Match(topics.DeviceCommand("cam-1"))) == 1
+		})
+		if err := fleetd.Publish(t.Context(), mqttclient.Publication{Topic: topics.DeviceCommand("cam-1"), Payload: fmt.Append(nil, round), QoS: 1}); err != nil {
+			t.Fatal(err)
+		}
+		readers.Wait()
+		if len(alive) != 1 {
+			t.Fatalf("round %d: %d owners got the command", round, len(alive))
+		}
+		_ = (<-alive).conn.Close()
+		eventually(t, "nobody", func() bool { c, _ := n.edge.counts(); return c == 1 })
+	}
+}
+
+// TestStopSaysGoodbye: clients learn that they should come back.
+func TestStopSaysGoodbye(t *testing.T) {
+	n := startNode(t)
+	r := n.rawConnect(deviceCredential(t, "cam-1"), 5, "cam-1", nil)
+	go n.stop()
+	r.expectEnd(0x8B)
+	n.stop()
+}
+
+// TestNothingIsLeftRunning: when Run has returned, so has everything.
+func TestNothingIsLeftRunning(t *testing.T) {
+	n := startNode(t)
+	dev := n.device("cam-1")
+	dev.publish(topics.DeviceStatus("cam-1"), "x")
+	n.fleetd("fleetd").subscribe(registry, topics.AllManifests)
+	n.stop()
+	eventually(t, "our goroutines ended", func() bool {
+		buf := make([]byte, 4<<20)
+		stacks := string(buf[:runtime.Stack(buf, true)])
+		return !strings.Contains(stacks, "mqtt.(*conn)") && !strings.Contains(stacks, "mqtt.(*group)") &&
+			!strings.Contains(stacks, "server.(*Server)")
+	})
+}
+
+func FuzzFraming(f *testing.F) {
+	f.Add([]byte{0x30, 2, 0, 0, 0xc0, 0}, 3)
+	f.Add([]byte{0x30, 0x80, 0x80, 0x80, 0x80, 1}, 1)
+	f.Add([]byte{0x30, 0xff, 0xff, 0x03, 1, 2, 3}, 2)
+	f.Fuzz(func(t *testing.T, stream []byte, chunk int) {
+		if chunk < 1 || len(stream) > 1<<16 {
+			return
+		}
+		const limit = 64
+		fr := framing{max: limit}
+		passed := 0
+		var err error
+		for rest := stream; len(rest) > 0 && err == nil; {
+			p := rest[:min(chunk, len(rest))]
+			rest = rest[len(p):]
+			var good int
+			good, err = fr.scan(p)
+			if good > len(p) {
+				t.Fatalf("%d of %d bytes are good", good, len(p))
+			}
+			if err == nil {
+				good = len(p)
+			}
+			passed += good
+		}
+		// Whatever passed never announces more than the limit.
+		for in := bytes.NewReader(stream[:passed]); in.Len() > 0; {
+			start := in.Len()
+			if _, err := in.ReadByte(); err != nil {
+				return
+			}
+			length, rerr := binary.ReadUvarint(in)
+			if rerr != nil {
+				return // cut within a header
+			}
+			if total := start - in.Len() + int(length); total > limit {
+				t.Fatalf("a packet of %d bytes passed", total)
+			}
+			if _, err := in.Seek(int64(length), io.SeekCurrent); err != nil {
+				return
+			}
+		}
+	})
+}
