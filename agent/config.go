@@ -1,0 +1,247 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"strings"
+	"time"
+
+	"groundswell/internal/ops"
+	"groundswell/topics"
+)
+
+// Config is the agent's configuration file. Who the device is (id, model,
+// hardware revision, trust domain) comes from its certificate.
+type Config struct {
+	// Device and TrustDomain, when given, must be those of the certificate.
+	Device      string `yaml:"device"`
+	TrustDomain string `yaml:"trust_domain"`
+	// DataDir holds the journal, the slots and what is trusted. Required.
+	DataDir string `yaml:"data_dir"`
+	// Component is what the slots hold. Default "system".
+	Component string `yaml:"component"`
+	// TimeZone is the IANA name by which windows are read, unless the
+	// assignment names one. Empty means UTC.
+	TimeZone string `yaml:"time_zone"`
+
+	MQTT  MQTT  `yaml:"mqtt"`
+	TLS   TLS   `yaml:"tls"`
+	Trust Trust `yaml:"trust"`
+	// Sources are base URLs of artifacts and image metadata, in order of
+	// preference, unless the assignment names others.
+	Sources []string `yaml:"sources"`
+
+	// Mode is "connected" (default) or "polling", unless the assignment says
+	// otherwise.
+	Mode    topics.Mode `yaml:"mode"`
+	Polling Polling     `yaml:"polling"`
+	// Heartbeat is the time between two heartbeats of a connected device,
+	// unless the assignment says otherwise. Default 1 min.
+	Heartbeat time.Duration `yaml:"heartbeat"`
+
+	Firmware Firmware `yaml:"firmware"`
+	Health   Health   `yaml:"health"`
+	// Initial is put into the first slot when there is nothing in the slots.
+	Initial Initial `yaml:"initial"`
+
+	// Backoff bounds the pauses between attempts to connect and to download.
+	// Default 1 s to 5 min.
+	Backoff Backoff `yaml:"backoff"`
+	// Retry bounds the pause before the next attempt of a rollout that failed
+	// here. Default 1 min to 1 h.
+	Retry Backoff `yaml:"retry"`
+
+	Ops ops.Config `yaml:"ops"`
+	// AddressesFile, if set, is written when the agent runs.
+	AddressesFile string `yaml:"addresses_file"`
+}
+
+// MQTT is how to reach the broker.
+type MQTT struct {
+	// Servers are "mqtts://host:port", tried in order. Required.
+	Servers []string `yaml:"servers"`
+	// KeepAlive is the longest silence before a ping. Default 1 min.
+	KeepAlive time.Duration `yaml:"keep_alive"`
+	// SessionExpiry is how long the broker keeps commands for a device that is
+	// away. Default 24 h; at least twice the polling interval.
+	SessionExpiry time.Duration `yaml:"session_expiry"`
+	// CheckInTimeout bounds how long a polling device waits for what is
+	// retained. Default 15 s.
+	CheckInTimeout time.Duration `yaml:"check_in_timeout"`
+}
+
+// TLS names PEM files.
+type TLS struct {
+	Cert string `yaml:"cert"`
+	Key  string `yaml:"key"`
+	CA   string `yaml:"ca"`
+}
+
+// Trust names the roots that the device was provisioned with.
+type Trust struct {
+	ImageRoot    string `yaml:"image_root"`
+	DirectorRoot string `yaml:"director_root"`
+}
+
+// Polling is the schedule of battery mode.
+type Polling struct {
+	// Interval between two connections. Default 15 min.
+	Interval time.Duration `yaml:"interval"`
+	// Jitter is added at random, from [0, Jitter). Default 1 min.
+	Jitter time.Duration `yaml:"jitter"`
+}
+
+// Firmware is how the component is run.
+type Firmware struct {
+	Args []string `yaml:"args"`
+	// Env is all of its environment besides PATH and FIRMWARE_ADDR, _BOOT_ID,
+	// _SLOT and _VERSION.
+	Env map[string]string `yaml:"env"`
+	// Addr is where it listens; it gets it as FIRMWARE_ADDR. With port 0 (the
+	// default is 127.0.0.1:0) a free one is chosen for each launch.
+	Addr string `yaml:"addr"`
+	// Tries is how often a new version is launched on trial. Default 3.
+	Tries int `yaml:"tries"`
+	// Grace is how long it may take to end. Default 5 s.
+	Grace time.Duration `yaml:"grace"`
+	// Backoff bounds the pause before a launch after it ended by itself.
+	// Default 0.5 s to 30 s.
+	Backoff Backoff `yaml:"backoff"`
+}
+
+// Health is what a version on trial must show. Entries in manifests may set
+// their own Settle and Total.
+type Health struct {
+	// URL answers 200 when all is well; "{addr}" stands for the component's
+	// address. Default http://{addr}/healthz; "none" checks the process only.
+	URL      string        `yaml:"url"`
+	Interval time.Duration `yaml:"interval"` // default 2 s
+	Timeout  time.Duration `yaml:"timeout"`  // default 2 s
+	Settle   time.Duration `yaml:"settle"`   // without a break; default 1 min
+	Total    time.Duration `yaml:"total"`    // default 5 min
+}
+
+// Initial is the version that the device leaves the factory with.
+type Initial struct {
+	Artifact string `yaml:"artifact"` // path of the executable
+	Version  string `yaml:"version"`
+}
+
+// Backoff is a range of pauses, drawn with full jitter from 0 to
+// min(Max, Min x 2^n).
+type Backoff struct {
+	Min time.Duration `yaml:"min"`
+	Max time.Duration `yaml:"max"`
+}
+
+// DefaultConfig is what applies where the file is silent.
+func DefaultConfig() Config {
+	return Config{
+		Component: topics.DefaultComponent,
+		MQTT:      MQTT{KeepAlive: time.Minute, SessionExpiry: 24 * time.Hour, CheckInTimeout: 15 * time.Second},
+		Mode:      topics.ModeConnected,
+		Polling:   Polling{Interval: 15 * time.Minute, Jitter: time.Minute},
+		Heartbeat: time.Minute,
+		Firmware: Firmware{
+			Addr: "127.0.0.1:0", Tries: 3, Grace: 5 * time.Second,
+			Backoff: Backoff{500 * time.Millisecond, 30 * time.Second},
+		},
+		Health: Health{
+			URL: "http://{addr}/healthz", Interval: 2 * time.Second, Timeout: 2 * time.Second,
+			Settle: time.Minute, Total: 5 * time.Minute,
+		},
+		Backoff: Backoff{time.Second, 5 * time.Minute},
+		Retry:   Backoff{time.Minute, time.Hour},
+	}
+}
+
+// Validate names the key that is wrong. It does no I/O.
+func (c *Config) Validate() error {
+	required := map[string]string{
+		"data_dir": c.DataDir, "tls.cert": c.TLS.Cert, "tls.key": c.TLS.Key, "tls.ca": c.TLS.CA,
+		"trust.image_root": c.Trust.ImageRoot, "trust.director_root": c.Trust.DirectorRoot,
+	}
+	for _, key := range []string{"data_dir", "tls.cert", "tls.key", "tls.ca", "trust.image_root", "trust.director_root"} {
+		if required[key] == "" {
+			return fmt.Errorf("%s: is missing", key)
+		}
+	}
+	if len(c.MQTT.Servers) == 0 {
+		return errors.New("mqtt.servers: is missing")
+	}
+	for i, s := range c.MQTT.Servers {
+		if u, err := url.Parse(s); err != nil || u.Scheme != "mqtts" || u.Host == "" {
+			return fmt.Errorf("mqtt.servers[%d]: must be of the form mqtts://host:port", i)
+		}
+	}
+	for i, s := range c.Sources {
+		if u, err := url.Parse(s); err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" {
+			return fmt.Errorf("sources[%d]: must be an http or https URL", i)
+		}
+	}
+	if c.Device != "" {
+		if err := topics.CheckID("device", c.Device); err != nil {
+			return err
+		}
+	}
+	if err := topics.CheckID("component", c.Component); err != nil {
+		return err
+	}
+	if err := topics.CheckTimeZone("time_zone", c.TimeZone); err != nil {
+		return err
+	}
+	if c.Mode != topics.ModeConnected && c.Mode != topics.ModePolling {
+		return fmt.Errorf("mode: %q is neither connected nor polling", c.Mode)
+	}
+	if _, _, err := net.SplitHostPort(c.Firmware.Addr); err != nil {
+		return fmt.Errorf("firmware.addr: %q is not of the form host:port", c.Firmware.Addr)
+	}
+	if c.Firmware.Tries < 1 {
+		return errors.New("firmware.tries: must be at least 1")
+	}
+	for k := range c.Firmware.Env {
+		if k == "" || strings.ContainsAny(k, "=\x00") {
+			return fmt.Errorf("firmware.env: %q is not a name", k)
+		}
+	}
+	if (c.Initial.Artifact == "") != (c.Initial.Version == "") {
+		return errors.New("initial: artifact and version belong together")
+	}
+	if c.Initial.Version != "" {
+		if err := topics.CheckVersion("initial.version", c.Initial.Version); err != nil {
+			return err
+		}
+	}
+	return c.validateTimes()
+}
+
+func (c *Config) validateTimes() error {
+	for _, d := range []struct {
+		key   string
+		value time.Duration
+	}{
+		{"mqtt.keep_alive", c.MQTT.KeepAlive}, {"mqtt.session_expiry", c.MQTT.SessionExpiry},
+		{"mqtt.check_in_timeout", c.MQTT.CheckInTimeout},
+		{"polling.interval", c.Polling.Interval}, {"heartbeat", c.Heartbeat},
+		{"firmware.grace", c.Firmware.Grace}, {"health.interval", c.Health.Interval},
+		{"health.timeout", c.Health.Timeout}, {"health.settle", c.Health.Settle}, {"health.total", c.Health.Total},
+	} {
+		if d.value <= 0 {
+			return fmt.Errorf("%s: must be above 0", d.key)
+		}
+	}
+	if c.Polling.Jitter < 0 {
+		return errors.New("polling.jitter: must not be negative")
+	}
+	if c.Health.Total < c.Health.Settle {
+		return errors.New("health.total: must not be below health.settle")
+	}
+	for key, b := range map[string]Backoff{"backoff": c.Backoff, "retry": c.Retry, "firmware.backoff": c.Firmware.Backoff} {
+		if b.Min <= 0 || b.Max < b.Min {
+			return fmt.Errorf("%s: must have 0 < min <= max", key)
+		}
+	}
+	return nil
+}
