@@ -202,17 +202,44 @@ func (s *Store) RefreshManifests(ctx context.Context, limit int) (n int, err err
 
 // Supersede signs a manifest or assignment anew with a version above floor,
 // because the broker holds that one: PostgreSQL was restored from an older
-// backup. What is stored and higher already is left as it is.
+// backup. What is stored and higher by now is only published again.
 func (s *Store) Supersede(ctx context.Context, kind topics.Kind, id string, floor int64) error {
 	return s.change(ctx, func(tx pgx.Tx) error {
+		table, key, object := "manifest", "cohort", "cohort/"+id
 		if kind == topics.KindAssignment {
-			return s.signAssignmentsAbove(ctx, tx, map[string]int64{id: floor})
+			table, key, object = "assignment", "device", "device/"+id
 		}
-		if err := s.signManifestsAbove(ctx, tx, map[string]int64{id: floor}); err != nil {
+		var version int64
+		// The lock of its owner, as for every signature.
+		if _, err := tx.Exec(ctx, `SELECT FROM `+key+` WHERE `+owner(kind)+` = $1 FOR NO KEY UPDATE`, id); err != nil {
+			return fmt.Errorf("supersede %s %s: %w", kind, id, err)
+		}
+		err := tx.QueryRow(ctx, `SELECT version FROM `+table+` WHERE `+key+` = $1`, id).Scan(&version)
+		if err != nil {
+			return absent(err, string(kind), id)
+		}
+		if version > floor {
+			return enqueue(ctx, tx, kind, id, version)
+		}
+		above := map[string]int64{id: floor}
+		if kind == topics.KindAssignment {
+			err = s.signAssignmentsAbove(ctx, tx, above)
+		} else {
+			err = s.signManifestsAbove(ctx, tx, above)
+		}
+		if err != nil {
 			return err
 		}
-		return record(ctx, tx, fleet.Actor{Name: "reconciler"}, "manifest.supersede", "cohort/"+id, 0, 0, map[string]any{"above": floor})
+		return record(ctx, tx, fleet.Actor{Name: "reconciler"}, string(kind)+".supersede", object, 0, 0, map[string]any{"broker": floor, "stored": version})
 	})
+}
+
+// owner is the key column of the table cohort or device.
+func owner(kind topics.Kind) string {
+	if kind == topics.KindAssignment {
+		return "id"
+	}
+	return "name"
 }
 
 // querier is what a pool and a transaction have in common.

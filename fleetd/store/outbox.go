@@ -204,6 +204,16 @@ func (s *Store) SignedAll(ctx context.Context, kind topics.Kind, after string, l
 	return pgx.CollectRows(rows, pgx.RowToStructByPos[Signed])
 }
 
+// CountSigned is how many manifests or assignments are stored.
+func (s *Store) CountSigned(ctx context.Context, kind topics.Kind) (n int64, err error) {
+	table := "manifest"
+	if kind == topics.KindAssignment {
+		table = "assignment"
+	}
+	err = s.pool.QueryRow(ctx, `SELECT count(*) FROM `+table).Scan(&n)
+	return n, err
+}
+
 // SignedOne is what is stored for one cohort or device.
 func (s *Store) SignedOne(ctx context.Context, kind topics.Kind, id string) (Signed, error) {
 	query := `SELECT cohort, version, signed FROM manifest WHERE cohort = $1`

@@ -1,0 +1,29 @@
+package publish
+
+import (
+	"time"
+
+	"groundswell/certs/trust"
+	"groundswell/topics"
+)
+
+// Signer signs manifests, assignments and commands with a director key.
+type Signer struct{ key *trust.Key }
+
+// NewSigner makes a Signer of this replica's director key.
+func NewSigner(key *trust.Key) Signer { return Signer{key} }
+
+// SignManifest makes the director's metadata for a cohort.
+func (s Signer) SignManifest(m topics.Manifest, expires time.Time) ([]byte, error) {
+	return trust.SignManifest(m, expires.UTC().Truncate(time.Second), s.key)
+}
+
+// SignAssignment makes the director's metadata for a device.
+func (s Signer) SignAssignment(a topics.Assignment, expires time.Time) ([]byte, error) {
+	return trust.SignAssignment(a, expires.UTC().Truncate(time.Second), s.key)
+}
+
+// SignCommand makes the director's metadata for one request to a device.
+func (s Signer) SignCommand(c topics.Command, expires time.Time) ([]byte, error) {
+	return trust.SignCommand(c, expires.UTC().Truncate(time.Second), s.key)
+}
