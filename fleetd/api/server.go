@@ -102,6 +102,9 @@ func (s *Server) Listen() error {
 // Addr is the bound host:port.
 func (s *Server) Addr() string { return s.listener.Addr().String() }
 
+// Close lets go of the address of a server that does not run after all.
+func (s *Server) Close() error { return s.listener.Close() }
+
 // Run serves until ctx ends, then lets running requests finish for a moment.
 // Listen comes first.
 func (s *Server) Run(ctx context.Context) error {

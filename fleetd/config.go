@@ -1,0 +1,289 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"time"
+
+	"groundswell/certs"
+	"groundswell/certs/token"
+	"groundswell/internal/config"
+	"groundswell/internal/ops"
+	"groundswell/topics"
+)
+
+// Config is fleetd's configuration file.
+type Config struct {
+	TrustDomain string     `yaml:"trust_domain"`
+	Database    Database   `yaml:"database"`
+	API         API        `yaml:"api"`
+	Downloads   Downloads  `yaml:"downloads"`
+	Broker      Broker     `yaml:"broker"`
+	Influx      Influx     `yaml:"influx"`
+	Artifacts   Artifacts  `yaml:"artifacts"`
+	Trust       Trust      `yaml:"trust"`
+	Rollout     Rollout    `yaml:"rollout"`
+	Ops         ops.Config `yaml:"ops"`
+	// AddressesFile, if set, is written when all listeners are bound.
+	AddressesFile string `yaml:"addresses_file"`
+}
+
+// Database is PostgreSQL 15 or newer. Exactly one of URL and URLFile stands.
+type Database struct {
+	URL     string            `yaml:"url"` // postgres://...
+	URLFile config.SecretFile `yaml:"url_file"`
+	// MaxConnections of this process.
+	MaxConnections int32 `yaml:"max_connections"`
+}
+
+// TLS names PEM files.
+type TLS struct {
+	Cert string `yaml:"cert"`
+	Key  string `yaml:"key"`
+	CA   string `yaml:"ca"`
+	CRL  string `yaml:"crl"` // revocation list, followed while running; empty: nobody can be revoked
+}
+
+// API is the REST interface.
+type API struct {
+	Listen string `yaml:"listen"` // host:port; port 0 takes a free one
+	// TLS without files serves plain HTTP, which is allowed on loopback only.
+	TLS    TLS    `yaml:"tls"`
+	Tokens Tokens `yaml:"tokens"`
+}
+
+// Tokens says whose bearer tokens are believed.
+type Tokens struct {
+	Issuer   string     `yaml:"issuer"`
+	Audience string     `yaml:"audience"`
+	Keys     []string   `yaml:"keys"` // public keys of the own issuer, as files
+	External []External `yaml:"external"`
+}
+
+// External is an issuer that publishes its keys as a JWKS.
+type External struct {
+	Issuer   string `yaml:"issuer"`
+	JWKSURL  string `yaml:"jwks_url"`
+	Audience string `yaml:"audience"` // empty: as for own tokens
+	// RolesClaim is where its tokens say the roles; default "roles".
+	RolesClaim string `yaml:"roles_claim"`
+	// Roles translates them; empty: viewer, operator and admin as they are.
+	Roles map[string]token.Role `yaml:"roles"`
+}
+
+// Downloads is the listener where devices fetch artifacts and metadata.
+type Downloads struct {
+	Listen string `yaml:"listen"`
+	TLS    TLS    `yaml:"tls"`
+	// RequireDeviceCertificate false lets anybody fetch, for instance a CDN.
+	// Nothing that is served is secret.
+	RequireDeviceCertificate bool `yaml:"require_device_certificate"`
+	// PublicURLs are the base URLs that devices are told, in order of
+	// preference. Empty: devices use their own setting.
+	PublicURLs []string `yaml:"public_urls"`
+}
+
+// Broker is how to reach it.
+type Broker struct {
+	Servers []string `yaml:"servers"` // mqtts://host:port
+	TLS     TLS      `yaml:"tls"`
+}
+
+// Influx is where telemetry goes. Without a URL there is none.
+type Influx struct {
+	URL    string `yaml:"url"`
+	Org    string `yaml:"org"`    // empty for InfluxDB 1.8
+	Bucket string `yaml:"bucket"` // "database/retention-policy" for InfluxDB 1.8
+	// TokenFile, or else Username and PasswordFile for InfluxDB 1.8.
+	TokenFile    config.SecretFile `yaml:"token_file"`
+	Username     string            `yaml:"username"`
+	PasswordFile config.SecretFile `yaml:"password_file"`
+}
+
+// Artifacts is where the bytes of releases lie. Replicas share the directory.
+type Artifacts struct {
+	Dir      string `yaml:"dir"`
+	MaxBytes int64  `yaml:"max_bytes"` // of one artifact
+}
+
+// Trust names the roots to begin with and the online keys.
+type Trust struct {
+	ImageRoot    string `yaml:"image_root"`
+	DirectorRoot string `yaml:"director_root"`
+	DirectorKey  string `yaml:"director_key"` // this replica's own
+	SnapshotKey  string `yaml:"snapshot_key"`
+	TimestampKey string `yaml:"timestamp_key"`
+	// PassphraseFile opens the keys that are encrypted.
+	PassphraseFile config.SecretFile `yaml:"passphrase_file"`
+}
+
+// Rollout is the driver's section.
+type Rollout struct {
+	Tick time.Duration `yaml:"tick"` // how often it looks at running rollouts
+}
+
+// DefaultConfig holds what has a default.
+func DefaultConfig() Config {
+	return Config{
+		Database:  Database{MaxConnections: 16},
+		API:       API{Listen: ":8443", Tokens: Tokens{Issuer: "groundswell", Audience: "fleetd"}},
+		Downloads: Downloads{Listen: ":8444", RequireDeviceCertificate: true},
+		Artifacts: Artifacts{MaxBytes: 4 << 30},
+		Rollout:   Rollout{Tick: time.Second},
+		Ops:       ops.Config{Listen: "127.0.0.1:9884"},
+	}
+}
+
+// Validate names the first field that cannot be used. It does no I/O.
+func (c *Config) Validate() error {
+	checks := []func() error{
+		c.validateTrust, c.validateDatabase, c.validateAPI, c.validateDownloads, c.validateBroker, c.validateInflux, c.validateRest,
+	}
+	for _, check := range checks {
+		if err := check(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+type field struct{ name, value string }
+
+func required(fields ...field) error {
+	for _, f := range fields {
+		if f.value == "" {
+			return errors.New(f.name + ": is not set")
+		}
+	}
+	return nil
+}
+
+func (c *Config) validateTrust() error {
+	if err := certs.CheckTrustDomain(c.TrustDomain); err != nil {
+		return fmt.Errorf("trust_domain: %w", err)
+	}
+	return required(
+		field{"trust.image_root", c.Trust.ImageRoot}, field{"trust.director_root", c.Trust.DirectorRoot},
+		field{"trust.director_key", c.Trust.DirectorKey}, field{"trust.snapshot_key", c.Trust.SnapshotKey},
+		field{"trust.timestamp_key", c.Trust.TimestampKey},
+	)
+}
+
+func (c *Config) validateDatabase() error {
+	if (c.Database.URL == "") == (c.Database.URLFile == "") {
+		return errors.New("database: exactly one of url and url_file must be set")
+	}
+	if c.Database.MaxConnections < 4 || c.Database.MaxConnections > 1000 {
+		return errors.New("database.max_connections: must be from 4 to 1000")
+	}
+	return nil
+}
+
+func (c *Config) validateAPI() error {
+	if err := checkListen("api.listen", c.API.Listen); err != nil {
+		return err
+	}
+	switch {
+	case c.API.TLS.CA != "" || c.API.TLS.CRL != "":
+		return errors.New("api.tls: ca and crl have no meaning here: callers prove themselves by tokens")
+	case c.API.TLS.Cert == "" && c.API.TLS.Key == "":
+		if !loopback(c.API.Listen) {
+			return errors.New("api.tls: cert and key must be set unless api.listen is a loopback address")
+		}
+	default:
+		if err := required(field{"api.tls.cert", c.API.TLS.Cert}, field{"api.tls.key", c.API.TLS.Key}); err != nil {
+			return err
+		}
+	}
+	t := c.API.Tokens
+	if err := required(field{"api.tokens.issuer", t.Issuer}, field{"api.tokens.audience", t.Audience}); err != nil {
+		return err
+	}
+	if len(t.Keys)+len(t.External) == 0 {
+		return errors.New("api.tokens: neither keys nor external issuers are set: nobody could call the API")
+	}
+	return nil
+}
+
+func (c *Config) validateDownloads() error {
+	d := c.Downloads
+	if err := checkListen("downloads.listen", d.Listen); err != nil {
+		return err
+	}
+	if err := required(field{"downloads.tls.cert", d.TLS.Cert}, field{"downloads.tls.key", d.TLS.Key}); err != nil {
+		return err
+	}
+	if d.RequireDeviceCertificate && d.TLS.CA == "" {
+		return errors.New("downloads.tls.ca: is not set, but device certificates are required")
+	}
+	for i, base := range d.PublicURLs {
+		if u, err := url.Parse(base); err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" {
+			return fmt.Errorf("downloads.public_urls[%d]: %q is not of the form https://host", i, base)
+		}
+	}
+	return nil
+}
+
+func (c *Config) validateBroker() error {
+	if len(c.Broker.Servers) == 0 {
+		return errors.New("broker.servers: is not set")
+	}
+	for i, server := range c.Broker.Servers {
+		if u, err := url.Parse(server); err != nil || u.Port() == "" || u.Scheme != "mqtts" {
+			return fmt.Errorf("broker.servers[%d]: %q is not of the form mqtts://host:port", i, server)
+		}
+	}
+	return required(field{"broker.tls.cert", c.Broker.TLS.Cert}, field{"broker.tls.key", c.Broker.TLS.Key}, field{"broker.tls.ca", c.Broker.TLS.CA})
+}
+
+func (c *Config) validateInflux() error {
+	i := c.Influx
+	if i.URL == "" {
+		if i != (Influx{}) {
+			return errors.New("influx.url: is not set, but other fields are")
+		}
+		return nil
+	}
+	if u, err := url.Parse(i.URL); err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" {
+		return fmt.Errorf("influx.url: %q is not of the form http://host:port", i.URL)
+	}
+	switch {
+	case i.Bucket == "":
+		return errors.New("influx.bucket: is not set")
+	case i.TokenFile != "" && i.Username != "":
+		return errors.New("influx: token_file and username cannot both be set")
+	case (i.Username == "") != (i.PasswordFile == ""):
+		return errors.New("influx: username and password_file go together")
+	}
+	return nil
+}
+
+func (c *Config) validateRest() error {
+	switch {
+	case c.Artifacts.Dir == "":
+		return errors.New("artifacts.dir: is not set")
+	case c.Artifacts.MaxBytes < 1 || c.Artifacts.MaxBytes > topics.MaxArtifact:
+		return fmt.Errorf("artifacts.max_bytes: must be from 1 to %d", int64(topics.MaxArtifact))
+	case c.Rollout.Tick < 10*time.Millisecond || c.Rollout.Tick > time.Minute:
+		return errors.New("rollout.tick: must be from 10ms to 1m")
+	}
+	return nil
+}
+
+func checkListen(name, address string) error {
+	if _, _, err := net.SplitHostPort(address); err != nil {
+		return fmt.Errorf("%s: %q is not of the form host:port", name, address)
+	}
+	return nil
+}
+
+func loopback(address string) bool {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return false
+	}
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}

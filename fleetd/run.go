@@ -1,0 +1,240 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"groundswell/certs/token"
+	"groundswell/fleetd/api"
+	"groundswell/fleetd/artifact"
+	"groundswell/fleetd/ingest"
+	"groundswell/fleetd/ingest/influx"
+	"groundswell/fleetd/publish"
+	"groundswell/fleetd/rollout"
+	"groundswell/fleetd/store"
+	"groundswell/internal/cli"
+	"groundswell/internal/ops"
+	"groundswell/migrations"
+)
+
+// run wires everything and runs it until ctx ends.
+func run(ctx context.Context, cfg Config, log *slog.Logger) error {
+	s, err := loadSecrets(cfg, log)
+	if err != nil {
+		return err
+	}
+	metrics := ops.NewRegistry()
+	opsServer := ops.NewServer(cfg.Ops, metrics, log)
+	if err := opsServer.Listen(); err != nil {
+		return err
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return opsServer.Run(ctx) })
+	g.Go(func() error { return serve(ctx, cfg, s, opsServer, metrics, log) })
+	return g.Wait()
+}
+
+// serve waits for the database and runs all that needs it.
+func serve(ctx context.Context, cfg Config, s secrets, opsServer *ops.Server, metrics *ops.Registry, log *slog.Logger) error {
+	db, err := openStore(ctx, cfg, s, opsServer, log)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	blobs, err := artifact.OpenBlobs(cfg.Artifacts.Dir, cfg.Artifacts.MaxBytes)
+	if err != nil {
+		return err
+	}
+	catalogue := artifact.NewCatalogue(artifact.CatalogueConfig{
+		TrustDomain: cfg.TrustDomain, Store: db, Blobs: blobs, ImageRoot: s.imageRoot, DirectorRoot: s.directorRoot,
+		SnapshotKey: s.snapshotKey, TimestampKey: s.timestampKey, DirectorKey: s.directorKey.Public(), Log: log,
+	})
+	if err := catalogue.Begin(ctx); err != nil {
+		return err
+	}
+	opsServer.Ready("trust", catalogue.Ready)
+	tokens, err := token.NewVerifier(s.tokens)
+	if err != nil {
+		return err
+	}
+	opsServer.Ready("tokens", func(context.Context) error { return tokens.Ready() })
+
+	server := api.New(api.Config{
+		Listen: cfg.API.Listen, TLS: s.apiTLS, Store: db, Blobs: blobs, Catalogue: catalogue, Tokens: tokens,
+		Version: cli.Version(), Metrics: metrics, Log: log,
+	})
+	if err := server.Listen(); err != nil {
+		return err
+	}
+	downloads, err := net.Listen("tcp", cfg.Downloads.Listen)
+	if err != nil {
+		return errors.Join(fmt.Errorf("downloads listener: %w", err), server.Close())
+	}
+	name := instance()
+	publisher, err := publish.New(publish.Config{Store: db, Servers: cfg.Broker.Servers, TLS: s.brokerTLS, ClientID: name + "-publish", Log: log})
+	if err != nil {
+		return errors.Join(err, server.Close(), downloads.Close())
+	}
+	opsServer.Ready("broker", func(context.Context) error { return publisher.Ready() })
+	groups, err := newGroups(cfg, s, db, opsServer, metrics, name, log)
+	if err != nil {
+		return errors.Join(err, server.Close(), downloads.Close())
+	}
+	driver := rollout.New(rollout.Config{Store: db, Tick: cfg.Rollout.Tick, Holder: name, Log: log})
+	err = ops.WriteAddresses(cfg.AddressesFile, map[string]string{
+		"api": server.Addr(), "downloads": downloads.Addr().String(), "ops": opsServer.Addr(),
+	})
+	if err != nil {
+		return errors.Join(err, server.Close(), downloads.Close())
+	}
+	log.Info("fleetd is up", "instance", name, "api", server.Addr(), "downloads", downloads.Addr().String(), "ops", opsServer.Addr())
+
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return server.Run(ctx) })
+	g.Go(func() error {
+		return api.Serve(ctx, downloads, s.downloadsTLS, s.unlessRevoked(artifact.Downloads(blobs, catalogue, log)), log)
+	})
+	g.Go(func() error { return tokens.Run(ctx) })
+	g.Go(func() error { return catalogue.Run(ctx) })
+	g.Go(func() error { return driver.Run(ctx) })
+	g.Go(func() error { return publisher.Run(ctx) })
+	g.Go(func() error { return watchStats(ctx, db, metrics) })
+	if s.crl != nil {
+		g.Go(func() error { return s.crl.Run(ctx) })
+	}
+	for _, group := range groups {
+		g.Go(func() error { return group.Run(ctx) })
+	}
+	return g.Wait()
+}
+
+// openStore waits for the database, migrates it and opens it.
+func openStore(ctx context.Context, cfg Config, s secrets, opsServer *ops.Server, log *slog.Logger) (*store.Store, error) {
+	up := make(chan *store.Store, 1)
+	opsServer.Ready("database", func(ctx context.Context) error {
+		select {
+		case db := <-up:
+			up <- db
+			return db.Ping(ctx)
+		default:
+			return errors.New("not reached yet")
+		}
+	})
+	var db *store.Store
+	err := patiently(ctx, log, "waiting for the database", func() error {
+		result, err := migrations.Apply(ctx, s.databaseURL)
+		if err != nil {
+			return err
+		}
+		if result.Newer {
+			log.Warn("the database's schema is newer than this fleetd", "schema", result.To)
+		} else if result.From != result.To {
+			log.Info("database migrated", "from", result.From, "to", result.To)
+		}
+		db, err = store.Open(ctx, store.Options{
+			URL: s.databaseURL, TrustDomain: cfg.TrustDomain, Signer: publish.NewSigner(s.directorKey),
+			Sources: cfg.Downloads.PublicURLs, MaxConns: cfg.Database.MaxConnections, Log: log,
+		})
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	up <- db
+	return db, nil
+}
+
+// patiently repeats do until it succeeds or ctx ends.
+func patiently(ctx context.Context, log *slog.Logger, message string, do func() error) error {
+	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 3*time.Second) {
+		err := do()
+		if err == nil {
+			return nil
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		log.Warn(message, "err", err)
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(pause):
+		}
+	}
+}
+
+// runner is a part that runs until ctx ends.
+type runner interface{ Run(ctx context.Context) error }
+
+// newGroups makes the consumer groups of the uplink.
+func newGroups(cfg Config, s secrets, db *store.Store, opsServer *ops.Server, metrics *ops.Registry, name string, log *slog.Logger) ([]runner, error) {
+	to := ingest.Config{Servers: cfg.Broker.Servers, TLS: s.brokerTLS, ClientID: name, Metrics: ingest.NewMetrics(metrics), Log: log}
+	registry, err := ingest.NewRegistry(to, db)
+	if err != nil {
+		return nil, err
+	}
+	opsServer.Ready("uplink", func(context.Context) error { return registry.Ready() })
+	if cfg.Influx.URL == "" {
+		log.Warn("no InfluxDB is configured: telemetry is not stored, and fills the broker's stream unless its group is taken out")
+		return []runner{registry}, nil
+	}
+	points, err := influx.New(s.influx)
+	if err != nil {
+		return nil, err
+	}
+	telemetry, err := ingest.NewTelemetry(to, points, db)
+	if err != nil {
+		return nil, err
+	}
+	opsServer.Ready("influx", func(context.Context) error { return telemetry.Ready() })
+	return []runner{registry, telemetry}, nil
+}
+
+// watchStats keeps the database's figures for the metrics.
+func watchStats(ctx context.Context, db *store.Store, metrics *ops.Registry) error {
+	pending := metrics.NewGauge("groundswell_outbox_pending", "Signed messages that the broker has not taken yet.")
+	oldest := metrics.NewGauge("groundswell_outbox_oldest_seconds", "Age of the oldest of them.")
+	dead := metrics.NewGauge("groundswell_dead_letters", "Messages of devices that can never be stored.")
+	alerts := metrics.NewGauge("groundswell_alerts", "Conditions that an operator should see.")
+	for {
+		if stats, err := db.Stats(ctx); err == nil { // readiness says when the database is down
+			pending.Set(float64(stats.OutboxPending))
+			oldest.Set(stats.OutboxOldest.Seconds())
+			dead.Set(float64(stats.DeadLetters))
+			alerts.Set(float64(stats.Alerts))
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(10 * time.Second):
+		}
+	}
+}
+
+// unlessRevoked looks at the certificate at every request: a connection may
+// live longer than the certificate is believed.
+func (s secrets) unlessRevoked(next http.Handler) http.Handler {
+	if s.crl == nil {
+		return next
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if revoked(r.TLS, s) {
+			w.Header().Set("Connection", "close")
+			http.Error(w, "the certificate is revoked", http.StatusForbidden)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+func revoked(state *tls.ConnectionState, s secrets) bool {
+	return state != nil && len(state.PeerCertificates) > 0 && s.crl.Check(state.PeerCertificates[0]) != nil
+}
