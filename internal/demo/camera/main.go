@@ -3,7 +3,7 @@
 // built to fail: it starts, is well for a moment, and then answers its health
 // check with 500.
 //
-// It takes its address from LISTEN (host:port) and exits on SIGTERM.
+// It takes its address from FIRMWARE_ADDR (host:port) and exits on SIGTERM.
 package main
 
 import (
@@ -34,7 +34,7 @@ func main() {
 	mux.HandleFunc("GET /version", func(w http.ResponseWriter, _ *http.Request) {
 		fmt.Fprintln(w, version)
 	})
-	mux.HandleFunc("GET /health", func(w http.ResponseWriter, _ *http.Request) {
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		if healthy != "true" && time.Since(started) > 300*time.Millisecond {
 			http.Error(w, "image sensor: no frames", http.StatusInternalServerError)
 			return
@@ -45,7 +45,7 @@ func main() {
 		w.Header().Set("Content-Type", "image/png")
 		_ = png.Encode(w, frame(time.Now())) // the viewer is gone if this fails
 	})
-	server := &http.Server{Addr: os.Getenv("LISTEN"), Handler: mux, ReadHeaderTimeout: 5 * time.Second}
+	server := &http.Server{Addr: os.Getenv("FIRMWARE_ADDR"), Handler: mux, ReadHeaderTimeout: 5 * time.Second}
 	context.AfterFunc(ctx, func() { _ = server.Close() })
 	if err := server.ListenAndServe(); err != nil && ctx.Err() == nil {
 		log.Fatal(err)

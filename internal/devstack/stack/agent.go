@@ -1,17 +1,162 @@
 package stack
 
 import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
 	"time"
 
 	"groundswell/internal/devstack"
 )
 
+// AgentOptions say which device to start.
+type AgentOptions struct {
+	ID, Model, Hardware string
+	// Firmware is the program that the device leaves the factory with, Version
+	// its version.
+	Firmware, Version string
+	// Region and TimeZone are for whoever registers the device; the agent is not
+	// told.
+	Region, TimeZone string
+	// Battery makes it connect every PollSeconds instead of staying connected.
+	Battery     bool
+	PollSeconds int
+	// Config may change the configuration before it is written.
+	Config func(Config)
+}
+
 // Agent is a device: an agent process with its own directory.
 type Agent struct {
 	ID      string
 	Dir     string
+	Battery bool
 	Process *devstack.Process
 }
 
-// Stop ends the agent.
+// StartAgent issues the device's certificate and starts its agent.
+func (s *Stack) StartAgent(ctx context.Context, o AgentOptions) (*Agent, error) {
+	ca, err := s.CA()
+	if err != nil {
+		return nil, err
+	}
+	a := &Agent{ID: o.ID, Dir: s.path("agents", o.ID), Battery: o.Battery}
+	if err := os.MkdirAll(a.Dir, 0o700); err != nil {
+		return nil, err
+	}
+	credential, err := ca.IssueDevice(o.ID, o.Model, o.Hardware, 24*time.Hour)
+	if err != nil {
+		return nil, err
+	}
+	if err := credential.Save(a.path("device.crt"), a.path("device.key")); err != nil {
+		return nil, err
+	}
+	cfg := s.defaultAgentConfig(a, o)
+	if o.Config != nil {
+		o.Config(cfg)
+	}
+	file, err := s.writeConfig(filepath.Join("agents", o.ID, "agent"), cfg)
+	if err != nil {
+		return nil, err
+	}
+	a.Process, err = devstack.Start(ctx, devstack.Spec{
+		Name: "agent " + o.ID, Path: s.Bins.Agent, Args: []string{"--config", file}, Dir: a.Dir,
+		LogFile: a.path("agent.log"), AddressesFile: a.path("addresses.json"),
+	})
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	s.agents = append(s.agents, a)
+	s.mu.Unlock()
+	return a, nil
+}
+
+func (s *Stack) defaultAgentConfig(a *Agent, o AgentOptions) Config {
+	cfg := Config{}
+	cfg.Set(s.TrustDomain, "trust_domain")
+	cfg.Set(a.path("data"), "data_dir")
+	cfg.Set([]string{s.BrokerURL()}, "mqtt", "servers")
+	cfg.Set([]string{s.DownloadURL()}, "sources")
+	cfg.Set(a.path("device.crt"), "tls", "cert")
+	cfg.Set(a.path("device.key"), "tls", "key")
+	cfg.Set(s.key("public", "ca.crt"), "tls", "ca")
+	cfg.Set(s.key("public", "image-root.json"), "trust", "image_root")
+	cfg.Set(s.key("public", "director-root.json"), "trust", "director_root")
+	cfg.Set("2s", "heartbeat")
+	cfg.Set("250ms", "health", "interval")
+	cfg.Set("1s", "health", "timeout")
+	cfg.Set("1s", "health", "settle")
+	cfg.Set("10s", "health", "total")
+	for _, section := range []string{"backoff", "retry"} {
+		cfg.Set("100ms", section, "min")
+		cfg.Set("2s", section, "max")
+	}
+	if o.Battery {
+		cfg.Set("polling", "mode")
+		cfg.Set(fmt.Sprintf("%ds", o.PollSeconds), "polling", "interval")
+		cfg.Set("500ms", "polling", "jitter")
+	}
+	if o.Firmware != "" {
+		cfg.Set(o.Firmware, "initial", "artifact")
+		cfg.Set(o.Version, "initial", "version")
+	}
+	cfg.Set("127.0.0.1:0", "ops", "listen")
+	cfg.Set(a.path("addresses.json"), "addresses_file")
+	return cfg
+}
+
+func (a *Agent) path(name string) string { return filepath.Join(a.Dir, name) }
+
+// Agents are the agents that were started, in that order.
+func (s *Stack) Agents() []*Agent {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return append([]*Agent(nil), s.agents...)
+}
+
+// Stop ends the agent and its firmware.
 func (a *Agent) Stop() error { return a.Process.Stop(15 * time.Second) }
+
+// Kill ends the agent with SIGKILL, as a power cut would; its firmware dies with
+// it.
+func (a *Agent) Kill() { a.Process.Kill() }
+
+// Restart starts the agent again, after Kill or Stop, with what is on its disk.
+func (a *Agent) Restart(ctx context.Context) (err error) {
+	a.Process, err = devstack.Start(ctx, a.Process.Spec())
+	return err
+}
+
+// Log returns the agent's log records with the message, oldest first.
+func (a *Agent) Log(message string) ([]map[string]any, error) {
+	data, err := os.ReadFile(a.path("agent.log"))
+	if err != nil {
+		return nil, err
+	}
+	var records []map[string]any
+	scanner := bufio.NewScanner(bytes.NewReader(data))
+	scanner.Buffer(nil, 1<<20)
+	for scanner.Scan() {
+		var r map[string]any
+		if json.Unmarshal(scanner.Bytes(), &r) == nil && r["msg"] == message {
+			records = append(records, r)
+		}
+	}
+	return records, scanner.Err()
+}
+
+// Activated reports whether the device ever launched a version, by the agent's
+// own log.
+func (a *Agent) Activated(version string) (bool, error) {
+	launches, err := a.Log("component launched")
+	for _, l := range launches {
+		if l["version"] == version {
+			return true, err
+		}
+	}
+	return false, err
+}

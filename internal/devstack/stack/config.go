@@ -1,5 +1,7 @@
 package stack
 
+import "groundswell/topics"
+
 // The configuration files of a stack.
 
 func (s *Stack) defaultBrokerConfig() Config {
@@ -8,6 +10,10 @@ func (s *Stack) defaultBrokerConfig() Config {
 	cfg.Set(s.TrustDomain, "trust_domain")
 	cfg.Set("127.0.0.1:0", "listen")
 	cfg.Set(s.path("broker"), "data_dir")
+	if s.options.WithoutInflux {
+		// Nobody would take the other group's share, and it would fill up.
+		cfg.Set([]string{topics.GroupRegistry}, "groups")
+	}
 	cfg.Set(s.key("services", "broker.crt"), "tls", "cert")
 	cfg.Set(s.key("services", "broker.key"), "tls", "key")
 	cfg.Set(s.key("public", "ca.crt"), "tls", "ca")

@@ -267,3 +267,8 @@ func (s *Stack) Stop() error {
 	s.discard()
 	return errors.Join(failures...)
 }
+
+// WriteFile writes a file into the stack's directory and returns its path.
+func (s *Stack) WriteFile(name, content string) (string, error) {
+	return s.path(name), os.WriteFile(s.path(name), []byte(content), 0o600)
+}
