@@ -215,6 +215,16 @@ func (c *Client) Unsubscribe(ctx context.Context, filters []string) error {
 	return l.unsubscribe(ctx, filters)
 }
 
+// Timing says how long the newest connection took to dial and to secure; the
+// CONNECT packet left when both were done. Connect is 0.
+func (c *Client) Timing() Timing {
+	w := c.current()
+	if w == nil {
+		return Timing{}
+	}
+	return w.timing
+}
+
 // Drop closes the connection now, without a goodbye, as a lost network would;
 // Run connects again after a backoff. It is for renewing certificates.
 func (c *Client) Drop() {
