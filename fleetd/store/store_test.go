@@ -22,7 +22,9 @@ import (
 // plainSigner stands in for the director key: what it "signs" can be read back.
 type plainSigner struct{}
 
-func (plainSigner) SignManifest(m topics.Manifest, _ time.Time) ([]byte, error) { return json.Marshal(m) }
+func (plainSigner) SignManifest(m topics.Manifest, _ time.Time) ([]byte, error) {
+	return json.Marshal(m)
+}
 func (plainSigner) SignAssignment(a topics.Assignment, _ time.Time) ([]byte, error) {
 	return json.Marshal(a)
 }
