@@ -50,7 +50,7 @@ func (s *Server) registerAudit() {
 	register(s, operation{
 		id: "list-audit", method: http.MethodGet, path: "/v1/audit", tag: "audit", role: token.Admin, summary: "List who changed what, newest first",
 	}, func(ctx context.Context, in *struct {
-		pageQuery
+		PageQuery
 		Object string `query:"object" maxLength:"200" pattern:"^[ -~]*$" example:"rollout/r-k3j5mz7qabcd"`
 		Actor  string `query:"actor" maxLength:"200" pattern:"^[^\\x00-\\x1f]*$"`
 	}) (*listOutput[AuditEntry], error) {

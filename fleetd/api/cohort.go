@@ -11,7 +11,7 @@ import (
 
 // Cohort is a named set of devices.
 type Cohort struct {
-	cohortSpec
+	CohortSpec
 	Members         int64      `json:"members"`
 	ManifestVersion int64      `json:"manifest_version"`
 	PublishedAt     *time.Time `json:"published_at,omitempty" doc:"When the broker took the newest manifest; absent: not yet"`
@@ -19,20 +19,20 @@ type Cohort struct {
 	Revision        int64      `json:"revision"`
 }
 
-type cohortSpec struct {
+type CohortSpec struct {
 	Name        string   `json:"name"`
 	Description string   `json:"description,omitempty" maxLength:"2048" pattern:"^[^\\x00]*$"`
 	Selector    string   `json:"selector,omitempty" doc:"Kubernetes label selector over model, hardware, region, customer, time_zone and labels" example:"region=eu,model in (cam-a,cam-b)"`
 	Devices     []string `json:"devices,omitempty" doc:"Instead of a selector: these devices"`
 }
 
-func (c cohortSpec) domain() fleet.CohortSpec {
+func (c CohortSpec) domain() fleet.CohortSpec {
 	return fleet.CohortSpec{Name: c.Name, Description: c.Description, Selector: c.Selector, Devices: c.Devices}
 }
 
 func viewCohort(c fleet.Cohort) Cohort {
 	return Cohort{
-		cohortSpec: cohortSpec{Name: c.Name, Description: c.Description, Selector: c.Selector, Devices: c.Devices},
+		CohortSpec: CohortSpec{Name: c.Name, Description: c.Description, Selector: c.Selector, Devices: c.Devices},
 		Members:    c.Members, ManifestVersion: c.ManifestVersion, PublishedAt: when(c.PublishedAt),
 		CreatedAt: c.CreatedAt.UTC(), Revision: c.Revision,
 	}
@@ -42,14 +42,14 @@ func cohortObject(c fleet.Cohort) *object[Cohort] {
 	return &object[Cohort]{ETag: etag(c.Revision), Body: viewCohort(c)}
 }
 
-type cohortPath struct {
+type CohortPath struct {
 	Name string `path:"name" maxLength:"63" pattern:"^[A-Za-z0-9]([A-Za-z0-9_-]*[A-Za-z0-9])?$"`
 }
 
 func (s *Server) registerCohorts() {
 	register(s, operation{
 		id: "list-cohorts", method: http.MethodGet, path: "/v1/cohorts", tag: "cohorts", role: token.Viewer, summary: "List cohorts",
-	}, func(ctx context.Context, in *struct{ pageQuery }) (*listOutput[Cohort], error) {
+	}, func(ctx context.Context, in *struct{ PageQuery }) (*listOutput[Cohort], error) {
 		cohorts, next, err := s.Store.Cohorts(ctx, in.page())
 		return list(cohorts, next, err, viewCohort)
 	})
@@ -60,10 +60,10 @@ func (s *Server) registerCohorts() {
 		description: "By a selector or by a list of devices. Costs time in proportion to the number of members: each gets a new assignment.",
 		errors:      []int{http.StatusConflict}, timeout: slowTimeout, maxBody: maxImport,
 	}, func(ctx context.Context, in *struct {
-		creation
-		Body cohortSpec
+		Creation
+		Body CohortSpec
 	}) (*object[Cohort], error) {
-		by, err := in.creation.actor(ctx, "cohort", in.Body)
+		by, err := in.Creation.actor(ctx, "cohort", in.Body)
 		if err != nil {
 			return nil, err
 		}
@@ -79,7 +79,7 @@ func (s *Server) registerCohorts() {
 	register(s, operation{
 		id: "get-cohort", method: http.MethodGet, path: "/v1/cohorts/{name}", tag: "cohorts", role: token.Viewer, summary: "Get a cohort",
 		errors: []int{http.StatusNotFound},
-	}, func(ctx context.Context, in *cohortPath) (*object[Cohort], error) {
+	}, func(ctx context.Context, in *CohortPath) (*object[Cohort], error) {
 		c, err := s.Store.Cohort(ctx, in.Name)
 		if err != nil {
 			return nil, err
@@ -94,8 +94,8 @@ func (s *Server) registerCohorts() {
 		errors:      []int{http.StatusNotFound, http.StatusPreconditionFailed, http.StatusPreconditionRequired},
 		timeout:     slowTimeout, maxBody: maxImport,
 	}, func(ctx context.Context, in *struct {
-		cohortPath
-		ifMatch
+		CohortPath
+		IfMatch
 		Body struct {
 			Description *string  `json:"description,omitempty" maxLength:"2048" pattern:"^[^\\x00]*$"`
 			Selector    *string  `json:"selector,omitempty"`
@@ -135,8 +135,8 @@ func (s *Server) registerCohorts() {
 		errors:  []int{http.StatusNotFound, http.StatusConflict, http.StatusPreconditionFailed, http.StatusPreconditionRequired},
 		timeout: slowTimeout,
 	}, func(ctx context.Context, in *struct {
-		cohortPath
-		ifMatch
+		CohortPath
+		IfMatch
 	}) (*struct{}, error) {
 		revision, err := in.revision()
 		if err != nil {
@@ -149,8 +149,8 @@ func (s *Server) registerCohorts() {
 		id: "cohort-members", method: http.MethodGet, path: "/v1/cohorts/{name}/members", tag: "cohorts", role: token.Viewer,
 		summary: "List the devices of a cohort", errors: []int{http.StatusNotFound},
 	}, func(ctx context.Context, in *struct {
-		cohortPath
-		pageQuery
+		CohortPath
+		PageQuery
 	}) (*listOutput[string], error) {
 		members, next, err := s.Store.CohortMembers(ctx, in.Name, in.page())
 		return list(members, next, err, func(id string) string { return id })
@@ -159,7 +159,7 @@ func (s *Server) registerCohorts() {
 	register(s, operation{
 		id: "cohort-manifest", method: http.MethodGet, path: "/v1/cohorts/{name}/manifest", tag: "cohorts", role: token.Viewer,
 		summary: "Get the signed manifest of a cohort, byte for byte", errors: []int{http.StatusNotFound},
-	}, func(ctx context.Context, in *cohortPath) (*signedFile, error) {
+	}, func(ctx context.Context, in *CohortPath) (*signedFile, error) {
 		raw, version, err := s.Store.CohortManifest(ctx, in.Name)
 		if err != nil {
 			return nil, err

@@ -18,7 +18,7 @@ type Device struct {
 	ID       string `json:"id"`
 	Model    string `json:"model,omitempty" doc:"From its certificate; absent until the first contact"`
 	Hardware string `json:"hardware,omitempty" doc:"Hardware revision, from its certificate"`
-	deviceAttributes
+	DeviceAttributes
 	Bucket            int64             `json:"bucket" doc:"Its fixed place in [0, 1000000)"`
 	Cohorts           []string          `json:"cohorts"`
 	AssignmentVersion int64             `json:"assignment_version"`
@@ -35,8 +35,8 @@ type Device struct {
 	Revision          int64             `json:"revision"`
 }
 
-// deviceAttributes are what operators say about a device.
-type deviceAttributes struct {
+// DeviceAttributes are what operators say about a device.
+type DeviceAttributes struct {
 	Region         string            `json:"region,omitempty"`
 	Customer       string            `json:"customer,omitempty"`
 	TimeZone       string            `json:"time_zone,omitempty" doc:"IANA name; absent: the device's own setting" example:"Europe/Berlin"`
@@ -44,14 +44,14 @@ type deviceAttributes struct {
 	PollingSeconds int64             `json:"polling_s,omitempty" doc:"Interval of a polling device; 0: its own setting"`
 }
 
-func (a deviceAttributes) domain() fleet.DeviceAttributes {
+func (a DeviceAttributes) domain() fleet.DeviceAttributes {
 	return fleet.DeviceAttributes{Region: a.Region, Customer: a.Customer, TimeZone: a.TimeZone, Labels: a.Labels, PollingSeconds: a.PollingSeconds}
 }
 
 func viewDevice(d fleet.Device) Device {
 	return Device{
 		ID: d.ID, Model: d.Model, Hardware: d.Hardware,
-		deviceAttributes: deviceAttributes{Region: d.Region, Customer: d.Customer, TimeZone: d.TimeZone, Labels: d.Labels, PollingSeconds: d.PollingSeconds},
+		DeviceAttributes: DeviceAttributes{Region: d.Region, Customer: d.Customer, TimeZone: d.TimeZone, Labels: d.Labels, PollingSeconds: d.PollingSeconds},
 		Bucket:           d.Bucket, Cohorts: never(d.Cohorts), AssignmentVersion: d.AssignmentVersion,
 		Connected: d.Connected, Node: d.Node, Mode: string(d.Mode), Versions: orEmpty(d.Versions), Agent: d.Agent,
 		CheckInMillis: d.CheckInMillis, FirstContact: when(d.FirstContact), LastContact: when(d.LastContact),
@@ -133,12 +133,12 @@ func viewCommand(c fleet.Command) Command {
 	}
 }
 
-type devicePath struct {
+type DevicePath struct {
 	ID string `path:"id" maxLength:"63" pattern:"^[A-Za-z0-9]([A-Za-z0-9_-]*[A-Za-z0-9])?$"`
 }
 
 type deviceQuery struct {
-	pageQuery
+	PageQuery
 	Cohort    string `query:"cohort"`
 	Model     string `query:"model"`
 	Hardware  string `query:"hardware"`
@@ -197,7 +197,7 @@ func set[T any](to *T, given *T) {
 
 type deviceImport struct {
 	ID string `json:"id"`
-	deviceAttributes
+	DeviceAttributes
 }
 
 func (s *Server) registerDevices() {
@@ -211,7 +211,7 @@ func (s *Server) registerDevices() {
 	register(s, operation{
 		id: "get-device", method: http.MethodGet, path: "/v1/devices/{id}", tag: "devices", role: token.Viewer, summary: "Get a device",
 		errors: []int{http.StatusNotFound},
-	}, func(ctx context.Context, in *devicePath) (*object[Device], error) {
+	}, func(ctx context.Context, in *DevicePath) (*object[Device], error) {
 		d, err := s.Store.Device(ctx, in.ID)
 		if err != nil {
 			return nil, err
@@ -225,11 +225,11 @@ func (s *Server) registerDevices() {
 		description: "Without If-Match the device is created; one that exists needs If-Match. Changing attributes may change the cohorts that it belongs to.",
 		errors:      []int{http.StatusPreconditionFailed, http.StatusPreconditionRequired},
 	}, func(ctx context.Context, in *struct {
-		devicePath
-		ifMatch
-		Body deviceAttributes
+		DevicePath
+		IfMatch
+		Body DeviceAttributes
 	}) (*deviceStored, error) {
-		return s.putDevice(ctx, in.ID, in.ifMatch, in.Body.domain())
+		return s.putDevice(ctx, in.ID, in.IfMatch, in.Body.domain())
 	})
 
 	register(s, operation{
@@ -238,8 +238,8 @@ func (s *Server) registerDevices() {
 		description: "What is absent stays; an empty text takes the attribute away.",
 		errors:      []int{http.StatusNotFound, http.StatusPreconditionFailed, http.StatusPreconditionRequired},
 	}, func(ctx context.Context, in *struct {
-		devicePath
-		ifMatch
+		DevicePath
+		IfMatch
 		Body devicePatch
 	}) (*object[Device], error) {
 		revision, err := in.revision()
@@ -265,7 +265,7 @@ func (s *Server) registerDevices() {
 		description: "All or none; the attributes of a device that exists are replaced. At most 10,000 at a time.",
 		maxBody:     maxImport, timeout: slowTimeout,
 	}, func(ctx context.Context, in *struct {
-		creation
+		Creation
 		Body struct {
 			Devices []deviceImport `json:"devices" minItems:"1" maxItems:"10000"`
 		}
@@ -288,8 +288,8 @@ func (s *Server) registerDevices() {
 		id: "device-history", method: http.MethodGet, path: "/v1/devices/{id}/history", tag: "devices", role: token.Viewer,
 		summary: "List what a device reported, newest first", errors: []int{http.StatusNotFound},
 	}, func(ctx context.Context, in *struct {
-		devicePath
-		pageQuery
+		DevicePath
+		PageQuery
 	}) (*listOutput[Report], error) {
 		reports, next, err := s.Store.DeviceHistory(ctx, in.ID, in.page())
 		return list(reports, next, err, viewReport)
@@ -299,8 +299,8 @@ func (s *Server) registerDevices() {
 		id: "device-logs", method: http.MethodGet, path: "/v1/devices/{id}/logs", tag: "devices", role: token.Viewer,
 		summary: "List the log texts that a device sent, newest first", errors: []int{http.StatusNotFound},
 	}, func(ctx context.Context, in *struct {
-		devicePath
-		pageQuery
+		DevicePath
+		PageQuery
 	}) (*listOutput[Log], error) {
 		logs, next, err := s.Store.DeviceLogs(ctx, in.ID, in.page())
 		return list(logs, next, err, viewLog)
@@ -310,8 +310,8 @@ func (s *Server) registerDevices() {
 		id: "command-device", method: http.MethodPost, path: "/v1/devices/{id}/commands", tag: "devices", role: token.Operator, status: http.StatusCreated,
 		summary: "Ask a device for something once", errors: []int{http.StatusNotFound, http.StatusConflict},
 	}, func(ctx context.Context, in *struct {
-		devicePath
-		creation
+		DevicePath
+		Creation
 		Body struct {
 			Action  string `json:"action" enum:"report,logs,retry" doc:"report: a heartbeat now; logs: the last log lines; retry: forget the failed attempts of a rollout"`
 			Rollout string `json:"rollout,omitempty" doc:"For retry"`
@@ -322,7 +322,7 @@ func (s *Server) registerDevices() {
 		if err != nil {
 			return nil, err
 		}
-		by, err := in.creation.actor(ctx, "command", in.ID, in.Body)
+		by, err := in.Creation.actor(ctx, "command", in.ID, in.Body)
 		if err != nil {
 			return nil, err
 		}
@@ -336,7 +336,7 @@ func (s *Server) registerDevices() {
 	register(s, operation{
 		id: "get-command", method: http.MethodGet, path: "/v1/commands/{id}", tag: "devices", role: token.Viewer,
 		summary: "Get a command and what became of it", errors: []int{http.StatusNotFound},
-	}, func(ctx context.Context, in *devicePath) (*object[Command], error) {
+	}, func(ctx context.Context, in *DevicePath) (*object[Command], error) {
 		c, err := s.Store.Command(ctx, in.ID)
 		if err != nil {
 			return nil, err
@@ -360,7 +360,7 @@ type deviceStored struct {
 	Body     Device
 }
 
-func (s *Server) putDevice(ctx context.Context, id string, match ifMatch, attributes fleet.DeviceAttributes) (*deviceStored, error) {
+func (s *Server) putDevice(ctx context.Context, id string, match IfMatch, attributes fleet.DeviceAttributes) (*deviceStored, error) {
 	var revision int64 // 0: create
 	if match.IfMatch != "" {
 		var err error

@@ -118,13 +118,13 @@ func actor(ctx context.Context) fleet.Actor {
 	return fleet.Actor{Name: principal(ctx).Name, RequestID: requestID(ctx)}
 }
 
-// pageQuery is how every list is asked for.
-type pageQuery struct {
+// PageQuery is how every list is asked for.
+type PageQuery struct {
 	Limit  int    `query:"limit" minimum:"1" maximum:"1000" doc:"How many at most; 100 unless given"`
 	Cursor string `query:"cursor" maxLength:"1024" doc:"What the piece before gave as next"`
 }
 
-func (p pageQuery) page() store.Page { return store.Page{Limit: p.Limit, Cursor: p.Cursor} }
+func (p PageQuery) page() store.Page { return store.Page{Limit: p.Limit, Cursor: p.Cursor} }
 
 // List is a piece of a list.
 type List[T any] struct {
@@ -149,20 +149,20 @@ func list[S, T any](items []S, next string, err error, view func(S) T) (*listOut
 // object is a single resource with its revision.
 type object[T any] struct {
 	ETag     string `header:"ETag" doc:"The revision, for If-Match"`
-	Location string `header:"Location" doc:"Where it is, after a creation"`
+	Location string `header:"Location" doc:"Where it is, after a Creation"`
 	Body     T
 }
 
 func etag(revision int64) string { return `"` + strconv.FormatInt(revision, 10) + `"` }
 
-// ifMatch is the header of every change.
-type ifMatch struct {
+// IfMatch is the header of every change.
+type IfMatch struct {
 	IfMatch string `header:"If-Match" doc:"The ETag that the caller has seen"`
 }
 
 // revision is the revision that the caller has seen. 428 without the header,
 // 412 when it cannot be any revision.
-func (m ifMatch) revision() (int64, error) {
+func (m IfMatch) revision() (int64, error) {
 	if m.IfMatch == "" {
 		return 0, headerProblem(http.StatusPreconditionRequired, "If-Match", "a change needs the ETag of what is changed, such as \"7\"")
 	}
@@ -175,14 +175,14 @@ func (m ifMatch) revision() (int64, error) {
 	return revision, nil
 }
 
-// creation is the header of every creation.
-type creation struct {
+// Creation is the header of every Creation.
+type Creation struct {
 	IdempotencyKey string `header:"Idempotency-Key" minLength:"1" maxLength:"200" pattern:"^[!-~]+$" doc:"The same key with the same request gives the same object"`
 }
 
 // actor is who creates, once per key. request is all that makes the request
 // what it is.
-func (c creation) actor(ctx context.Context, request ...any) (fleet.Actor, error) {
+func (c Creation) actor(ctx context.Context, request ...any) (fleet.Actor, error) {
 	by := actor(ctx)
 	if c.IdempotencyKey == "" {
 		return by, nil

@@ -51,12 +51,12 @@ func viewArtifact(a fleet.Artifact) Artifact {
 }
 
 type releaseQuery struct {
-	pageQuery
+	PageQuery
 	Component string `query:"component" maxLength:"63" pattern:"^[A-Za-z0-9]([A-Za-z0-9_-]*[A-Za-z0-9])?$"`
 	Name      string `query:"name" maxLength:"63" pattern:"^[A-Za-z0-9]([A-Za-z0-9_-]*[A-Za-z0-9])?$"`
 }
 
-type artifactPath struct {
+type ArtifactPath struct {
 	SHA256 string `path:"sha256" pattern:"^[0-9a-f]{64}$"`
 }
 
@@ -72,7 +72,7 @@ func (s *Server) registerReleases() {
 		id: "get-release", method: http.MethodGet, path: "/v1/releases/{name}/{version}", tag: "releases", role: token.Viewer,
 		summary: "Get a release", errors: []int{http.StatusNotFound},
 	}, func(ctx context.Context, in *struct {
-		cohortPath        // the same grammar
+		CohortPath        // the same grammar
 		Version    string `path:"version" maxLength:"64" pattern:"^[0-9A-Za-z.+-]+$"`
 	}) (*object[Release], error) {
 		r, err := s.Store.Release(ctx, in.Name, in.Version)
@@ -88,7 +88,7 @@ func (s *Server) registerReleases() {
 		description: "The next targets.json of the image repository, signed by the release keys. It is taken byte for byte or refused; no release may vanish or change, and the artifacts must be there already.",
 		errors:      []int{http.StatusConflict}, maxBody: maxTargets, timeout: slowTimeout,
 	}, func(ctx context.Context, in *struct {
-		creation
+		Creation
 		Body struct {
 			Targets []byte `json:"targets_b64" minLength:"1" doc:"targets.json, in base64 so that not a byte changes"`
 		}
@@ -138,7 +138,7 @@ func (s *Server) registerArtifacts() {
 	register(s, operation{
 		id: "get-artifact", method: http.MethodGet, path: "/v1/artifacts/{sha256}", tag: "releases", role: token.Viewer,
 		summary: "Say what is known about an artifact", description: "The bytes themselves are on the listener for downloads.", errors: []int{http.StatusNotFound},
-	}, func(ctx context.Context, in *artifactPath) (*object[Artifact], error) {
+	}, func(ctx context.Context, in *ArtifactPath) (*object[Artifact], error) {
 		a, err := s.Store.Artifact(ctx, in.SHA256)
 		if err != nil {
 			return nil, err
@@ -181,7 +181,7 @@ type artifactStored struct {
 	Body     Artifact
 }
 
-type repositoryPath struct {
+type RepositoryPath struct {
 	Repository string `path:"repository" enum:"image,director"`
 }
 
@@ -199,7 +199,7 @@ func (s *Server) registerRepository() {
 		description: "N.root.json, N.targets.json, N.snapshot.json or timestamp.json.",
 		errors:      []int{http.StatusNotFound},
 	}, func(ctx context.Context, in *struct {
-		repositoryPath
+		RepositoryPath
 		File string `path:"file" maxLength:"40"`
 	}) (*signedFile, error) {
 		raw, err := s.Catalogue.RepositoryFile(ctx, trust.Repository(in.Repository), in.File)
@@ -215,7 +215,7 @@ func (s *Server) registerRepository() {
 		description: "The root that follows the one in force, signed by the thresholds of both. The version in it makes If-Match needless.",
 		errors:      []int{http.StatusConflict},
 	}, func(ctx context.Context, in *struct {
-		repositoryPath
+		RepositoryPath
 		Body struct {
 			Root []byte `json:"root_b64" minLength:"1" doc:"root.json, in base64 so that not a byte changes"`
 		}

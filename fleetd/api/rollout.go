@@ -19,9 +19,9 @@ type Rollout struct {
 	Revision int64  `json:"revision"`
 	Kind     string `json:"kind" enum:"update,revert"`
 	State    string `json:"state" enum:"draft,scheduled,running,paused,completed,cancelled,reverting,reverted"`
-	rolloutTarget
+	RolloutTarget
 	Component  string       `json:"component"`
-	Sequence   int64        `json:"sequence" doc:"Order of creation"`
+	Sequence   int64        `json:"sequence" doc:"Order of Creation"`
 	Offset     int64        `json:"offset" doc:"Where in the ring of buckets it begins"`
 	Policy     fleet.Policy `json:"policy" doc:"With every default filled in"`
 	Waves      []Wave       `json:"waves"`
@@ -34,8 +34,8 @@ type Rollout struct {
 	RevertOf   string       `json:"revert_of,omitempty" doc:"The rollout that this one reverts"`
 }
 
-// rolloutTarget is what operators say about a rollout, besides the policy.
-type rolloutTarget struct {
+// RolloutTarget is what operators say about a rollout, besides the policy.
+type RolloutTarget struct {
 	Release      releaseRef `json:"release"`
 	Cohorts      []string   `json:"cohorts"`
 	CanaryCohort string     `json:"canary_cohort,omitempty" doc:"Comes first, all of it at once"`
@@ -72,7 +72,7 @@ type Wave struct {
 func viewRollout(r fleet.Rollout) Rollout {
 	out := Rollout{
 		ID: r.ID, Revision: r.Revision, Kind: string(r.Kind), State: string(r.State),
-		rolloutTarget: rolloutTarget{
+		RolloutTarget: RolloutTarget{
 			Release: releaseRef{r.Release, r.Version}, Cohorts: never(r.Cohorts), CanaryCohort: r.CanaryCohort,
 			From: r.From, Priority: r.Priority, StartAt: when(r.StartAt), Note: r.Note,
 		},
@@ -110,7 +110,7 @@ func rolloutCreated(r fleet.Rollout, err error) (*object[Rollout], error) {
 }
 
 type rolloutCreate struct {
-	rolloutTarget
+	RolloutTarget
 	Policy *policySpec `json:"policy,omitempty"`
 }
 
@@ -220,7 +220,7 @@ func viewEvent(e fleet.AuditEntry) Event {
 	return Event{At: e.At.UTC(), Kind: e.Action, Actor: e.Actor, Before: e.Before, After: e.After, Detail: rawDetail(e.Detail)}
 }
 
-type rolloutPath struct {
+type RolloutPath struct {
 	ID string `path:"id" maxLength:"63" pattern:"^[A-Za-z0-9]([A-Za-z0-9_-]*[A-Za-z0-9])?$"`
 }
 
@@ -233,14 +233,14 @@ func (s *Server) registerRollouts() {
 		id: "create-rollout", method: http.MethodPost, path: "/v1/rollouts", tag: "rollouts", role: token.Operator, status: http.StatusCreated,
 		summary: "Create a rollout, as a draft", errors: []int{http.StatusConflict},
 	}, func(ctx context.Context, in *struct {
-		creation
+		Creation
 		Body rolloutCreate
 	}) (*object[Rollout], error) {
 		spec, err := in.Body.domain()
 		if err != nil {
 			return nil, err
 		}
-		by, err := in.creation.actor(ctx, "rollout", in.Body)
+		by, err := in.Creation.actor(ctx, "rollout", in.Body)
 		if err != nil {
 			return nil, err
 		}
@@ -250,7 +250,7 @@ func (s *Server) registerRollouts() {
 	register(s, operation{
 		id: "list-rollouts", method: http.MethodGet, path: "/v1/rollouts", tag: "rollouts", role: token.Viewer, summary: "List rollouts, newest first",
 	}, func(ctx context.Context, in *struct {
-		pageQuery
+		PageQuery
 		State   string `query:"state" enum:"draft,scheduled,running,paused,completed,cancelled,reverting,reverted"`
 		Release string `query:"release" doc:"Name of the release" maxLength:"63" pattern:"^[A-Za-z0-9]([A-Za-z0-9_-]*[A-Za-z0-9])?$"`
 	}) (*listOutput[Rollout], error) {
@@ -261,7 +261,7 @@ func (s *Server) registerRollouts() {
 	register(s, operation{
 		id: "get-rollout", method: http.MethodGet, path: "/v1/rollouts/{id}", tag: "rollouts", role: token.Viewer,
 		summary: "Get a rollout with the counts of its waves", errors: []int{http.StatusNotFound},
-	}, func(ctx context.Context, in *rolloutPath) (*object[Rollout], error) {
+	}, func(ctx context.Context, in *RolloutPath) (*object[Rollout], error) {
 		return rolloutObject(s.Store.Rollout(ctx, in.ID))
 	})
 
@@ -270,8 +270,8 @@ func (s *Server) registerRollouts() {
 		summary: "Change a draft", description: "What is absent stays; a policy is replaced as a whole.",
 		errors: []int{http.StatusNotFound, http.StatusConflict, http.StatusPreconditionFailed, http.StatusPreconditionRequired},
 	}, func(ctx context.Context, in *struct {
-		rolloutPath
-		ifMatch
+		RolloutPath
+		IfMatch
 		Body rolloutPatch
 	}) (*object[Rollout], error) {
 		revision, err := in.revision()
@@ -298,9 +298,9 @@ func (s *Server) registerRollouts() {
 		description: "Makes and starts a rollout of kind revert. Never goes below the security floor.",
 		errors:      []int{http.StatusNotFound, http.StatusConflict, http.StatusPreconditionFailed, http.StatusPreconditionRequired}, timeout: slowTimeout,
 	}, func(ctx context.Context, in *struct {
-		rolloutPath
-		ifMatch
-		creation
+		RolloutPath
+		IfMatch
+		Creation
 		Body struct {
 			To            string      `json:"to" doc:"Version of the same release to go back to" example:"1.0.0"`
 			IgnoreWindows bool        `json:"ignore_windows,omitempty" doc:"Install outside of maintenance windows too"`
@@ -320,7 +320,7 @@ func (s *Server) registerRollouts() {
 			}
 			spec.Policy = &policy
 		}
-		by, err := in.creation.actor(ctx, "revert", in.ID, in.Body)
+		by, err := in.Creation.actor(ctx, "revert", in.ID, in.Body)
 		if err != nil {
 			return nil, err
 		}
@@ -331,8 +331,8 @@ func (s *Server) registerRollouts() {
 		id: "rollout-devices", method: http.MethodGet, path: "/v1/rollouts/{id}/devices", tag: "rollouts", role: token.Viewer,
 		summary: "List the devices that reported on a rollout, and where they stand", errors: []int{http.StatusNotFound},
 	}, func(ctx context.Context, in *struct {
-		rolloutPath
-		pageQuery
+		RolloutPath
+		PageQuery
 		Wave  string `query:"wave" pattern:"^[0-9]{1,2}$" doc:"Only of this wave"`
 		State string `query:"state" doc:"Only in this state"`
 	}) (*listOutput[RolloutDevice], error) {
@@ -352,8 +352,8 @@ func (s *Server) registerRollouts() {
 		id: "rollout-events", method: http.MethodGet, path: "/v1/rollouts/{id}/events", tag: "rollouts", role: token.Viewer,
 		summary: "List what happened to a rollout, oldest first", errors: []int{http.StatusNotFound},
 	}, func(ctx context.Context, in *struct {
-		rolloutPath
-		pageQuery
+		RolloutPath
+		PageQuery
 	}) (*listOutput[Event], error) {
 		events, next, err := s.Store.RolloutEvents(ctx, in.ID, in.page())
 		return list(events, next, err, viewEvent)
@@ -382,8 +382,8 @@ func (s *Server) registerSteps() {
 			summary: step.summary, timeout: slowTimeout,
 			errors: []int{http.StatusNotFound, http.StatusConflict, http.StatusPreconditionFailed, http.StatusPreconditionRequired},
 		}, func(ctx context.Context, in *struct {
-			rolloutPath
-			ifMatch
+			RolloutPath
+			IfMatch
 			Body *reasonBody
 		}) (*object[Rollout], error) {
 			revision, err := in.revision()

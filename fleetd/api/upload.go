@@ -21,7 +21,7 @@ const (
 
 // upload is the input of an operation that streams its body.
 type upload struct {
-	artifactPath
+	ArtifactPath
 	length  int64 // -1: not said
 	source  io.Reader
 	control *http.ResponseController
