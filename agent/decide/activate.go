@@ -6,6 +6,16 @@ import (
 	"groundswell/topics"
 )
 
+// World is what the device holds of what it was told.
+type World struct {
+	// Assigned is false until an assignment was verified; then nothing is
+	// decided.
+	Assigned   bool
+	Assignment topics.Assignment
+	Manifests  map[string]topics.Manifest // by cohort
+	View       View
+}
+
 // View is how recently the manifests were read.
 type View struct {
 	// Live: they were read on a session that is up now, so that any change
@@ -39,6 +49,15 @@ func MayActivate(s Staged, d Decision, view View, f Facts, a topics.Assignment, 
 		d.Action, d.Reason = Stop, ReasonSuperseded
 		return d
 	}
+	// A window that was closed since the download spreads those who wait for it
+	// anew: a whole fleet that reboots at 22:00 sharp is a herd as well.
+	position := topics.Position(f.Bucket, d.Entry.Offset)
+	wave, _, _ := topics.WaveOf(d.Entry.Waves, position)
+	if until, reason := turn(d.Entry, wave, position, s.Downloaded, location(a, f), now); reason != "" {
+		d.Action, d.Reason, d.Until = Wait, reason, until
+		return d
+	}
+	// The last question, so that ReasonStale means: nothing but that is missing.
 	fresh := topics.DefaultFresh
 	if d.Entry.FreshSeconds > 0 {
 		fresh = time.Duration(d.Entry.FreshSeconds) * time.Second
@@ -46,14 +65,6 @@ func MayActivate(s Staged, d Decision, view View, f Facts, a topics.Assignment, 
 	recent := view.Opened.After(s.Downloaded) && now.Sub(view.Read) <= fresh
 	if !view.Live && !recent {
 		d.Action, d.Reason = Wait, ReasonStale
-		return d
-	}
-	// A window that was closed since the download spreads those who wait for it
-	// anew: a whole fleet that reboots at 22:00 sharp is a herd as well.
-	position := topics.Position(f.Bucket, d.Entry.Offset)
-	wave, _, _ := topics.WaveOf(d.Entry.Waves, position)
-	if until, reason := turn(d.Entry, wave, position, s.Downloaded, location(a, f), now); reason != "" {
-		d.Action, d.Reason, d.Until = Wait, reason, until
 	}
 	return d
 }

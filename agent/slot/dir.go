@@ -95,8 +95,19 @@ func (d *Dir) Idle() string {
 	return other(d.active())
 }
 
-// Staging is the file that a download into the idle slot is written to.
-func (d *Dir) Staging() string { return d.file(d.Idle(), "staging") }
+// Staging is the file that an artifact is downloaded into. Parts of others are
+// removed: each artifact has a file of its own, because the part of one is of
+// no use to another.
+func (d *Dir) Staging(sha256 string) (path string, err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	path = d.staging(other(d.active()), sha256)
+	return path, d.discard(path)
+}
+
+func (d *Dir) staging(slot, sha256 string) string {
+	return d.file(slot, "staging-"+sha256[:min(16, len(sha256))])
+}
 
 func (d *Dir) image(slot string) (Image, error) {
 	data, err := os.ReadFile(d.file(slot, "image.json"))
@@ -139,13 +150,13 @@ func (d *Dir) Provision(artifact, version string) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	slot := d.active()
-	staging := d.file(slot, "staging")
+	staging := d.staging(slot, "provisioned")
 	image, err := copyTo(staging, artifact)
 	if err != nil {
 		return fmt.Errorf("provision: %w", err)
 	}
 	image.Version, image.Good = version, true
-	if err := d.place(slot, image); err != nil {
+	if err := d.place(staging, slot, image); err != nil {
 		return fmt.Errorf("provision: %w", err)
 	}
 	if err := d.link(slot); err != nil {
@@ -179,12 +190,12 @@ func (d *Dir) Stage(image Image) (slot string, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	slot, image.Good = other(d.active()), false
-	staging := d.file(slot, "staging")
+	staging := d.staging(slot, image.SHA256)
 	if _, err := os.Stat(staging); err == nil {
 		if err := verify(staging, image); err != nil {
 			return slot, errors.Join(fmt.Errorf("%w: %w", ErrNotStaged, err), os.Remove(staging))
 		}
-		if err := d.place(slot, image); err != nil {
+		if err := d.place(staging, slot, image); err != nil {
 			return slot, fmt.Errorf("stage: %w", err)
 		}
 		return slot, nil
@@ -201,11 +212,10 @@ func (d *Dir) Stage(image Image) (slot string, err error) {
 
 // place moves the staging file of a slot to where it is run from. The old image
 // goes first: a slot is empty until all of the new one is there.
-func (d *Dir) place(slot string, image Image) error {
+func (d *Dir) place(staging, slot string, image Image) error {
 	if err := remove(d.file(slot, "image.json")); err != nil {
 		return err
 	}
-	staging := d.file(slot, "staging")
 	if err := os.Chmod(staging, 0o700); err != nil {
 		return err
 	}
@@ -220,7 +230,23 @@ func (d *Dir) place(slot string, image Image) error {
 func (d *Dir) Discard() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return remove(d.file(other(d.active()), "staging"))
+	return d.discard("")
+}
+
+// discard removes the staging files of the idle slot but one. Caller holds mu.
+func (d *Dir) discard(keep string) error {
+	files, err := filepath.Glob(d.file(other(d.active()), "staging-*"))
+	if err != nil {
+		return err
+	}
+	for _, path := range files {
+		if path != keep {
+			if err := remove(path); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // arm makes the next launches boot the idle slot, at most tries times.

@@ -15,7 +15,7 @@
 // The process is the head of a process group and dies with the agent, so that
 // an agent that starts again never meets a firmware that it did not launch.
 //
-//	{dir}/a/artifact  {dir}/a/image.json  {dir}/a/staging
+//	{dir}/a/artifact  {dir}/a/image.json  {dir}/a/staging-...
 //	{dir}/b/...
 //	{dir}/active -> a
 //	{dir}/trial.json

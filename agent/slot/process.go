@@ -1,7 +1,6 @@
 package slot
 
 import (
-	"bytes"
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
@@ -123,34 +122,4 @@ func resolve(addr string) (string, error) {
 	}
 	defer l.Close()
 	return l.Addr().String(), nil
-}
-
-// ring keeps the last bytes that were written to it.
-type ring struct {
-	mu   sync.Mutex // guards data
-	data []byte
-}
-
-const ringSize = 32 << 10
-
-func (r *ring) Write(p []byte) (int, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.data = append(r.data, p...)
-	if extra := len(r.data) - ringSize; extra > 0 {
-		r.data = append(r.data[:0], r.data[extra:]...)
-	}
-	return len(p), nil
-}
-
-func (r *ring) String() string {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	data := r.data
-	if len(data) == ringSize { // begin with a whole line
-		if _, rest, ok := bytes.Cut(data, []byte("\n")); ok {
-			data = rest
-		}
-	}
-	return string(data)
 }

@@ -61,12 +61,22 @@ func (m *machine) off() {
 	}
 }
 
+// write puts bytes where a download would.
+func (m *machine) write(sha256 string, data []byte) {
+	m.t.Helper()
+	path, err := m.dir.Staging(sha256)
+	if err == nil {
+		err = os.WriteFile(path, data, 0o600)
+	}
+	if err != nil {
+		m.t.Fatal(err)
+	}
+}
+
 func (m *machine) stage(version, mode string) Image {
 	m.t.Helper()
 	a := agenttest.Firmware(m.t, version, mode)
-	if err := os.WriteFile(m.dir.Staging(), a.Bytes, 0o600); err != nil {
-		m.t.Fatal(err)
-	}
+	m.write(a.SHA256, a.Bytes)
 	image := Image{Version: version, Release: "camera", SHA256: a.SHA256, Length: int64(len(a.Bytes))}
 	if _, err := m.dir.Stage(image); err != nil {
 		m.t.Fatal(err)
@@ -244,15 +254,11 @@ func TestStagingRefusesOtherBytes(t *testing.T) {
 	if _, err := m.dir.Stage(image); !errors.Is(err, ErrNotStaged) {
 		t.Fatalf("nothing there: %v", err)
 	}
-	if err := os.WriteFile(m.dir.Staging(), a.Bytes[:1000], 0o600); err != nil {
-		t.Fatal(err)
-	}
+	m.write(a.SHA256, a.Bytes[:1000])
 	if _, err := m.dir.Stage(image); !errors.Is(err, ErrNotStaged) || !errors.Is(err, ErrDamaged) {
 		t.Fatalf("a part: %v", err)
 	}
-	if err := os.WriteFile(m.dir.Staging(), a.Bytes, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	m.write(a.SHA256, a.Bytes)
 	for range 2 { // the second time it is in place already
 		if slot, err := m.dir.Stage(image); err != nil || slot != "b" {
 			t.Fatalf("%s, %v", slot, err)
@@ -264,6 +270,30 @@ func TestStagingRefusesOtherBytes(t *testing.T) {
 	}
 	if _, err := m.dir.Stage(image); err != nil {
 		t.Fatal(err)
+	}
+}
+
+func TestPartOfAnotherArtifactIsRemoved(t *testing.T) {
+	m := newMachine(t)
+	one, two := strings.Repeat("1", 64), strings.Repeat("2", 64)
+	m.write(one, []byte("part"))
+	m.write(one, []byte("part, longer"))
+	path, err := m.dir.Staging(one)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if data, err := os.ReadFile(path); err != nil || string(data) != "part, longer" {
+		t.Fatalf("own part: %q, %v", data, err)
+	}
+	m.write(two, []byte("other"))
+	if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
+		t.Fatalf("part of the first: %v", err)
+	}
+	if err := m.dir.Discard(); err != nil {
+		t.Fatal(err)
+	}
+	if left, _ := filepath.Glob(filepath.Join(m.dir.path, "*", "staging*")); left != nil {
+		t.Fatalf("left: %v", left)
 	}
 }
 
@@ -298,15 +328,4 @@ func TestNothingOfTheComponentOutlivesTheAgent(t *testing.T) {
 		}
 		return fmt.Errorf("still there: %s", data)
 	})
-}
-
-func TestRingKeepsTheEnd(t *testing.T) {
-	var r ring
-	for i := range 5000 {
-		fmt.Fprintf(&r, "line %d\n", i)
-	}
-	got := r.String()
-	if len(got) > ringSize || !strings.HasPrefix(got, "line ") || !strings.HasSuffix(got, "line 4999\n") {
-		t.Fatalf("%d bytes, from %.20q", len(got), got)
-	}
 }

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"groundswell/agent/telemetry"
 	"groundswell/agent/update"
 )
 
@@ -46,7 +47,7 @@ type Running struct {
 type Supervised struct {
 	dir    *Dir
 	cfg    Config
-	output *ring
+	output *telemetry.Tail
 	wake   chan struct{} // a launch was asked for
 
 	mu      sync.Mutex // guards what follows
@@ -73,7 +74,7 @@ func New(dir *Dir, cfg Config) *Supervised {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	// The first launch counts as asked for: Ready waits for it.
-	return &Supervised{dir: dir, cfg: cfg, output: &ring{}, wake: make(chan struct{}, 1), asked: 1, served: make(chan struct{})}
+	return &Supervised{dir: dir, cfg: cfg, output: telemetry.NewTail(32 << 10), wake: make(chan struct{}, 1), asked: 1, served: make(chan struct{})}
 }
 
 // Run keeps the component running until ctx ends, and stops it then.
@@ -204,8 +205,8 @@ func (s *Supervised) Running() Running {
 // Output is the end of what the component has printed.
 func (s *Supervised) Output() string { return s.output.String() }
 
-// Staging is the file to download into.
-func (s *Supervised) Staging() string { return s.dir.Staging() }
+// Staging is Dir.Staging.
+func (s *Supervised) Staging(sha256 string) (path string, err error) { return s.dir.Staging(sha256) }
 
 // Stage is Dir.Stage.
 func (s *Supervised) Stage(image Image) (slot string, err error) { return s.dir.Stage(image) }

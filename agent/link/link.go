@@ -1,0 +1,187 @@
+package link
+
+import (
+	"context"
+	"crypto/tls"
+	"log/slog"
+	"sync"
+	"time"
+
+	"groundswell/agent/clock"
+	"groundswell/agent/decide"
+	"groundswell/agent/journal"
+	"groundswell/agent/telemetry"
+	"groundswell/agent/verify"
+	"groundswell/topics"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// Config is everything about the session. All durations must be above 0.
+type Config struct {
+	Device  string
+	Servers []string
+	TLS     *tls.Config
+	// KeepAlive, SessionExpiry: see mqttclient.Config. In polling mode the
+	// session lives at least twice the interval.
+	KeepAlive, SessionExpiry time.Duration
+	// BackoffMin and BackoffMax bound the pauses between attempts to connect,
+	// and to send a report that was refused.
+	BackoffMin, BackoffMax time.Duration
+	// CheckInTimeout is how long a polling device waits for what is retained.
+	CheckInTimeout time.Duration
+	// Mode, Interval, Jitter and Heartbeat apply unless the assignment says
+	// otherwise.
+	Mode             topics.Mode
+	Interval, Jitter time.Duration
+	Heartbeat        time.Duration
+	TimeZone         string
+	// RootPause is the least time between two searches for newer roots because
+	// of refused messages. 0 means a minute.
+	RootPause time.Duration
+}
+
+// Facts are what a heartbeat says about the components.
+type Facts struct {
+	Versions map[string]string // what runs
+	BootID   string
+	Logs     map[string]string // last lines, by source; asked for by a command
+}
+
+// Link is the session. Run it once.
+type Link struct {
+	cfg      Config
+	verifier *verify.Verifier
+	journal  *journal.Journal
+	clock    *clock.Clock
+	machine  telemetry.Machine
+	facts    func(logs bool) Facts
+	log      *slog.Logger
+	metrics  Metrics
+
+	changed chan struct{} // the world is another
+	checkIn chan struct{} // somebody wants a check-in before its time
+	curable chan struct{} // a refusal that a newer root might cure
+
+	mu         sync.Mutex // guards what follows
+	assignment *held[topics.Assignment]
+	manifests  map[string]held[topics.Manifest]
+	refused    map[string][]byte // by topic: curable refusals, as received
+	reported   map[[32]byte]bool // refusals that were reported, bounded
+	conn       *conn             // nil while there is no connection
+	view       decide.View       // Live is set when it is asked for
+	checkInMS  int64             // how long the newest complete check-in took
+}
+
+// held is a verified body with the bytes that it came in, to be verified again
+// when a root changes.
+type held[T any] struct {
+	body T
+	raw  []byte
+}
+
+// New does no I/O. facts is called for each heartbeat; metrics may be zero.
+func New(cfg Config, v *verify.Verifier, j *journal.Journal, clk *clock.Clock, m telemetry.Machine, facts func(logs bool) Facts, metrics Metrics, log *slog.Logger) *Link {
+	if cfg.RootPause == 0 {
+		cfg.RootPause = time.Minute
+	}
+	return &Link{
+		cfg: cfg, verifier: v, journal: j, clock: clk, machine: m, facts: facts, log: log, metrics: metrics,
+		changed: make(chan struct{}, 1), checkIn: make(chan struct{}, 1), curable: make(chan struct{}, 1),
+		manifests: map[string]held[topics.Manifest]{}, refused: map[string][]byte{}, reported: map[[32]byte]bool{},
+	}
+}
+
+// Run keeps the session until ctx ends.
+func (l *Link) Run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return l.keepRoots(ctx) })
+	g.Go(func() error {
+		for ctx.Err() == nil {
+			if mode, _, _ := l.schedule(); mode == topics.ModePolling {
+				l.poll(ctx)
+			} else if err := l.stay(ctx); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return g.Wait()
+}
+
+// World is what the device holds now.
+func (l *Link) World() decide.World {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	w := decide.World{View: l.view, Manifests: make(map[string]topics.Manifest, len(l.manifests))}
+	if l.assignment != nil {
+		w.Assigned, w.Assignment = true, l.assignment.body
+	}
+	for cohort, m := range l.manifests {
+		w.Manifests[cohort] = m.body
+	}
+	if l.conn != nil && l.conn.complete {
+		w.View = decide.View{Live: true, Opened: l.conn.opened, Read: l.clock.Now()}
+	}
+	return w
+}
+
+// Changed gets a value after World has changed. One reader.
+func (l *Link) Changed() <-chan struct{} { return l.changed }
+
+// CheckIn asks a polling device to connect before its time.
+func (l *Link) CheckIn() { remind(l.checkIn) }
+
+// Connected reports whether there is a connection now.
+func (l *Link) Connected() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.conn != nil
+}
+
+// Sources are the sources that the assignment names; none: the device's own.
+func (l *Link) Sources() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.assignment == nil {
+		return nil
+	}
+	return l.assignment.body.Sources
+}
+
+// schedule is how to stay in touch: the assignment's word where it has one.
+func (l *Link) schedule() (mode topics.Mode, interval, jitter time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	mode, interval, jitter = l.cfg.Mode, l.cfg.Interval, l.cfg.Jitter
+	if l.assignment == nil {
+		return mode, interval, jitter
+	}
+	p := l.assignment.body.Polling
+	if p.Mode != "" {
+		mode = p.Mode
+	}
+	if p.IntervalSeconds > 0 {
+		interval, jitter = seconds(p.IntervalSeconds), seconds(p.JitterSeconds)
+	}
+	return mode, interval, jitter
+}
+
+func (l *Link) heartbeatEvery() time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.assignment != nil && l.assignment.body.Telemetry.HeartbeatSeconds > 0 {
+		return seconds(l.assignment.body.Telemetry.HeartbeatSeconds)
+	}
+	return l.cfg.Heartbeat
+}
+
+// seconds is n seconds, at most a year: more would overflow.
+func seconds(n int64) time.Duration { return time.Duration(min(n, 366*24*3600)) * time.Second }
+
+func remind(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default: // one reminder is enough
+	}
+}

@@ -1,0 +1,169 @@
+package link
+
+import (
+	"crypto/sha256"
+	"fmt"
+	"time"
+
+	"groundswell/agent/journal"
+	"groundswell/agent/verify"
+	"groundswell/internal/mqttclient"
+	"groundswell/topics"
+)
+
+// receive handles one message, before it is acknowledged.
+func (l *Link) receive(m mqttclient.Message) {
+	l.take(m.Topic, m.Payload)
+}
+
+// take verifies what came on a topic, and keeps it if it may.
+func (l *Link) take(topic string, raw []byte) {
+	name, err := topics.Parse(topic)
+	if err != nil {
+		l.log.Warn("message on a topic that was not asked for", "err", err)
+		return
+	}
+	switch name.Kind {
+	case topics.KindAssignment:
+		err = l.takeAssignment(topic, raw)
+	case topics.KindManifest:
+		err = l.takeManifest(topic, name.ID, raw)
+	case topics.KindCommand:
+		err = l.verifier.Command(raw, l.obey)
+	default:
+		l.log.Warn("message on a topic that was not asked for", "topic", topic)
+		return
+	}
+	if err != nil {
+		l.refuse(name, topic, raw, err)
+		return
+	}
+	count(l.metrics.accepted, string(name.Kind))
+	l.mu.Lock()
+	delete(l.refused, topic)
+	l.mu.Unlock()
+}
+
+func (l *Link) takeAssignment(topic string, raw []byte) error {
+	a, err := l.verifier.Assignment(raw)
+	if err != nil {
+		return err
+	}
+	l.mu.Lock()
+	changed := l.assignment == nil || l.assignment.body.Version != a.Version
+	l.assignment = &held[topics.Assignment]{a, raw}
+	for cohort := range l.manifests {
+		if !contains(a.Cohorts, cohort) {
+			delete(l.manifests, cohort)
+		}
+	}
+	l.arrived(topic)
+	l.mu.Unlock()
+	if changed {
+		l.log.Info("assignment accepted", "version", a.Version, "cohorts", a.Cohorts)
+		remind(l.changed)
+	}
+	return nil
+}
+
+func (l *Link) takeManifest(topic, cohort string, raw []byte) error {
+	l.mu.Lock()
+	assigned := l.assignment != nil && contains(l.assignment.body.Cohorts, cohort)
+	l.mu.Unlock()
+	if !assigned {
+		// Queued before the assignment that is on its way, or after leaving: the
+		// subscription that follows brings it again if it is ours.
+		l.log.Debug("manifest of a cohort that is not assigned", "cohort", cohort)
+		return nil
+	}
+	m, err := l.verifier.Manifest(raw, cohort)
+	if err != nil {
+		return err
+	}
+	at := time.Now()
+	l.mu.Lock()
+	before, had := l.manifests[cohort]
+	l.manifests[cohort] = held[topics.Manifest]{m, raw}
+	l.arrived(topic)
+	l.mu.Unlock()
+	if !had || before.body.Version != m.Version {
+		l.log.Info("manifest accepted", "cohort", cohort, "version", m.Version, "at", at.UTC().Format(time.RFC3339Nano))
+		remind(l.changed)
+	}
+	return nil
+}
+
+func contains(list []string, s string) bool {
+	for _, v := range list {
+		if v == s {
+			return true
+		}
+	}
+	return false
+}
+
+// maxReported bounds how many refusals are told apart.
+const maxReported = 64
+
+// refuse tells of a message that did not verify: once per message, however
+// often it comes.
+func (l *Link) refuse(name topics.Name, topic string, raw []byte, err error) {
+	count(l.metrics.refused, string(name.Kind))
+	curable := verify.Curable(err)
+	key := sha256.Sum256(fmt.Appendf(nil, "%s\n%s\n%s", topic, raw, err))
+	l.mu.Lock()
+	known := l.reported[key]
+	if len(l.reported) >= maxReported {
+		clear(l.reported)
+	}
+	l.reported[key] = true
+	if curable {
+		l.refused[topic] = raw // at most one per topic, and topics are ours
+	}
+	l.mu.Unlock()
+	if curable {
+		remind(l.curable)
+	}
+	if known {
+		return
+	}
+	l.log.Warn("message refused", "topic", topic, "bytes", len(raw), "err", err)
+	text := fmt.Sprintf("message on %s refused: %v", topic, err)
+	if errQueue := l.journal.Update(func(r *journal.Record) error {
+		return r.QueueLog(topics.Log{Source: "agent", Text: text, At: l.now()})
+	}); errQueue != nil {
+		l.log.Error("refusal cannot be reported", "err", errQueue)
+	}
+}
+
+// obey does what a command asks for, in one write of the journal.
+func (l *Link) obey(c topics.Command) error {
+	err := l.journal.Update(func(r *journal.Record) error {
+		r.Command = c.ID
+		switch c.Action {
+		case topics.CommandLogs:
+			for source, text := range l.facts(true).Logs {
+				// The end of a log is what matters.
+				if extra := len(text) - topics.MaxLog/2; extra > 0 {
+					text = text[extra:]
+				}
+				if err := r.QueueLog(topics.Log{Source: source, Text: text, At: l.now()}); err != nil {
+					return err
+				}
+			}
+		case topics.CommandRetry:
+			delete(r.Failures, c.Rollout)
+		}
+		h := l.heartbeat()
+		h.Command = c.ID
+		return r.QueueHeartbeat(h)
+	})
+	if err != nil {
+		return fmt.Errorf("command %s: %w", c.ID, err)
+	}
+	l.log.Info("command obeyed", "command", c.ID, "action", string(c.Action))
+	remind(l.changed)
+	return nil
+}
+
+func (l *Link) now() time.Time { return l.clock.Now().UTC().Truncate(time.Millisecond) }

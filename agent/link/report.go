@@ -1,0 +1,120 @@
+package link
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"math/rand/v2"
+	"time"
+
+	"groundswell/agent/journal"
+	"groundswell/internal/mqttclient"
+	"groundswell/topics"
+)
+
+// Heartbeat queues a heartbeat; it replaces one that waits.
+func (l *Link) Heartbeat() {
+	h := l.heartbeat()
+	if err := l.journal.Update(func(r *journal.Record) error {
+		h.Command = r.Command
+		return r.QueueHeartbeat(h)
+	}); err != nil {
+		l.log.Error("heartbeat cannot be queued", "err", err)
+	}
+}
+
+func (l *Link) heartbeat() topics.Heartbeat {
+	f := l.facts(false)
+	mode, _, _ := l.schedule()
+	_, quality := l.clock.Read()
+	h := topics.Heartbeat{
+		Versions: f.Versions, BootID: f.BootID, Mode: mode, TimeZone: l.cfg.TimeZone,
+		Manifests: map[string]int64{}, Clock: quality, At: l.now(),
+	}
+	l.mu.Lock()
+	h.CheckInMillis = l.checkInMS
+	if l.assignment != nil {
+		h.Assignment = l.assignment.body.Version
+	}
+	for cohort, m := range maps.All(l.manifests) {
+		h.Manifests[cohort] = m.body.Version
+	}
+	l.mu.Unlock()
+	l.machine.Fill(&h)
+	return h
+}
+
+// send sends what is in the journal, until ctx ends.
+func (l *Link) send(ctx context.Context, s session) {
+	failures := 0
+	for ctx.Err() == nil {
+		report, ok := l.journal.Next()
+		if !ok {
+			select {
+			case <-ctx.Done():
+			case <-l.journal.Changed():
+			}
+			continue
+		}
+		if l.sendOne(ctx, s, report) {
+			failures = 0
+			continue
+		}
+		failures++
+		timer := time.NewTimer(l.pause(failures))
+		select {
+		case <-ctx.Done():
+		case <-timer.C:
+		}
+		timer.Stop()
+	}
+}
+
+// sendOne publishes one report. It is done with it, or wants to be called
+// again later.
+func (l *Link) sendOne(ctx context.Context, s session, report journal.Report) (done bool) {
+	topic := topics.Name{Kind: report.Kind, ID: l.cfg.Device}.String()
+	err := s.Publish(ctx, mqttclient.Publication{Topic: topic, Payload: report.Payload, QoS: 1})
+	switch {
+	case err == nil:
+		err = l.journal.Sent(report.ID)
+		count(l.metrics.sent, string(report.Kind))
+	case never(err):
+		l.log.Error("report dropped: the broker will never take it", "kind", string(report.Kind), "err", err)
+		count(l.metrics.dropped, string(report.Kind))
+		err = l.journal.Drop(report.ID)
+	default:
+		if ctx.Err() == nil {
+			l.log.Warn("report not taken yet", "kind", string(report.Kind), "err", err)
+		}
+		return false
+	}
+	if err != nil {
+		// It will be sent again after a restart; receivers are used to that.
+		l.log.Error("report cannot be removed from the journal", "err", err)
+		return false
+	}
+	return true
+}
+
+// never reports whether the broker will refuse the report for ever.
+func never(err error) bool {
+	if errors.Is(err, mqttclient.ErrPacketTooLarge) {
+		return true
+	}
+	code, ok := mqttclient.Refused(err)
+	switch code {
+	case mqttclient.CodeNotAuthorized, 0x90, 0x95, 0x99: // topic name, packet too large, payload format
+		return ok && !errors.Is(err, mqttclient.ErrConnectionLost)
+	}
+	return false
+}
+
+// pause before attempt n+1: full jitter.
+func (l *Link) pause(n int) time.Duration {
+	limit := l.cfg.BackoffMin << min(n-1, 30)
+	if limit <= 0 || limit > l.cfg.BackoffMax {
+		limit = l.cfg.BackoffMax
+	}
+	return rand.N(limit + 1)
+}

@@ -1,0 +1,233 @@
+package verify
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"reflect"
+	"sync"
+	"time"
+
+	"groundswell/agent/clock"
+	"groundswell/agent/fetch"
+	"groundswell/agent/journal"
+	"groundswell/certs/trust"
+	"groundswell/topics"
+)
+
+// Source brings unverified metadata. fetch.ErrNotFound means that no source has
+// it.
+type Source interface {
+	Root(ctx context.Context, repo trust.Repository, version int64) ([]byte, error)
+	Snapshot(ctx context.Context, pin topics.SnapshotPin) ([]byte, error)
+	Targets(ctx context.Context, pin trust.TargetsPin) ([]byte, error)
+}
+
+// Roots are what the device was provisioned with, in case it has nothing newer.
+type Roots struct{ Image, Director []byte }
+
+// Verifier is safe for concurrent use.
+type Verifier struct {
+	device string
+	built  time.Time
+	clock  *clock.Clock
+	source Source
+	log    *slog.Logger
+	roots  chan struct{}
+
+	mu    sync.Mutex // guards what follows; never held while fetching
+	file  *journal.File
+	state trust.State
+}
+
+// Open reads the state from dir, or begins with the provisioned roots when
+// there is none or it is damaged. It raises the clock's floor to what was
+// verified; built is the floor that remains when a root takes that back.
+func Open(dir, trustDomain, device string, roots Roots, clk *clock.Clock, built time.Time, source Source, log *slog.Logger) (*Verifier, error) {
+	v := &Verifier{
+		device: device, built: built, clock: clk, source: source, log: log,
+		roots: make(chan struct{}, 1), file: journal.NewFile(filepath.Join(dir, "trust")),
+	}
+	raw, older, err := v.file.Load()
+	if err == nil {
+		v.state, err = trust.ParseState(raw)
+	}
+	switch {
+	case err == nil:
+		if older {
+			log.Warn("the newest trust state was damaged, the one before it is used")
+		}
+		if v.state.TrustDomain != trustDomain {
+			return nil, fmt.Errorf("open trust: it is for %q, the certificate for %q", v.state.TrustDomain, trustDomain)
+		}
+	default:
+		if !errors.Is(err, os.ErrNotExist) {
+			log.Error("trust state is damaged: trust begins anew with the provisioned roots", "err", err)
+		}
+		if v.state, err = trust.NewState(trustDomain, roots.Image, roots.Director); err != nil {
+			return nil, fmt.Errorf("open trust: %w", err)
+		}
+	}
+	clk.Raise(v.state.Floor())
+	return v, nil
+}
+
+// apply runs one verification, and keeps its state if it accepted something.
+func (v *Verifier) apply(verify func(trust.State, time.Time) (trust.State, error)) error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	next, err := verify(v.state, v.clock.Now())
+	if err != nil {
+		return err
+	}
+	return v.keep(next)
+}
+
+// keep writes the state down, if it is another, and then uses it. Caller holds
+// mu.
+func (v *Verifier) keep(next trust.State) error {
+	if reflect.DeepEqual(next, v.state) {
+		return nil
+	}
+	raw, err := json.Marshal(next)
+	if err == nil {
+		err = v.file.Save(raw)
+	}
+	if err != nil {
+		return fmt.Errorf("keep trust: %w", err)
+	}
+	if next.Floor().Before(v.state.Floor()) {
+		v.clock.Reset(v.built) // the key that signed the floor was withdrawn
+	}
+	v.state = next
+	v.clock.Raise(next.Floor())
+	return nil
+}
+
+// Assignment verifies what arrived on the topic of the device's assignment.
+func (v *Verifier) Assignment(raw []byte) (a topics.Assignment, err error) {
+	err = v.apply(func(s trust.State, now time.Time) (next trust.State, err error) {
+		next, a, err = s.Assignment(raw, v.device, now)
+		return next, err
+	})
+	return a, err
+}
+
+// Manifest verifies what arrived on the topic of a cohort's manifest.
+func (v *Verifier) Manifest(raw []byte, cohort string) (m topics.Manifest, err error) {
+	err = v.apply(func(s trust.State, now time.Time) (next trust.State, err error) {
+		next, m, err = s.Manifest(raw, cohort, now)
+		return next, err
+	})
+	return m, err
+}
+
+// Command verifies what arrived on the topic of the device's commands, and has
+// it obeyed unless it is a repetition. The command counts as obeyed only once
+// obey has returned nil, so it must be safe to repeat.
+func (v *Verifier) Command(raw []byte, obey func(topics.Command) error) error {
+	return v.apply(func(s trust.State, now time.Time) (trust.State, error) {
+		next, c, err := s.Command(raw, v.device, now)
+		if err != nil || next.CommandVersion() == s.CommandVersion() {
+			return next, err
+		}
+		return next, obey(c)
+	})
+}
+
+// Curable reports whether a refusal may be due to a root that is not known
+// here yet.
+func Curable(err error) bool {
+	return errors.Is(err, trust.ErrSignature) || errors.Is(err, trust.ErrThreshold) || errors.Is(err, trust.ErrExpired)
+}
+
+// RootsChanged gets a value after a newer root was accepted: what was refused
+// may verify now, and what was accepted may no longer. One reader.
+func (v *Verifier) RootsChanged() <-chan struct{} { return v.roots }
+
+// maxRoots bounds a walk: more than any device will sleep through.
+const maxRoots = 1024
+
+// WalkRoots looks for newer roots of both repositories and takes them one by
+// one. The newest is the one after which no source has another.
+func (v *Verifier) WalkRoots(ctx context.Context) error {
+	changed := false
+	defer func() {
+		if changed {
+			select {
+			case v.roots <- struct{}{}:
+			default: // one reminder is enough
+			}
+		}
+	}()
+	for _, repo := range []trust.Repository{trust.Director, trust.Image} {
+		for range maxRoots {
+			v.mu.Lock()
+			next := v.state.RootVersion(repo) + 1
+			v.mu.Unlock()
+			raw, err := v.source.Root(ctx, repo, next)
+			if errors.Is(err, fetch.ErrNotFound) {
+				break
+			}
+			if err == nil {
+				err = v.apply(func(s trust.State, _ time.Time) (trust.State, error) { return s.Root(repo, raw) })
+			}
+			if err != nil {
+				return fmt.Errorf("%s root %d: %w", repo, next, err)
+			}
+			changed = true
+			v.log.Info("root accepted", "repository", string(repo), "version", next)
+		}
+	}
+	return nil
+}
+
+// Images brings the list of releases that a manifest pins: newer roots first,
+// then, unless they are held, the snapshot and the targets.
+func (v *Verifier) Images(ctx context.Context, pin topics.SnapshotPin) (trust.Images, error) {
+	if err := v.WalkRoots(ctx); err != nil {
+		return trust.Images{}, err
+	}
+	v.mu.Lock()
+	needed := v.state.NeedsSnapshot(pin)
+	v.mu.Unlock()
+	if needed {
+		if err := v.fetchImages(ctx, pin); err != nil {
+			return trust.Images{}, err
+		}
+	}
+	return v.Held()
+}
+
+func (v *Verifier) fetchImages(ctx context.Context, pin topics.SnapshotPin) error {
+	raw, err := v.source.Snapshot(ctx, pin)
+	if err != nil {
+		return err
+	}
+	var names trust.TargetsPin
+	err = v.apply(func(s trust.State, now time.Time) (next trust.State, err error) {
+		next, names, err = s.Snapshot(raw, pin, now)
+		return next, err
+	})
+	if err != nil {
+		return err
+	}
+	if raw, err = v.source.Targets(ctx, names); err != nil {
+		return err
+	}
+	return v.apply(func(s trust.State, now time.Time) (next trust.State, err error) {
+		next, _, err = s.Targets(raw, now)
+		return next, err
+	})
+}
+
+// Held is the list of releases that is held, verified again as of now.
+func (v *Verifier) Held() (trust.Images, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.state.Images(v.clock.Now())
+}
