@@ -185,7 +185,7 @@ func (s *Store) PutDevice(ctx context.Context, by fleet.Actor, id string, a flee
 		if d, err = readDevice(ctx, tx, id); err != nil {
 			return err
 		}
-		if err := s.assignCohorts(ctx, tx, []fleet.Device{d}, map[string]bool{id: true}); err != nil {
+		if err := s.assignCohorts(ctx, tx, []fleet.Device{d}); err != nil {
 			return err
 		}
 		action := "device.put"
@@ -271,7 +271,7 @@ func (s *Store) ImportDevices(ctx context.Context, by fleet.Actor, devices []Imp
 		if err := tx.SendBatch(ctx, batch).Close(); err != nil {
 			return fmt.Errorf("import devices: %w", err)
 		}
-		if err := s.reassign(ctx, tx, ids, true); err != nil {
+		if err := s.reassign(ctx, tx, ids); err != nil {
 			return err
 		}
 		return record(ctx, tx, by, "device.import", "devices", 0, 0, map[string]any{"created": created, "updated": updated, "first": ids[0], "last": ids[len(ids)-1]})
@@ -279,21 +279,15 @@ func (s *Store) ImportDevices(ctx context.Context, by fleet.Actor, devices []Imp
 	return created, updated, err
 }
 
-// reassign is assignCohorts for ids, in pieces.
-func (s *Store) reassign(ctx context.Context, tx pgx.Tx, ids []string, always bool) error {
+// reassign is assignCohorts for ids, in pieces; each gets a new assignment.
+func (s *Store) reassign(ctx context.Context, tx pgx.Tx, ids []string) error {
 	for len(ids) > 0 {
 		n := min(len(ids), 1000)
 		devices, err := readAttributes(ctx, tx, ids[:n])
 		if err != nil {
 			return err
 		}
-		signAll := map[string]bool{}
-		if always {
-			for _, id := range ids[:n] {
-				signAll[id] = true
-			}
-		}
-		if err := s.assignCohorts(ctx, tx, devices, signAll); err != nil {
+		if err := s.assignCohorts(ctx, tx, devices); err != nil {
 			return err
 		}
 		ids = ids[n:]

@@ -35,12 +35,12 @@ func readSelections(ctx context.Context, tx pgx.Tx) ([]selection, error) {
 }
 
 // assignCohorts makes the memberships of devices what selectors and lists say,
-// and signs an assignment for each device whose memberships changed or who has
-// none yet, or which is in always. The caller holds the membership lock. A
-// device that no longer matches but is pinned by an active rollout stays,
-// marked as leaving. A device that matches more than topics.MaxCohorts keeps
-// those that it has, then gets further ones by name; the rest is an alert.
-func (s *Store) assignCohorts(ctx context.Context, tx pgx.Tx, devices []fleet.Device, always map[string]bool) error {
+// and signs an assignment for each of them. The caller holds the membership
+// lock. A device that no longer matches but is pinned by an active rollout
+// stays, marked as leaving. A device that matches more than topics.MaxCohorts
+// keeps those that it has, then gets further ones by name; the rest is an
+// alert.
+func (s *Store) assignCohorts(ctx context.Context, tx pgx.Tx, devices []fleet.Device) error {
 	if len(devices) == 0 {
 		return nil
 	}
@@ -61,7 +61,6 @@ func (s *Store) assignCohorts(ctx context.Context, tx pgx.Tx, devices []fleet.De
 	if err != nil {
 		return err
 	}
-	var sign []string
 	batch := &pgx.Batch{}
 	for _, d := range devices {
 		wanted := slices.Clone(listed[d.ID])
@@ -70,16 +69,14 @@ func (s *Store) assignCohorts(ctx context.Context, tx pgx.Tx, devices []fleet.De
 				wanted = append(wanted, c.name)
 			}
 		}
-		if changed := settle(batch, d, wanted, current[d.ID]); changed || always[d.ID] {
-			sign = append(sign, d.ID)
-		}
+		settle(batch, d, wanted, current[d.ID])
 	}
 	if batch.Len() > 0 {
 		if err := tx.SendBatch(ctx, batch).Close(); err != nil {
 			return fmt.Errorf("store memberships: %w", err)
 		}
 	}
-	return s.signAssignments(ctx, tx, sign)
+	return s.signAssignments(ctx, tx, ids)
 }
 
 // membership is a row of cohort_member.
@@ -108,9 +105,8 @@ func memberships(ctx context.Context, tx pgx.Tx, ids []string) (map[string][]mem
 	return out, err
 }
 
-// settle queues what makes the memberships of d those that are wanted, and
-// reports whether the set of cohorts changed.
-func settle(batch *pgx.Batch, d fleet.Device, wanted []string, current []membership) (changed bool) {
+// settle queues what makes the memberships of d those that are wanted.
+func settle(batch *pgx.Batch, d fleet.Device, wanted []string, current []membership) {
 	count := 0
 	for _, m := range current {
 		keep := slices.Contains(wanted, m.cohort)
@@ -121,7 +117,6 @@ func settle(batch *pgx.Batch, d fleet.Device, wanted []string, current []members
 			batch.Queue(`UPDATE cohort_member SET leaving = true WHERE cohort = $1 AND device = $2`, m.cohort, d.ID)
 		case !keep && !m.pinned:
 			batch.Queue(`DELETE FROM cohort_member WHERE cohort = $1 AND device = $2`, m.cohort, d.ID)
-			changed = true
 			continue
 		}
 		count++
@@ -137,9 +132,7 @@ func settle(batch *pgx.Batch, d fleet.Device, wanted []string, current []members
 		}
 		batch.Queue(`INSERT INTO cohort_member (cohort, device, bucket) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING`, cohort, d.ID, d.Bucket)
 		count++
-		changed = true
 	}
-	return changed
 }
 
 // alert queues a condition that an operator should see.

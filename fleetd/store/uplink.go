@@ -263,7 +263,7 @@ func (s *Store) register(ctx context.Context, tx pgx.Tx, messages []message) err
 	if err := tx.SendBatch(ctx, batch).Close(); err != nil {
 		return err
 	}
-	return s.reassign(ctx, tx, changed, false)
+	return s.reassign(ctx, tx, changed)
 }
 
 // uplink collects the statements of a batch.
