@@ -6,6 +6,8 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -57,7 +59,10 @@ func prepare(ctx context.Context, devices int, log *slog.Logger) (f *fleet, err 
 		// Nothing that the devices say here may stop the rollout.
 		"policy": map[string]any{"waves": []map[string]any{{"percent": 100, "spread": "1h", "soak": "1h"}}, "breaker": map[string]any{"percent": 100}},
 	})
-	return f, err
+	if err != nil {
+		return nil, err
+	}
+	return f, f.settle(ctx)
 }
 
 func (f *fleet) makeDevices(ctx context.Context, n int) error {
@@ -66,13 +71,39 @@ func (f *fleet) makeDevices(ctx context.Context, n int) error {
 		return err
 	}
 	for i := range n {
-		device, err := devices.Device(fmt.Sprintf("bench-%05d", i), model)
+		device, err := devices.Device(fmt.Sprintf("bench-%05d", i), model, true)
 		if err != nil {
 			return err
 		}
 		f.devices = append(f.devices, device)
 	}
-	return devices.Register(ctx, cohort, f.devices)
+	if err := devices.Register(ctx, cohort, f.devices); err != nil {
+		return err
+	}
+	return f.settle(ctx)
+}
+
+// settle waits until fleetd has published all that it has to say.
+func (f *fleet) settle(ctx context.Context) error {
+	for {
+		waiting, err := f.count(ctx, "outbox")
+		if err != nil || waiting == 0 {
+			return err
+		}
+		select {
+		case <-time.After(50 * time.Millisecond):
+		case <-ctx.Done():
+			return fmt.Errorf("%d messages are not published: %w", waiting, ctx.Err())
+		}
+	}
+}
+
+func (f *fleet) count(ctx context.Context, table string) (int, error) {
+	out, err := f.stack.Postgres.Query(ctx, "groundswell", "SELECT count(*) FROM "+table)
+	if err != nil {
+		return 0, err
+	}
+	return strconv.Atoi(strings.TrimSpace(out))
 }
 
 // connectAll checks every device in and leaves it connected.

@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -77,7 +75,7 @@ type reportResult struct {
 func measureReports(ctx context.Context, f *fleet, n int) (reportResult, error) {
 	each := max(1, n/len(f.devices))
 	want := each * len(f.devices)
-	base, err := f.storedReports(ctx)
+	base, err := f.count(ctx, "report")
 	if err != nil {
 		return reportResult{}, err
 	}
@@ -101,7 +99,7 @@ func measureReports(ctx context.Context, f *fleet, n int) (reportResult, error) 
 	}
 	result := reportResult{Reports: want, Acked: time.Since(began)}
 	for {
-		stored, err := f.storedReports(ctx)
+		stored, err := f.count(ctx, "report")
 		if err != nil {
 			return result, err
 		}
@@ -115,15 +113,6 @@ func measureReports(ctx context.Context, f *fleet, n int) (reportResult, error) 
 			return result, fmt.Errorf("%d of %d reports stored: %w", stored-base, want, ctx.Err())
 		}
 	}
-}
-
-// storedReports counts the reports that are committed.
-func (f *fleet) storedReports(ctx context.Context) (int, error) {
-	out, err := f.stack.Postgres.Query(ctx, "groundswell", "SELECT count(*) FROM report")
-	if err != nil {
-		return 0, err
-	}
-	return strconv.Atoi(strings.TrimSpace(out))
 }
 
 // pauseResult is the time from the operator's request to the paused manifest on

@@ -24,7 +24,7 @@ func table(ctx context.Context, f *fleet, c checkInResult, r reportResult, p pau
 	row("durable status reports, device to PUBACK", "%.0f/s", float64(r.Reports)/r.Acked.Seconds())
 	row(fmt.Sprintf("pause to paused manifest on %d connected devices", p.Devices), "p50 %s, p99 %s; last device p50 %s, worst %s of %d pauses",
 		ms(percentile(p.All, 50)), ms(percentile(p.All, 99)), ms(percentile(p.Last, 50)), ms(percentile(p.Last, 100)), len(p.Last))
-	fmt.Fprintf(&b, "\nMachine: %d cores (%s), %s. Load and platform on the same machine.\nVersions: %s.\n", runtime.NumCPU(), cpu(), kernel(), versions(ctx, f))
+	fmt.Fprintf(&b, "\nMachine: %d cores (%s), %s. Load and platform on the same machine; the simulated devices do not verify signatures (a device spends its own processor on that).\nVersions: %s.\n", runtime.NumCPU(), cpu(), kernel(), versions(ctx, f))
 	if c.FirstError != nil {
 		fmt.Fprintf(&b, "First failed check-in: %v\n", c.FirstError)
 	}

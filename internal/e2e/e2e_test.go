@@ -50,7 +50,7 @@ func start(t *testing.T, devices int, options stack.Options) *platform {
 		t.Fatal(err)
 	}
 	for i := range devices {
-		d, err := p.fleet.Device(fmt.Sprintf("dev-%03d", i), model)
+		d, err := p.fleet.Device(fmt.Sprintf("dev-%03d", i), model, false)
 		if err != nil {
 			t.Fatal(err)
 		}

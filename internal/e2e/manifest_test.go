@@ -79,7 +79,7 @@ func TestManifestSurvivesABrokerRestoredFromOldData(t *testing.T) {
 	}
 	// The old manifest must not reach the device as news: it remembers a higher
 	// version. So it asks again until fleetd has put things right.
-	fresh, err := p.fleet.Device(d.ID, model)
+	fresh, err := p.fleet.Device(d.ID, model, false)
 	if err != nil {
 		t.Fatal(err)
 	}
