@@ -137,7 +137,7 @@ type DevicePath struct {
 	ID string `path:"id" maxLength:"63" pattern:"^[A-Za-z0-9]([A-Za-z0-9_-]*[A-Za-z0-9])?$"`
 }
 
-type deviceQuery struct {
+type DeviceQuery struct {
 	PageQuery
 	Cohort    string `query:"cohort"`
 	Model     string `query:"model"`
@@ -152,7 +152,7 @@ type deviceQuery struct {
 	Connected string `query:"connected" enum:"true,false"`
 }
 
-func (q deviceQuery) filter() fleet.DeviceFilter {
+func (q DeviceQuery) filter() fleet.DeviceFilter {
 	f := fleet.DeviceFilter{
 		Cohort: q.Cohort, Model: q.Model, Hardware: q.Hardware, Region: q.Region, Customer: q.Customer,
 		Component: q.Component, Version: q.Version, Below: q.Below, State: topics.State(q.State), Rollout: q.Rollout,
@@ -203,7 +203,7 @@ type deviceImport struct {
 func (s *Server) registerDevices() {
 	register(s, operation{
 		id: "list-devices", method: http.MethodGet, path: "/v1/devices", tag: "devices", role: token.Viewer, summary: "List devices",
-	}, func(ctx context.Context, in *struct{ deviceQuery }) (*listOutput[Device], error) {
+	}, func(ctx context.Context, in *struct{ DeviceQuery }) (*listOutput[Device], error) {
 		devices, next, err := s.Store.Devices(ctx, in.filter(), in.page())
 		return list(devices, next, err, viewDevice)
 	})

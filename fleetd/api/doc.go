@@ -16,7 +16,7 @@
 //
 // What exists has a revision, which is its ETag. A change needs If-Match with
 // the ETag that the caller has seen: 428 without, 412 when somebody else was
-// faster. A Creation may carry an Idempotency-Key: the same key with the same
+// faster. A creation may carry an Idempotency-Key: the same key with the same
 // request gives the same object, however often it is sent.
 //
 // Every refusal is a problem (RFC 9457, application/problem+json) that points

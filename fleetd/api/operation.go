@@ -118,7 +118,8 @@ func actor(ctx context.Context) fleet.Actor {
 	return fleet.Actor{Name: principal(ctx).Name, RequestID: requestID(ctx)}
 }
 
-// PageQuery is how every list is asked for.
+// PageQuery is how every list is asked for. (Parts of an input are exported
+// because huma looks into no others.)
 type PageQuery struct {
 	Limit  int    `query:"limit" minimum:"1" maximum:"1000" doc:"How many at most; 100 unless given"`
 	Cursor string `query:"cursor" maxLength:"1024" doc:"What the piece before gave as next"`
@@ -149,7 +150,7 @@ func list[S, T any](items []S, next string, err error, view func(S) T) (*listOut
 // object is a single resource with its revision.
 type object[T any] struct {
 	ETag     string `header:"ETag" doc:"The revision, for If-Match"`
-	Location string `header:"Location" doc:"Where it is, after a Creation"`
+	Location string `header:"Location" doc:"Where it is, after a creation"`
 	Body     T
 }
 
@@ -175,7 +176,7 @@ func (m IfMatch) revision() (int64, error) {
 	return revision, nil
 }
 
-// Creation is the header of every Creation.
+// Creation is the header of every creation.
 type Creation struct {
 	IdempotencyKey string `header:"Idempotency-Key" minLength:"1" maxLength:"200" pattern:"^[!-~]+$" doc:"The same key with the same request gives the same object"`
 }

@@ -50,7 +50,7 @@ func viewArtifact(a fleet.Artifact) Artifact {
 	return Artifact{SHA256: a.SHA256, Length: a.Length, CreatedAt: a.CreatedAt.UTC(), CreatedBy: a.CreatedBy}
 }
 
-type releaseQuery struct {
+type ReleaseQuery struct {
 	PageQuery
 	Component string `query:"component" maxLength:"63" pattern:"^[A-Za-z0-9]([A-Za-z0-9_-]*[A-Za-z0-9])?$"`
 	Name      string `query:"name" maxLength:"63" pattern:"^[A-Za-z0-9]([A-Za-z0-9_-]*[A-Za-z0-9])?$"`
@@ -63,7 +63,7 @@ type ArtifactPath struct {
 func (s *Server) registerReleases() {
 	register(s, operation{
 		id: "list-releases", method: http.MethodGet, path: "/v1/releases", tag: "releases", role: token.Viewer, summary: "List releases",
-	}, func(ctx context.Context, in *struct{ releaseQuery }) (*listOutput[Release], error) {
+	}, func(ctx context.Context, in *struct{ ReleaseQuery }) (*listOutput[Release], error) {
 		releases, next, err := s.Store.Releases(ctx, in.Component, in.Name, in.page())
 		return list(releases, next, err, viewRelease)
 	})

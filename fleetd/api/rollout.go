@@ -21,7 +21,7 @@ type Rollout struct {
 	State    string `json:"state" enum:"draft,scheduled,running,paused,completed,cancelled,reverting,reverted"`
 	RolloutTarget
 	Component  string       `json:"component"`
-	Sequence   int64        `json:"sequence" doc:"Order of Creation"`
+	Sequence   int64        `json:"sequence" doc:"Order of creation"`
 	Offset     int64        `json:"offset" doc:"Where in the ring of buckets it begins"`
 	Policy     fleet.Policy `json:"policy" doc:"With every default filled in"`
 	Waves      []Wave       `json:"waves"`
