@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net/url"
 	"os"
 	"path/filepath"
 	"time"
@@ -159,4 +160,73 @@ func (a *Agent) Activated(version string) (bool, error) {
 		}
 	}
 	return false, err
+}
+
+// ManifestVersions are the versions of the cohorts' manifests as they were last
+// signed.
+func (s *Stack) ManifestVersions(ctx context.Context, cohorts ...string) (map[string]int64, error) {
+	versions := map[string]int64{}
+	for _, name := range cohorts {
+		var c struct {
+			ManifestVersion int64 `json:"manifest_version"`
+		}
+		if err := s.API(ctx, "GET", "/v1/cohorts/"+url.PathEscape(name), nil, &c); err != nil {
+			return nil, err
+		}
+		versions[name] = c.ManifestVersion
+	}
+	return versions, nil
+}
+
+// AwaitManifests waits until every agent that stays connected has accepted, for
+// each of the cohorts that it is in, a manifest of at least the version. It
+// returns when the last of them did, by the agents' own clocks and logs.
+func (s *Stack) AwaitManifests(ctx context.Context, versions map[string]int64) (time.Time, error) {
+	var last time.Time
+	for cohort, version := range versions {
+		members, err := s.Devices(ctx, url.Values{"cohort": {cohort}})
+		if err != nil {
+			return last, err
+		}
+		in := map[string]bool{}
+		for _, d := range members {
+			in[d.ID] = true
+		}
+		for _, a := range s.Agents() {
+			if a.Battery || !in[a.ID] {
+				continue
+			}
+			at, err := a.awaitManifest(ctx, cohort, version)
+			if err != nil {
+				return last, err
+			}
+			if at.After(last) {
+				last = at
+			}
+		}
+	}
+	return last, nil
+}
+
+func (a *Agent) awaitManifest(ctx context.Context, cohort string, version int64) (time.Time, error) {
+	for {
+		accepted, err := a.Log("manifest accepted")
+		if err != nil {
+			return time.Time{}, err
+		}
+		for _, r := range accepted {
+			if v, ok := r["version"].(float64); ok && r["cohort"] == cohort && int64(v) >= version {
+				at, err := time.Parse(time.RFC3339Nano, fmt.Sprint(r["at"]))
+				if err != nil {
+					return at, fmt.Errorf("agent %s: %w", a.ID, err)
+				}
+				return at, nil
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return time.Time{}, fmt.Errorf("device %s holds no manifest %d of %s: %w", a.ID, version, cohort, ctx.Err())
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
 }
