@@ -40,8 +40,8 @@ func (c CohortSpec) Validate() error {
 	if err := checkID("/name", c.Name); err != nil {
 		return err
 	}
-	if len(c.Description) > topics.MaxText {
-		return Invalid("/description", "has more than %d bytes", topics.MaxText)
+	if err := CheckText("/description", c.Description); err != nil {
+		return err
 	}
 	switch {
 	case c.Selector != "" && len(c.Devices) > 0:

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"unicode/utf8"
 
 	"groundswell/topics"
 )
@@ -65,6 +66,21 @@ func optionalID(pointer, id string) error {
 		return nil
 	}
 	return checkID(pointer, id)
+}
+
+// CheckText returns a FieldError unless text, which is for people, is short
+// enough and can be stored: PostgreSQL takes neither U+0000 nor what is not
+// UTF-8.
+func CheckText(pointer, text string) error {
+	switch {
+	case len(text) > topics.MaxText:
+		return Invalid(pointer, "has more than %d bytes", topics.MaxText)
+	case strings.ContainsRune(text, 0):
+		return Invalid(pointer, "contains U+0000")
+	case !utf8.ValidString(text):
+		return Invalid(pointer, "is not UTF-8")
+	}
+	return nil
 }
 
 // index is the pointer of an element.

@@ -2,7 +2,9 @@ package fleet
 
 import (
 	"slices"
+	"strings"
 	"time"
+	"unicode/utf8"
 
 	"groundswell/topics"
 )
@@ -43,6 +45,9 @@ func (r Release) Validate(pointer string) error {
 	)
 	if err != nil {
 		return err
+	}
+	if strings.ContainsRune(r.Notes, 0) || !utf8.ValidString(r.Notes) {
+		return Invalid(pointer+"/notes", "cannot be stored")
 	}
 	if r.Length < 1 || r.Length > topics.MaxArtifact {
 		return Invalid(pointer+"/length", "must be from 1 to %d bytes", int64(topics.MaxArtifact))

@@ -154,13 +154,11 @@ func (s RolloutSpec) Validate() error {
 			return Invalid("/canary_cohort", "%q is among the cohorts too", c)
 		}
 	}
-	switch {
-	case len(s.Note) > topics.MaxText:
-		return Invalid("/note", "has more than %d bytes", topics.MaxText)
-	case s.Priority < -MaxPriority || s.Priority > MaxPriority:
+	if s.Priority < -MaxPriority || s.Priority > MaxPriority {
 		return Invalid("/priority", "must be from %d to %d", -MaxPriority, MaxPriority)
 	}
 	return firstError(
+		CheckText("/note", s.Note),
 		optionalID("/canary_cohort", s.CanaryCohort),
 		pointed("/from", topics.CheckConstraint("", s.From)),
 	)

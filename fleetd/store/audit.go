@@ -53,6 +53,9 @@ func (s *Store) RolloutEvents(ctx context.Context, id string, p Page) ([]fleet.A
 }
 
 func (s *Store) audit(ctx context.Context, f AuditFilter, p Page, newestFirst bool) ([]fleet.AuditEntry, string, error) {
+	if err := checkFilters(map[string]string{"/object": f.Object, "/actor": f.Actor}); err != nil {
+		return nil, "", err
+	}
 	var after int64
 	limit, err := p.start(&after)
 	if err != nil {

@@ -130,7 +130,7 @@ func (s *Store) Published(ctx context.Context, o OutboxRow) error {
 func (s *Store) NotPublished(ctx context.Context, o OutboxRow, delay time.Duration, reason string) error {
 	_, err := s.pool.Exec(ctx, `
 		UPDATE outbox SET claimed_until = clock_timestamp() + $5, error = $6
-		WHERE kind = $1 AND id = $2 AND region = $3 AND version <= $4`, o.Kind, o.ID, Region, o.Version, delay, reason)
+		WHERE kind = $1 AND id = $2 AND region = $3 AND version <= $4`, o.Kind, o.ID, Region, o.Version, delay, storable(reason))
 	if err != nil {
 		return fmt.Errorf("give back %s %s: %w", o.Kind, o.ID, err)
 	}

@@ -72,6 +72,9 @@ func readRelease(ctx context.Context, q querier, name, version string) (fleet.Re
 // Releases lists releases by name, then by version as text. Absent arguments
 // admit all.
 func (s *Store) Releases(ctx context.Context, component, name string, p Page) ([]fleet.Release, string, error) {
+	if err := checkFilters(map[string]string{"/component": component, "/name": name}); err != nil {
+		return nil, "", err
+	}
 	var afterName, afterVersion string
 	limit, err := p.start(&afterName, &afterVersion)
 	if err != nil {

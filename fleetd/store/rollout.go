@@ -79,11 +79,11 @@ func readRollouts(ctx context.Context, q querier, where string, args ...any) ([]
 
 func readRollout(ctx context.Context, q querier, id string) (fleet.Rollout, error) {
 	found, err := readRollouts(ctx, q, `WHERE r.id = $1`, id)
-	if err != nil {
-		return fleet.Rollout{}, err
+	if err == nil && len(found) == 0 {
+		err = pgx.ErrNoRows
 	}
-	if len(found) == 0 {
-		return fleet.Rollout{}, fmt.Errorf("rollout %s: %w", id, fleet.ErrNotFound)
+	if err != nil {
+		return fleet.Rollout{}, absent(err, "rollout", id)
 	}
 	return found[0], nil
 }
@@ -111,6 +111,9 @@ type RolloutFilter struct {
 // Rollouts lists rollouts, the newest first, their waves without counts.
 func (s *Store) Rollouts(ctx context.Context, f RolloutFilter, p Page) ([]fleet.Rollout, string, error) {
 	if err := fleet.CheckState("/state", f.State); err != nil {
+		return nil, "", err
+	}
+	if err := checkFilters(map[string]string{"/release": f.Release, "/cohort": f.Cohort}); err != nil {
 		return nil, "", err
 	}
 	before := int64(1<<63 - 1)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -111,6 +112,7 @@ const (
 	deadlockDetected     = "40P01"
 	foreignKeyViolation  = "23503"
 	uniqueViolation      = "23505"
+	invalidText          = "22021"
 )
 
 func sqlState(err error) string {
@@ -128,11 +130,27 @@ func conflicting(err error) bool {
 
 // absent turns "no rows" into ErrNotFound.
 func absent(err error, what string, id string) error {
-	if errors.Is(err, pgx.ErrNoRows) {
-		return fmt.Errorf("%s %s: %w", what, id, fleet.ErrNotFound)
+	// Nothing is called by a name that PostgreSQL does not take.
+	if errors.Is(err, pgx.ErrNoRows) || sqlState(err) == invalidText {
+		return fmt.Errorf("%s %q: %w", what, id, fleet.ErrNotFound)
 	}
 	if err != nil {
 		return fmt.Errorf("%s %s: %w", what, id, err)
+	}
+	return nil
+}
+
+// storable makes a text of unknown origin one that PostgreSQL takes.
+func storable(text string) string {
+	return strings.ToValidUTF8(strings.ReplaceAll(text, "\x00", ""), "?")
+}
+
+// checkFilters returns a FieldError for a filter that PostgreSQL does not take.
+func checkFilters(filters map[string]string) error {
+	for pointer, text := range filters {
+		if text != storable(text) {
+			return fleet.Invalid(pointer, "is not a text")
+		}
 	}
 	return nil
 }

@@ -151,10 +151,7 @@ func (s *Store) PauseRollout(ctx context.Context, by fleet.Actor, id string, rev
 }
 
 func checkReason(reason string) error {
-	if len(reason) > topics.MaxText {
-		return fleet.Invalid("/reason", "has more than %d bytes", topics.MaxText)
-	}
-	return nil
+	return fleet.CheckText("/reason", reason)
 }
 
 func pausing(by fleet.Actor, id string, revision int64, reason string) move {
@@ -306,8 +303,8 @@ func (s *Store) RevertRollout(ctx context.Context, by fleet.Actor, id string, re
 
 // revertOf lays out the rollout that undoes bad.
 func (s *Store) revertOf(ctx context.Context, tx pgx.Tx, bad fleet.Rollout, spec RevertSpec) (r fleet.Rollout, err error) {
-	if len(spec.Note) > topics.MaxText {
-		return r, fleet.Invalid("/note", "has more than %d bytes", topics.MaxText)
+	if err := fleet.CheckText("/note", spec.Note); err != nil {
+		return r, err
 	}
 	if err := topics.CheckVersion("to", spec.To); err != nil {
 		return r, fleet.Invalid("/to", "%q is not a version", spec.To)

@@ -411,15 +411,13 @@ func (s *Store) DeadLetter(ctx context.Context, consumer string, r UplinkRecord,
 }
 
 func deadLetter(ctx context.Context, tx pgx.Tx, consumer string, r UplinkRecord, reason string) error {
-	// The reason may quote what PostgreSQL does not take.
-	reason = strings.ToValidUTF8(strings.ReplaceAll(reason, "\x00", ""), "?")
 	payload := r.Payload
 	if payload == nil {
 		payload = []byte{}
 	}
 	_, err := tx.Exec(ctx, `
 		INSERT INTO dead_letter (topic, shard, sequence, payload, stored_at, consumer, reason) VALUES ($1, $2, $3, $4, $5, $6, $7)
-		ON CONFLICT DO NOTHING`, []byte(r.Topic), r.Shard, r.Sequence, bytes.Clone(payload), optional(r.Stored), consumer, reason)
+		ON CONFLICT DO NOTHING`, []byte(r.Topic), r.Shard, r.Sequence, bytes.Clone(payload), optional(r.Stored), consumer, storable(reason))
 	if err != nil {
 		return fmt.Errorf("keep dead letter: %w", err)
 	}
