@@ -2,10 +2,13 @@ package devstack
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -57,6 +60,9 @@ func Program(ctx context.Context, pkg string) (string, error) {
 // directory. Several processes may do so at once: a lock file makes them take
 // turns, and go replaces a program that runs by renaming over it.
 func GoBuild(ctx context.Context, root, out string, flags []string, packages ...string) error {
+	if err := DependOnSources(root); err != nil {
+		return fmt.Errorf("build: %w", err)
+	}
 	dir := filepath.Dir(out)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return fmt.Errorf("build: %w", err)
@@ -79,6 +85,33 @@ func GoBuild(ctx context.Context, root, out string, flags []string, packages ...
 	}
 	return nil
 }
+
+// DependOnSources opens every source file below the repository's root. In a test
+// that makes go test know what the result depends on: without it, a test that
+// runs the project's programs would be answered from the cache although they
+// have changed.
+func DependOnSources(root string) error {
+	return filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case d.IsDir() && len(d.Name()) > 2 && d.Name()[0] == '.' || d.IsDir() && d.Name() == "testdata":
+			return filepath.SkipDir
+		case d.IsDir() || !slices.Contains(sources, filepath.Ext(path)):
+			return nil
+		}
+		f, err := os.Open(path)
+		if errors.Is(err, os.ErrNotExist) {
+			return nil // an editor's file
+		}
+		if err != nil {
+			return err
+		}
+		return f.Close()
+	})
+}
+
+var sources = []string{".go", ".mod", ".sum", ".sql", ".html", ".css", ".js", ".yaml"}
 
 // Firmware builds the demo's camera in a version and returns the program's
 // path. One that is not healthy starts, and then fails its health check.

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"groundswell/internal/devstack"
 )
 
 const module = "groundswell/"
@@ -65,6 +67,9 @@ func (p pkg) path() string { return strings.TrimPrefix(p.ImportPath, module) }
 
 func list(t *testing.T) []pkg {
 	t.Helper()
+	if err := devstack.DependOnSources("../.."); err != nil {
+		t.Fatal(err)
+	}
 	cmd := exec.Command("go", "list", "-json=ImportPath,Name,Doc,Imports,TestImports,XTestImports", "./...")
 	cmd.Dir = "../.."
 	out, err := cmd.Output()
