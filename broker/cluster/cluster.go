@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"groundswell/internal/ops"
@@ -50,6 +51,8 @@ type Cluster struct {
 	puts    []chan *put
 	putters sync.WaitGroup
 	closing chan struct{}
+	commit  *committer      // nil unless Sync is "always"
+	durable []atomic.Uint64 // by shard, the last sequence known to be on the disk
 }
 
 // New returns a store that is not open. cfg must be valid.
@@ -58,6 +61,7 @@ func New(cfg Config, reg *ops.Registry, log *slog.Logger) *Cluster {
 		cfg: cfg, log: log, groups: map[string]*Group{},
 		pending: map[*nats.Msg]func(Stored, error){},
 		closing: make(chan struct{}),
+		durable: make([]atomic.Uint64, cfg.Shards),
 	}
 	c.metrics = newMetrics(reg, c)
 	return c
@@ -73,8 +77,7 @@ func (c *Cluster) Open(ctx context.Context) (err error) {
 		DontListen:         true,
 		JetStream:          true,
 		StoreDir:           c.cfg.Dir,
-		SyncAlways:         c.cfg.Sync.Always,
-		SyncInterval:       c.cfg.Sync.Interval,
+		SyncInterval:       c.cfg.Sync.Interval, // 0, its default of minutes, when the committer does it
 		JetStreamMaxMemory: 64 << 20,
 		JetStreamMaxStore:  c.cfg.MaxUplinkBytes + c.cfg.MaxRetainedBytes + 64<<20,
 		NoSigs:             true,
@@ -115,6 +118,14 @@ func (c *Cluster) Open(ctx context.Context) (err error) {
 	}
 	if err = c.openStreams(ctx); err != nil {
 		return err
+	}
+	if c.cfg.Sync.Always {
+		c.commit = newCommitter(c.cfg.Dir)
+		c.commit.start()
+		// What a killed process left may be in the kernel's memory only.
+		if err = c.awaitCommit(); err != nil {
+			return err
+		}
 	}
 	c.startPutters()
 	c.log.Info("store open", "node", c.cfg.Node, "dir", c.cfg.Dir, "sync", c.cfg.Sync.String(),
@@ -172,6 +183,7 @@ func (c *Cluster) openStreams(ctx context.Context) error {
 			return fmt.Errorf("stream %s: %w", name, err)
 		}
 		c.streams = append(c.streams, stream)
+		c.durable[shard].Store(stream.CachedInfo().State.LastSeq)
 		for _, group := range c.cfg.Groups {
 			consumer, err := consuming.CreateOrUpdateConsumer(ctx, name, jetstream.ConsumerConfig{
 				Durable: group, AckPolicy: jetstream.AckExplicitPolicy, AckWait: AckWait,
@@ -224,6 +236,9 @@ func (c *Cluster) Close() {
 			conn.Close()
 		}
 	}
+	if c.commit != nil {
+		c.commit.close()
+	}
 	c.failPending()
 	if c.server != nil {
 		c.server.Shutdown()
@@ -235,6 +250,11 @@ func (c *Cluster) Close() {
 func (c *Cluster) Ready(ctx context.Context) error {
 	if c.server == nil || !c.server.JetStreamEnabled() {
 		return fmt.Errorf("%w: JetStream does not run", ErrUnavailable)
+	}
+	if c.commit != nil {
+		if err := c.commit.err(); err != nil {
+			return err
+		}
 	}
 	for shard, stream := range c.streams {
 		info, err := stream.Info(ctx)

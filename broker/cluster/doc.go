@@ -14,7 +14,7 @@
 //     (compare-and-set on the stream's sequence); see Put.
 //
 // Guarantees: Store and Put report success only after JetStream has the
-// message, and under Sync "always" only after fsync. What was reported as
+// message, and under Sync "always" only after fsync (see committer). What was reported as
 // stored survives kill -9 under any policy; it survives a loss of power under
 // "always", and otherwise except for the last Sync interval.
 //

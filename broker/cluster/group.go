@@ -81,6 +81,10 @@ func (g *Group) Fetch(ctx context.Context, shard, n int, deliver func(*Delivery)
 			_ = msg.Term() // it would fail for ever; the log has it
 			continue
 		}
+		if err := g.cluster.awaitDurable(shard, d.Sequence); err != nil {
+			_ = d.Return(time.Second) // it stays stored, but nobody may see it yet
+			continue
+		}
 		deliver(d)
 	}
 	if err := batch.Error(); err != nil && ctx.Err() == nil && !errors.Is(err, nats.ErrTimeout) && !errors.Is(err, jetstream.ErrNoMessages) {

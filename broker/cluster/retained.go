@@ -107,7 +107,7 @@ func (c *Cluster) put(r Retained) error {
 		case err != nil:
 			return err
 		case r.Version == old.Version && bytes.Equal(r.Payload, old.Payload):
-			return nil
+			return c.awaitCommit() // the first put may not have got that far
 		case r.Version <= old.Version:
 			return &StaleError{Topic: r.Name.String(), Version: r.Version, Retained: old.Version}
 		}
@@ -116,9 +116,18 @@ func (c *Cluster) put(r Retained) error {
 		if errors.As(err, &api) && (api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence || api.ErrorCode == 10164) {
 			continue // somebody else wrote: look again
 		}
-		return storeError(err)
+		if err != nil {
+			return storeError(err)
+		}
+		return c.awaitCommit()
 	}
 	return fmt.Errorf("%w: %d others wrote %s", ErrBusy, putAttempts, r.Name)
+}
+
+func (c *Cluster) awaitCommit() error {
+	result := make(chan error, 1)
+	c.committed(func(err error) { result <- err })
+	return <-result
 }
 
 // Get returns the retained message of a topic, or ErrNotFound.

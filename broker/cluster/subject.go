@@ -25,6 +25,17 @@ func uplinkSubject(shard int, name topics.Name) string {
 	return uplinkPrefix + strconv.Itoa(shard) + "." + string(name.Kind) + "." + name.ID
 }
 
+// uplinkShard reads the shard out of a subject.
+func uplinkShard(subject string) (int, error) {
+	rest, ok := strings.CutPrefix(subject, uplinkPrefix)
+	text, _, _ := strings.Cut(rest, ".")
+	shard, err := strconv.Atoi(text)
+	if !ok || err != nil || shard < 0 || shard >= MaxShards {
+		return 0, fmt.Errorf("subject %q is not of the uplink", subject)
+	}
+	return shard, nil
+}
+
 // shardOf is the shard of a device: fixed for ever, or a device's reports could
 // overtake one another.
 func shardOf(device string, shards int) int {

@@ -72,7 +72,51 @@ func (c *Cluster) Store(u Uplink, done func(Stored, error)) {
 
 // stored is JetStream's acknowledgement.
 func (c *Cluster) stored(_ jetstream.JetStream, msg *nats.Msg, ack *jetstream.PubAck) {
-	c.settle(msg, Stored{Sequence: ack.Sequence}, nil)
+	c.committed(func(err error) {
+		if err == nil {
+			c.isDurable(msg.Subject, ack.Sequence)
+		}
+		c.settle(msg, Stored{Sequence: ack.Sequence}, err)
+	})
+}
+
+// isDurable notes how far a shard is on the disk.
+func (c *Cluster) isDurable(subject string, sequence uint64) {
+	shard, err := uplinkShard(subject)
+	if err != nil {
+		return // not of our making
+	}
+	mark := &c.durable[shard]
+	for {
+		old := mark.Load()
+		if sequence <= old || mark.CompareAndSwap(old, sequence) {
+			return
+		}
+	}
+}
+
+// awaitDurable waits until a message of a shard is on the disk. A group must
+// not see it earlier: after a loss of power its sequence would be given to
+// another message, and sequences identify messages for ever.
+func (c *Cluster) awaitDurable(shard int, sequence uint64) error {
+	if c.commit == nil || sequence <= c.durable[shard].Load() {
+		return nil
+	}
+	if err := c.awaitCommit(); err != nil {
+		return err
+	}
+	c.isDurable(uplinkSubject(shard, topics.Name{}), sequence)
+	return nil
+}
+
+// committed calls done when what JetStream has acknowledged is as durable as
+// the configuration asks for.
+func (c *Cluster) committed(done func(error)) {
+	if c.commit == nil {
+		done(nil)
+		return
+	}
+	c.commit.after(done)
 }
 
 // refused is JetStream's refusal, or its silence.

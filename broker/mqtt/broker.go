@@ -39,6 +39,8 @@ type Broker struct {
 	stopping atomic.Bool
 	life     context.Context // of Run; set before the first connection
 
+	notStored throttle
+
 	mu      sync.Mutex // guards what follows
 	clients map[string]*client
 	conns   map[*conn]struct{} // with a good CONNECT

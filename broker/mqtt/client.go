@@ -26,7 +26,14 @@ type client struct {
 	ended   bool      // not in Broker.clients any more
 	will    *will     // of the connection, or delayed
 	cohorts cohorts
-	scanned chan struct{} // holds a token when something left the queue
+	moved   chan struct{} // holds a token when something has left the queue
+}
+
+func (cl *client) signalMoved() {
+	select {
+	case cl.moved <- struct{}{}:
+	default:
+	}
 }
 
 // attach makes c the owner of its client id: the one that was it before is
@@ -39,7 +46,7 @@ func (b *Broker) attach(c *conn, id string) {
 		cl := b.clients[id]
 		if cl == nil {
 			cl = &client{
-				id: id, scanned: make(chan struct{}, 1),
+				id: id, moved: make(chan struct{}, 1),
 				session: session.New(session.Limits{
 					Messages: b.cfg.Limits.SessionQueueMessages, Bytes: b.cfg.Limits.SessionQueueBytes,
 				}, b.cfg.Limits.Subscriptions),

@@ -81,10 +81,7 @@ func (b *Broker) pump(cl *client) {
 		}
 	}
 	if sent {
-		select {
-		case cl.scanned <- struct{}{}:
-		default:
-		}
+		cl.signalMoved()
 	}
 }
 

@@ -26,7 +26,7 @@ func (b *Broker) presence(c *conn, connected bool, reason string) {
 	u := b.uplinkOf(c, topics.Name{Kind: topics.KindPresence, ID: c.identity.Name}, payload)
 	b.store.Store(u, func(s cluster.Stored, err error) {
 		if err != nil {
-			b.log.Warn("a presence was not stored", "device", c.identity.Name, "connected", connected, "err", err)
+			b.notStored.warn(b.log, "a presence was not stored", "device", c.identity.Name, "connected", connected, "err", err)
 			return
 		}
 		b.routeUplink(u, s, "")

@@ -42,14 +42,22 @@ func (b *Broker) publish(c *conn, pk *packets.Packet) packets.Code {
 		}
 		id := pk.PacketID
 		answer = func(code packets.Code, text string, user ...session.Property) {
-			if qos == 2 && code.Code >= packets.ErrUnspecifiedError.Code {
-				b.unreceive(c, id) // a refused message may come again
+			if qos == 2 {
+				b.settleReceipt(c.client, id, code)
 			}
 			c.acks.answer(p, code, text, user...)
 		}
-		if qos == 2 && !b.receive(c, id) {
-			answer(codeStored, "") // handled before [MQTT-4.3.3-10]
-			return packets.CodeSuccess
+		if qos == 2 {
+			switch b.receive(c, id) {
+			case session.Handled:
+				c.acks.answer(p, codeStored, "") // [MQTT-4.3.3-10]
+				return packets.CodeSuccess
+			case session.Pending:
+				// It came on an earlier connection, and the store has not
+				// answered yet: neither yes nor no would be true.
+				c.acks.answer(p, codeFull, "being stored, try again later")
+				return packets.CodeSuccess
+			}
 		}
 	}
 	name, err := b.mayPublish(c, pk)
@@ -177,7 +185,7 @@ func (b *Broker) publishCommand(c *conn, pk *packets.Packet, answer answerFunc) 
 
 // storeFailed answers a publish that was not stored.
 func (b *Broker) storeFailed(c *conn, name topics.Name, err error, answer answerFunc) {
-	b.log.Warn("a message was not stored", "topic", name.String(), "client", c.client.id, "err", err)
+	b.notStored.warn(b.log, "a message was not stored", "topic", name.String(), "client", c.client.id, "err", err)
 	switch {
 	case errors.Is(err, cluster.ErrFull), errors.Is(err, cluster.ErrBusy):
 		answer(codeFull, "the store is full or busy, try again later")
@@ -186,24 +194,26 @@ func (b *Broker) storeFailed(c *conn, name topics.Name, err error, answer answer
 	}
 }
 
-// receive notes a QoS 2 id; it is false for a message that came before.
-func (b *Broker) receive(c *conn, id uint16) bool {
+// receive notes a QoS 2 id.
+func (b *Broker) receive(c *conn, id uint16) session.Receipt {
 	cl := c.client
 	cl.mu.Lock()
 	defer cl.mu.Unlock()
 	if cl.conn != c {
-		return true // taken over: the answer goes nowhere
+		return session.Pending // taken over: the answer goes nowhere
 	}
-	fresh, err := cl.session.Receive(id, 65535)
-	return fresh || err != nil
+	return cl.session.Receive(id)
 }
 
-func (b *Broker) unreceive(c *conn, id uint16) {
-	cl := c.client
+// settleReceipt says how handling a QoS 2 message has ended, whichever
+// connection its client has by now. What was refused may come again.
+func (b *Broker) settleReceipt(cl *client, id uint16, code packets.Code) {
 	cl.mu.Lock()
 	defer cl.mu.Unlock()
-	if cl.conn == c {
+	if code.Code >= packets.ErrUnspecifiedError.Code {
 		cl.session.Release(id)
+	} else {
+		cl.session.Confirm(id)
 	}
 }
 

@@ -242,12 +242,13 @@ func (b *Broker) waitForRoom(c *conn) bool {
 			return false
 		}
 		if room {
+			cl.signalMoved() // another scan may wait, too
 			return true
 		}
 		select {
 		case <-c.done:
 			return false
-		case <-cl.scanned:
+		case <-cl.moved:
 		}
 	}
 }

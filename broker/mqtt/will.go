@@ -78,7 +78,7 @@ func (b *Broker) settleWill(w *will, sessionEnded bool) {
 	}
 	b.store.Store(w.uplink, func(_ cluster.Stored, err error) {
 		if err != nil { // nobody waits for an answer
-			b.log.Warn("a will was not stored", "device", w.uplink.Name.ID, "err", err)
+			b.notStored.warn(b.log, "a will was not stored", "device", w.uplink.Name.ID, "err", err)
 		}
 	})
 }

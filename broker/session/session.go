@@ -36,7 +36,7 @@ type Session struct {
 	maxSubs   int
 	revisions map[string]uint64 // the newest revision taken, by topic
 	scans     int
-	received  map[uint16]struct{} // QoS 2 ids between PUBLISH and PUBREL
+	received  map[uint16]Receipt // QoS 2 ids between PUBLISH and PUBREL
 }
 
 // New returns an empty session without a connection. It holds at most maxSubs
@@ -59,8 +59,9 @@ func (s *Session) Detach() []any { return s.out.detach() }
 // Clear forgets everything, as a clean start does, and returns the leases that
 // come back.
 func (s *Session) Clear() []any {
-	leases := s.out.detach()
+	leases, scans := s.out.detach(), s.scans
 	*s = *New(s.out.limits, s.maxSubs)
+	s.scans = scans // those who began one will end it
 	return leases
 }
 
@@ -161,21 +162,34 @@ func (s *Session) Waiting() int { return s.out.count }
 // InFlight is how many messages were sent and not acknowledged.
 func (s *Session) InFlight() int { return len(s.out.inflight) }
 
-// Receive notes the id of a QoS 2 PUBLISH. fresh is false when the message
-// came before and is not to be handled again [MQTT-4.3.3-10]. More than limit
-// open ids are ErrTooMany.
-func (s *Session) Receive(id uint16, limit int) (fresh bool, err error) {
-	if _, ok := s.received[id]; ok {
-		return false, nil
+// Receipt says what is known of a QoS 2 id.
+type Receipt byte
+
+// What is known of a QoS 2 id.
+const (
+	Fresh   Receipt = iota // never seen, or released
+	Pending                // its message is being handled; how that ends is not known
+	Handled                // its message was handled, and must not be again
+)
+
+// Receive notes the id of a QoS 2 PUBLISH as pending and returns what was known
+// before [MQTT-4.3.3-10].
+func (s *Session) Receive(id uint16) Receipt {
+	before := s.received[id]
+	if before == Fresh {
+		if s.received == nil {
+			s.received = map[uint16]Receipt{}
+		}
+		s.received[id] = Pending
 	}
-	if len(s.received) >= limit {
-		return false, ErrTooMany
+	return before
+}
+
+// Confirm says that the message of a pending id was handled.
+func (s *Session) Confirm(id uint16) {
+	if s.received[id] == Pending {
+		s.received[id] = Handled
 	}
-	if s.received == nil {
-		s.received = map[uint16]struct{}{}
-	}
-	s.received[id] = struct{}{}
-	return true, nil
 }
 
 // Release forgets a QoS 2 id, at PUBREL or when its message was refused. ok is

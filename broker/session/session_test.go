@@ -178,18 +178,20 @@ func TestQoS0IsNotKeptForTheAbsent(t *testing.T) {
 
 func TestReceivedTwiceIsHandledOnce(t *testing.T) {
 	s := New(small, 4)
-	for i, want := range []bool{true, false} {
-		if fresh, err := s.Receive(7, 1); fresh != want || err != nil {
-			t.Errorf("%d: fresh %v, %v", i, fresh, err)
+	for i, want := range []Receipt{Fresh, Pending} {
+		if got := s.Receive(7); got != want {
+			t.Errorf("%d: got %v", i, got)
 		}
 	}
-	if _, err := s.Receive(8, 1); !errors.Is(err, ErrTooMany) {
-		t.Errorf("got %v", err)
+	s.Confirm(7)
+	if got := s.Receive(7); got != Handled {
+		t.Errorf("got %v", got)
 	}
 	if !s.Release(7) || s.Release(7) {
 		t.Error("released not exactly once")
 	}
-	if fresh, _ := s.Receive(7, 1); !fresh {
+	s.Confirm(7) // late: no trace
+	if got := s.Receive(7); got != Fresh {
 		t.Error("an id that was released is fresh again")
 	}
 }
