@@ -3,4 +3,19 @@
 // reports.
 package main
 
-func main() {}
+import "groundswell/internal/cli"
+
+func main() { daemon().Main() }
+
+func daemon() cli.Daemon[Config] {
+	return cli.Daemon[Config]{
+		Name:        "agent",
+		Description: "Keeps a device up to date, and never bricks it.",
+		Default:     DefaultConfig,
+		Run:         run,
+		Commands: []cli.Command[Config]{
+			{Name: "provision", Help: "Put the initial version of the configuration into the first slot, and exit.", Run: provision},
+			{Name: "status", Help: "Print what the journal and the slots say, and exit.", Run: status},
+		},
+	}
+}

@@ -142,14 +142,18 @@ func verify(path string, image Image) error {
 	return nil
 }
 
-// Provision puts a first version into the active slot, unless one is there.
+// Provision puts a first version into the active slot, unless either slot has
+// one, or had one: what is damaged is for booting to deal with.
 func (d *Dir) Provision(artifact, version string) error {
-	if _, _, err := d.Active(); !errors.Is(err, ErrEmpty) {
-		return err // there is one, or the disk has a fault that provisioning would hide
-	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	slot := d.active()
+	if _, err := d.image(slot); !errors.Is(err, ErrEmpty) {
+		return nil
+	}
+	if image, err := d.image(other(slot)); !errors.Is(err, ErrEmpty) && (err != nil || image.Good) {
+		return nil
+	}
 	staging := d.staging(slot, "provisioned")
 	image, err := copyTo(staging, artifact)
 	if err != nil {
@@ -184,30 +188,32 @@ func copyTo(path, from string) (Image, error) {
 }
 
 // Stage puts what was downloaded into the idle slot, after verifying it once
-// more, and returns the slot. It may be repeated. ErrNotStaged means that the
-// bytes are not there, or no longer whole.
+// more, and returns the slot. It may be repeated, and finds what was staged
+// before. ErrNotStaged means that the bytes are not there, or no longer whole.
 func (d *Dir) Stage(image Image) (slot string, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	slot, image.Good = other(d.active()), false
 	staging := d.staging(slot, image.SHA256)
-	if _, err := os.Stat(staging); err == nil {
-		if err := verify(staging, image); err != nil {
-			return slot, errors.Join(fmt.Errorf("%w: %w", ErrNotStaged, err), os.Remove(staging))
-		}
+	errStaging := verify(staging, image)
+	if errStaging == nil {
 		if err := d.place(staging, slot, image); err != nil {
 			return slot, fmt.Errorf("stage: %w", err)
 		}
 		return slot, nil
 	}
 	// Staged before, perhaps without the last step.
-	if err := verify(d.file(slot, "artifact"), image); err != nil {
-		return slot, fmt.Errorf("%w: %w", ErrNotStaged, err)
+	if verify(d.file(slot, "artifact"), image) == nil {
+		if err := d.writeJSON(d.file(slot, "image.json"), image); err != nil {
+			return slot, fmt.Errorf("stage: %w", err)
+		}
+		return slot, nil
 	}
-	if err := d.writeJSON(d.file(slot, "image.json"), image); err != nil {
-		return slot, fmt.Errorf("stage: %w", err)
+	// A part can be completed; what is long enough and wrong cannot.
+	if info, err := os.Stat(staging); err == nil && info.Size() >= image.Length {
+		errStaging = errors.Join(errStaging, remove(staging))
 	}
-	return slot, nil
+	return slot, fmt.Errorf("%w: %w", ErrNotStaged, errStaging)
 }
 
 // place moves the staging file of a slot to where it is run from. The old image

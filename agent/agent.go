@@ -1,0 +1,271 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"groundswell/agent/clock"
+	"groundswell/agent/deploy"
+	"groundswell/agent/fetch"
+	"groundswell/agent/health"
+	"groundswell/agent/journal"
+	"groundswell/agent/link"
+	"groundswell/agent/slot"
+	"groundswell/agent/telemetry"
+	"groundswell/agent/verify"
+	"groundswell/certs"
+	"groundswell/internal/ops"
+	"groundswell/topics"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// faults is called at named points of a deployment. Tests kill the process
+// there.
+var faults func(point string)
+
+// errNotConnected is why the agent is not ready.
+var errNotConnected = errors.New("no connection now")
+
+// run is the agent.
+func run(ctx context.Context, cfg Config, log *slog.Logger) error {
+	tail := telemetry.NewTail(32 << 10)
+	log = slog.New(slog.NewMultiHandler(log.Handler(), slog.NewJSONHandler(tail, nil)))
+
+	unlock, err := lock(cfg.DataDir)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	clk := clock.New(clock.Built(), nil)
+	credential, id, authority, err := identity(cfg)
+	if err != nil {
+		return err
+	}
+	log = log.With("device", id.Name)
+	brokerTLS, err := certs.ClientTLS(certs.TLSOptions{Credential: credential, Authority: authority, Now: clk.Now}, certs.ServiceBroker)
+	if err != nil {
+		return fmt.Errorf("tls: %w", err)
+	}
+	sourceTLS, err := certs.ClientTLS(certs.TLSOptions{Credential: credential, Authority: authority, Now: clk.Now}, certs.ServiceFleetd)
+	if err != nil {
+		return fmt.Errorf("tls: %w", err)
+	}
+	records, err := journal.Open(cfg.DataDir, clk.Now(), log)
+	if err != nil {
+		return err
+	}
+	dir, err := slots(cfg)
+	if err != nil {
+		return err
+	}
+	firmware := slot.New(dir, slot.Config{
+		Args: cfg.Firmware.Args, Env: cfg.Firmware.Env, Addr: cfg.Firmware.Addr, Tries: cfg.Firmware.Tries,
+		Grace: cfg.Firmware.Grace, BackoffMin: cfg.Firmware.Backoff.Min, BackoffMax: cfg.Firmware.Backoff.Max, Log: log,
+	})
+
+	var session *link.Link // sources may be assigned
+	fetcher := fetch.New(fetch.Config{
+		Sources: func() []string {
+			if assigned := session.Sources(); len(assigned) > 0 {
+				return assigned
+			}
+			return cfg.Sources
+		},
+		TLS: sourceTLS, BackoffMin: cfg.Backoff.Min, BackoffMax: cfg.Backoff.Max, Log: log,
+	})
+	defer fetcher.Close()
+	roots, err := readRoots(cfg)
+	if err != nil {
+		return err
+	}
+	verifier, err := verify.Open(cfg.DataDir, id.TrustDomain, id.Name, roots, clk, clock.Built(), fetcher, log)
+	if err != nil {
+		return err
+	}
+	registry := ops.NewRegistry()
+	session = link.New(link.Config{
+		Device: id.Name, Servers: cfg.MQTT.Servers, TLS: brokerTLS, KeepAlive: cfg.MQTT.KeepAlive,
+		SessionExpiry: cfg.MQTT.SessionExpiry, CheckInTimeout: cfg.MQTT.CheckInTimeout,
+		BackoffMin: cfg.Backoff.Min, BackoffMax: cfg.Backoff.Max,
+		Mode: cfg.Mode, Interval: cfg.Polling.Interval, Jitter: cfg.Polling.Jitter,
+		Heartbeat: cfg.Heartbeat, TimeZone: cfg.TimeZone,
+	}, verifier, records, clk, telemetry.Machine{Disk: cfg.DataDir}, func(logs bool) link.Facts {
+		f := link.Facts{Versions: deploy.Versions(cfg.Component, firmware), BootID: deploy.BootID(firmware)}
+		if logs {
+			f.Logs = map[string]string{"agent": tail.String(), cfg.Component: firmware.Output()}
+		}
+		return f
+	}, link.NewMetrics(registry), log)
+	location, err := time.LoadLocation(cfg.TimeZone)
+	if err != nil {
+		return fmt.Errorf("time_zone: %w", err)
+	}
+	driver := deploy.New(deploy.Config{
+		Component: cfg.Component, Device: id.Name, Model: id.Model, Hardware: id.Hardware, Location: location,
+		Health: healthConfig(cfg), RetryMin: cfg.Retry.Min, RetryMax: cfg.Retry.Max, At: faults,
+	}, firmware, verifier, fetcher, session, records, clk, log)
+
+	server := ops.NewServer(cfg.Ops, registry, log)
+	server.Ready("broker", func(context.Context) error {
+		if cfg.Mode == topics.ModeConnected && !session.Connected() {
+			return errNotConnected
+		}
+		return nil
+	})
+	if err := server.Listen(); err != nil {
+		return err
+	}
+	if err := ops.WriteAddresses(cfg.AddressesFile, map[string]string{"ops": server.Addr()}); err != nil {
+		return err
+	}
+	log.Info("agent runs", "model", id.Model, "hardware", id.Hardware, "mode", string(cfg.Mode), "component", cfg.Component)
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return server.Run(ctx) })
+	g.Go(func() error { return firmware.Run(ctx) })
+	g.Go(func() error {
+		// The first heartbeat tells what runs, so something has to.
+		if firmware.Ready(ctx) != nil {
+			return nil
+		}
+		return session.Run(ctx)
+	})
+	g.Go(func() error { return driver.Run(ctx) })
+	return g.Wait()
+}
+
+func healthConfig(cfg Config) health.Config {
+	h := health.Config{
+		URL: cfg.Health.URL, Interval: cfg.Health.Interval, Timeout: cfg.Health.Timeout,
+		Settle: cfg.Health.Settle, Total: cfg.Health.Total,
+	}
+	if h.URL == "none" {
+		h.URL = ""
+	}
+	return h
+}
+
+// lock keeps a second agent away from the data directory. It is gone with the
+// process, however that ends.
+func lock(dir string) (unlock func(), err error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("data_dir: %w", err)
+	}
+	file, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("data_dir: %w", err)
+	}
+	if err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		file.Close()
+		return nil, fmt.Errorf("data_dir: another agent uses it: %w", err)
+	}
+	return func() { file.Close() }, nil
+}
+
+// identity is who the device is, by its certificate.
+func identity(cfg Config) (certs.Credential, certs.Identity, *certs.Authority, error) {
+	fail := func(err error) (certs.Credential, certs.Identity, *certs.Authority, error) {
+		return certs.Credential{}, certs.Identity{}, nil, fmt.Errorf("tls: %w", err)
+	}
+	credential, err := certs.LoadCredential(cfg.TLS.Cert, cfg.TLS.Key)
+	if err != nil {
+		return fail(err)
+	}
+	id, err := credential.Identity()
+	if err != nil {
+		return fail(err)
+	}
+	authority, err := certs.LoadAuthority(cfg.TLS.CA)
+	if err != nil {
+		return fail(err)
+	}
+	switch {
+	case id.Kind != topics.PrincipalDevice:
+		return fail(fmt.Errorf("the certificate is for a %s, not a device", id.Kind))
+	case cfg.Device != "" && cfg.Device != id.Name:
+		return fail(fmt.Errorf("the certificate is for device %q, the configuration for %q", id.Name, cfg.Device))
+	case cfg.TrustDomain != "" && cfg.TrustDomain != id.TrustDomain:
+		return fail(fmt.Errorf("the certificate is of trust domain %q, the configuration of %q", id.TrustDomain, cfg.TrustDomain))
+	}
+	return credential, id, authority, nil
+}
+
+func readRoots(cfg Config) (verify.Roots, error) {
+	image, err := os.ReadFile(cfg.Trust.ImageRoot)
+	if err != nil {
+		return verify.Roots{}, fmt.Errorf("trust.image_root: %w", err)
+	}
+	director, err := os.ReadFile(cfg.Trust.DirectorRoot)
+	if err != nil {
+		return verify.Roots{}, fmt.Errorf("trust.director_root: %w", err)
+	}
+	return verify.Roots{Image: image, Director: director}, nil
+}
+
+// slots opens the slots, with the initial version in the first if there is
+// nothing in them.
+func slots(cfg Config) (*slot.Dir, error) {
+	dir, err := slot.OpenDir(filepath.Join(cfg.DataDir, "slots"))
+	if err != nil {
+		return nil, err
+	}
+	if cfg.Initial.Artifact != "" {
+		if err := dir.Provision(cfg.Initial.Artifact, cfg.Initial.Version); err != nil {
+			return nil, err
+		}
+	}
+	return dir, nil
+}
+
+// provision puts the initial version into the first slot.
+func provision(_ context.Context, cfg Config, log *slog.Logger) error {
+	if cfg.Initial.Artifact == "" {
+		return errors.New("initial: is missing")
+	}
+	unlock, err := lock(cfg.DataDir)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	dir, err := slots(cfg)
+	if err != nil {
+		return err
+	}
+	name, image, err := dir.Active()
+	if err != nil {
+		return err
+	}
+	log.Info("provisioned", "slot", name, "version", image.Version)
+	return nil
+}
+
+// status prints what a device's directory says; the agent may be running.
+func status(_ context.Context, cfg Config, _ *slog.Logger) error {
+	record, err := journal.Read(cfg.DataDir)
+	if err != nil {
+		return err
+	}
+	dir, err := slot.OpenDir(filepath.Join(cfg.DataDir, "slots"))
+	if err != nil {
+		return err
+	}
+	report := struct {
+		Slot    string         `json:"slot"`
+		Active  slot.Image     `json:"active"`
+		Problem string         `json:"problem,omitempty"`
+		Journal journal.Record `json:"journal"`
+	}{Journal: record}
+	if report.Slot, report.Active, err = dir.Active(); err != nil {
+		report.Problem = err.Error()
+	}
+	encoder := json.NewEncoder(os.Stdout)
+	encoder.SetIndent("", "  ")
+	return encoder.Encode(report)
+}

@@ -1,0 +1,305 @@
+package deploy
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"time"
+
+	"groundswell/agent/clock"
+	"groundswell/agent/decide"
+	"groundswell/agent/fetch"
+	"groundswell/agent/health"
+	"groundswell/agent/journal"
+	"groundswell/agent/slot"
+	"groundswell/agent/update"
+	"groundswell/certs/trust"
+	"groundswell/topics"
+)
+
+// Slots are where versions live and run. Package slot has the one that
+// supervises a process; its comments say what each method promises.
+type Slots interface {
+	Ready(ctx context.Context) error
+	Running() slot.Running
+	Trial(slot string) update.Trial
+	Output() string
+
+	Staging(sha256 string) (path string, err error)
+	Stage(image slot.Image) (slot string, err error)
+	Discard() error
+
+	Activate(ctx context.Context) error
+	Confirm(slot string) error
+	FallBack(ctx context.Context) error
+}
+
+// Releases says what the release role has signed.
+type Releases interface {
+	// Images brings what a manifest pins.
+	Images(ctx context.Context, pin topics.SnapshotPin) (trust.Images, error)
+	// Held is what is there without fetching.
+	Held() (trust.Images, error)
+}
+
+// Downloads brings artifacts.
+type Downloads interface {
+	Artifact(ctx context.Context, a fetch.Artifact, path string, progress func(int64)) error
+	Pause(ctx context.Context, n int) error
+}
+
+// World is what the device was told.
+type World interface {
+	World() decide.World
+	// Changed gets a value after World has changed.
+	Changed() <-chan struct{}
+	// CheckIn asks for a session before its time; Heartbeat queues a heartbeat.
+	CheckIn()
+	Heartbeat()
+}
+
+// Config is about the device and its patience.
+type Config struct {
+	Component string
+	Device    string
+	Model     string
+	Hardware  string
+	// Location is where windows are read when the assignment names no zone.
+	Location *time.Location
+	// Health applies where an entry does not say otherwise.
+	Health health.Config
+	// RetryMin and RetryMax bound the pause after a failed attempt.
+	RetryMin, RetryMax time.Duration
+	// At is called at named points: each state after it was journalled, and
+	// "armed", "confirmed", "fallen-back", "closed". Tests kill there. May be
+	// nil.
+	At func(point string)
+}
+
+// Driver drives one component. Run it once.
+type Driver struct {
+	cfg       Config
+	slots     Slots
+	releases  Releases
+	downloads Downloads
+	world     World
+	journal   *journal.Journal
+	clock     *clock.Clock
+	log       *slog.Logger
+
+	// Only Run's goroutine touches what follows.
+	dep    journal.Deployment
+	waited string // the last reason to wait that was reported
+}
+
+// New does no I/O.
+func New(cfg Config, s Slots, r Releases, d Downloads, w World, j *journal.Journal, clk *clock.Clock, log *slog.Logger) *Driver {
+	if cfg.At == nil {
+		cfg.At = func(string) {}
+	}
+	return &Driver{cfg: cfg, slots: s, releases: r, downloads: d, world: w, journal: j, clock: clk, log: log}
+}
+
+// Run goes on where the journal says, until ctx ends. An error is one that
+// makes going on pointless.
+func (d *Driver) Run(ctx context.Context) error {
+	if err := d.slots.Ready(ctx); err != nil {
+		return nil // ctx has ended
+	}
+	effects, err := d.resume(ctx)
+	for err == nil && ctx.Err() == nil {
+		var event update.Event
+		if event, err = d.perform(ctx, effects); err != nil {
+			break
+		}
+		effects, err = d.step(ctx, event)
+	}
+	if ctx.Err() != nil {
+		return nil
+	}
+	return fmt.Errorf("deploy %s: %w", d.cfg.Component, err)
+}
+
+// resume finds out where the device is.
+func (d *Driver) resume(ctx context.Context) ([]update.Effect, error) {
+	d.dep = d.journal.Snapshot().Deployments[d.cfg.Component]
+	if d.dep.State == "" {
+		d.dep.State = update.Idle
+	}
+	if d.dep.State == update.Idle && d.slots.Running().Trial {
+		// The journal was lost in the middle of a trial: nobody knows of what.
+		d.log.Warn("a version is on trial that the journal does not know; falling back")
+		if err := d.insist(ctx, "fall back", func() error { return d.slots.FallBack(ctx) }); err != nil {
+			return nil, err
+		}
+	}
+	before := d.dep.State
+	state, effects, err := update.Resume(before, d.slots.Trial(d.dep.Slot))
+	if err != nil {
+		return nil, err
+	}
+	if state != update.Idle {
+		d.log.Info("deployment goes on", "rollout", d.dep.Entry.Rollout, "was", string(before), "state", string(state))
+	}
+	if state != before {
+		d.dep.State = state
+		if state == update.RolledBack {
+			d.dep.Reason, d.dep.Detail = health.ReasonFellBack, "the old version was booted again"
+		}
+		if err := d.save(ctx, nil); err != nil {
+			return nil, err
+		}
+	}
+	return effects, nil
+}
+
+// step journals the move that an event makes.
+func (d *Driver) step(ctx context.Context, event update.Event) ([]update.Effect, error) {
+	state, effects, err := update.Step(d.dep.State, event)
+	if err != nil {
+		return nil, err
+	}
+	if event == update.Closed { // was one write with the report
+		d.dep = journal.Deployment{State: update.Idle}
+		d.cfg.At("closed")
+		return effects, nil
+	}
+	before := d.dep
+	d.dep.State = state
+	d.log.Info("deployment", "rollout", before.Entry.Rollout, "release", before.Entry.Version, "attempt", before.Attempt,
+		"event", string(event), "state", string(state), "reason", d.dep.Reason)
+	if err := d.save(ctx, func(r *journal.Record) error {
+		if event != update.Stop {
+			return nil
+		}
+		s := d.status(topics.StateWaiting)
+		return r.QueueStatus(s)
+	}); err != nil {
+		return nil, err
+	}
+	d.cfg.At(string(state))
+	if state == update.Idle {
+		d.dep = journal.Deployment{State: update.Idle}
+	}
+	return effects, nil
+}
+
+// perform does the effects of the present state, in order. The last of them
+// has an outcome.
+func (d *Driver) perform(ctx context.Context, effects []update.Effect) (event update.Event, err error) {
+	for _, effect := range effects {
+		switch effect {
+		case update.Decide:
+			event, err = d.decide(ctx)
+		case update.Report:
+			err = d.report(ctx)
+		case update.Fetch:
+			event, err = d.fetch(ctx)
+		case update.Place:
+			event, err = d.place()
+		case update.Await:
+			event, err = d.await(ctx)
+		case update.Arm:
+			event, err = d.arm(ctx)
+		case update.Watch:
+			event, err = d.watch(ctx)
+		case update.Confirm:
+			event, err = d.confirm(ctx)
+		case update.FallBack:
+			err = d.insist(ctx, "fall back", func() error { return d.slots.FallBack(ctx) })
+			d.cfg.At("fallen-back")
+		case update.Discard:
+			err = d.insist(ctx, "discard", d.slots.Discard)
+		case update.Close:
+			event, err = d.close(ctx)
+		default:
+			err = fmt.Errorf("unknown effect %q", effect)
+		}
+		if err != nil || event != "" {
+			return event, err
+		}
+	}
+	return "", fmt.Errorf("state %s has no outcome", d.dep.State)
+}
+
+// save writes the deployment, and what change adds, in one go. It insists: a
+// step that is not in the journal was not made.
+func (d *Driver) save(ctx context.Context, change func(*journal.Record) error) error {
+	return d.insist(ctx, "journal", func() error {
+		return d.journal.Update(func(r *journal.Record) error {
+			r.SetDeployment(d.cfg.Component, d.dep)
+			if change == nil {
+				return nil
+			}
+			return change(r)
+		})
+	})
+}
+
+// insist tries until it goes well, for what has no alternative: a disk that is
+// full may be emptied.
+func (d *Driver) insist(ctx context.Context, what string, do func() error) error {
+	for n := 1; ; n++ {
+		err := do()
+		if err == nil {
+			return nil
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		d.log.Error("cannot go on, trying again", "what", what, "err", err)
+		if err := d.downloads.Pause(ctx, n); err != nil {
+			return err
+		}
+	}
+}
+
+// facts is what decide wants to know.
+func (d *Driver) facts() decide.Facts {
+	f := decide.Facts{
+		Model: d.cfg.Model, Hardware: d.cfg.Hardware, Bucket: topics.Bucket(d.cfg.Device), Location: d.cfg.Location,
+		Versions: Versions(d.cfg.Component, d.slots), Failures: map[string]int{}, NotBefore: map[string]time.Time{},
+	}
+	latest := d.clock.Now().Add(d.cfg.RetryMax)
+	for rollout, failure := range d.journal.Snapshot().Failures {
+		f.Failures[rollout] = failure.Count
+		// Written when the clock was in the future: no reason to wait till then.
+		if failure.NotBefore.Before(latest) {
+			f.NotBefore[rollout] = failure.NotBefore
+		}
+	}
+	if d.dep.State != update.Idle {
+		f.InProgress = map[string]decide.Attempt{d.cfg.Component: {Rollout: d.dep.Entry.Rollout, SHA256: d.dep.Entry.Target.SHA256}}
+	}
+	return f
+}
+
+// NoVersion is said to run when no slot holds anything that may.
+const NoVersion = "0.0.0"
+
+// Versions is what runs, by component.
+func Versions(component string, s Slots) map[string]string {
+	version := s.Running().Image.Version
+	if version == "" {
+		version = NoVersion
+	}
+	return map[string]string{component: version}
+}
+
+// BootID is that of the newest launch.
+func BootID(s Slots) string {
+	if id := s.Running().BootID; id != "" {
+		return id
+	}
+	return "none"
+}
+
+// retryAfter is the pause after failure n: full jitter.
+func (d *Driver) retryAfter(n int) time.Duration {
+	limit := d.cfg.RetryMin << min(max(n-1, 0), 30)
+	if limit <= 0 || limit > d.cfg.RetryMax {
+		limit = d.cfg.RetryMax
+	}
+	return rand.N(limit + 1)
+}

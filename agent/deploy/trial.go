@@ -1,0 +1,141 @@
+package deploy
+
+import (
+	"context"
+	"time"
+
+	"groundswell/agent/health"
+	"groundswell/agent/journal"
+	"groundswell/agent/update"
+	"groundswell/topics"
+)
+
+// arm makes the jump.
+func (d *Driver) arm(ctx context.Context) (update.Event, error) {
+	err := d.slots.Activate(ctx)
+	d.cfg.At("armed")
+	if ctx.Err() != nil {
+		return "", ctx.Err()
+	}
+	if err != nil {
+		d.dep.Reason, d.dep.Detail = "activate", err.Error()
+		return update.Unhealthy, nil
+	}
+	return "", nil
+}
+
+// watch waits for the verdict about the version on trial.
+func (d *Driver) watch(ctx context.Context) (update.Event, error) {
+	cfg := d.cfg.Health
+	if s := d.dep.Entry.SettleSeconds; s > 0 {
+		cfg.Settle = seconds(s)
+	}
+	if s := d.dep.Entry.HealthTimeoutSeconds; s > 0 {
+		cfg.Total = seconds(s)
+	}
+	verdict, err := health.Watch(ctx, cfg.WithDefaults(), func() health.Component {
+		r := d.slots.Running()
+		return health.Component{OnTrial: r.Slot == d.dep.Slot, Up: r.Up, BootID: r.BootID, Addr: r.Addr}
+	})
+	if err != nil {
+		return "", err
+	}
+	d.dep.Reason, d.dep.Detail = verdict.Reason, verdict.Detail
+	if verdict.Healthy {
+		return update.Healthy, nil
+	}
+	return update.Unhealthy, nil
+}
+
+// seconds is n seconds, at most a week: more would overflow.
+func seconds(n int64) time.Duration { return time.Duration(min(n, 7*24*3600)) * time.Second }
+
+// confirm makes the new version the one that boots. The fallback may have
+// struck in the last moment; then that is the truth.
+func (d *Driver) confirm(ctx context.Context) (update.Event, error) {
+	for n := 1; ; n++ {
+		err := d.slots.Confirm(d.dep.Slot)
+		if err == nil {
+			d.cfg.At("confirmed")
+			return "", nil
+		}
+		if d.slots.Running().Slot != d.dep.Slot {
+			d.dep.Reason, d.dep.Detail = health.ReasonFellBack, err.Error()
+			return update.Unhealthy, nil
+		}
+		d.log.Error("cannot confirm, trying again", "err", err)
+		if err := d.downloads.Pause(ctx, n); err != nil {
+			return "", err
+		}
+	}
+}
+
+// report queues a report of the present state, once per state.
+func (d *Driver) report(ctx context.Context) error {
+	if d.dep.Reported == d.dep.State {
+		return nil
+	}
+	d.dep.Reported = d.dep.State
+	s := d.status(topics.State(d.dep.State))
+	return d.save(ctx, func(r *journal.Record) error { return r.QueueStatus(s) })
+}
+
+// close ends the attempt: its report and the return to Idle are one write.
+func (d *Driver) close(ctx context.Context) (update.Event, error) {
+	dep, now := d.dep, d.clock.Now().UTC()
+	s := d.status(topics.State(dep.State))
+	if dep.State == update.Committed && s.Running != s.Target {
+		// Confirmed, and a moment later found damaged: what runs is the truth.
+		dep.State, s.State = update.RolledBack, topics.StateRolledBack
+		s.Reason, s.Detail = health.ReasonFellBack, "another version was booted after the confirmation"
+	}
+	if dep.State == update.Committed {
+		s.Reason, s.Detail = health.ReasonHealthy, ""
+	}
+	output := d.slots.Output()
+	err := d.insist(ctx, "journal", func() error {
+		return d.journal.Update(func(r *journal.Record) error {
+			r.SetDeployment(d.cfg.Component, journal.Deployment{State: update.Idle})
+			if dep.State == update.Committed {
+				delete(r.Failures, dep.Entry.Rollout)
+			} else {
+				n := r.Failures[dep.Entry.Rollout].Count + 1
+				r.Fail(dep.Entry.Rollout, now, now.Add(d.retryAfter(n)))
+			}
+			if dep.State == update.RolledBack && output != "" {
+				l := topics.Log{Rollout: dep.Entry.Rollout, Attempt: dep.Attempt, Source: d.cfg.Component, Text: output, At: s.At}
+				if err := r.QueueLog(l); err != nil {
+					return err
+				}
+			}
+			return r.QueueStatus(s)
+		})
+	})
+	if err != nil {
+		return "", err
+	}
+	d.log.Info("deployment ended", "rollout", dep.Entry.Rollout, "release", dep.Entry.Version, "attempt", dep.Attempt,
+		"state", string(dep.State), "reason", s.Reason, "detail", s.Detail, "running", s.Running)
+	// What runs has changed, or did not as it should: worth a session.
+	d.world.Heartbeat()
+	d.world.CheckIn()
+	return update.Closed, nil
+}
+
+func (d *Driver) status(state topics.State) topics.Status { return d.statusOf(state, d.dep) }
+
+func (d *Driver) statusOf(state topics.State, dep journal.Deployment) topics.Status {
+	running := d.slots.Running()
+	_, quality := d.clock.Read()
+	s := topics.Status{
+		Rollout: dep.Entry.Rollout, Revision: dep.Entry.Revision, Cohort: dep.Cohort, Component: d.cfg.Component,
+		Release: dep.Entry.Release, Attempt: dep.Attempt, State: state, Reason: dep.Reason, Detail: dep.Detail,
+		From: dep.From, Running: Versions(d.cfg.Component, d.slots)[d.cfg.Component], Target: dep.Entry.Version,
+		SlotDigest: running.Image.SHA256, BootID: BootID(d.slots), PreviousBootID: dep.PreviousBootID,
+		Clock: quality, At: d.clock.Now().UTC().Truncate(time.Millisecond),
+	}
+	if state == topics.StateDownloading {
+		s.Bytes = dep.Entry.Target.Length
+	}
+	return s
+}

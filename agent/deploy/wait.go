@@ -1,0 +1,172 @@
+package deploy
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"groundswell/agent/decide"
+	"groundswell/agent/journal"
+	"groundswell/agent/update"
+	"groundswell/certs/trust"
+	"groundswell/topics"
+)
+
+// look decides about the component as of now.
+func (d *Driver) look() (decide.Decision, decide.World, decide.Facts) {
+	w, f := d.world.World(), d.facts()
+	if !w.Assigned {
+		return decide.Decision{Action: decide.Wait, Reason: decide.ReasonMissing, Wave: -1}, w, f
+	}
+	decisions, missing := decide.Decide(w.Assignment, w.Manifests, f, d.clock.Now())
+	if missing != nil {
+		return decide.Decision{Action: decide.Wait, Reason: decide.ReasonMissing, Wave: -1}, w, f
+	}
+	return decisions[d.cfg.Component], w, f
+}
+
+// longest is how long it sleeps at most: clocks are set, and zones change.
+const longest = time.Minute
+
+// pause waits until the world changes or until has come.
+func (d *Driver) pause(ctx context.Context, until time.Time) error {
+	wait := longest
+	if !until.IsZero() {
+		wait = min(longest, max(0, until.Sub(d.clock.Now())))
+	}
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-d.world.Changed():
+	case <-timer.C:
+	}
+	return nil
+}
+
+// decide waits for the device's turn.
+func (d *Driver) decide(ctx context.Context) (update.Event, error) {
+	for {
+		now, _, facts := d.look()
+		if now.Action == decide.Start {
+			d.dep = journal.Deployment{
+				State: update.Idle, Entry: now.Entry, Cohort: now.Cohort,
+				Attempt: facts.Failures[now.Entry.Rollout] + 1, From: facts.Versions[d.cfg.Component],
+			}
+			d.waited = ""
+			return update.Start, nil
+		}
+		if err := d.tellWaiting(ctx, now, facts); err != nil {
+			return "", err
+		}
+		if err := d.pause(ctx, now.Until); err != nil {
+			return "", err
+		}
+	}
+}
+
+// tellWaiting reports, once, why a device whose wave is open does not start,
+// where nobody would guess it: its window is shut, or it runs something newer.
+// Waiting for the spread is what everybody does, and not worth a message of
+// each device.
+func (d *Driver) tellWaiting(ctx context.Context, now decide.Decision, facts decide.Facts) error {
+	if now.Wave < 0 || now.Reason != decide.ReasonWindow && now.Reason != decide.ReasonDowngrade {
+		return nil
+	}
+	key := now.Entry.Rollout + " " + now.Reason
+	if key == d.waited {
+		return nil
+	}
+	d.waited = key
+	s := d.statusOf(topics.StateWaiting, journal.Deployment{
+		Entry: now.Entry, Cohort: now.Cohort, Attempt: facts.Failures[now.Entry.Rollout] + 1,
+		From: facts.Versions[d.cfg.Component], Reason: now.Reason,
+	})
+	if !now.Until.IsZero() {
+		until := now.Until.UTC().Truncate(time.Second)
+		s.Until = &until
+	}
+	return d.insist(ctx, "journal", func() error {
+		return d.journal.Update(func(r *journal.Record) error { return r.QueueStatus(s) })
+	})
+}
+
+// await waits for leave to jump.
+func (d *Driver) await(ctx context.Context) (update.Event, error) {
+	var asked time.Time
+	for again := time.Minute; ; {
+		now := d.clock.Now()
+		if d.dep.Downloaded.After(now) {
+			d.dep.Downloaded = now // the clock was in the future, and is not any more
+			if err := d.save(ctx, nil); err != nil {
+				return "", err
+			}
+		}
+		decision, w, facts := d.look()
+		decision = decide.MayActivate(decide.Staged{Entry: d.dep.Entry, Downloaded: d.dep.Downloaded}, decision, w.View, facts, w.Assignment, now)
+		switch decision.Action {
+		case decide.Start:
+			event, err := d.lastCheck(ctx, decision)
+			if event != "" || err != nil {
+				return event, err
+			}
+		case decide.Stop:
+			d.dep.Reason, d.dep.Detail = decision.Reason, ""
+			return update.Stop, nil
+		case decide.None: // it runs the version already, by other hands
+			d.dep.Reason, d.dep.Detail = decision.Reason, ""
+			return update.Stop, nil
+		}
+		// A device that polls would look only at its next turn.
+		if decision.Reason == decide.ReasonStale && (asked.IsZero() || now.Sub(asked) > again) {
+			if !asked.IsZero() {
+				again *= 2
+			}
+			asked = now
+			d.world.CheckIn()
+		}
+		if err := d.pause(ctx, decision.Until); err != nil {
+			return "", err
+		}
+	}
+}
+
+// lastCheck asks once more whether the release may run here: a newer list of
+// releases may have raised the security floor.
+func (d *Driver) lastCheck(ctx context.Context, decision decide.Decision) (update.Event, error) {
+	images, err := d.releases.Held()
+	if err != nil {
+		images, err = d.images(ctx)
+	}
+	if err == nil {
+		err = d.eligible(images)
+	}
+	if err != nil {
+		reason, final := reasonOf(err)
+		if ctx.Err() != nil {
+			return "", ctx.Err()
+		}
+		if !final {
+			d.log.Warn("cannot check the release before the jump", "err", err)
+			return "", nil
+		}
+		d.dep.Reason, d.dep.Detail = reason, err.Error()
+		return update.Fail, nil
+	}
+	d.dep.Entry, d.dep.Cohort = decision.Entry, decision.Cohort
+	d.dep.PreviousBootID = BootID(d.slots)
+	return update.Jump, nil
+}
+
+// errNoManifest: the manifest that delivered the entry is not held now.
+var errNoManifest = errors.New("the manifest is not held")
+
+// images brings the list of releases that the entry's manifest pins.
+func (d *Driver) images(ctx context.Context) (trust.Images, error) {
+	m, ok := d.world.World().Manifests[d.dep.Cohort]
+	if !ok || m.Images == nil {
+		return trust.Images{}, errNoManifest
+	}
+	return d.releases.Images(ctx, *m.Images)
+}
