@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -93,7 +94,8 @@ func TestNoAcknowledgedReportIsLostWhenBrokerAndFleetdAreKilled(t *testing.T) {
 }
 
 // TestReportsWaitForPostgres: with PostgreSQL down, devices are acknowledged,
-// and nothing is lost when it is back.
+// and nothing is lost when it is back, although the fleetd that had taken the
+// reports and could not store them was killed meanwhile.
 func TestReportsWaitForPostgres(t *testing.T) {
 	p := start(t, 1, stack.Options{WithoutInflux: true, PostgresFsync: true})
 	r := p.rollout()
@@ -108,7 +110,14 @@ func TestReportsWaitForPostgres(t *testing.T) {
 		}
 		acked = append(acked, n)
 	}
+	devtest.Eventually(t, time.Minute, "fleetd to have tried", devtest.True(func() bool {
+		return strings.Contains(p.Fleetd.LogTail(200), "batch not stored")
+	}))
+	p.Fleetd.Kill()
 	if err := p.Postgres.Restart(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.RestartFleetd(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	p.mustHold(d.ID, acked)
