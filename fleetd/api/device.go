@@ -322,6 +322,11 @@ func (s *Server) registerDevices() {
 		if err != nil {
 			return nil, err
 		}
+		if in.Body.Rollout != "" || in.Body.Action == string(topics.CommandRetry) {
+			if !topics.ValidID(in.Body.Rollout) {
+				return nil, fieldProblem("/rollout", "is not the id of a rollout; a retry needs one")
+			}
+		}
 		by, err := in.Creation.actor(ctx, "command", in.ID, in.Body)
 		if err != nil {
 			return nil, err

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"regexp"
 	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -157,6 +158,8 @@ func firstOf(texts ...string) string {
 	return ""
 }
 
+var missingProperty = regexp.MustCompile(`^expected required property (\S+) to be present$`)
+
 // causeOf translates huma's location, such as "body.waves[2].percent" or
 // "query.limit". What was sent is not repeated.
 func causeOf(d *huma.ErrorDetail) Cause {
@@ -167,7 +170,12 @@ func causeOf(d *huma.ErrorDetail) Cause {
 	case where == "header":
 		return Cause{Header: rest, Detail: d.Message}
 	case where == "body" || strings.HasPrefix(where, "body["):
-		return Cause{Pointer: pointerOf(strings.TrimPrefix(d.Location, "body")), Detail: d.Message}
+		location := strings.TrimPrefix(d.Location, "body")
+		// huma points at the object that lacks the property.
+		if m := missingProperty.FindStringSubmatch(d.Message); m != nil {
+			location += "." + m[1]
+		}
+		return Cause{Pointer: pointerOf(location), Detail: d.Message}
 	}
 	return Cause{Detail: d.Message}
 }

@@ -90,7 +90,7 @@ func (s *Server) registerReleases() {
 	}, func(ctx context.Context, in *struct {
 		Creation
 		Body struct {
-			Targets []byte `json:"targets_b64" minLength:"1" doc:"targets.json, in base64 so that not a byte changes"`
+			Targets []byte `json:"targets_b64" doc:"targets.json, in base64 so that not a byte changes"`
 		}
 	}) (*releasesCreated, error) {
 		// The same list again is no change: an idempotency key adds nothing.
@@ -217,7 +217,7 @@ func (s *Server) registerRepository() {
 	}, func(ctx context.Context, in *struct {
 		RepositoryPath
 		Body struct {
-			Root []byte `json:"root_b64" minLength:"1" doc:"root.json, in base64 so that not a byte changes"`
+			Root []byte `json:"root_b64" doc:"root.json, in base64 so that not a byte changes"`
 		}
 	}) (*struct{ Body Root }, error) {
 		info, err := s.Catalogue.RotateRoot(ctx, actor(ctx), trust.Repository(in.Repository), in.Body.Root)

@@ -1,0 +1,429 @@
+package api_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"groundswell/certs/token"
+	"groundswell/certs/trust"
+	"groundswell/fleetd/api"
+	"groundswell/topics"
+)
+
+// started makes a fleet of three, a release and a running rollout.
+func (w *world) started() api.Rollout {
+	w.t.Helper()
+	w.report("cam-a", names(3)...)
+	w.release("1.0.0")
+	w.release("1.1.0")
+	w.must(201, nil, call{method: "POST", path: "/v1/cohorts", body: `{"name":"all","selector":"model=cam-a"}`})
+	var r api.Rollout
+	a := w.must(201, &r, call{method: "POST", path: "/v1/rollouts", body: `{"release":{"name":"camera","version":"1.1.0"},"cohorts":["all"]}`, as: token.Operator})
+	if a.header.Get("Location") != "/v1/rollouts/"+r.ID || a.header.Get("ETag") != fmt.Sprintf("%q", fmt.Sprint(r.Revision)) || r.State != "draft" {
+		w.t.Fatalf("created: %v %s", a.header, a.raw)
+	}
+	w.must(200, &r, call{method: "POST", path: "/v1/rollouts/" + r.ID + "/start", header: match(r.Revision), as: token.Operator})
+	if r.State != "running" || r.StartedAt == nil {
+		w.t.Fatalf("started: %+v", r)
+	}
+	return r
+}
+
+func match(revision int64) []string {
+	return []string{"If-Match", fmt.Sprintf("%q", fmt.Sprint(revision))}
+}
+
+func TestAChangeNeedsTheETagThatIsInForce(t *testing.T) {
+	w := newWorld(t)
+	r := w.started()
+	pause := call{method: "POST", path: "/v1/rollouts/" + r.ID + "/pause", body: `{"reason":"looks wrong"}`}
+	w.refused(428, "If-Match", pause)
+	for _, bad := range []string{"*", `"x"`, `W/"2"`, "2", `"2", "3"`, `"0"`, `"-1"`, `""`} {
+		pause.header = []string{"If-Match", bad}
+		w.refused(412, "If-Match", pause)
+	}
+	pause.header = match(r.Revision - 1)
+	w.refused(412, "", pause)
+	pause.header = match(r.Revision)
+	var paused api.Rollout
+	w.must(200, &paused, pause)
+	if paused.State != "paused" || paused.Reason != "looks wrong" || paused.Revision <= r.Revision {
+		t.Errorf("paused: %+v", paused)
+	}
+	// With the right ETag, but in the wrong state.
+	pause.header = match(paused.Revision)
+	w.refused(409, "", pause)
+	w.refused(409, "", call{method: "PATCH", path: "/v1/rollouts/" + r.ID, body: `{"note":"x"}`, header: match(paused.Revision)})
+	w.must(200, &paused, call{method: "POST", path: "/v1/rollouts/" + r.ID + "/resume", header: match(paused.Revision)})
+	w.must(200, &paused, call{method: "POST", path: "/v1/rollouts/" + r.ID + "/cancel", header: match(paused.Revision), body: `{}`})
+	if paused.State != "cancelled" {
+		t.Errorf("cancelled: %+v", paused)
+	}
+
+	w.refused(428, "If-Match", call{method: "PATCH", path: "/v1/cohorts/all", body: `{"description":"x"}`})
+	w.refused(428, "If-Match", call{method: "DELETE", path: "/v1/cohorts/all"})
+	w.refused(409, "", call{method: "DELETE", path: "/v1/cohorts/all", header: match(1)})
+	w.refused(428, "If-Match", call{method: "PATCH", path: "/v1/devices/cam-1", body: `{"region":"eu"}`})
+	w.refused(428, "If-Match", call{method: "PUT", path: "/v1/devices/cam-1", body: `{"region":"eu"}`})
+	w.refused(412, "", call{method: "PATCH", path: "/v1/devices/cam-1", body: `{"region":"eu"}`, header: match(99)})
+	w.refused(404, "", call{method: "PATCH", path: "/v1/devices/nobody", body: `{"region":"eu"}`, header: match(1)})
+}
+
+func TestOneOfTwoOperatorsAtOnceIsTold(t *testing.T) {
+	w := newWorld(t)
+	r := w.started()
+	statuses := make([]int, 6)
+	var wg sync.WaitGroup
+	for i := range statuses {
+		wg.Go(func() {
+			action := []string{"pause", "cancel"}[i%2]
+			statuses[i] = w.do(call{method: "POST", path: "/v1/rollouts/" + r.ID + "/" + action, header: match(r.Revision)}).status
+		})
+	}
+	wg.Wait()
+	slices.Sort(statuses)
+	if !slices.Equal(statuses, []int{200, 412, 412, 412, 412, 412}) {
+		t.Errorf("statuses %v", statuses)
+	}
+	var now api.Rollout
+	w.must(200, &now, call{method: "GET", path: "/v1/rollouts/" + r.ID})
+	if now.Revision != r.Revision+1 {
+		t.Errorf("revision %d after %d: more than one change", now.Revision, r.Revision)
+	}
+}
+
+func TestACreationWithAKeyHappensOnce(t *testing.T) {
+	w := newWorld(t)
+	w.report("cam-a", names(2)...)
+	w.release("1.0.0")
+	cohort := call{method: "POST", path: "/v1/cohorts", body: `{"name":"all","selector":"model=cam-a"}`, header: []string{"Idempotency-Key", "k1"}}
+	first := w.must(201, nil, cohort)
+	again := w.must(201, nil, cohort)
+	if string(first.raw) != string(again.raw) {
+		t.Errorf("again: %s instead of %s", again.raw, first.raw)
+	}
+	cohort.body = `{"name":"all","selector":"model=cam-b"}`
+	w.refused(409, "", cohort)
+	cohort.header = nil
+	w.refused(409, "", cohort) // the name is taken
+	cohort.header = []string{"Idempotency-Key", strings.Repeat("k", 201)}
+	w.refused(422, "Idempotency-Key", cohort)
+
+	// Sent several times at once, as by a client that lost patience.
+	var ids [4]string
+	var wg sync.WaitGroup
+	for i := range ids {
+		wg.Go(func() {
+			var r api.Rollout
+			a := w.do(call{method: "POST", path: "/v1/rollouts", body: `{"release":{"name":"camera","version":"1.0.0"},"cohorts":["all"]}`, header: []string{"Idempotency-Key", "k2"}})
+			if err := json.Unmarshal(a.raw, &r); err != nil || a.status != 201 {
+				t.Errorf("%d %s", a.status, a.raw)
+			}
+			ids[i] = r.ID
+		})
+	}
+	wg.Wait()
+	for _, id := range ids {
+		if id == "" || id != ids[0] {
+			t.Fatalf("made %v", ids)
+		}
+	}
+}
+
+func TestDevicesAreRegisteredImportedFoundAndPaged(t *testing.T) {
+	w := newWorld(t)
+	a := w.must(201, nil, call{method: "PUT", path: "/v1/devices/cam-1", body: `{"region":"eu","time_zone":"Europe/Berlin","labels":{"floor":"2"}}`, as: token.Operator})
+	if a.header.Get("Location") != "/v1/devices/cam-1" || a.header.Get("ETag") != `"1"` {
+		t.Errorf("created: %v", a.header)
+	}
+	w.must(200, nil, call{method: "PUT", path: "/v1/devices/cam-1", body: `{"region":"us"}`, header: match(1)})
+	var d api.Device
+	w.must(200, &d, call{method: "PATCH", path: "/v1/devices/cam-1", body: `{"labels":{"a":"1","b":"2"},"customer":"acme"}`, header: match(2)})
+	w.must(200, &d, call{method: "PATCH", path: "/v1/devices/cam-1", body: `{"labels":{"a":null}}`, header: match(3)})
+	d = api.Device{}
+	w.must(200, &d, call{method: "GET", path: "/v1/devices/cam-1"})
+	if d.Region != "us" || d.Customer != "acme" || d.TimeZone != "" || len(d.Labels) != 1 || d.Labels["b"] != "2" || d.Revision != 4 {
+		t.Errorf("patched: %+v", d)
+	}
+	var devices []map[string]any
+	for _, id := range names(5) {
+		devices = append(devices, map[string]any{"id": id, "region": "eu", "customer": "acme"})
+	}
+	var counted struct{ Created, Updated int }
+	w.must(200, &counted, call{method: "POST", path: "/v1/devices/import", body: map[string]any{"devices": devices}})
+	if counted.Created != 4 || counted.Updated != 1 {
+		t.Errorf("imported: %+v", counted)
+	}
+	w.report("cam-a", names(3)...)
+	count := func(query string) int {
+		t.Helper()
+		n, cursor := 0, ""
+		for {
+			var page struct {
+				Items []api.Device
+				Next  string
+			}
+			w.must(200, &page, call{method: "GET", path: "/v1/devices?limit=2&cursor=" + url.QueryEscape(cursor) + "&" + query, as: token.Viewer})
+			n += len(page.Items)
+			if page.Next == "" {
+				return n
+			}
+			cursor = page.Next
+		}
+	}
+	for query, want := range map[string]int{"": 5, "region=eu": 5, "model=cam-a": 3, "below=2.0": 3, "version=1.0.0": 3, "below=1.0.0": 0, "connected=false": 5, "customer=none": 0} {
+		if got := count(query); got != want {
+			t.Errorf("%q: %d devices, want %d", query, got, want)
+		}
+	}
+	w.must(200, &d, call{method: "GET", path: "/v1/devices/cam-2"})
+	if d.Model != "cam-a" || d.Versions["system"] != "1.0.0" || d.Bucket != topics.Bucket("cam-2") || d.LastContact == nil || len(d.Heartbeat) == 0 {
+		t.Errorf("after contact: %+v", d)
+	}
+	var command api.Command
+	w.must(201, &command, call{method: "POST", path: "/v1/devices/cam-2/commands", body: `{"action":"report"}`})
+	w.must(200, &command, call{method: "GET", path: "/v1/commands/" + command.ID})
+	if command.Device != "cam-2" || command.AckedAt != nil || command.CreatedBy != "alice" {
+		t.Errorf("command: %+v", command)
+	}
+	w.must(200, nil, call{method: "GET", path: "/v1/devices/cam-2/history"})
+	w.must(200, nil, call{method: "GET", path: "/v1/devices/cam-2/logs"})
+}
+
+func TestARolloutIsDraftedChangedWatchedAndReverted(t *testing.T) {
+	w := newWorld(t)
+	w.report("cam-a", names(4)...)
+	w.release("1.0.0")
+	w.release("1.1.0")
+	w.must(201, nil, call{method: "POST", path: "/v1/cohorts", body: `{"name":"all","selector":"model=cam-a"}`})
+	var r api.Rollout
+	w.must(201, &r, call{method: "POST", path: "/v1/rollouts", body: `{"release":{"name":"camera","version":"1.1.0"},"cohorts":["all"],"note":"n",
+		"policy":{"waves":[{"percent":25,"spread":"0s","soak":"1s"},{"percent":100}],"breaker":{"slices":["none"]},"settle":"3s","windows":[{"days":["mon"],"start":"22:00","end":"05:00"}]}}`})
+	if len(r.Waves) != 2 || r.Policy.Settle.String() != "3s" || len(r.Policy.Breaker.Slices) != 0 || r.Policy.Attempts != 2 {
+		t.Errorf("drafted: %+v", r)
+	}
+	before := r.Policy
+	w.must(200, &r, call{method: "PATCH", path: "/v1/rollouts/" + r.ID, body: `{"from":"<1.1.0"}`, header: match(r.Revision)})
+	if r.From != "<1.1.0" || fmt.Sprint(r.Policy) != fmt.Sprint(before) || r.Note != "n" {
+		t.Errorf("a change of from changed more: %+v", r)
+	}
+	w.must(200, &r, call{method: "POST", path: "/v1/rollouts/" + r.ID + "/start", header: match(r.Revision)})
+	w.must(200, &r, call{method: "GET", path: "/v1/rollouts/" + r.ID})
+	if r.State != "running" || r.Waves[0].Counts == nil {
+		t.Errorf("running: %+v", r)
+	}
+	var manifest struct {
+		Signed struct {
+			Body topics.Manifest `json:"groundswell"`
+		}
+	}
+	a := w.must(200, &manifest, call{method: "GET", path: "/v1/cohorts/all/manifest"})
+	if len(manifest.Signed.Body.Entries) != 1 || manifest.Signed.Body.Entries[0].Rollout != r.ID || a.header.Get("Content-Type") != "application/json" {
+		t.Errorf("manifest: %s", a.raw)
+	}
+	w.refused(422, "/to", call{method: "POST", path: "/v1/rollouts/" + r.ID + "/revert", body: `{"to":"0.9.0"}`, header: match(r.Revision)})
+	var revert api.Rollout
+	w.must(201, &revert, call{method: "POST", path: "/v1/rollouts/" + r.ID + "/revert", body: `{"to":"1.0.0","ignore_windows":true}`, header: match(r.Revision)})
+	if revert.Kind != "revert" || revert.RevertOf != r.ID || revert.Release.Version != "1.0.0" || revert.State != "running" || len(revert.Policy.Windows) != 0 {
+		t.Errorf("revert: %+v", revert)
+	}
+	w.must(200, &r, call{method: "GET", path: "/v1/rollouts/" + r.ID})
+	if r.State != "reverting" {
+		t.Errorf("the reverted rollout: %+v", r)
+	}
+	var events struct{ Items []api.Event }
+	w.must(200, &events, call{method: "GET", path: "/v1/rollouts/" + r.ID + "/events"})
+	if len(events.Items) < 3 || events.Items[0].Kind != "rollout.create" || events.Items[0].Actor != "alice" {
+		t.Errorf("events: %+v", events.Items)
+	}
+	var list struct{ Items []api.Rollout }
+	w.must(200, &list, call{method: "GET", path: "/v1/rollouts?state=reverting&release=camera"})
+	if len(list.Items) != 1 {
+		t.Errorf("listed: %+v", list)
+	}
+	w.must(200, nil, call{method: "GET", path: "/v1/rollouts/" + r.ID + "/devices?wave=0&state=committed"})
+	w.refused(422, "wave", call{method: "GET", path: "/v1/rollouts/" + r.ID + "/devices?wave=9"})
+}
+
+func TestArtifactsAreTakenOnlyWhole(t *testing.T) {
+	w := newWorld(t)
+	image := w.image("1.0.0", "firmware 1.0.0")
+	path := "/v1/artifacts/" + image.SHA256
+	w.refused(422, "", call{method: "PUT", path: path, body: "firmware 1.0.1"})
+	w.refused(422, "", call{method: "PUT", path: path, body: ""})
+	w.refused(413, "Content-Length", call{method: "PUT", path: path, body: make([]byte, 1<<20+1)})
+	w.refused(422, "sha256", call{method: "PUT", path: "/v1/artifacts/abc", body: "x"})
+	// Without Content-Length: in chunks.
+	req, err := http.NewRequest("PUT", w.url+path, struct{ *strings.Reader }{strings.NewReader("firmware 1.0.0")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.ContentLength = -1
+	req.Header.Set("Authorization", w.bearer(token.Admin))
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	if resp.StatusCode != 411 {
+		t.Errorf("in chunks: %s", resp.Status)
+	}
+	w.refused(404, "", call{method: "GET", path: path})
+	w.must(201, nil, call{method: "PUT", path: path, body: "firmware 1.0.0"})
+	w.must(200, nil, call{method: "PUT", path: path, body: "firmware 1.0.0"})
+	var a api.Artifact
+	w.must(200, &a, call{method: "GET", path: path, as: token.Viewer})
+	if a.Length != image.Length || a.CreatedBy != "alice" {
+		t.Errorf("artifact: %+v", a)
+	}
+}
+
+// publish offers a list.
+func publish(targets []byte) call {
+	return call{method: "POST", path: "/v1/releases", body: b64("targets_b64", targets)}
+}
+
+func TestTheCatalogueTakesOnlyWhatTheReleaseRoleSigned(t *testing.T) {
+	w := newWorld(t)
+	const pointer = "/targets_b64"
+	one := w.image("1.0.0", "firmware 1.0.0")
+	good := w.sign(nil, w.releaseKeys, one)
+
+	w.refused(422, pointer, publish(good)) // the bytes are not there yet
+	w.must(201, nil, call{method: "PUT", path: "/v1/artifacts/" + one.SHA256, body: "firmware 1.0.0"})
+	w.refused(422, pointer, publish(w.sign(nil, w.releaseKeys[:1], one))) // under the threshold
+	w.refused(422, pointer, publish([]byte(strings.Replace(string(good), "cam-a", "cam-z", 1))))
+	w.refused(422, pointer, publish(nil))
+	w.refused(422, pointer, publish([]byte("{}")))
+	w.refused(422, pointer, call{method: "POST", path: "/v1/releases", body: `{"targets_b64":"not base64!"}`})
+	stranger := newWorld(t)
+	w.refused(422, pointer, publish(stranger.sign(nil, stranger.releaseKeys, one)))
+	longer := one
+	longer.Length++
+	w.refused(422, pointer, publish(w.sign(nil, w.releaseKeys, longer)))
+	if a := w.do(call{method: "GET", path: "/v1/repository/image/timestamp.json"}); a.status != 404 {
+		t.Fatalf("a refused list left a timestamp: %d %s", a.status, a.raw)
+	}
+
+	var created struct{ Created []api.Release }
+	w.must(201, &created, publish(good))
+	w.must(201, &created, publish(good)) // the answer was lost
+	if len(created.Created) != 1 || created.Created[0].Version != "1.0.0" || created.Created[0].SHA256 != one.SHA256 {
+		t.Errorf("created: %+v", created)
+	}
+
+	two := w.image("1.1.0", "firmware 1.1.0")
+	w.must(201, nil, call{method: "PUT", path: "/v1/artifacts/" + two.SHA256, body: "firmware 1.1.0"})
+	changed := one
+	changed.Release.Notes = "other"
+	for name, bad := range map[string][]byte{
+		"same version, other list": w.sign(nil, w.releaseKeys, two),
+		"vanished":                 w.sign(w.sign(nil, w.releaseKeys, two), w.releaseKeys),
+		"changed":                  w.sign(w.sign(nil, w.releaseKeys, changed), w.releaseKeys, two),
+	} {
+		a := w.do(publish(bad))
+		if a.status != 409 || !strings.Contains(string(a.raw), pointer) {
+			t.Errorf("%s: %d %s", name, a.status, a.raw)
+		}
+	}
+	w.must(201, &created, publish(w.sign(good, w.releaseKeys, two)))
+	if len(created.Created) != 1 || created.Created[0].Version != "1.1.0" {
+		t.Errorf("created: %+v", created)
+	}
+	w.refused(409, pointer, publish(good)) // the old list again
+
+	// What a device would do with what is served.
+	get := func(name string) []byte {
+		t.Helper()
+		return w.must(200, nil, call{method: "GET", path: "/v1/repository/image/" + name, as: token.Viewer}).raw
+	}
+	state, err := trust.NewState(domain, get("1.root.json"), w.directorRoot)
+	if err != nil {
+		t.Fatal(err)
+	}
+	state, pin, err := state.Timestamp(get("timestamp.json"), now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	state, targets, err := state.Snapshot(get(fmt.Sprintf("%d.snapshot.json", pin.Version)), pin, now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, images, err := state.Targets(get(fmt.Sprintf("%d.targets.json", targets.Version)), now())
+	if err != nil || len(images.All()) != 2 {
+		t.Errorf("images %v, err %v", images.All(), err)
+	}
+}
+
+func TestTwoListsAtOnceNeverLoseARelease(t *testing.T) {
+	w := newWorld(t)
+	w.release("1.0.0")
+	var lists [4][]byte
+	for i := range lists {
+		firmware := fmt.Sprintf("firmware 1.1.%d", i)
+		image := w.image(fmt.Sprintf("1.1.%d", i), firmware)
+		w.must(201, nil, call{method: "PUT", path: "/v1/artifacts/" + image.SHA256, body: firmware})
+		lists[i] = w.sign(w.targets, w.releaseKeys, image)
+		for range i { // each of another version, so that only what is in them can collide
+			lists[i] = w.sign(lists[i], w.releaseKeys)
+		}
+	}
+	statuses := make([]int, len(lists))
+	var wg sync.WaitGroup
+	for i := range lists {
+		wg.Go(func() { statuses[i] = w.do(publish(lists[i])).status })
+	}
+	wg.Wait()
+	slices.Sort(statuses)
+	if !slices.Equal(statuses, []int{201, 409, 409, 409}) {
+		t.Errorf("statuses %v", statuses)
+	}
+}
+
+func TestARootIsFollowedStepByStep(t *testing.T) {
+	w := newWorld(t)
+	w.release("1.0.0")
+	put := func(raw []byte) call {
+		return call{method: "PUT", path: "/v1/repository/image/root", body: b64("root_b64", raw)}
+	}
+	spec := w.imageSpec()
+	newSnapshot := key(t)
+	spec.Snapshot = role(1, w.snapshotKey, newSnapshot)
+	two, err := trust.RotateRoot(w.imageRoot, spec, w.rootKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	three, err := trust.RotateRoot(two, w.imageSpec(), w.rootKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stranger := newWorld(t)
+	foreign, err := trust.RotateRoot(stranger.imageRoot, stranger.imageSpec(), stranger.rootKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.refused(409, "/root_b64", put(three))
+	w.refused(422, "/root_b64", put(foreign))
+	w.refused(422, "/root_b64", put(w.directorRoot))
+	var root api.Root
+	w.must(200, &root, put(two))
+	w.must(200, &root, put(two)) // again
+	if root.Version != 2 {
+		t.Errorf("root: %+v", root)
+	}
+	w.refused(409, "/root_b64", put(w.imageRoot))
+	w.must(200, &root, put(three))
+	if err := w.catalogue.Ready(context.Background()); err != nil {
+		t.Errorf("ready: %v", err)
+	}
+	// The snapshot was signed anew after each.
+	w.must(200, nil, call{method: "GET", path: "/v1/repository/image/3.snapshot.json"})
+	w.must(200, nil, call{method: "GET", path: "/v1/repository/image/2.root.json"})
+}
