@@ -31,8 +31,8 @@ func TestMalformedCursorsAreRefused(t *testing.T) {
 func TestTextThatPostgreSQLDoesNotTakeIsRefusedByField(t *testing.T) {
 	w := newWorld(t)
 	ctx := t.Context()
-	w.devices(1)
-	r := w.running(fleet.PolicySpec{})
+	w.Seed(1)
+	r := w.Running(fleet.PolicySpec{})
 	_, err := w.PauseRollout(ctx, alice, r.ID, r.Revision, "a\x00b")
 	wantField(t, err, "/reason")
 	_, err = w.CreateCohort(ctx, alice, fleet.CohortSpec{Name: "x", Selector: "model", Description: "\xff"})
@@ -53,7 +53,7 @@ func TestTextThatPostgreSQLDoesNotTakeIsRefusedByField(t *testing.T) {
 
 func TestListsArePagedWithoutGapsOrRepeats(t *testing.T) {
 	w := newWorld(t)
-	ids := w.devices(23)
+	ids := w.Seed(23)
 	var got []string
 	for page := (store.Page{Limit: 5}); ; {
 		devices, next, err := w.Devices(t.Context(), fleet.DeviceFilter{Model: "m1"}, page)
@@ -72,7 +72,7 @@ func TestListsArePagedWithoutGapsOrRepeats(t *testing.T) {
 	}
 	var versions []int64
 	for i := range 7 {
-		w.apply(w.status(ids[0], "r-x", topics.StateWaiting, 1, int64(i+2)))
+		w.Apply(w.Status(ids[0], "r-x", topics.StateWaiting, 1, int64(i+2)))
 	}
 	for page := (store.Page{Limit: 2}); ; {
 		reports, next, err := w.DeviceHistory(t.Context(), ids[0], page)
@@ -95,9 +95,9 @@ func TestDevicesOfACohortBelowAVersion(t *testing.T) {
 	w := newWorld(t)
 	must(w.CreateCohort(t.Context(), alice, fleet.CohortSpec{Name: "a", Selector: "model=m1"}))
 	for id, version := range map[string]string{"d1": "1.9.9", "d2": "2.0.0-rc.1", "d3": "2.0.0", "d4": "10.0.0", "d5": "1.10.0"} {
-		w.apply(w.beat(id, "m1", version, 1, 1))
+		w.Apply(w.Beat(id, "m1", version, 1, 1))
 	}
-	w.apply(w.beat("d6", "m2", "1.0.0", 1, 1))
+	w.Apply(w.Beat("d6", "m2", "1.0.0", 1, 1))
 	list := func(f fleet.DeviceFilter) (ids []string) {
 		t.Helper()
 		devices, _, err := w.Devices(t.Context(), f, store.Page{})
@@ -110,7 +110,7 @@ func TestDevicesOfACohortBelowAVersion(t *testing.T) {
 		return ids
 	}
 	yes, no := true, false
-	w.apply(w.presence("d3", true, 1))
+	w.Apply(w.presence("d3", true, 1))
 	for _, c := range []struct {
 		f    fleet.DeviceFilter
 		want []string
@@ -185,12 +185,12 @@ func TestOperatorsChangeDevicesByRevision(t *testing.T) {
 	_, _, err = w.PutDevice(ctx, alice, "cam-2", fleet.DeviceAttributes{TimeZone: "Mars/Olympus"}, 0)
 	wantField(t, err, "/time_zone")
 	// What the device reports leaves the revision alone.
-	w.apply(w.beat("cam-1", "m1", "1.0.0", 1, 1))
+	w.Apply(w.Beat("cam-1", "m1", "1.0.0", 1, 1))
 	d = must(w.Device(ctx, "cam-1"))
 	if d.Revision != 3 { // its model is known now
 		t.Errorf("revision %d", d.Revision)
 	}
-	w.apply(w.beat("cam-1", "m1", "1.0.1", 1, 2))
+	w.Apply(w.Beat("cam-1", "m1", "1.0.1", 1, 2))
 	if again := must(w.Device(ctx, "cam-1")); again.Revision != d.Revision || again.Region != "us" {
 		t.Errorf("got %+v", again)
 	}
@@ -199,7 +199,7 @@ func TestOperatorsChangeDevicesByRevision(t *testing.T) {
 func TestImportIsAllOrNothing(t *testing.T) {
 	w := newWorld(t)
 	ctx := t.Context()
-	w.devices(2)
+	w.Seed(2)
 	devices := []store.ImportDevice{{ID: "cam-00000", DeviceAttributes: fleet.DeviceAttributes{Region: "eu"}}, {ID: "new-1"}, {ID: "new-2"}}
 	bad := append(slices.Clone(devices), store.ImportDevice{ID: "new-3", DeviceAttributes: fleet.DeviceAttributes{Region: "e u"}})
 	_, _, err := w.ImportDevices(ctx, alice, bad)
@@ -221,7 +221,7 @@ func TestImportIsAllOrNothing(t *testing.T) {
 func TestCohortsChangeByRevision(t *testing.T) {
 	w := newWorld(t)
 	ctx := t.Context()
-	w.devices(4)
+	w.Seed(4)
 	c := must(w.CreateCohort(ctx, alice, fleet.CohortSpec{Name: "a", Selector: "model=m1"}))
 	if c.Members != 4 || c.Revision != 1 || c.ManifestVersion == 0 || len(w.manifest("a").Entries) != 0 {
 		t.Fatalf("got %+v", c)
@@ -233,7 +233,7 @@ func TestCohortsChangeByRevision(t *testing.T) {
 	if c.Members != 1 || c.Revision != 2 || len(w.assignment("cam-00000").Cohorts) != 0 {
 		t.Errorf("got %+v", c)
 	}
-	w.apply(w.beat("later", "m9", "1.0.0", 1, 1))
+	w.Apply(w.Beat("later", "m9", "1.0.0", 1, 1))
 	ids, _, err := w.CohortMembers(ctx, "a", store.Page{})
 	if err != nil || !slices.Equal(ids, []string{"cam-00001", "later"}) {
 		t.Errorf("got %v, %v", ids, err)
@@ -253,7 +253,7 @@ func TestCohortsChangeByRevision(t *testing.T) {
 	if a := w.assignment("later"); len(a.Cohorts) != 0 {
 		t.Errorf("got %+v", a)
 	}
-	w.running(fleet.PolicySpec{})
+	w.Running(fleet.PolicySpec{})
 	if err := w.DeleteCohort(ctx, alice, "all", 1); !errors.Is(err, fleet.ErrConflict) {
 		t.Errorf("deleted under a rollout: %v", err)
 	}
@@ -264,7 +264,7 @@ func TestReleasesAreImmutable(t *testing.T) {
 	ctx := t.Context()
 	must(w.CreateCohort(ctx, alice, fleet.CohortSpec{Name: "a", Selector: "model=m1"}))
 	before := w.manifest("a")
-	r := w.release("1.0.0")
+	r := w.AddRelease("1.0.0")
 	if m := w.manifest("a"); m.Images == nil || m.Version <= before.Version {
 		t.Errorf("the new snapshot is not pinned: %+v", m)
 	}
@@ -299,7 +299,7 @@ func TestReleasesAreImmutable(t *testing.T) {
 func TestCommandsAreNumberedPerDevice(t *testing.T) {
 	w := newWorld(t)
 	ctx := t.Context()
-	w.devices(1)
+	w.Seed(1)
 	first := must(w.CreateCommand(ctx, alice, "cam-00000", topics.CommandReport, "", time.Hour))
 	second := must(w.CreateCommand(ctx, alice, "cam-00000", topics.CommandLogs, "", time.Hour))
 	if second.Version <= first.Version || first.ID == second.ID {
@@ -309,9 +309,9 @@ func TestCommandsAreNumberedPerDevice(t *testing.T) {
 	if len(rows) != 2 || rows[0].Topic != "fleet/v1/devices/cam-00000/command" || rows[0].ExpiresAt.IsZero() {
 		t.Errorf("got %+v", rows)
 	}
-	h := must(topics.DecodeHeartbeat(w.beat("cam-00000", "m1", "1.0.0", 1, 5).Payload))
+	h := must(topics.DecodeHeartbeat(w.Beat("cam-00000", "m1", "1.0.0", 1, 5).Payload))
 	h.Command = second.ID
-	w.apply(w.uplink(topics.DeviceHeartbeat("cam-00000"), "m1", must(topics.Encode(h))))
+	w.Apply(w.Uplink(topics.DeviceHeartbeat("cam-00000"), "m1", must(topics.Encode(h))))
 	if c := must(w.Command(ctx, second.ID)); c.AckedAt.IsZero() {
 		t.Error("not acknowledged")
 	}
@@ -325,8 +325,8 @@ func TestCommandsAreNumberedPerDevice(t *testing.T) {
 func TestEveryChangeLeavesAnAuditRow(t *testing.T) {
 	w := newWorld(t)
 	ctx := t.Context()
-	w.devices(1)
-	r := w.running(fleet.PolicySpec{})
+	w.Seed(1)
+	r := w.Running(fleet.PolicySpec{})
 	must(w.PauseRollout(ctx, fleet.Actor{Name: "bob", RequestID: "req-9"}, r.ID, r.Revision, "why"))
 	entries, _, err := w.Audit(ctx, store.AuditFilter{Object: "rollout/" + r.ID, Actor: "bob"}, store.Page{})
 	if err != nil || len(entries) != 1 {
@@ -357,7 +357,7 @@ func TestEveryChangeLeavesAnAuditRow(t *testing.T) {
 func TestMetadataIsSignedAnewAtHalfItsLife(t *testing.T) {
 	w := newWorld(t)
 	ctx := t.Context()
-	w.devices(3)
+	w.Seed(3)
 	must(w.CreateCohort(ctx, alice, fleet.CohortSpec{Name: "a", Selector: "model=m1"}))
 	if n := w.number(`SELECT count(*) FROM manifest WHERE refresh_at > issued_at + interval '5 days' AND refresh_at < issued_at + interval '7 days 1 minute'`); n != 1 {
 		t.Error("not due at about half of 14 days")
@@ -381,8 +381,8 @@ func TestMetadataIsSignedAnewAtHalfItsLife(t *testing.T) {
 func TestOutboxHoldsTheNewestVersionOnly(t *testing.T) {
 	w := newWorld(t)
 	ctx := t.Context()
-	w.devices(1)
-	r := w.running(fleet.PolicySpec{})
+	w.Seed(1)
+	r := w.Running(fleet.PolicySpec{})
 	claim := func() []store.OutboxRow {
 		t.Helper()
 		return must(w.ClaimOutbox(ctx, []topics.Kind{topics.KindManifest}, 10, time.Minute))
@@ -432,8 +432,8 @@ func TestOutboxHoldsTheNewestVersionOnly(t *testing.T) {
 
 func TestPruneRemovesWhatIsOldOnly(t *testing.T) {
 	w := newWorld(t)
-	w.devices(1)
-	w.apply(w.status("cam-00000", "r-x", topics.StateWaiting, 1, 2), w.status("cam-00000", "r-x", topics.StateWaiting, 1, 3))
+	w.Seed(1)
+	w.Apply(w.Status("cam-00000", "r-x", topics.StateWaiting, 1, 2), w.Status("cam-00000", "r-x", topics.StateWaiting, 1, 3))
 	w.exec(`UPDATE report SET stored_at = now() - interval '100 days' WHERE sequence = 2`)
 	for range 2 {
 		must(w.CreateCommand(t.Context(), alice, "cam-00000", topics.CommandReport, "", time.Hour))

@@ -16,8 +16,8 @@ import (
 
 func TestSecondPauseIsStale(t *testing.T) {
 	w := newWorld(t)
-	w.devices(3)
-	r := w.running(fleet.PolicySpec{})
+	w.Seed(3)
+	r := w.Running(fleet.PolicySpec{})
 	errs := make([]error, 8)
 	var all sync.WaitGroup
 	for i := range errs {
@@ -45,8 +45,8 @@ func TestSecondPauseIsStale(t *testing.T) {
 
 func TestTransitionsAreGuarded(t *testing.T) {
 	w := newWorld(t)
-	w.devices(3)
-	r := w.running(fleet.PolicySpec{})
+	w.Seed(3)
+	r := w.Running(fleet.PolicySpec{})
 	ctx := t.Context()
 	if _, err := w.StartRollout(ctx, alice, r.ID, r.Revision); !errors.Is(err, fleet.ErrTransition) {
 		t.Errorf("start of a running one: %v", err)
@@ -88,8 +88,8 @@ func TestTransitionsAreGuarded(t *testing.T) {
 
 func TestManifestVersionOnlyGrows(t *testing.T) {
 	w := newWorld(t)
-	w.devices(3)
-	r := w.running(fleet.PolicySpec{})
+	w.Seed(3)
+	r := w.Running(fleet.PolicySpec{})
 	last := w.manifest("all").Version
 	if last < time.Now().Unix()-60 {
 		t.Fatalf("version %d is not of this time", last)
@@ -110,8 +110,8 @@ func TestManifestVersionOnlyGrows(t *testing.T) {
 
 func TestChangesOfOneCohortAtOnceAllStandInItsManifest(t *testing.T) {
 	w := newWorld(t)
-	w.devices(3)
-	w.running(fleet.PolicySpec{})
+	w.Seed(3)
+	w.Running(fleet.PolicySpec{})
 	var drafts []fleet.Rollout
 	for range 6 {
 		drafts = append(drafts, must(w.CreateRollout(t.Context(), alice, fleet.RolloutSpec{Release: "camera", Version: "1.1.0", Cohorts: []string{"all"}})))
@@ -132,8 +132,8 @@ func TestChangesOfOneCohortAtOnceAllStandInItsManifest(t *testing.T) {
 
 func TestManifestThatGrowsTooLargeIsRefused(t *testing.T) {
 	w := newWorld(t)
-	w.devices(1)
-	w.running(fleet.PolicySpec{})
+	w.Seed(1)
+	w.Running(fleet.PolicySpec{})
 	for n := 2; ; n++ {
 		d := must(w.CreateRollout(t.Context(), alice, fleet.RolloutSpec{Release: "camera", Version: "1.1.0", Cohorts: []string{"all"}}))
 		_, err := w.StartRollout(t.Context(), alice, d.ID, d.Revision)
@@ -155,8 +155,8 @@ func TestManifestThatGrowsTooLargeIsRefused(t *testing.T) {
 
 func TestWavesFollowTheMembersPositions(t *testing.T) {
 	w := newWorld(t)
-	ids := w.devices(1200)
-	r := w.running(fleet.PolicySpec{Waves: waves(0.1, 1, 10, 50, 100)})
+	ids := w.Seed(1200)
+	r := w.Running(fleet.PolicySpec{Waves: waves(0.1, 1, 10, 50, 100)})
 	lease := must(w.AcquireLease(t.Context(), "driver", "t", time.Hour))
 	for i, want := range []int{2, 12, 120, 600, 1200} {
 		if i > 0 {
@@ -190,8 +190,8 @@ func TestWavesFollowTheMembersPositions(t *testing.T) {
 
 func TestWavesThatAddNobodyPassAtOnce(t *testing.T) {
 	w := newWorld(t)
-	w.devices(2)
-	r := w.running(fleet.PolicySpec{Waves: waves(0.1, 1, 10, 50, 100)})
+	w.Seed(2)
+	r := w.Running(fleet.PolicySpec{Waves: waves(0.1, 1, 10, 50, 100)})
 	lease := must(w.AcquireLease(t.Context(), "driver", "t", time.Hour))
 	r = must(w.OpenNextWave(t.Context(), lease, r.ID, r.Revision, ""))
 	current, _ := r.Current()
@@ -207,10 +207,10 @@ func TestWavesThatAddNobodyPassAtOnce(t *testing.T) {
 
 func TestDevicesThatTheReleaseDoesNotConcernAreNotCounted(t *testing.T) {
 	w := newWorld(t)
-	w.devices(4)
-	w.apply(w.beat("new-1", "m1", "1.1.0", 1, 1), w.beat("new-2", "m1", "2.0.0", 1, 1), w.beat("other", "m2", "1.0.0", 1, 1))
+	w.Seed(4)
+	w.Apply(w.Beat("new-1", "m1", "1.1.0", 1, 1), w.Beat("new-2", "m1", "2.0.0", 1, 1), w.Beat("other", "m2", "1.0.0", 1, 1))
 	must(w.CreateCohort(t.Context(), alice, fleet.CohortSpec{Name: "all", Selector: "model"}))
-	r := w.running(fleet.PolicySpec{Waves: waves(100)})
+	r := w.Running(fleet.PolicySpec{Waves: waves(100)})
 	got := must(w.Rollout(t.Context(), r.ID))
 	if got.Waves[0].Members != 4 {
 		t.Errorf("%d members, want 4: %+v", got.Waves[0].Members, got.Waves[0].Counts)
@@ -219,11 +219,11 @@ func TestDevicesThatTheReleaseDoesNotConcernAreNotCounted(t *testing.T) {
 
 func TestCanaryCohortComesFirstAndIsNotCountedTwice(t *testing.T) {
 	w := newWorld(t)
-	ids := w.devices(10)
+	ids := w.Seed(10)
 	ctx := t.Context()
 	must(w.CreateCohort(ctx, alice, fleet.CohortSpec{Name: "all", Selector: "model=m1"}))
 	must(w.CreateCohort(ctx, alice, fleet.CohortSpec{Name: "ours", Devices: ids[:2]}))
-	w.release("1.1.0")
+	w.AddRelease("1.1.0")
 	r := must(w.CreateRollout(ctx, alice, fleet.RolloutSpec{Release: "camera", Version: "1.1.0", Cohorts: []string{"all"}, CanaryCohort: "ours",
 		PolicySpec: fleet.PolicySpec{Waves: waves(50, 100)}}))
 	r = must(w.StartRollout(ctx, alice, r.ID, 1))
@@ -243,9 +243,9 @@ func TestCanaryCohortComesFirstAndIsNotCountedTwice(t *testing.T) {
 
 func TestRevertReplacesTheRolloutInTheManifest(t *testing.T) {
 	w := newWorld(t)
-	w.devices(3)
-	w.release("1.0.0")
-	r := w.running(fleet.PolicySpec{Windows: []topics.Window{{Start: "22:00", End: "05:00"}}})
+	w.Seed(3)
+	w.AddRelease("1.0.0")
+	r := w.Running(fleet.PolicySpec{Windows: []topics.Window{{Start: "22:00", End: "05:00"}}})
 	ctx := t.Context()
 	for pointer, to := range map[string]string{"/to": "1.1.0", "/to ": "0.9.0", "/to  ": "x"} {
 		_, err := w.RevertRollout(ctx, alice, r.ID, r.Revision, store.RevertSpec{To: to})
@@ -272,9 +272,9 @@ func TestRevertReplacesTheRolloutInTheManifest(t *testing.T) {
 
 func TestNothingGoesBelowTheSecurityFloor(t *testing.T) {
 	w := newWorld(t)
-	w.devices(3)
-	w.release("1.0.0")
-	r := w.running(fleet.PolicySpec{})
+	w.Seed(3)
+	w.AddRelease("1.0.0")
+	r := w.Running(fleet.PolicySpec{})
 	w.exec(`UPDATE release SET security_floor = '1.0.5' WHERE version = '1.1.0'`)
 	_, err := w.RevertRollout(t.Context(), alice, r.ID, r.Revision, store.RevertSpec{To: "1.0.0"})
 	wantField(t, err, "/to")
@@ -284,9 +284,9 @@ func TestNothingGoesBelowTheSecurityFloor(t *testing.T) {
 
 func TestRolloutIsRefusedByField(t *testing.T) {
 	w := newWorld(t)
-	w.devices(3)
-	w.running(fleet.PolicySpec{})
-	w.release("1.3.0", "m9")
+	w.Seed(3)
+	w.Running(fleet.PolicySpec{})
+	w.AddRelease("1.3.0", "m9")
 	good := fleet.RolloutSpec{Release: "camera", Version: "1.1.0", Cohorts: []string{"all"}}
 	for pointer, change := range map[string]func(*fleet.RolloutSpec){
 		"/release":                func(s *fleet.RolloutSpec) { s.Version = "7.0.0" },
@@ -305,8 +305,8 @@ func TestRolloutIsRefusedByField(t *testing.T) {
 
 func TestSecondUseOfAnIdempotencyKeyYieldsTheFirstRollout(t *testing.T) {
 	w := newWorld(t)
-	w.devices(1)
-	w.running(fleet.PolicySpec{})
+	w.Seed(1)
+	w.Running(fleet.PolicySpec{})
 	by := fleet.Actor{Name: "alice", Key: "k1", Hash: "h1"}
 	s := fleet.RolloutSpec{Release: "camera", Version: "1.1.0", Cohorts: []string{"all"}}
 	made := make([]fleet.Rollout, 5)
@@ -328,8 +328,8 @@ func TestSecondUseOfAnIdempotencyKeyYieldsTheFirstRollout(t *testing.T) {
 
 func TestDriverThatLostItsLeaseWritesNothing(t *testing.T) {
 	w := newWorld(t)
-	w.devices(3)
-	r := w.running(fleet.PolicySpec{})
+	w.Seed(3)
+	r := w.Running(fleet.PolicySpec{})
 	ctx := t.Context()
 	old := must(w.AcquireLease(ctx, "driver", "one", time.Hour))
 	if _, err := w.AcquireLease(ctx, "driver", "two", time.Hour); !errors.Is(err, fleet.ErrConflict) {

@@ -46,7 +46,7 @@ func (w *world) standing() (out []string) {
 
 func (w *world) presence(device string, connected bool, connection int64) store.UplinkRecord {
 	p := topics.Presence{Schema: 1, Connected: connected, Model: "m1", Hardware: "r1", Connection: connection, Node: "n1", At: time.Now()}
-	return w.uplink(topics.DevicePresence(device), "m1", must(topics.Encode(p)))
+	return w.Uplink(topics.DevicePresence(device), "m1", must(topics.Encode(p)))
 }
 
 func TestFirstContactRegistersAndAssigns(t *testing.T) {
@@ -54,7 +54,7 @@ func TestFirstContactRegistersAndAssigns(t *testing.T) {
 	must(w.CreateCohort(t.Context(), alice, fleet.CohortSpec{Name: "all", Selector: "model=m1,hardware=r1"}))
 	must(w.CreateCohort(t.Context(), alice, fleet.CohortSpec{Name: "others", Selector: "model=m2"}))
 	must(w.CreateCohort(t.Context(), alice, fleet.CohortSpec{Name: "list", Devices: []string{"cam-1", "cam-9"}}))
-	got := w.apply(w.presence("cam-1", true, 1))
+	got := w.Apply(w.presence("cam-1", true, 1))
 	if got[0].Outcome != store.Applied || got[0].Kind != topics.KindPresence {
 		t.Fatalf("got %+v", got)
 	}
@@ -71,7 +71,7 @@ func TestFirstContactRegistersAndAssigns(t *testing.T) {
 		t.Errorf("got %+v", rows)
 	}
 	// The next report changes nothing about that.
-	w.apply(w.beat("cam-1", "m1", "1.0.0", 1, 1))
+	w.Apply(w.Beat("cam-1", "m1", "1.0.0", 1, 1))
 	if again := w.assignment("cam-1"); again.Version != a.Version {
 		t.Errorf("assigned again: %+v", again)
 	}
@@ -81,9 +81,9 @@ func TestDeviceWithANewCertificateChangesCohorts(t *testing.T) {
 	w := newWorld(t)
 	must(w.CreateCohort(t.Context(), alice, fleet.CohortSpec{Name: "one", Selector: "model=m1"}))
 	must(w.CreateCohort(t.Context(), alice, fleet.CohortSpec{Name: "two", Selector: "model=m2"}))
-	w.apply(w.beat("cam-1", "m1", "1.0.0", 1, 1))
+	w.Apply(w.Beat("cam-1", "m1", "1.0.0", 1, 1))
 	before := w.assignment("cam-1")
-	w.apply(w.beat("cam-1", "m2", "1.0.0", 1, 2))
+	w.Apply(w.Beat("cam-1", "m2", "1.0.0", 1, 2))
 	after := w.assignment("cam-1")
 	if !slices.Equal(before.Cohorts, []string{"one"}) || !slices.Equal(after.Cohorts, []string{"two"}) || after.Version <= before.Version {
 		t.Errorf("got %+v then %+v", before, after)
@@ -92,35 +92,35 @@ func TestDeviceWithANewCertificateChangesCohorts(t *testing.T) {
 
 func TestRedeliveryAndReorderingChangeNothing(t *testing.T) {
 	w := newWorld(t)
-	ids := w.devices(6)
-	r := w.running(fleet.PolicySpec{Waves: waves(100)})
+	ids := w.Seed(6)
+	r := w.Running(fleet.PolicySpec{Waves: waves(100)})
 	var records []store.UplinkRecord
 	for i, id := range ids {
 		records = append(records,
-			w.status(id, r.ID, topics.StateDownloading, 1, 2), w.status(id, r.ID, topics.StateTrying, 1, 3),
-			w.status(id, r.ID, topics.StateRolledBack, 1, 4), w.status(id, r.ID, topics.StateDownloading, 2, 5),
-			w.presence(id, true, 1), w.presence(id, false, 1), w.presence(id, true, 2), w.beat(id, "m1", "1.0.0", 1, 6))
+			w.Status(id, r.ID, topics.StateDownloading, 1, 2), w.Status(id, r.ID, topics.StateTrying, 1, 3),
+			w.Status(id, r.ID, topics.StateRolledBack, 1, 4), w.Status(id, r.ID, topics.StateDownloading, 2, 5),
+			w.presence(id, true, 1), w.presence(id, false, 1), w.presence(id, true, 2), w.Beat(id, "m1", "1.0.0", 1, 6))
 		if i%2 == 0 {
-			records = append(records, w.status(id, r.ID, topics.StateCommitted, 2, 7), w.presence(id, false, 2))
+			records = append(records, w.Status(id, r.ID, topics.StateCommitted, 2, 7), w.presence(id, false, 2))
 		}
 	}
 	inOrder := slices.Clone(records)
 	// Once in order, as the reference.
 	reference := newWorldLike(t, w, r)
-	reference.apply(inOrder...)
+	reference.Apply(inOrder...)
 	want := reference.standing()
 	for range 6 {
 		rand.Shuffle(len(records), func(i, j int) { records[i], records[j] = records[j], records[i] })
 		for rest := records; len(rest) > 0; {
 			n := min(len(rest), 1+rand.N(12))
-			w.apply(rest[:n]...)
+			w.Apply(rest[:n]...)
 			rest = rest[n:]
 		}
 		if diff := cmp.Diff(want, w.standing()); diff != "" {
 			t.Fatalf("(-in order +reordered)\n%s", diff)
 		}
 	}
-	for i, got := range w.apply(inOrder...) {
+	for i, got := range w.Apply(inOrder...) {
 		if got.Outcome != store.Duplicate {
 			t.Errorf("record %d on its second way: %+v", i, got)
 		}
@@ -135,8 +135,8 @@ func TestRedeliveryAndReorderingChangeNothing(t *testing.T) {
 func newWorldLike(t *testing.T, w *world, r fleet.Rollout) *world {
 	t.Helper()
 	other := newWorld(t)
-	other.devices(6)
-	started := other.running(fleet.PolicySpec{Waves: waves(100)})
+	other.Seed(6)
+	started := other.Running(fleet.PolicySpec{Waves: waves(100)})
 	other.exec(`ALTER TABLE rollout_cohort DROP CONSTRAINT rollout_cohort_rollout_fkey; ALTER TABLE rollout_wave DROP CONSTRAINT rollout_wave_rollout_fkey`)
 	for _, table := range []string{"rollout_cohort", "rollout_wave"} {
 		other.exec(`UPDATE `+table+` SET rollout = $1 WHERE rollout = $2`, r.ID, started.ID)
@@ -147,26 +147,26 @@ func newWorldLike(t *testing.T, w *world, r fleet.Rollout) *world {
 
 func TestPoisonRecordDoesNotStopTheOthers(t *testing.T) {
 	w := newWorld(t)
-	ids := w.devices(3)
-	r := w.running(fleet.PolicySpec{})
+	ids := w.Seed(3)
+	r := w.Running(fleet.PolicySpec{})
 	// Legal JSON, legal for the contract, and refused by PostgreSQL: U+0000.
-	poison := w.status(ids[1], r.ID, topics.StateDownloading, 1, 5)
+	poison := w.Status(ids[1], r.ID, topics.StateDownloading, 1, 5)
 	poison.Payload = bytes.Replace(poison.Payload, []byte(`"state"`), []byte(`"detail":"a\u0000b","state"`), 1)
 	if _, err := topics.DecodeStatus(poison.Payload); err != nil {
 		t.Fatal(err)
 	}
-	poisonedBeat := w.beat(ids[2], "m1", "1.0.0", 1, 9)
+	poisonedBeat := w.Beat(ids[2], "m1", "1.0.0", 1, 9)
 	poisonedBeat.Payload = bytes.Replace(poisonedBeat.Payload, []byte(`"clock"`), []byte(`"x":"\u0000","clock"`), 1)
-	unreadable := w.uplink(topics.DeviceStatus(ids[0]), "m1", []byte("{"))
-	nowhere := w.uplink("fleet/v1/nothing", "m1", []byte("{}"))
-	unstamped := w.beat("cam-x", "", "1.0.0", 1, 1)
+	unreadable := w.Uplink(topics.DeviceStatus(ids[0]), "m1", []byte("{"))
+	nowhere := w.Uplink("fleet/v1/nothing", "m1", []byte("{}"))
+	unstamped := w.Beat("cam-x", "", "1.0.0", 1, 1)
 	batch := []store.UplinkRecord{
-		w.status(ids[0], r.ID, topics.StateDownloading, 1, 3), poison, unreadable, nowhere, unstamped,
-		w.status(ids[1], r.ID, topics.StateDownloading, 1, 6), poisonedBeat, w.status(ids[2], r.ID, topics.StateDownloading, 1, 7),
+		w.Status(ids[0], r.ID, topics.StateDownloading, 1, 3), poison, unreadable, nowhere, unstamped,
+		w.Status(ids[1], r.ID, topics.StateDownloading, 1, 6), poisonedBeat, w.Status(ids[2], r.ID, topics.StateDownloading, 1, 7),
 	}
 	want := []store.UplinkOutcome{store.Applied, store.Dead, store.Dead, store.Dead, store.Dead, store.Applied, store.Dead, store.Applied}
 	for round := range 2 {
-		for i, got := range w.apply(batch...) {
+		for i, got := range w.Apply(batch...) {
 			if round == 1 && want[i] == store.Applied {
 				want[i] = store.Duplicate
 			}
@@ -191,11 +191,11 @@ func TestPoisonRecordDoesNotStopTheOthers(t *testing.T) {
 
 func TestReportOfAStrangerCountsNowhere(t *testing.T) {
 	w := newWorld(t)
-	w.devices(2)
-	r := w.running(fleet.PolicySpec{})
-	stranger := w.status("stranger", r.ID, topics.StateFailed, 1, 1)
+	w.Seed(2)
+	r := w.Running(fleet.PolicySpec{})
+	stranger := w.Status("stranger", r.ID, topics.StateFailed, 1, 1)
 	stranger.Model = "m2"
-	w.apply(stranger, w.status("cam-00000", "r-unknown", topics.StateFailed, 1, 2))
+	w.Apply(stranger, w.Status("cam-00000", "r-unknown", topics.StateFailed, 1, 2))
 	if n := w.number(`SELECT count(*) FROM rollout_device`); n != 0 {
 		t.Errorf("%d counted", n)
 	}
@@ -206,17 +206,17 @@ func TestReportOfAStrangerCountsNowhere(t *testing.T) {
 
 func TestRegistryBelievesTheVersionThatRuns(t *testing.T) {
 	w := newWorld(t)
-	w.devices(1)
-	r := w.running(fleet.PolicySpec{})
-	w.apply(w.status("cam-00000", r.ID, topics.StateCommitted, 1, 3))
-	w.apply(w.beat("cam-00000", "m1", "1.0.7", 1, 5)) // flashed by hand
-	w.apply(w.beat("cam-00000", "m1", "1.1.0", 1, 4)) // an older word
+	w.Seed(1)
+	r := w.Running(fleet.PolicySpec{})
+	w.Apply(w.Status("cam-00000", r.ID, topics.StateCommitted, 1, 3))
+	w.Apply(w.Beat("cam-00000", "m1", "1.0.7", 1, 5)) // flashed by hand
+	w.Apply(w.Beat("cam-00000", "m1", "1.1.0", 1, 4)) // an older word
 	d := must(w.Device(t.Context(), "cam-00000"))
 	if d.Versions["system"] != "1.0.7" || d.Agent != "1.0.0" || d.CheckInMillis != 12 || d.LastCheckIn.IsZero() {
 		t.Errorf("got %+v", d)
 	}
 	// A factory reset begins a new epoch.
-	w.apply(w.beat("cam-00000", "m1", "1.0.0", 2, 1))
+	w.Apply(w.Beat("cam-00000", "m1", "1.0.0", 2, 1))
 	if d := must(w.Device(t.Context(), "cam-00000")); d.Versions["system"] != "1.0.0" {
 		t.Errorf("got %+v", d.Versions)
 	}
@@ -224,14 +224,14 @@ func TestRegistryBelievesTheVersionThatRuns(t *testing.T) {
 
 func TestFailureStaysCountedWhileTheDeviceTriesAgain(t *testing.T) {
 	w := newWorld(t)
-	w.devices(1)
-	r := w.running(fleet.PolicySpec{})
-	w.apply(w.status("cam-00000", r.ID, topics.StateRolledBack, 1, 3), w.status("cam-00000", r.ID, topics.StateDownloading, 2, 4))
+	w.Seed(1)
+	r := w.Running(fleet.PolicySpec{})
+	w.Apply(w.Status("cam-00000", r.ID, topics.StateRolledBack, 1, 3), w.Status("cam-00000", r.ID, topics.StateDownloading, 2, 4))
 	_, e, err := w.Evidence(t.Context(), r.ID)
 	if err != nil || e.Wave != (fleet.Counts{Members: 1, Failed: 1}) || len(e.Window) == 0 || e.Window[0].Failures != 1 || e.Window[0].FirstReason != "because" {
 		t.Fatalf("got %+v, %v", e, err)
 	}
-	w.apply(w.status("cam-00000", r.ID, topics.StateCommitted, 2, 5))
+	w.Apply(w.Status("cam-00000", r.ID, topics.StateCommitted, 2, 5))
 	_, e, err = w.Evidence(t.Context(), r.ID)
 	if err != nil || e.Wave != (fleet.Counts{Members: 1, Committed: 1, Decided: 1}) || e.Window[0].Failures != 0 {
 		t.Fatalf("got %+v, %v", e, err)
@@ -240,16 +240,16 @@ func TestFailureStaysCountedWhileTheDeviceTriesAgain(t *testing.T) {
 
 func TestSilentAndUnreachedDevicesAreFoundByTheClock(t *testing.T) {
 	w := newWorld(t)
-	w.devices(6)
-	r := w.running(fleet.PolicySpec{Waves: waves(100)})
+	w.Seed(6)
+	r := w.Running(fleet.PolicySpec{Waves: waves(100)})
 	until := time.Now().Add(-time.Hour).UTC().Truncate(time.Second)
 	waiting := func(id string, until *time.Time) store.UplinkRecord {
-		s := must(topics.DecodeStatus(w.status(id, r.ID, topics.StateWaiting, 1, 2).Payload))
+		s := must(topics.DecodeStatus(w.Status(id, r.ID, topics.StateWaiting, 1, 2).Payload))
 		s.Until = until
-		return w.uplink(topics.DeviceStatus(id), "m1", must(topics.Encode(s)))
+		return w.Uplink(topics.DeviceStatus(id), "m1", must(topics.Encode(s)))
 	}
-	w.apply(w.status("cam-00000", r.ID, topics.StateDownloading, 1, 2), w.status("cam-00001", r.ID, topics.StateTrying, 1, 2),
-		w.status("cam-00002", r.ID, topics.StateCommitted, 1, 2), waiting("cam-00003", &until), waiting("cam-00004", nil))
+	w.Apply(w.Status("cam-00000", r.ID, topics.StateDownloading, 1, 2), w.Status("cam-00001", r.ID, topics.StateTrying, 1, 2),
+		w.Status("cam-00002", r.ID, topics.StateCommitted, 1, 2), waiting("cam-00003", &until), waiting("cam-00004", nil))
 	check := func(what string, want map[string]int64) {
 		t.Helper()
 		if diff := cmp.Diff(want, must(w.Rollout(t.Context(), r.ID)).Waves[0].Counts); diff != "" {
@@ -278,11 +278,11 @@ func TestSilentAndUnreachedDevicesAreFoundByTheClock(t *testing.T) {
 
 func TestTwoReplicasApplyTheSameAtOnce(t *testing.T) {
 	w := newWorld(t)
-	other := w.open()
+	other := w.Open()
 	must(w.CreateCohort(t.Context(), alice, fleet.CohortSpec{Name: "all", Selector: "model"}))
 	var records []store.UplinkRecord
 	for i := range 60 {
-		records = append(records, w.beat(fmt.Sprintf("cam-%02d", i), "m1", "1.0.0", 1, 1))
+		records = append(records, w.Beat(fmt.Sprintf("cam-%02d", i), "m1", "1.0.0", 1, 1))
 	}
 	var all sync.WaitGroup
 	for i, s := range []*store.Store{w.Store, other, w.Store, other} {
@@ -315,16 +315,16 @@ func TestTwoReplicasApplyTheSameAtOnce(t *testing.T) {
 
 func TestDatabaseFailureIsNoDeadLetter(t *testing.T) {
 	w := newWorld(t)
-	s := w.open()
+	s := w.Open()
 	s.Close()
-	if got, err := s.ApplyUplink(t.Context(), []store.UplinkRecord{w.beat("cam-1", "m1", "1.0.0", 1, 1)}); err == nil || got != nil {
+	if got, err := s.ApplyUplink(t.Context(), []store.UplinkRecord{w.Beat("cam-1", "m1", "1.0.0", 1, 1)}); err == nil || got != nil {
 		t.Errorf("got %v, %v", got, err)
 	}
 }
 
 func TestAssignmentThatADeviceDoesNotHoldGoesOutAgain(t *testing.T) {
 	w := newWorld(t)
-	w.devices(2)
+	w.Seed(2)
 	rows := must(w.ClaimOutbox(t.Context(), []topics.Kind{topics.KindAssignment}, 10, time.Minute))
 	for _, row := range rows {
 		if err := w.Published(t.Context(), row); err != nil {
@@ -332,9 +332,9 @@ func TestAssignmentThatADeviceDoesNotHoldGoesOutAgain(t *testing.T) {
 		}
 	}
 	holding := func(held int64, sequence int64) {
-		h := must(topics.DecodeHeartbeat(w.beat("cam-00000", "m1", "1.0.0", 1, sequence).Payload))
+		h := must(topics.DecodeHeartbeat(w.Beat("cam-00000", "m1", "1.0.0", 1, sequence).Payload))
 		h.Assignment = held
-		w.apply(w.uplink(topics.DeviceHeartbeat("cam-00000"), "m1", must(topics.Encode(h))))
+		w.Apply(w.Uplink(topics.DeviceHeartbeat("cam-00000"), "m1", must(topics.Encode(h))))
 	}
 	pending := func() int64 { return w.number(`SELECT count(*) FROM outbox WHERE kind = 'assignment'`) }
 	if holding(0, 2); pending() != 0 {
@@ -351,11 +351,11 @@ func TestAssignmentThatADeviceDoesNotHoldGoesOutAgain(t *testing.T) {
 
 func TestMembersOfARunningRolloutArePinned(t *testing.T) {
 	w := newWorld(t)
-	w.devices(2)
+	w.Seed(2)
 	ctx := t.Context()
 	must(w.CreateCohort(ctx, alice, fleet.CohortSpec{Name: "all", Selector: "model=m1,region!=us"}))
 	must(w.CreateCohort(ctx, alice, fleet.CohortSpec{Name: "free", Selector: "region!=us"}))
-	r := w.running(fleet.PolicySpec{})
+	r := w.Running(fleet.PolicySpec{})
 	d := must(w.Device(ctx, "cam-00000"))
 	d.Region = "us"
 	if _, _, err := w.PutDevice(ctx, alice, d.ID, d.DeviceAttributes, d.Revision); err != nil {
@@ -384,7 +384,7 @@ func TestMembersOfARunningRolloutArePinned(t *testing.T) {
 
 func TestNobodyIsInMoreThanSixteenCohorts(t *testing.T) {
 	w := newWorld(t)
-	w.devices(1)
+	w.Seed(1)
 	ctx := t.Context()
 	for i := range topics.MaxCohorts {
 		must(w.CreateCohort(ctx, alice, fleet.CohortSpec{Name: fmt.Sprintf("c-%02d", i), Selector: "model"}))
@@ -397,7 +397,7 @@ func TestNobodyIsInMoreThanSixteenCohorts(t *testing.T) {
 	// A device that comes later gets the first sixteen, and an operator hears
 	// of it.
 	must(w.CreateCohort(ctx, alice, fleet.CohortSpec{Name: "one-more", Selector: "model=m2"}))
-	w.apply(w.beat("other", "m2", "1.0.0", 1, 1))
+	w.Apply(w.Beat("other", "m2", "1.0.0", 1, 1))
 	if a := w.assignment("other"); len(a.Cohorts) != topics.MaxCohorts {
 		t.Errorf("got %v", a.Cohorts)
 	}
