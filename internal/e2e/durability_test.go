@@ -101,6 +101,11 @@ func TestReportsWaitForPostgres(t *testing.T) {
 	r := p.rollout()
 	d := p.devices[0]
 	p.connect(d)
+	n, err := d.Report(t.Context(), status(r, topics.StateDownloading))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.mustHold(d.ID, []int64{n}) // and with it all that went before
 	p.Postgres.Kill()
 	var acked []int64
 	for range 50 {
