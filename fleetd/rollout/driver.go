@@ -42,7 +42,9 @@ type Config struct {
 	TTL time.Duration
 	// Holder names this replica; a random part is added. Default "fleetd".
 	Holder string
-	Log    *slog.Logger // nil: silent
+	// Eager looks at each rollout at every tick, whatever that costs.
+	Eager bool
+	Log   *slog.Logger // nil: silent
 }
 
 // Driver drives rollouts while it holds the lease.
@@ -92,12 +94,9 @@ func (d *Driver) Run(ctx context.Context) error {
 }
 
 func (d *Driver) release(ctx context.Context) {
-	if d.lease.Term == 0 {
-		return
-	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
-	if err := d.cfg.Store.ReleaseLease(ctx, d.lease); err != nil {
+	if err := d.cfg.Store.ReleaseLease(ctx, LeaseName, d.cfg.Holder); err != nil {
 		d.cfg.Log.Warn("lease not released, it runs out by itself", "err", err)
 	}
 }
@@ -120,7 +119,7 @@ func (d *Driver) Tick(ctx context.Context) error {
 	for _, r := range due {
 		live[r.ID] = true
 		began := time.Now()
-		if began.Before(d.notBefore[r.ID]) {
+		if !d.cfg.Eager && began.Before(d.notBefore[r.ID]) {
 			continue
 		}
 		err := d.look(ctx, r)
