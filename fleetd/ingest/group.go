@@ -141,17 +141,19 @@ func (g *group) lost(error) {
 func (g *group) run(ctx context.Context) error {
 	running, ctx := errgroup.WithContext(ctx)
 	running.Go(func() error { return g.client.Run(ctx) })
-	running.Go(func() error {
-		defer close(g.done)
-		for {
-			batch := g.next(ctx)
-			if len(batch) == 0 {
-				return nil
-			}
-			g.store(ctx, batch)
-		}
-	})
+	running.Go(func() error { return g.loop(ctx) })
 	return running.Wait()
+}
+
+func (g *group) loop(ctx context.Context) error {
+	defer close(g.done)
+	for {
+		batch := g.next(ctx)
+		if len(batch) == 0 {
+			return nil
+		}
+		g.store(ctx, batch)
+	}
 }
 
 // next waits for messages. It returns none when ctx has ended.
