@@ -262,6 +262,20 @@ func TestRevocationEndsALiveSession(t *testing.T) {
 	}
 }
 
+// TestRevokedBetweenHandshakeAndConnect: nobody knew of the connection when the
+// list changed.
+func TestRevokedBetweenHandshakeAndConnect(t *testing.T) {
+	n := startNode(t)
+	credential := deviceCredential(t, "cam-1")
+	r := n.rawDial(credential, 5)
+	n.revoke(2, certs.Revocation{Serial: credential.Certificate.SerialNumber, At: time.Now()})
+	eventually(t, "the list in use", func() bool { return n.edge.revocations.Check(credential.Certificate) != nil })
+	n.edge.housekeeping(time.Now(), true)
+	if code := r.connect("cam-1", nil).ReasonCode; code == 0 {
+		r.expectEnd(0x87)
+	}
+}
+
 func TestCertificateThatRunsOutEndsTheSession(t *testing.T) {
 	n := startNode(t)
 	credential, err := authority().IssueDevice("cam-1", "cam-a", "r1", 2*time.Second)

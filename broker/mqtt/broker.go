@@ -238,12 +238,15 @@ func (b *Broker) housekeep(ctx context.Context) {
 			revoked = true
 		case <-tick.C:
 		}
-		now := time.Now()
-		for _, c := range b.live() {
-			b.checkCertificate(c, now, revoked)
-		}
-		b.expire(now)
+		b.housekeeping(time.Now(), revoked)
 	}
+}
+
+func (b *Broker) housekeeping(now time.Time, revoked bool) {
+	for _, c := range b.live() {
+		b.checkCertificate(c, now, revoked)
+	}
+	b.expire(now)
 }
 
 func (b *Broker) checkCertificate(c *conn, now time.Time, revoked bool) {

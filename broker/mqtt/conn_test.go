@@ -137,23 +137,27 @@ func TestTooManyConnectionsAreTurnedAway(t *testing.T) {
 	})
 }
 
-// TestClientThatDoesNotReadBlocksNobody: with mochi alone one such subscriber
-// stops every publisher (B06).
-func TestClientThatDoesNotReadBlocksNobody(t *testing.T) {
-	n := startNode(t, withLimits(func(l *Limits) {
-		l.WriteTimeout = 2 * time.Second
-		l.SessionQueueMessages, l.SessionQueueBytes = 1<<20, 1<<30
-	}))
-	poison := n.rawConnect(serviceCredential(t, "fleetd"), 5, "fleetd-poison", nil)
-	poison.send(subscription(1, topics.AllManifests, "fleet/v1/devices/+/log", topics.Share(topics.GroupRegistry, topics.Uplink)))
-	poison.expect(packets.Suback) // and nothing is read from here on
+// poison connects a member of fleetd that subscribes to everything and reads
+// nothing.
+func (n *node) poison() {
+	n.t.Helper()
+	r := n.rawConnect(serviceCredential(n.t, "fleetd"), 5, "fleetd-poison", nil)
+	r.send(subscription(1, topics.AllManifests, "fleet/v1/devices/+/log", registry))
+	r.expect(packets.Suback)
+}
 
+// TestClientThatDoesNotReadBlocksNobody: with mochi alone one such subscriber
+// stops every publisher (B06). The broker's patience with it is without end
+// here, so that only its not blocking helps the others.
+func TestClientThatDoesNotReadBlocksNobody(t *testing.T) {
+	n := startNode(t, withLimits(func(l *Limits) { l.WriteTimeout = time.Hour }))
+	n.poison()
 	reader := n.fleetd("fleetd-reader")
 	reader.subscribe(topics.AllManifests)
 	fleetd := n.fleetd("fleetd")
 	dev := n.device("cam-1")
 	big := strings.Repeat("x", topics.MaxManifest)
-	const total = 1000 // 16 MB: more than any socket buffer takes
+	const total = 800 // 13 MB: more than sockets and queues take
 	for i := range total {
 		fleetd.mustRetain(topics.CohortManifest(fmt.Sprintf("c%d", i)), 1, big)
 		if i%50 == 0 {
@@ -162,6 +166,17 @@ func TestClientThatDoesNotReadBlocksNobody(t *testing.T) {
 	}
 	for range total {
 		reader.next()
+	}
+}
+
+func TestClientThatDoesNotReadIsClosedAndItsMessagesGoToAnother(t *testing.T) {
+	n := startNode(t, withLimits(func(l *Limits) { l.WriteTimeout = 300 * time.Millisecond }))
+	n.poison()
+	dev := n.device("cam-1")
+	dev.publish(topics.DeviceStatus("cam-1"), "x")
+	big := strings.Repeat("x", topics.MaxLog)
+	for range 150 { // 10 MB
+		dev.publish(topics.DeviceLog("cam-1"), big)
 	}
 	eventually(t, "the slow reader closed", func() bool {
 		n.edge.mu.Lock()
@@ -173,11 +188,52 @@ func TestClientThatDoesNotReadBlocksNobody(t *testing.T) {
 		}
 		return true
 	})
-	// What it held goes to another.
 	heir := n.fleetd("fleetd-heir")
 	heir.subscribe(registry)
-	for range total / 50 {
-		heir.nextOf(topics.DeviceStatus("cam-1"))
+	seen := map[string]int{}
+	for seen[topics.DeviceStatus("cam-1")] == 0 || seen[topics.DeviceLog("cam-1")] < 150 {
+		seen[heir.next().Topic]++
+	}
+}
+
+// TestLateAcknowledgementOfAnOldConnectionCountsForNothing: the new one may
+// have used the id for something else.
+func TestLateAcknowledgementOfAnOldConnectionCountsForNothing(t *testing.T) {
+	n := startNode(t)
+	fleetd := n.fleetd("fleetd")
+	connect := func() *conn {
+		n.rawConnect(deviceCredential(t, "cam-1"), 5, "cam-1", nil).send(subscription(1, topics.DeviceCommand("cam-1")))
+		var c *conn
+		eventually(t, "the subscription", func() bool {
+			n.edge.indexMu.RLock()
+			hits := n.edge.index.Match(topics.DeviceCommand("cam-1"))
+			n.edge.indexMu.RUnlock()
+			if len(hits) == 0 {
+				return false
+			}
+			hits[0].Subscriber.mu.Lock()
+			defer hits[0].Subscriber.mu.Unlock()
+			c = hits[0].Subscriber.conn
+			return true
+		})
+		return c
+	}
+	old := connect()
+	var current *conn
+	for current = connect(); current == old; current = connect() {
+	}
+	fleetd.publish(topics.DeviceCommand("cam-1"), "x")
+	inFlight := func() int {
+		current.client.mu.Lock()
+		defer current.client.mu.Unlock()
+		return current.client.session.InFlight()
+	}
+	eventually(t, "the command under way", func() bool { return inFlight() == 1 })
+	for id := range uint16(10) {
+		n.edge.acknowledged(old, id, 0)
+	}
+	if got := inFlight(); got != 1 {
+		t.Fatalf("%d under way: the old connection has acknowledged it", got)
 	}
 }
 
