@@ -526,3 +526,54 @@ func (d *device) runs(version, digest string) {
 		d.t.Errorf("%s: a trial is left: %v", d.id, err)
 	}
 }
+
+// replace changes a line of the device's configuration.
+func (d *device) replace(old, new string) {
+	d.t.Helper()
+	data := string(must[[]byte](d.t)(os.ReadFile(d.config)))
+	if !strings.Contains(data, old) {
+		d.t.Fatalf("no %q in the configuration", old)
+	}
+	if err := os.WriteFile(d.config, []byte(strings.Replace(data, old, new, 1)), 0o600); err != nil {
+		d.t.Fatal(err)
+	}
+}
+
+// logged is nil when the agent has logged a line with all of the parts.
+func (d *device) logged(parts ...string) error {
+	data, err := os.ReadFile(d.path("agent.log"))
+	if err != nil {
+		return err
+	}
+	for line := range strings.Lines(string(data)) {
+		all := true
+		for _, part := range parts {
+			all = all && strings.Contains(line, part)
+		}
+		if all {
+			return nil
+		}
+	}
+	return fmt.Errorf("no line with %q in the log", parts)
+}
+
+func (d *device) forgetLog() {
+	d.t.Helper()
+	if err := os.Truncate(d.path("agent.log"), 0); err != nil {
+		d.t.Fatal(err)
+	}
+}
+
+// staged is nil when a download has at least n bytes on disk.
+func (d *device) staged(n int64) error {
+	files, err := filepath.Glob(filepath.Join(d.data(), "slots", "*", "staging-*"))
+	if err != nil {
+		return err
+	}
+	for _, path := range files {
+		if info, err := os.Stat(path); err == nil && info.Size() >= n {
+			return nil
+		}
+	}
+	return fmt.Errorf("%v", files)
+}

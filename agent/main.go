@@ -3,7 +3,13 @@
 // reports.
 package main
 
-import "groundswell/internal/cli"
+import (
+	// Windows are read in the device's time zone, and many devices have no zone
+	// files.
+	_ "time/tzdata"
+
+	"groundswell/internal/cli"
+)
 
 func main() { daemon().Main() }
 
