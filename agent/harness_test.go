@@ -577,3 +577,9 @@ func (d *device) staged(n int64) error {
 	}
 	return fmt.Errorf("%v", files)
 }
+
+// A process that is stopped keeps its connections and answers nothing.
+const (
+	stopSignal = syscall.SIGSTOP
+	goSignal   = syscall.SIGCONT
+)
