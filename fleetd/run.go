@@ -172,7 +172,9 @@ func patiently(ctx context.Context, log *slog.Logger, message string, do func() 
 }
 
 // runner is a part that runs until ctx ends.
-type runner interface{ Run(ctx context.Context) error }
+type runner interface {
+	Run(ctx context.Context) error
+}
 
 // newGroups makes the consumer groups of the uplink.
 func newGroups(cfg Config, s secrets, db *store.Store, opsServer *ops.Server, metrics *ops.Registry, name string, log *slog.Logger) ([]runner, error) {
