@@ -69,14 +69,14 @@ func TestRacingWritersNeverGoBack(t *testing.T) {
 			seen = append(seen, r.Version)
 		})
 	})
-	const top = 200
-	var wg sync.WaitGroup
-	for writer := range 4 {
-		wg.Go(func() {
-			for i := range int64(top) {
-				version := (i*7+int64(writer)*13)%top + 1
+	const rounds, writers, top = 150, 4, 150*4 + 1
+	for round := range int64(rounds) {
+		var wg sync.WaitGroup
+		for writer := range int64(writers) {
+			wg.Go(func() {
+				version := round*writers + writer + 1
 				// Not by Put, whose queue would keep writers on one node apart:
-				// this is two nodes.
+				// these are several nodes.
 				err := c.put(Retained{Name: topics.Name{Kind: topics.KindManifest, ID: "a"}, Version: version, Payload: fmt.Append(nil, version)})
 				var stale *StaleError
 				switch {
@@ -86,10 +86,10 @@ func TestRacingWritersNeverGoBack(t *testing.T) {
 				default:
 					t.Errorf("version %d: %v", version, err)
 				}
-			}
-		})
+			})
+		}
+		wg.Wait()
 	}
-	wg.Wait()
 	if err := mustAnswer(t, c, "a", top, fmt.Sprint(top)); err != nil {
 		t.Fatal(err)
 	}
