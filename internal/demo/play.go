@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"net/url"
+	"strconv"
+	"strings"
 	"time"
 
 	"groundswell/internal/devstack"
@@ -243,20 +245,41 @@ func (d *demo) closing(ctx context.Context, result *Result) error {
 	return d.checkHistory(ctx)
 }
 
-// checkHistory asks InfluxDB, as an analyst would, for what was reported.
+// checkHistory asks InfluxDB, as an analyst would, for the committed updates.
 func (d *demo) checkHistory(ctx context.Context) error {
-	flux := `from(bucket: "groundswell/autogen") |> range(start: -1h) |> filter(fn: (r) => r._measurement == "status" and r.state == "committed") |> group() |> count()`
+	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	defer cancel()
+	flux := fmt.Sprintf(`from(bucket: "groundswell/autogen")
+		|> range(start: -1h)
+		|> filter(fn: (r) => r._measurement == "status" and r._field == "device" and r.state == "committed" and r.version == %q)
+		|> group() |> count()`, goodVersion)
 	for {
 		answer, err := d.stack.Influx.Query(ctx, flux)
-		if err == nil && len(answer) > 10 {
+		count := lastNumber(answer)
+		if count == d.agents {
+			d.say("InfluxDB holds the %d committed updates", count)
 			return nil
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("InfluxDB does not know of the committed updates: %v", err)
+			return fmt.Errorf("InfluxDB holds %d of %d committed updates (%v)", count, d.agents, err)
 		case <-time.After(300 * time.Millisecond):
 		}
 	}
+}
+
+// lastNumber is the last column of the last row of a Flux answer in CSV.
+func lastNumber(answer string) int {
+	rows := strings.Fields(answer)
+	if len(rows) == 0 {
+		return 0
+	}
+	columns := strings.Split(rows[len(rows)-1], ",")
+	n, err := strconv.Atoi(columns[len(columns)-1])
+	if err != nil {
+		return 0 // the header: no rows yet
+	}
+	return n
 }
 
 // watch shows a rollout until cond holds.
