@@ -427,3 +427,50 @@ func TestARootIsFollowedStepByStep(t *testing.T) {
 	w.must(200, nil, call{method: "GET", path: "/v1/repository/image/3.snapshot.json"})
 	w.must(200, nil, call{method: "GET", path: "/v1/repository/image/2.root.json"})
 }
+
+func TestManifestsAreSignedAnewWhenTheDirectorRootDropsTheirKey(t *testing.T) {
+	w := newWorld(t)
+	w.report("cam-a", names(2)...)
+	w.must(201, nil, call{method: "POST", path: "/v1/cohorts", body: `{"name":"all","selector":"model=cam-a"}`})
+	due := func() int {
+		t.Helper()
+		n, err := w.store.RefreshManifests(context.Background(), 10)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	spec := w.directorSpec()
+	next := key(t)
+	spec.Targets = role(1, w.directorKey, next)
+	two, err := trust.RotateRoot(w.directorRoot, spec, w.directorRootKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rotate := func(raw []byte) {
+		t.Helper()
+		w.must(200, nil, call{method: "PUT", path: "/v1/repository/director/root", body: b64("root_b64", raw)})
+	}
+	rotate(two)
+	if n := due(); n != 0 {
+		t.Errorf("%d manifests are due after a key was added", n)
+	}
+	// Somebody who holds the other key signed; then that key is dropped.
+	w.resign(next)
+	three, err := trust.RotateRoot(two, w.directorSpec(), w.directorRootKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rotate(three)
+	if n := due(); n != 1 {
+		t.Errorf("%d manifests are due after their key was dropped, want 1", n)
+	}
+	state, err := trust.NewState(domain, w.imageRoot, three)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := w.must(200, nil, call{method: "GET", path: "/v1/cohorts/all/manifest"})
+	if _, _, err := state.Manifest(a.raw, "all", now()); err != nil {
+		t.Errorf("the manifest by the new root: %v", err)
+	}
+}

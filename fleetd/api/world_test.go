@@ -21,6 +21,7 @@ import (
 	"groundswell/certs/trust"
 	"groundswell/fleetd/api"
 	"groundswell/fleetd/artifact"
+	"groundswell/fleetd/fleet"
 	"groundswell/fleetd/store"
 	"groundswell/internal/devstack/devtest"
 	"groundswell/internal/ops"
@@ -85,6 +86,33 @@ func (w *world) imageSpec() trust.RootSpec {
 	}
 }
 
+func (w *world) directorSpec() trust.RootSpec {
+	return trust.RootSpec{
+		TrustDomain: domain, Repository: trust.Director, Expires: time.Now().Add(365 * day),
+		Root: role(1, w.directorRootKey), Targets: role(1, w.directorKey),
+	}
+}
+
+// resign signs everything anew as a replica with another director key would.
+func (w *world) resign(key *trust.Key) {
+	w.t.Helper()
+	ctx := context.Background()
+	other, err := store.Open(ctx, store.Options{URL: w.db, TrustDomain: domain, Signer: signer{key}})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	defer other.Close()
+	if err := other.RenewSignatures(ctx, fleet.Actor{Name: "test"}, "test"); err != nil {
+		w.t.Fatal(err)
+	}
+	if n, err := other.RefreshManifests(ctx, 10); err != nil || n == 0 {
+		w.t.Fatalf("signed %d manifests anew, err %v", n, err)
+	}
+	if _, err := other.RefreshAssignments(ctx, 10); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
 func newWorld(t *testing.T) *world {
 	t.Helper()
 	ctx := context.Background()
@@ -98,11 +126,7 @@ func newWorld(t *testing.T) *world {
 	if w.imageRoot, err = trust.InitRoot(w.imageSpec(), w.rootKey); err != nil {
 		t.Fatal(err)
 	}
-	w.directorRoot, err = trust.InitRoot(trust.RootSpec{
-		TrustDomain: domain, Repository: trust.Director, Expires: time.Now().Add(365 * day),
-		Root: role(1, w.directorRootKey), Targets: role(1, w.directorKey),
-	}, w.directorRootKey)
-	if err != nil {
+	if w.directorRoot, err = trust.InitRoot(w.directorSpec(), w.directorRootKey); err != nil {
 		t.Fatal(err)
 	}
 	log := slog.New(slog.NewTextHandler(t.Output(), nil))

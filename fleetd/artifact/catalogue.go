@@ -265,7 +265,8 @@ func (c *Catalogue) signTimestamp(ctx context.Context, snapshot []byte) (fleet.R
 
 // RotateRoot takes the root that follows the one in force, signed by the
 // thresholds of both. After a new image root the snapshot and the timestamp
-// are signed anew, because it may have changed their keys.
+// are signed anew, because it may have changed their keys; after a new director
+// root manifests and assignments are, if it dropped the key that signed them.
 func (c *Catalogue) RotateRoot(ctx context.Context, by fleet.Actor, repo trust.Repository, raw []byte) (trust.RootInfo, error) {
 	_, current, err := c.root(ctx, repo)
 	if err != nil {
@@ -281,10 +282,14 @@ func (c *Catalogue) RotateRoot(ctx context.Context, by fleet.Actor, repo trust.R
 	if err := c.cfg.Store.PutRepositoryFile(ctx, by, fleet.RepositoryFile{Repository: string(repo), Name: rootFile, Version: info.Version, Bytes: raw}); err != nil {
 		return trust.RootInfo{}, err
 	}
+	// What follows can be done later as well: Run does it then.
 	if repo == trust.Image {
-		if err := c.renew(ctx, true); err != nil {
-			c.cfg.Log.Error("snapshot not signed anew after the root was rotated", "err", err) // Run tries again
-		}
+		err = c.renew(ctx, true)
+	} else {
+		err = c.renewDirected(ctx)
+	}
+	if err != nil {
+		c.cfg.Log.Error("not signed anew after the root was rotated", "repository", repo, "err", err)
 	}
 	return info, nil
 }

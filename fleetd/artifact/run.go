@@ -2,10 +2,13 @@ package artifact
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"math/rand/v2"
 	"time"
 
 	"groundswell/certs/trust"
+	"groundswell/topics"
 )
 
 // lookAgain is how often Run looks whether something is to be renewed.
@@ -30,8 +33,55 @@ func (c *Catalogue) Run(ctx context.Context) error {
 			c.cfg.Log.Error("image metadata not renewed", "err", err)
 			wait = time.Minute
 		}
+		if err := c.renewDirected(ctx); err != nil && ctx.Err() == nil {
+			c.cfg.Log.Error("signatures of the director not looked at", "err", err)
+			wait = time.Minute
+		}
 		c.warn(ctx)
 	}
+}
+
+// renewDirected has manifests and assignments signed anew when the director
+// root in force does not know who signed them, but knows this replica's key.
+// One of each is looked at: they are renewed all or none.
+func (c *Catalogue) renewDirected(ctx context.Context) error {
+	info, director, err := c.root(ctx, trust.Director)
+	if err != nil {
+		return err
+	}
+	if names(info, trust.Director, trust.RoleTargets, c.cfg.DirectorKey.ID()) != nil {
+		return nil // Ready says so; a replica with a key that is named does it
+	}
+	_, image, err := c.root(ctx, trust.Image)
+	if err != nil {
+		return err
+	}
+	state, err := trust.NewState(c.cfg.TrustDomain, image, director)
+	if err != nil {
+		return err
+	}
+	manifests, err := c.cfg.Store.SignedAll(ctx, topics.KindManifest, "", 1)
+	if err != nil {
+		return err
+	}
+	assignments, err := c.cfg.Store.SignedAll(ctx, topics.KindAssignment, "", 1)
+	if err != nil {
+		return err
+	}
+	var refusals []error
+	for _, m := range manifests {
+		_, _, err := state.Manifest(m.Bytes, m.ID, time.Now())
+		refusals = append(refusals, err)
+	}
+	for _, a := range assignments {
+		_, _, err := state.Assignment(a.Bytes, a.ID, time.Now())
+		refusals = append(refusals, err)
+	}
+	if !errors.Is(errors.Join(refusals...), trust.ErrSignature) {
+		return nil
+	}
+	c.cfg.Log.Warn("the director root no longer names who signed the manifests: all are signed anew", "root", info.Version)
+	return c.cfg.Store.RenewSignatures(ctx, byItself, fmt.Sprintf("director root %d", info.Version))
 }
 
 func (c *Catalogue) warn(ctx context.Context) {
