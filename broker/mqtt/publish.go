@@ -183,15 +183,16 @@ func (b *Broker) publishCommand(c *conn, pk *packets.Packet, answer answerFunc) 
 	}
 }
 
-// storeFailed answers a publish that was not stored.
+// storeFailed answers a publish that was not stored: again later, whatever the
+// reason. (A code of its own for a store that is down would have to be 0x83,
+// which is how stale manifests are refused.)
 func (b *Broker) storeFailed(c *conn, name topics.Name, err error, answer answerFunc) {
 	b.notStored.warn(b.log, "a message was not stored", "topic", name.String(), "client", c.client.id, "err", err)
-	switch {
-	case errors.Is(err, cluster.ErrFull), errors.Is(err, cluster.ErrBusy):
-		answer(codeFull, "the store is full or busy, try again later")
-	default:
-		answer(codeImpossible, "the store is unavailable, try again later")
+	text := "the store is unavailable, try again later"
+	if errors.Is(err, cluster.ErrFull) || errors.Is(err, cluster.ErrBusy) {
+		text = "the store is full or busy, try again later"
 	}
+	answer(codeFull, text)
 }
 
 // receive notes a QoS 2 id.
