@@ -141,9 +141,19 @@ func TestPoisonDoesNotStopIngestion(t *testing.T) {
 		}
 		return err
 	})
-	kept, err := s.Postgres.Query(t.Context(), "groundswell", `SELECT count(*) FROM dead_letter WHERE consumer = 'registry' AND topic = 'fleet/v1/devices/cam-1/status'`)
-	if err != nil || strings.TrimSpace(kept) != fmt.Sprint(len(poison)) {
-		t.Errorf("dead letters kept: %q, %v", kept, err)
+	var kept struct {
+		Items []struct {
+			Consumer, Topic, Reason string
+			Payload                 []byte `json:"payload_b64"`
+		}
+	}
+	if err := s.API(t.Context(), "GET", "/v1/dead-letters", nil, &kept); err != nil || len(kept.Items) != len(poison) {
+		t.Fatalf("dead letters %+v, err %v", kept, err)
+	}
+	for i, d := range kept.Items { // newest first; the broken ones are stored in order
+		if want := poison[len(poison)-1-i]; string(d.Payload) != want || d.Reason == "" || d.Consumer != "registry" || d.Topic != topics.DeviceStatus("cam-1") {
+			t.Errorf("dead letter %+v, want the payload %.60q", d, want)
+		}
 	}
 	// Nothing comes again: all was acknowledged.
 	awaitReadyz(t, s.Fleetd.Addr("ops"))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
+	"strings"
 	"time"
 
 	"groundswell/certs/token"
@@ -38,6 +39,36 @@ func rawDetail(detail string) json.RawMessage {
 	return json.RawMessage(detail)
 }
 
+// Alert is a condition that an operator should see.
+type Alert struct {
+	Kind    string    `json:"kind"`
+	Object  string    `json:"object"`
+	Message string    `json:"message"`
+	Count   int64     `json:"count" doc:"How often it was seen"`
+	FirstAt time.Time `json:"first_at"`
+	LastAt  time.Time `json:"last_at"`
+}
+
+func viewAlert(a store.Alert) Alert {
+	return Alert{Kind: a.Kind, Object: a.Object, Message: a.Message, Count: a.Count, FirstAt: a.FirstAt.UTC(), LastAt: a.LastAt.UTC()}
+}
+
+// DeadLetter is a message of a device that can never be stored.
+type DeadLetter struct {
+	ID       int64     `json:"id"`
+	At       time.Time `json:"at"`
+	Topic    string    `json:"topic"`
+	Shard    int64     `json:"shard"`
+	Sequence int64     `json:"sequence"`
+	Payload  []byte    `json:"payload_b64" doc:"As it came, in base64"`
+	Consumer string    `json:"consumer" enum:"registry,telemetry"`
+	Reason   string    `json:"reason"`
+}
+
+func viewDeadLetter(d store.DeadLetterEntry) DeadLetter {
+	return DeadLetter{ID: d.ID, At: d.At.UTC(), Topic: strings.ToValidUTF8(d.Topic, "?"), Shard: d.Shard, Sequence: d.Sequence, Payload: never(d.Payload), Consumer: d.Consumer, Reason: d.Reason}
+}
+
 // Who is the caller as fleetd sees it.
 type Who struct {
 	Name    string    `json:"name"`
@@ -56,6 +87,20 @@ func (s *Server) registerAudit() {
 	}) (*listOutput[AuditEntry], error) {
 		entries, next, err := s.Store.Audit(ctx, store.AuditFilter{Object: in.Object, Actor: in.Actor}, in.page())
 		return list(entries, next, err, viewAudit)
+	})
+
+	register(s, operation{
+		id: "list-alerts", method: http.MethodGet, path: "/v1/alerts", tag: "audit", role: token.Viewer, summary: "List conditions that an operator should see",
+	}, func(ctx context.Context, in *struct{ PageQuery }) (*listOutput[Alert], error) {
+		alerts, next, err := s.Store.Alerts(ctx, in.page())
+		return list(alerts, next, err, viewAlert)
+	})
+
+	register(s, operation{
+		id: "list-dead-letters", method: http.MethodGet, path: "/v1/dead-letters", tag: "audit", role: token.Viewer, summary: "List messages of devices that can never be stored, newest first",
+	}, func(ctx context.Context, in *struct{ PageQuery }) (*listOutput[DeadLetter], error) {
+		letters, next, err := s.Store.DeadLetters(ctx, in.page())
+		return list(letters, next, err, viewDeadLetter)
 	})
 
 	register(s, operation{

@@ -187,11 +187,14 @@ func TestAPointThatNeverFitsIsPutAsideAndTheOthersStored(t *testing.T) {
 	telemetry.group.receive(message(topics.DeviceLog("cam-1"), []byte("{}"), 13))
 	telemetry.group.receive(heartbeat("cam-1", 14, nil))
 	counted(t, server, database, `SELECT count(device) FROM heartbeat WHERE region = 'unknown'`, 10)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if len(s.dead) != 1 || s.dead[0].Sequence != 4 {
-		t.Errorf("dead letters: %+v", s.dead)
-	}
+	devtest.Eventually(t, 0, "the dead letter", func() error {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if len(s.dead) != 1 || s.dead[0].Sequence != 4 {
+			return fmt.Errorf("dead letters: %+v", s.dead)
+		}
+		return nil
+	})
 }
 
 func TestTelemetryDoesNotWaitForPostgres(t *testing.T) {
