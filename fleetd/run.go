@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -118,15 +119,12 @@ func serve(ctx context.Context, cfg Config, s secrets, opsServer *ops.Server, me
 
 // openStore waits for the database, migrates it and opens it.
 func openStore(ctx context.Context, cfg Config, s secrets, opsServer *ops.Server, log *slog.Logger) (*store.Store, error) {
-	up := make(chan *store.Store, 1)
+	var up atomic.Pointer[store.Store] // nil: not reached yet
 	opsServer.Ready("database", func(ctx context.Context) error {
-		select {
-		case db := <-up:
-			up <- db
+		if db := up.Load(); db != nil {
 			return db.Ping(ctx)
-		default:
-			return errors.New("not reached yet")
 		}
+		return errors.New("not reached yet")
 	})
 	var db *store.Store
 	err := patiently(ctx, log, "waiting for the database", func() error {
@@ -148,7 +146,7 @@ func openStore(ctx context.Context, cfg Config, s secrets, opsServer *ops.Server
 	if err != nil {
 		return nil, err
 	}
-	up <- db
+	up.Store(db)
 	return db, nil
 }
 
