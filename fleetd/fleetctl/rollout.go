@@ -117,15 +117,8 @@ func (c *rolloutCreate) Run(ctx context.Context, io cli.Streams, g *Global) erro
 	set("priority", c.Priority, c.Priority != 0)
 	set("start_at", c.StartAt, !c.StartAt.IsZero())
 	set("note", c.Note, c.Note != "")
-	if c.Policy != "" {
-		data, err := os.ReadFile(c.Policy)
-		if err != nil {
-			return err
-		}
-		if !json.Valid(data) {
-			return fmt.Errorf("%s is not JSON", c.Policy)
-		}
-		body["policy"] = json.RawMessage(data)
+	if err := addPolicy(body, c.Policy); err != nil {
+		return err
 	}
 	api, err := g.client()
 	if err != nil {
@@ -145,6 +138,22 @@ func (c *rolloutCreate) Run(ctx context.Context, io cli.Streams, g *Global) erro
 		}
 	}
 	return show(g, io, a, rolloutTable)
+}
+
+// addPolicy puts the policy in a file into a request.
+func addPolicy(body map[string]any, file string) error {
+	if file == "" {
+		return nil
+	}
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	if !json.Valid(data) {
+		return fmt.Errorf("%s is not JSON", file)
+	}
+	body["policy"] = json.RawMessage(data)
+	return nil
 }
 
 type rolloutList struct {
@@ -256,6 +265,7 @@ type rolloutRevert struct {
 	ID            string `arg:"" help:"Rollout id."`
 	To            string `required:"" help:"The older version to go back to." placeholder:"VERSION"`
 	IgnoreWindows bool   `help:"Do not wait for maintenance windows."`
+	Policy        string `help:"JSON file with waves and gates, as for create; what it leaves out is faster than there." type:"existingfile" placeholder:"FILE"`
 	Revision      int64  `help:"Only if the rollout still has this revision." placeholder:"N"`
 }
 
@@ -268,8 +278,11 @@ func (c *rolloutRevert) Run(ctx context.Context, io cli.Streams, g *Global) erro
 	if err != nil {
 		return err
 	}
-	a, err := api.do(ctx, request{method: http.MethodPost, path: rolloutPath(c.ID, "revert"), ifMatch: etag, create: true,
-		body: map[string]any{"to": c.To, "ignore_windows": c.IgnoreWindows}})
+	body := map[string]any{"to": c.To, "ignore_windows": c.IgnoreWindows}
+	if err := addPolicy(body, c.Policy); err != nil {
+		return err
+	}
+	a, err := api.do(ctx, request{method: http.MethodPost, path: rolloutPath(c.ID, "revert"), ifMatch: etag, create: true, body: body})
 	if err != nil {
 		return err
 	}

@@ -92,7 +92,9 @@ func run(ctx context.Context, keep bool, agents int, out string, limit time.Dura
 		return err
 	}
 	if keep {
-		d.invite(os.Stdout)
+		if err := d.invite(os.Stdout); err != nil {
+			return err
+		}
 		<-ctx.Done()
 	}
 	return nil
@@ -117,11 +119,19 @@ func (s steps) WithAttrs([]slog.Attr) slog.Handler { return s }
 func (s steps) WithGroup(string) slog.Handler      { return s }
 
 // invite says what to do with a stack that stays up.
-func (d *demo) invite(w io.Writer) {
+func (d *demo) invite(w io.Writer) error {
 	s := d.stack
 	config := s.Keys + "/fleetctl.yaml"
 	env := fmt.Sprintf("export FLEETCTL_CONFIG=%s FLEETCTL_SERVER=%s FLEETCTL_TOKEN_FILE=%s",
 		config, s.APIURL(), s.TokenFile(token.Admin))
+	quick, err := json.MarshalIndent(policy(10, 100), "", "  ")
+	if err != nil {
+		return err
+	}
+	file, err := s.WriteFile("quick.json", string(quick))
+	if err != nil {
+		return err
+	}
 	fmt.Fprintf(w, `
 Everything stays up until Ctrl-C.
   REST, API pages   %s/docs (certificate authority: %s/public/ca.crt)
@@ -131,13 +141,15 @@ Everything stays up until Ctrl-C.
   tokens            %s
   logs              %s/log
 
-Try next, in another terminal:
+Try next, in another terminal, after
   %s
-  %s device list --below 1.2.0
-  %s rollout list
-  %s rollout revert %s --to 1.0.0
+these:
+  %s device list --region eu --below 1.2.0
+  %s rollout revert %s --to 1.0.0 --policy %s
+  %s rollout watch ID-OF-THE-REVERT
 `, s.APIURL(), s.Keys, s.BrokerURL(), s.Influx.URL(), s.Postgres.Dir(), s.TokenFile(token.Admin), s.Dir,
-		env, s.Bins.Fleetctl, s.Bins.Fleetctl, s.Bins.Fleetctl, d.good)
+		env, s.Bins.Fleetctl, s.Bins.Fleetctl, d.good, file, s.Bins.Fleetctl)
+	return nil
 }
 
 func writeResult(path string, r *Result) error {
