@@ -11,6 +11,7 @@ import (
 
 	"groundswell/fleetd/fleet"
 	"groundswell/fleetd/store"
+	"groundswell/internal/devstack/devtest"
 	"groundswell/topics"
 )
 
@@ -40,6 +41,15 @@ func TestSecondPauseIsStale(t *testing.T) {
 	}
 	if n := w.number(`SELECT count(*) FROM audit WHERE action = 'rollout.pause'`); n != 1 {
 		t.Errorf("%d audit rows", n)
+	}
+	// Somebody resumed meanwhile: who saw it before must look again, though it
+	// runs as it did then.
+	got = must(w.ResumeRollout(t.Context(), alice, r.ID, got.Revision))
+	if _, err := w.PauseRollout(t.Context(), alice, r.ID, r.Revision, ""); !errors.Is(err, fleet.ErrStale) {
+		t.Errorf("got %v, want ErrStale", err)
+	}
+	if again := must(w.Rollout(t.Context(), r.ID)); again.Revision != got.Revision || again.State != fleet.Running {
+		t.Errorf("got %+v", again)
 	}
 }
 
@@ -113,9 +123,12 @@ func TestChangesOfOneCohortAtOnceAllStandInItsManifest(t *testing.T) {
 	w.Seed(3)
 	w.Running(fleet.PolicySpec{})
 	var drafts []fleet.Rollout
-	for range 6 {
+	for range 4 {
 		drafts = append(drafts, must(w.CreateRollout(t.Context(), alice, fleet.RolloutSpec{Release: "camera", Version: "1.1.0", Cohorts: []string{"all"}})))
 	}
+	// Held up where they store the manifest, all of them are under way before
+	// the first commits.
+	w.exec(`BEGIN; SELECT FROM manifest WHERE cohort = 'all' FOR UPDATE`)
 	var all sync.WaitGroup
 	for _, d := range drafts {
 		all.Go(func() {
@@ -124,9 +137,16 @@ func TestChangesOfOneCohortAtOnceAllStandInItsManifest(t *testing.T) {
 			}
 		})
 	}
+	devtest.Eventually(t, 0, "all to wait", func() error {
+		if n := w.number(`SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`); n != int64(len(drafts)) {
+			return fmt.Errorf("%d wait", n)
+		}
+		return nil
+	})
+	w.exec(`COMMIT`)
 	all.Wait()
-	if n := len(w.manifest("all").Entries); n != 7 {
-		t.Errorf("%d entries, want 7", n)
+	if n := len(w.manifest("all").Entries); n != len(drafts)+1 {
+		t.Errorf("%d entries, want %d", n, len(drafts)+1)
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 
 	"groundswell/fleetd/fleet"
 	"groundswell/fleetd/store"
+	"groundswell/internal/devstack/devtest"
 	"groundswell/topics"
 )
 
@@ -313,6 +314,39 @@ func TestTwoReplicasApplyTheSameAtOnce(t *testing.T) {
 	}
 }
 
+func TestCohortMadeWhileADeviceRegistersDoesNotMissIt(t *testing.T) {
+	w := newWorld(t)
+	waiting := func(n int64) {
+		t.Helper()
+		devtest.Eventually(t, 0, "somebody to wait", func() error {
+			if got := w.number(`SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`); got != n {
+				return fmt.Errorf("%d wait", got)
+			}
+			return nil
+		})
+	}
+	// The registration is held up after it has looked for cohorts.
+	w.exec(`BEGIN; LOCK TABLE contact`)
+	var all sync.WaitGroup
+	all.Go(func() {
+		if _, err := w.ApplyUplink(t.Context(), []store.UplinkRecord{w.Beat("cam-1", "m1", "1.0.0", 1, 1)}); err != nil {
+			t.Error(err)
+		}
+	})
+	waiting(1)
+	all.Go(func() {
+		if _, err := w.CreateCohort(t.Context(), alice, fleet.CohortSpec{Name: "all", Selector: "model=m1"}); err != nil {
+			t.Error(err)
+		}
+	})
+	waiting(2)
+	w.exec(`COMMIT`)
+	all.Wait()
+	if a := w.assignment("cam-1"); !slices.Equal(a.Cohorts, []string{"all"}) {
+		t.Errorf("got %v", a.Cohorts)
+	}
+}
+
 func TestDatabaseFailureIsNoDeadLetter(t *testing.T) {
 	w := newWorld(t)
 	s := w.Open()
@@ -357,9 +391,11 @@ func TestMembersOfARunningRolloutArePinned(t *testing.T) {
 	must(w.CreateCohort(ctx, alice, fleet.CohortSpec{Name: "free", Selector: "region!=us"}))
 	r := w.Running(fleet.PolicySpec{})
 	d := must(w.Device(ctx, "cam-00000"))
-	d.Region = "us"
-	if _, _, err := w.PutDevice(ctx, alice, d.ID, d.DeviceAttributes, d.Revision); err != nil {
-		t.Fatal(err)
+	for i, region := range []string{"us", "eu", "us", "us"} { // it may come back, and leave again
+		d.Region = region
+		if _, _, err := w.PutDevice(ctx, alice, d.ID, d.DeviceAttributes, d.Revision+int64(i)); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if a := w.assignment(d.ID); !slices.Equal(a.Cohorts, []string{"all"}) {
 		t.Errorf("while it runs: %v", a.Cohorts)
