@@ -11,7 +11,6 @@ import (
 
 	"groundswell/fleetd/fleet"
 	"groundswell/fleetd/store"
-	"groundswell/internal/devstack/devtest"
 	"groundswell/topics"
 )
 
@@ -137,12 +136,7 @@ func TestChangesOfOneCohortAtOnceAllStandInItsManifest(t *testing.T) {
 			}
 		})
 	}
-	devtest.Eventually(t, 0, "all to wait", func() error {
-		if n := w.number(`SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`); n != int64(len(drafts)) {
-			return fmt.Errorf("%d wait", n)
-		}
-		return nil
-	})
+	w.awaitBlocked(len(drafts))
 	w.exec(`COMMIT`)
 	all.Wait()
 	if n := len(w.manifest("all").Entries); n != len(drafts)+1 {

@@ -3,6 +3,8 @@ package store_test
 import (
 	"context"
 	"errors"
+	"fmt"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -11,6 +13,7 @@ import (
 
 	"groundswell/fleetd/fleet"
 	"groundswell/fleetd/store/storetest"
+	"groundswell/internal/devstack/devtest"
 	"groundswell/topics"
 )
 
@@ -53,6 +56,19 @@ func (w *world) number(query string, args ...any) (n int64) {
 		w.t.Fatal(err)
 	}
 	return n
+}
+
+// awaitBlocked waits until n others wait for locks. It asks on another
+// connection: within a transaction, pg_stat_activity is a snapshot.
+func (w *world) awaitBlocked(n int) {
+	w.t.Helper()
+	devtest.Eventually(w.t, 0, fmt.Sprintf("%d to wait for locks", n), func() error {
+		got := w.Exec(`SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`)
+		if strings.TrimSpace(got) != strconv.Itoa(n) {
+			return fmt.Errorf("%s wait", strings.TrimSpace(got))
+		}
+		return nil
+	})
 }
 
 func (w *world) manifest(cohort string) topics.Manifest {

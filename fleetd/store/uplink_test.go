@@ -14,7 +14,6 @@ import (
 
 	"groundswell/fleetd/fleet"
 	"groundswell/fleetd/store"
-	"groundswell/internal/devstack/devtest"
 	"groundswell/topics"
 )
 
@@ -316,15 +315,6 @@ func TestTwoReplicasApplyTheSameAtOnce(t *testing.T) {
 
 func TestCohortMadeWhileADeviceRegistersDoesNotMissIt(t *testing.T) {
 	w := newWorld(t)
-	waiting := func(n int64) {
-		t.Helper()
-		devtest.Eventually(t, 0, "somebody to wait", func() error {
-			if got := w.number(`SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`); got != n {
-				return fmt.Errorf("%d wait", got)
-			}
-			return nil
-		})
-	}
 	// The registration is held up after it has looked for cohorts.
 	w.exec(`BEGIN; LOCK TABLE contact`)
 	var all sync.WaitGroup
@@ -333,13 +323,13 @@ func TestCohortMadeWhileADeviceRegistersDoesNotMissIt(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	waiting(1)
+	w.awaitBlocked(1)
 	all.Go(func() {
 		if _, err := w.CreateCohort(t.Context(), alice, fleet.CohortSpec{Name: "all", Selector: "model=m1"}); err != nil {
 			t.Error(err)
 		}
 	})
-	waiting(2)
+	w.awaitBlocked(2)
 	w.exec(`COMMIT`)
 	all.Wait()
 	if a := w.assignment("cam-1"); !slices.Equal(a.Cohorts, []string{"all"}) {
