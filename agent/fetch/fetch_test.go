@@ -173,7 +173,7 @@ func TestHostileSourcesNeverYieldOtherBytes(t *testing.T) {
 		{"refused", nil, serve(nil, 403, []byte("no"))},
 		{"server error", nil, serve(nil, 503, nil)},
 		{"missing", nil, serve(nil, 404, nil)},
-		{"sends on to nowhere", nil, func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, r.URL.Path, 302) }},
+		{"sends on to nowhere", nil, func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, r.URL.Path, http.StatusFound) }},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
