@@ -55,9 +55,10 @@ func MaxPayload(k Kind) int {
 const (
 	// PropVersion stands on every manifest and assignment that fleetd
 	// publishes: the decimal version of the signed body. The broker replaces
-	// a retained message only by one of a higher version; an equal or lower
-	// one is acknowledged with PUBACK 0x10 when equal bytes are retained, and
-	// refused with 0x83 and a reason otherwise.
+	// a retained message only by one of a higher version. The same version
+	// with the same bytes is acknowledged and changes nothing; anything else
+	// that is not higher is refused with PUBACK 0x83, which carries this
+	// property with the version that is retained.
 	PropVersion = "gs-version"
 	// PropShard, PropSequence and PropStored are stamped by the broker on
 	// every uplink message: shard number, sequence in the shard's stream, and
