@@ -25,6 +25,7 @@ import (
 	"time"
 
 	"groundswell/certs/token"
+	"groundswell/internal/devstack"
 	"groundswell/internal/devstack/stack"
 )
 
@@ -32,7 +33,7 @@ func main() {
 	keep := flag.Bool("keep", false, "leave everything up until Ctrl-C")
 	agents := flag.Int("agents", 40, "how many devices, at least 12")
 	out := flag.String("out", "demo.json", "where to write the results; empty: nowhere")
-	limit := flag.Duration("limit", 3*time.Minute, "give up after this time")
+	limit := flag.Duration("limit", 3*time.Minute, "give up after this time, counted from the end of the set-up")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
@@ -51,8 +52,16 @@ func run(ctx context.Context, keep bool, agents int, out string, limit time.Dura
 	if agents < 12 {
 		return errors.New("--agents: at least 12 are needed for every model, region and mode to occur")
 	}
+	say := narrator(time.Now())
+	say("set-up: building the programs and three versions of the firmware (long the first time)")
+	if _, err := devstack.Binaries(ctx); err != nil {
+		return err
+	}
+	firmware, err := buildFirmware(ctx)
+	if err != nil {
+		return err
+	}
 	began := time.Now()
-	say := narrator(began)
 	timed, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 
@@ -70,7 +79,7 @@ func run(ctx context.Context, keep bool, agents int, out string, limit time.Dura
 		}
 	}()
 
-	d := &demo{stack: s, say: say, agents: agents, view: newView(os.Stdout)}
+	d := &demo{stack: s, say: say, agents: agents, firmware: firmware, view: newView(os.Stdout)}
 	result, err := d.play(timed)
 	if result != nil {
 		result.Seconds = round(time.Since(began).Seconds())

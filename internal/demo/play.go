@@ -25,7 +25,9 @@ type demo struct {
 	say    func(string, ...any)
 	view   *view
 	agents int
-	good   string // the id of the rollout of the good version
+	// firmware is the path of each version's program.
+	firmware map[string]string
+	good     string // the id of the rollout of the good version
 }
 
 // policy has the clocks of a demo: what takes hours in a real fleet takes
@@ -44,10 +46,9 @@ func policy(percents ...float64) map[string]any {
 	}
 }
 
-// play is the demo from the firmware's build to the checked outcome. The result
-// holds what was measured so far also when there is an error.
-func (d *demo) play(ctx context.Context) (*Result, error) {
-	d.say("building the firmware %s, %s (good) and %s (starts, then fails its health check)", oldVersion, goodVersion, badVersion)
+// buildFirmware builds the three versions: old, good, and one that starts and
+// then fails its health check.
+func buildFirmware(ctx context.Context) (map[string]string, error) {
 	firmware := map[string]string{}
 	for _, v := range []string{oldVersion, goodVersion, badVersion} {
 		path, err := devstack.Firmware(ctx, v, v != badVersion)
@@ -56,9 +57,16 @@ func (d *demo) play(ctx context.Context) (*Result, error) {
 		}
 		firmware[v] = path
 	}
-	d.say("signing and publishing them with release keys that fleetd never sees")
+	return firmware, nil
+}
+
+// play is the demo from the firmware's signing to the checked outcome. The result
+// holds what was measured so far also when there is an error.
+func (d *demo) play(ctx context.Context) (*Result, error) {
+	d.say("signing and publishing firmware %s, %s (good) and %s (starts, then fails its health check) with release keys that fleetd never sees",
+		oldVersion, goodVersion, badVersion)
 	for _, v := range []string{oldVersion, goodVersion, badVersion} {
-		if err := d.stack.Publish(ctx, release, v, firmware[v], models); err != nil {
+		if err := d.stack.Publish(ctx, release, v, d.firmware[v], models); err != nil {
 			return nil, err
 		}
 	}
@@ -68,7 +76,7 @@ func (d *demo) play(ctx context.Context) (*Result, error) {
 	}
 	d.say("starting %d agents with firmware %s", len(devices), oldVersion)
 	for _, dev := range devices {
-		dev.Firmware, dev.Version = firmware[oldVersion], oldVersion
+		dev.Firmware, dev.Version = d.firmware[oldVersion], oldVersion
 		if _, err := d.stack.StartAgent(ctx, dev); err != nil {
 			return nil, err
 		}
