@@ -8,6 +8,7 @@ import (
 )
 
 func TestGoodReleaseIsCommittedAndBadOneRolledBack(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t)
 	d := f.newDevice(t, "cam-1", "")
 	good := agenttest.Firmware(t, "1.1.0", "healthy")

@@ -181,6 +181,7 @@ tls: {cert: %s, key: %s, ca: %s}
 data_dir: %s
 sync: 100ms
 groups: [registry]
+ops: {listen: "127.0.0.1:0"}
 addresses_file: %s
 `, domain, f.path("broker.crt"), f.path("broker.key"), f.path("ca.crt"), f.path("broker"), f.path("broker.json")))
 	f.broker = devtest.Start(f.t, devstack.Spec{Name: "broker", Path: path, Args: []string{"--config", config}, AddressesFile: f.path("broker.json")})

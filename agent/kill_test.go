@@ -14,6 +14,7 @@ import (
 // Killed at any state, a device that starts again goes on or falls back, tells
 // the end once, and runs something that was verified.
 func TestKilledAtEveryState(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t)
 	good := agenttest.Firmware(t, "1.1.0", "healthy")
 	sick := agenttest.Firmware(t, "1.2.0", "sick")
@@ -68,6 +69,7 @@ func TestKilledAtEveryState(t *testing.T) {
 // A device that dies again and again in the middle of the trial never runs the
 // new version more often than it has tries.
 func TestKilledAtEachBootOfTheTrial(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t)
 	image := f.publishRelease("1.1.0", agenttest.Firmware(t, "1.1.0", "healthy").Bytes)
 	d := f.newDevice(t, "cam-1", "health: {interval: 20ms, timeout: 5s, settle: 1h, total: 2h}\n")
@@ -78,10 +80,10 @@ func TestKilledAtEachBootOfTheTrial(t *testing.T) {
 	d.start("armed")
 	d.awaitKill()
 	for range 2 {
+		d.forgetLog()
 		d.start("")
 		d.eventually("the trial to be launched", func() error { return d.logged("component launched", `"trial":true`) })
 		d.process.Kill()
-		d.forgetLog()
 	}
 	d.start("")
 	s := d.ends(e.Rollout, topics.StateRolledBack)
@@ -93,6 +95,7 @@ func TestKilledAtEachBootOfTheTrial(t *testing.T) {
 
 // The part that was downloaded before the power cut is not downloaded again.
 func TestKilledWhileDownloading(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t)
 	good := agenttest.Firmware(t, "1.1.0", "healthy")
 	image := f.publishRelease("1.1.0", good.Bytes)

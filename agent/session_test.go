@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net/http"
 	"os"
 	"strings"
@@ -29,6 +28,7 @@ func (d *device) last(ok func(topics.Heartbeat) error) func() error {
 }
 
 func TestUnknownDeviceMakesItselfKnown(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t)
 	d := f.newDevice(t, "cam-1", "")
 	d.start("")
@@ -49,6 +49,7 @@ func TestUnknownDeviceMakesItselfKnown(t *testing.T) {
 }
 
 func TestDeviceInThreeCohortsFollowsItsAssignment(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t)
 	one := f.publishRelease("1.1.0", agenttest.Firmware(t, "1.1.0", "healthy").Bytes)
 	two := f.publishRelease("1.2.0", agenttest.Firmware(t, "1.2.0", "healthy").Bytes)
@@ -91,6 +92,7 @@ func TestDeviceInThreeCohortsFollowsItsAssignment(t *testing.T) {
 }
 
 func TestBatteryDeviceInstallsBetweenItsCheckIns(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t)
 	image := f.publishRelease("1.1.0", agenttest.Firmware(t, "1.1.0", "healthy").Bytes)
 	d := f.newDevice(t, "cam-1", "mode: polling\npolling: {interval: 1h, jitter: 10ms}\n")
@@ -122,6 +124,7 @@ func TestBatteryDeviceInstallsBetweenItsCheckIns(t *testing.T) {
 }
 
 func TestAssignmentSetsModeAndHeartbeat(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t)
 	d := f.newDevice(t, "cam-1", "")
 	f.manifest("lobby")
@@ -141,6 +144,14 @@ func TestAssignmentSetsModeAndHeartbeat(t *testing.T) {
 		}
 		return nil
 	})
+	// Sent while it sleeps, most likely: the broker keeps it.
+	f.command("cam-1", topics.Command{ID: "tell", Action: topics.CommandReport})
+	d.eventually("the answer to a command", d.last(func(h topics.Heartbeat) error {
+		if h.Command != "tell" {
+			return fmt.Errorf("%+v", h)
+		}
+		return nil
+	}))
 	f.assign("cam-1", []string{"lobby"}, func(a *topics.Assignment) {
 		a.Polling.Mode = topics.ModeConnected
 		a.Telemetry.HeartbeatSeconds = 1
@@ -154,6 +165,7 @@ func TestAssignmentSetsModeAndHeartbeat(t *testing.T) {
 }
 
 func TestPausedRolloutIsNotActivated(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t)
 	good := agenttest.Firmware(t, "1.1.0", "healthy")
 	image := f.publishRelease("1.1.0", good.Bytes)
@@ -197,6 +209,7 @@ func TestPausedRolloutIsNotActivated(t *testing.T) {
 }
 
 func TestCancelledWhileItWaitsForItsWindow(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t)
 	image := f.publishRelease("1.1.0", agenttest.Firmware(t, "1.1.0", "healthy").Bytes)
 	// A window that has just closed, in a zone that the device does not have by
@@ -235,6 +248,7 @@ func (d *device) manifests(n int) error {
 }
 
 func TestRevertGoesBackAndUpdateDoesNot(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t)
 	old := f.publishRelease("1.0.5", agenttest.Firmware(t, "1.0.5", "healthy").Bytes)
 	image := f.publishRelease("1.1.0", agenttest.Firmware(t, "1.1.0", "healthy").Bytes)
@@ -253,6 +267,7 @@ func TestRevertGoesBackAndUpdateDoesNot(t *testing.T) {
 }
 
 func TestSecurityFloorHoldsEvenForARevert(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t)
 	old := f.publishRelease("0.9.0", agenttest.Firmware(t, "0.9.0", "healthy").Bytes)
 	f.publishRelease("1.1.0", agenttest.Firmware(t, "1.1.0", "healthy").Bytes, func(i *trust.ReleaseImage) { i.Release.SecurityFloor = "1.0.0" })
@@ -272,6 +287,7 @@ func TestSecurityFloorHoldsEvenForARevert(t *testing.T) {
 }
 
 func TestGivesUpAfterItsAttemptsUntilToldToTryAgain(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t)
 	image := f.publishRelease("1.2.0", agenttest.Firmware(t, "1.2.0", "crash").Bytes)
 	d := f.newDevice(t, "cam-1", "")
@@ -316,6 +332,7 @@ func TestGivesUpAfterItsAttemptsUntilToldToTryAgain(t *testing.T) {
 }
 
 func TestLogsAreSentOnCommand(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t)
 	d := f.newDevice(t, "cam-1", "")
 	f.manifest("lobby")
@@ -338,6 +355,7 @@ func TestLogsAreSentOnCommand(t *testing.T) {
 }
 
 func TestRefusedManifestChangesNothingAndIsReported(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t)
 	image := f.publishRelease("1.1.0", agenttest.Firmware(t, "1.1.0", "healthy").Bytes)
 	d := f.newDevice(t, "cam-1", "")
@@ -373,6 +391,7 @@ func TestRefusedManifestChangesNothingAndIsReported(t *testing.T) {
 // A director key that the device does not know yet: the refused manifest makes
 // it look for the root that names the key, and then is accepted.
 func TestNewDirectorKeyIsLearned(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t)
 	image := f.publishRelease("1.1.0", agenttest.Firmware(t, "1.1.0", "healthy").Bytes)
 	d := f.newDevice(t, "cam-1", "")
@@ -395,6 +414,7 @@ func TestNewDirectorKeyIsLearned(t *testing.T) {
 }
 
 func TestReportsWaitForTheBroker(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t)
 	image := f.publishRelease("1.1.0", agenttest.Firmware(t, "1.1.0", "healthy").Bytes)
 	hold := make(chan struct{})
@@ -436,6 +456,7 @@ func TestReportsWaitForTheBroker(t *testing.T) {
 }
 
 func TestSecondAgentIsKeptAway(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t)
 	d := f.newDevice(t, "cam-1", "")
 	d.start("")
@@ -444,7 +465,39 @@ func TestSecondAgentIsKeptAway(t *testing.T) {
 		unlock()
 		t.Fatal("two agents on one directory")
 	}
-	if _, err := os.Stat(d.data()); errors.Is(err, fs.ErrNotExist) {
-		t.Fatal(err)
+	if err := d.process.Stop(30 * time.Second); err != nil {
+		t.Errorf("told to stop: %v", err)
 	}
+	unlock, err = lock(d.data())
+	if err != nil {
+		t.Fatalf("after its end: %v", err)
+	}
+	unlock()
+}
+
+// A device whose slots are empty says so, takes the first release that it is
+// offered, and survives one that fails.
+func TestDeviceWithoutAnyVersionIsRepaired(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t)
+	bad := f.publishRelease("1.2.0", agenttest.Firmware(t, "1.2.0", "crash").Bytes)
+	good := f.publishRelease("1.1.0", agenttest.Firmware(t, "1.1.0", "healthy").Bytes)
+	d := f.newDevice(t, "cam-1", "")
+	config := string(must[[]byte](t)(os.ReadFile(d.config)))
+	_, line, _ := strings.Cut(config, "initial:")
+	line, _, _ = strings.Cut(line, "\n")
+	d.replace("initial:"+line, "")
+	e := entry(bad, func(e *topics.Entry) { e.HealthTimeoutSeconds = 1 })
+	f.manifest("lobby", e)
+	f.assign("cam-1", []string{"lobby"})
+	d.start("")
+	if s := d.ends(e.Rollout, topics.StateRolledBack); s.From != "0.0.0" || s.Running != "0.0.0" {
+		t.Errorf("report: %+v", s)
+	}
+	next := entry(good)
+	f.manifest("lobby", next)
+	if s := d.ends(next.Rollout, topics.StateCommitted); s.From != "0.0.0" || s.Running != "1.1.0" {
+		t.Errorf("report: %+v", s)
+	}
+	d.runs("1.1.0", good.SHA256)
 }

@@ -131,6 +131,9 @@ func verify(path string, image Image) error {
 		return fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
 	defer file.Close()
+	if info, err := file.Stat(); err != nil || info.Size() != image.Length {
+		return fmt.Errorf("%w: it does not have %d bytes", ErrDamaged, image.Length)
+	}
 	h := sha256.New()
 	n, err := io.Copy(h, io.LimitReader(file, image.Length+1))
 	if err != nil {

@@ -32,7 +32,7 @@ type Config struct {
 	Log                    *slog.Logger
 }
 
-// Running is what runs now.
+// Running is what runs now. It is zero while no slot holds anything that may.
 type Running struct {
 	Slot   string
 	Image  Image
@@ -131,7 +131,7 @@ func (s *Supervised) bootOnce() (*process, error) {
 	if slot != "" {
 		s.running = running
 	} else {
-		s.running.Up = false
+		s.running = Running{}
 	}
 	s.tried = serving
 	close(s.served)
@@ -238,16 +238,12 @@ func (s *Supervised) Confirm(slot string) error {
 }
 
 // FallBack ends the trial, makes sure that its slot never boots again, and
-// waits until the active one was launched. It may be repeated.
+// waits until the launch of the active one was tried. It may be repeated.
 func (s *Supervised) FallBack(ctx context.Context) error {
 	if err := s.dir.fallBack(); err != nil {
 		return err
 	}
-	active, _, err := s.dir.Active()
-	if err != nil {
-		return err
-	}
-	if s.Running().Slot == active {
+	if active, _, err := s.dir.Active(); err == nil && s.Running().Slot == active {
 		return nil
 	}
 	return s.await(ctx, s.ask())

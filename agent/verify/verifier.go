@@ -174,7 +174,14 @@ func (v *Verifier) WalkRoots(ctx context.Context) error {
 				break
 			}
 			if err == nil {
-				err = v.apply(func(s trust.State, _ time.Time) (trust.State, error) { return s.Root(repo, raw) })
+				err = v.apply(func(s trust.State, _ time.Time) (trust.State, error) {
+					after, err := s.Root(repo, raw)
+					if err == nil && after.RootVersion(repo) != next {
+						// The one in force is accepted again, and leads nowhere.
+						return s, fmt.Errorf("%w: the source sent version %d", trust.ErrVersionGap, after.RootVersion(repo))
+					}
+					return after, err
+				})
 			}
 			if err != nil {
 				return fmt.Errorf("%s root %d: %w", repo, next, err)

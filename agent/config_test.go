@@ -1,0 +1,73 @@
+package main
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+
+	"groundswell/internal/cli"
+	"groundswell/internal/config"
+)
+
+const valid = `
+data_dir: /var/lib/agent
+mqtt: {servers: ["mqtts://broker:8883"]}
+tls: {cert: c, key: k, ca: a}
+trust: {image_root: i, director_root: d}
+`
+
+func TestConfigurationIsRefusedByKey(t *testing.T) {
+	parse := func(text string) error {
+		cfg := DefaultConfig()
+		if err := config.Decode("agent.yaml", []byte(text), &cfg); err != nil {
+			return err
+		}
+		return cfg.Validate()
+	}
+	if err := parse(valid); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct{ key, text string }{
+		{"data_dir", strings.Replace(valid, "data_dir: /var/lib/agent", "", 1)},
+		{"mqtt.servers", strings.Replace(valid, `"mqtts://broker:8883"`, "", 1)},
+		{"mqtt.servers[0]", strings.Replace(valid, "mqtts://", "mqtt://", 1)},
+		{"tls.ca", strings.Replace(valid, ", ca: a", "", 1)},
+		{"trust.director_root", strings.Replace(valid, ", director_root: d", "", 1)},
+		{"sources[0]", valid + "sources: [ftp://x]\n"},
+		{"mode", valid + "mode: sometimes\n"},
+		{"time_zone", valid + "time_zone: Europe/Atlantis\n"},
+		{"component", valid + "component: ../x\n"},
+		{"polling.interval", valid + "polling: {interval: 0s}\n"},
+		{"heartbeat", valid + "heartbeat: -1s\n"},
+		{"health.total", valid + "health: {settle: 10m}\n"},
+		{"retry", valid + "retry: {min: 1h, max: 1m}\n"},
+		{"firmware.addr", valid + "firmware: {addr: nowhere}\n"},
+		{"firmware.tries", valid + "firmware: {tries: 0}\n"},
+		{"firmware.env", valid + "firmware: {env: {\"A=B\": c}}\n"},
+		{"initial", valid + "initial: {artifact: x}\n"},
+		{"initial.version", valid + "initial: {artifact: x, version: one}\n"},
+		{"heartbaet", valid + "heartbaet: 1m\n"},
+		{"device", valid + "device: a/b\n"},
+	} {
+		if err := parse(c.text); err == nil || !strings.Contains(err.Error(), c.key) {
+			t.Errorf("%s: got %v", c.key, err)
+		}
+	}
+}
+
+func TestCertificateOfAnotherDeviceIsRefused(t *testing.T) {
+	f := newFleet(t)
+	d := f.newDevice(t, "cam-1", "")
+	for _, c := range []struct{ old, new, want string }{
+		{"device: cam-1", "device: cam-2", `"cam-1"`},
+		{"trust_domain: " + domain, "trust_domain: other.test", `"other.test"`},
+		{d.path("device.crt"), f.path("broker.crt"), "not the certificate's"},
+	} {
+		d.replace(c.old, c.new)
+		var out, errOut bytes.Buffer
+		if code := daemon().Exec(t.Context(), []string{"--config", d.config}, cli.Streams{In: strings.NewReader(""), Out: &out, Err: &errOut}); code != cli.Failed || !strings.Contains(errOut.String(), c.want) {
+			t.Errorf("%s: code %d, %s", c.new, code, errOut.String())
+		}
+		d.replace(c.new, c.old)
+	}
+}

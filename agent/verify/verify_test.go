@@ -1,0 +1,284 @@
+package verify
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"groundswell/agent/clock"
+	"groundswell/agent/fetch"
+	"groundswell/certs/trust"
+	"groundswell/topics"
+)
+
+const domain = "fleet.test"
+
+var now = time.Date(2027, 3, 3, 12, 0, 0, 0, time.UTC)
+
+func must[V any](t testing.TB) func(V, error) V {
+	return func(v V, err error) V {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+}
+
+// world has keys, and is a source that may be empty or lie.
+type world struct {
+	t                                            *testing.T
+	root, release, snapshot, timestamp, director *trust.Key
+	imageRoot, directorRoot                      []byte
+	files                                        map[string][]byte
+	asked                                        []string
+	pin                                          topics.SnapshotPin
+	version                                      int64
+	dir                                          string
+	machine                                      time.Time
+	clock                                        *clock.Clock
+}
+
+func newWorld(t *testing.T) *world {
+	w := &world{t: t, files: map[string][]byte{}, dir: t.TempDir(), machine: now}
+	for _, k := range []**trust.Key{&w.root, &w.release, &w.snapshot, &w.timestamp, &w.director} {
+		*k = must[*trust.Key](t)(trust.GenerateKey())
+	}
+	w.imageRoot = must[[]byte](t)(trust.InitRoot(trust.RootSpec{
+		TrustDomain: domain, Repository: trust.Image, Expires: now.AddDate(1, 0, 0),
+		Root: keys(w.root), Targets: keys(w.release), Snapshot: keys(w.snapshot), Timestamp: keys(w.timestamp),
+	}, w.root))
+	w.directorRoot = must[[]byte](t)(trust.InitRoot(w.spec(w.director), w.root))
+	release := trust.Release{Schema: 1, Component: "system", Name: "camera", Version: "1.1.0", Models: []string{"cam-a"}}
+	targets := must[[]byte](t)(trust.SignTargets(trust.TargetsSpec{
+		Root: w.imageRoot, Now: now, Expires: now.AddDate(0, 1, 0),
+		Add: []trust.ReleaseImage{{Path: trust.ReleasePath(release), Length: 1, SHA256: fmt.Sprintf("%064d", 1), Release: release}},
+	}, w.release))
+	snapshot, pin, err := trust.MakeSnapshot(targets, 1, now.AddDate(0, 1, 0), w.snapshot)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.pin = pin
+	w.files["snapshot 1"], w.files["targets 1"] = snapshot, targets
+	return w
+}
+
+func keys(list ...*trust.Key) trust.RoleKeys {
+	r := trust.RoleKeys{Threshold: 1}
+	for _, k := range list {
+		r.Keys = append(r.Keys, k.Public())
+	}
+	return r
+}
+
+func (w *world) spec(directors ...*trust.Key) trust.RootSpec {
+	return trust.RootSpec{TrustDomain: domain, Repository: trust.Director, Expires: now.AddDate(1, 0, 0), Root: keys(w.root), Targets: keys(directors...)}
+}
+
+func (w *world) get(name string) ([]byte, error) {
+	w.asked = append(w.asked, name)
+	if data, ok := w.files[name]; ok {
+		return data, nil
+	}
+	return nil, fetch.ErrNotFound
+}
+
+func (w *world) Root(_ context.Context, repo trust.Repository, n int64) ([]byte, error) {
+	return w.get(fmt.Sprintf("%s root %d", repo, n))
+}
+func (w *world) Snapshot(_ context.Context, pin topics.SnapshotPin) ([]byte, error) {
+	return w.get(fmt.Sprintf("snapshot %d", pin.Version))
+}
+func (w *world) Targets(_ context.Context, pin trust.TargetsPin) ([]byte, error) {
+	return w.get(fmt.Sprintf("targets %d", pin.Version))
+}
+
+func (w *world) open() *Verifier {
+	w.t.Helper()
+	built := now.AddDate(0, -1, 0)
+	w.clock = clock.New(built, func() time.Time { return w.machine })
+	return must[*Verifier](w.t)(Open(w.dir, domain, "cam-1", Roots{w.imageRoot, w.directorRoot}, w.clock, built, w, slog.New(slog.DiscardHandler)))
+}
+
+func (w *world) manifest(key *trust.Key, issued time.Time) []byte {
+	w.t.Helper()
+	w.version++
+	return must[[]byte](w.t)(trust.SignManifest(topics.Manifest{
+		Schema: 1, Kind: "manifest", TrustDomain: domain, Cohort: "lobby", Version: w.version, Issued: issued, Entries: []topics.Entry{},
+	}, issued.AddDate(0, 0, 14), key))
+}
+
+func (w *world) command(id string) []byte {
+	w.t.Helper()
+	w.version++
+	return must[[]byte](w.t)(trust.SignCommand(topics.Command{
+		Schema: 1, Kind: "command", TrustDomain: domain, Device: "cam-1", Version: w.version, Issued: now, ID: id, Action: topics.CommandReport,
+	}, now.Add(time.Hour), w.director))
+}
+
+func TestNoWayBackOverARestart(t *testing.T) {
+	w := newWorld(t)
+	older, newer := w.manifest(w.director, now), w.manifest(w.director, now)
+	if _, err := w.open().Manifest(newer, "lobby"); err != nil {
+		t.Fatal(err)
+	}
+	v := w.open()
+	if _, err := v.Manifest(older, "lobby"); !errors.Is(err, trust.ErrVersionRollback) {
+		t.Fatalf("older one after a restart: %v", err)
+	}
+	if _, err := v.Manifest(newer, "lobby"); err != nil {
+		t.Fatalf("same one again: %v", err)
+	}
+}
+
+func TestVerifiedTimeIsTheFloorOfTheClock(t *testing.T) {
+	w := newWorld(t)
+	w.machine = time.Unix(0, 0)
+	if _, err := w.open().Manifest(w.manifest(w.director, now), "lobby"); err != nil {
+		t.Fatal(err)
+	}
+	w.open()
+	if got := w.clock.Now(); got.Before(now) {
+		t.Fatalf("after a restart it is %v", got)
+	}
+}
+
+func TestDamagedTrustBeginsAnewWithTheProvisionedRoots(t *testing.T) {
+	w := newWorld(t)
+	if _, err := w.open().Manifest(w.manifest(w.director, now), "lobby"); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(w.dir, "trust"), []byte("rubbish"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	v := w.open()
+	if _, err := v.Manifest(w.manifest(w.director, now), "lobby"); err != nil {
+		t.Fatal(err)
+	}
+	stranger := must[*trust.Key](t)(trust.GenerateKey())
+	if _, err := v.Manifest(w.manifest(stranger, now), "lobby"); !errors.Is(err, trust.ErrSignature) {
+		t.Fatalf("a stranger's: %v", err)
+	}
+}
+
+func TestStateThatCannotBeWrittenIsNotUsed(t *testing.T) {
+	w := newWorld(t)
+	v := w.open()
+	if err := os.MkdirAll(filepath.Join(w.dir, "trust.new", "x"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	raw := w.manifest(w.director, now)
+	if _, err := v.Manifest(raw, "lobby"); err == nil {
+		t.Fatal("accepted without writing it down")
+	}
+	if v.state.Floor().Equal(now) {
+		t.Fatal("the state moved")
+	}
+}
+
+func TestCommandIsObeyedOnceAndAgainOnlyIfItFailed(t *testing.T) {
+	w := newWorld(t)
+	v := w.open()
+	raw := w.command("c-1")
+	n := 0
+	obey := func(fail error) func(topics.Command) error {
+		return func(topics.Command) error { n++; return fail }
+	}
+	boom := errors.New("disk full")
+	if err := v.Command(raw, obey(boom)); !errors.Is(err, boom) {
+		t.Fatal(err)
+	}
+	for range 3 {
+		if err := v.Command(raw, obey(nil)); err != nil {
+			t.Fatal(err)
+		}
+		v = w.open()
+	}
+	if n != 2 {
+		t.Fatalf("obeyed %d times", n)
+	}
+}
+
+func TestRootsAreWalkedOneByOne(t *testing.T) {
+	w := newWorld(t)
+	v := w.open()
+	second, third := must[*trust.Key](t)(trust.GenerateKey()), must[*trust.Key](t)(trust.GenerateKey())
+	two := must[[]byte](t)(trust.RotateRoot(w.directorRoot, w.spec(w.director, second), w.root))
+	three := must[[]byte](t)(trust.RotateRoot(two, w.spec(third), w.root))
+	w.files["director root 2"], w.files["director root 3"] = two, three
+
+	future := now.AddDate(0, 6, 0) // a thief's time, within the root's own
+	if _, err := v.Manifest(w.manifest(w.director, future), "lobby"); err != nil {
+		t.Fatal(err)
+	}
+	raw := w.manifest(third, now)
+	if _, err := v.Manifest(raw, "lobby"); !Curable(err) {
+		t.Fatalf("key not known yet: %v", err)
+	}
+	if err := v.WalkRoots(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-v.RootsChanged():
+	default:
+		t.Error("nobody is told")
+	}
+	// The withdrawn key's versions and times are forgotten.
+	w.version = 0
+	if _, err := v.Manifest(w.manifest(third, now), "lobby"); err != nil {
+		t.Fatalf("after the walk: %v", err)
+	}
+	if got := w.clock.Now(); got.After(now.Add(time.Hour)) {
+		t.Errorf("the thief's time is still the floor: %v", got)
+	}
+	if _, err := v.Manifest(w.manifest(w.director, now), "lobby"); !errors.Is(err, trust.ErrSignature) {
+		t.Errorf("the withdrawn key: %v", err)
+	}
+}
+
+func TestRootOfASourceThatLiesIsRefused(t *testing.T) {
+	w := newWorld(t)
+	v := w.open()
+	w.files["director root 2"] = w.directorRoot
+	if err := v.WalkRoots(t.Context()); !errors.Is(err, trust.ErrVersionGap) || len(w.asked) != 1 {
+		t.Fatalf("the old root under a new number: %v, after %d questions", err, len(w.asked))
+	}
+	w.files["director root 2"] = []byte("rubbish")
+	if err := v.WalkRoots(t.Context()); !errors.Is(err, trust.ErrMalformed) {
+		t.Fatalf("rubbish: %v", err)
+	}
+}
+
+func TestListOfReleasesIsFetchedOnceAndHeld(t *testing.T) {
+	w := newWorld(t)
+	v := w.open()
+	good := w.files["targets 1"]
+	w.files["targets 1"] = append([]byte(" "), good...)
+	if _, err := v.Images(t.Context(), w.pin); !errors.Is(err, trust.ErrPin) {
+		t.Fatalf("other bytes: %v", err)
+	}
+	if _, err := v.Held(); err == nil {
+		t.Fatal("something is held")
+	}
+	w.files["targets 1"] = good
+	images, err := v.Images(t.Context(), w.pin)
+	if err != nil || len(images.All()) != 1 {
+		t.Fatalf("%v, %v", images.All(), err)
+	}
+	w.asked = nil
+	v = w.open()
+	if _, err := v.Images(t.Context(), w.pin); err != nil {
+		t.Fatal(err)
+	}
+	if want := []string{"director root 2", "image root 2"}; fmt.Sprint(w.asked) != fmt.Sprint(want) {
+		t.Errorf("after a restart it asked for %v", w.asked)
+	}
+	if _, err := v.Held(); err != nil {
+		t.Error(err)
+	}
+}
