@@ -1,0 +1,93 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// DeadLetter keeps a record that consumer ("registry" or "telemetry") can never
+// store. The same again is no change.
+func (s *Store) DeadLetter(ctx context.Context, consumer string, r UplinkRecord, reason string) error {
+	return s.change(ctx, func(tx pgx.Tx) error { return deadLetter(ctx, tx, consumer, r, reason) })
+}
+
+func deadLetter(ctx context.Context, tx pgx.Tx, consumer string, r UplinkRecord, reason string) error {
+	payload := r.Payload
+	if payload == nil {
+		payload = []byte{}
+	}
+	_, err := tx.Exec(ctx, `
+		INSERT INTO dead_letter (topic, shard, sequence, payload, stored_at, consumer, reason) VALUES ($1, $2, $3, $4, $5, $6, $7)
+		ON CONFLICT DO NOTHING`, []byte(r.Topic), r.Shard, r.Sequence, bytes.Clone(payload), optional(r.Stored), consumer, storable(reason))
+	if err != nil {
+		return fmt.Errorf("keep dead letter: %w", err)
+	}
+	return nil
+}
+
+// DeadLetterEntry is a record that could not be stored.
+type DeadLetterEntry struct {
+	ID              int64
+	At              time.Time
+	Topic           string
+	Shard, Sequence int64
+	Payload         []byte
+	Consumer        string
+	Reason          string
+}
+
+// DeadLetters lists them, newest first.
+func (s *Store) DeadLetters(ctx context.Context, p Page) ([]DeadLetterEntry, string, error) {
+	before := int64(1<<63 - 1)
+	limit, err := p.start(&before)
+	if err != nil {
+		return nil, "", err
+	}
+	rows, err := s.pool.Query(ctx, `
+		SELECT id, at, topic, shard, sequence, payload, consumer, reason FROM dead_letter WHERE id < $1 ORDER BY id DESC LIMIT $2`, before, limit+1)
+	if err != nil {
+		return nil, "", fmt.Errorf("list dead letters: %w", err)
+	}
+	letters, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (d DeadLetterEntry, err error) {
+		var topic []byte
+		err = row.Scan(&d.ID, &d.At, &topic, &d.Shard, &d.Sequence, &d.Payload, &d.Consumer, &d.Reason)
+		d.At, d.Topic = d.At.UTC(), string(topic)
+		return d, err
+	})
+	if err != nil {
+		return nil, "", fmt.Errorf("list dead letters: %w", err)
+	}
+	letters, next := cut(letters, limit, func(d DeadLetterEntry) []any { return []any{d.ID} })
+	return letters, next, nil
+}
+
+// Alert is a condition that an operator should see.
+type Alert struct {
+	Kind, Object, Message string
+	Count                 int64
+	FirstAt, LastAt       time.Time
+}
+
+// Alerts lists them by kind and object.
+func (s *Store) Alerts(ctx context.Context, p Page) ([]Alert, string, error) {
+	var kind, object string
+	limit, err := p.start(&kind, &object)
+	if err != nil {
+		return nil, "", err
+	}
+	rows, err := s.pool.Query(ctx, `
+		SELECT kind, object, message, count, first_at, last_at FROM alert WHERE (kind, object) > ($1, $2) ORDER BY kind, object LIMIT $3`, kind, object, limit+1)
+	if err != nil {
+		return nil, "", fmt.Errorf("list alerts: %w", err)
+	}
+	alerts, err := pgx.CollectRows(rows, pgx.RowToStructByPos[Alert])
+	if err != nil {
+		return nil, "", fmt.Errorf("list alerts: %w", err)
+	}
+	alerts, next := cut(alerts, limit, func(a Alert) []any { return []any{a.Kind, a.Object} })
+	return alerts, next, nil
+}

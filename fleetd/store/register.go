@@ -1,0 +1,101 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"groundswell/topics"
+)
+
+// register makes the devices that are not known, corrects model and hardware
+// of those whose certificate says something else, and sees to their cohorts.
+func (s *Store) register(ctx context.Context, tx pgx.Tx, messages []message) error {
+	type certified struct{ model, hardware string }
+	seen := map[string]certified{}
+	for _, m := range messages {
+		seen[m.device] = certified{m.record.Model, m.record.Hardware}
+	}
+	ids := make([]string, 0, len(seen))
+	for id := range seen {
+		ids = append(ids, id)
+	}
+	slices.Sort(ids)
+	known := map[string]certified{}
+	unassigned := map[string]bool{}
+	rows, err := tx.Query(ctx, `
+		SELECT d.id, d.model, d.hardware, a.device IS NULL FROM device d LEFT JOIN assignment a ON a.device = d.id WHERE d.id = ANY($1)`, ids)
+	if err != nil {
+		return fmt.Errorf("read devices: %w", err)
+	}
+	var id string
+	var c certified
+	var bare bool
+	if _, err := pgx.ForEachRow(rows, []any{&id, &c.model, &c.hardware, &bare}, func() error {
+		known[id] = c
+		unassigned[id] = bare
+		return nil
+	}); err != nil {
+		return fmt.Errorf("read devices: %w", err)
+	}
+	var changed []string
+	batch := &pgx.Batch{}
+	for _, id := range ids {
+		was, there := known[id]
+		now := seen[id]
+		switch {
+		case !there:
+			batch.Queue(`
+				INSERT INTO device (id, bucket, model, hardware) VALUES ($1, $2, $3, $4)
+				ON CONFLICT (id) DO NOTHING`, id, topics.Bucket(id), now.model, now.hardware)
+			batch.Queue(`
+				INSERT INTO audit (actor, action, object, after_revision, detail)
+				VALUES ('ingest', 'device.register', 'device/' || $1::text, 1, jsonb_build_object('model', $2::text, 'hardware', $3::text))`, id, now.model, now.hardware)
+		case was != now:
+			batch.Queue(`UPDATE device SET model = $2, hardware = $3, revision = revision + 1 WHERE id = $1`, id, now.model, now.hardware)
+		case !unassigned[id]:
+			continue
+		}
+		changed = append(changed, id)
+	}
+	if len(changed) == 0 {
+		return nil
+	}
+	if err := lockMembership(ctx, tx, false); err != nil {
+		return err
+	}
+	if err := tx.SendBatch(ctx, batch).Close(); err != nil {
+		return err
+	}
+	return s.reassign(ctx, tx, changed)
+}
+
+// healAfter is how old an assignment must be before a device that does not hold
+// it gets it again: it may only be on its way.
+const healAfter = time.Minute
+
+// heal puts assignments into the outbox again that devices turn out not to
+// hold: the broker has lost them.
+func (s *Store) heal(ctx context.Context, tx pgx.Tx, held map[string]int64) error {
+	if len(held) == 0 {
+		return nil
+	}
+	devices := make([]string, 0, len(held))
+	versions := make([]int64, 0, len(held))
+	for d, v := range held {
+		devices, versions = append(devices, d), append(versions, v)
+	}
+	tag, err := tx.Exec(ctx, `
+		INSERT INTO outbox (kind, id, region, version)
+		SELECT 'assignment', a.device, $3, a.version
+		FROM unnest($1::text[], $2::bigint[]) AS h (device, version) JOIN assignment a ON a.device = h.device
+		WHERE h.version < a.version AND a.published_at < clock_timestamp() - $4::interval
+		ORDER BY a.device ON CONFLICT DO NOTHING`, devices, versions, Region, healAfter)
+	if err != nil || tag.RowsAffected() == 0 {
+		return err
+	}
+	return notify(ctx, tx)
+}
