@@ -15,6 +15,7 @@ import (
 	"groundswell/topics"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/time/rate"
 )
 
 // Config is everything about the session. All durations must be above 0.
@@ -59,6 +60,8 @@ type Link struct {
 	log      *slog.Logger
 	metrics  Metrics
 
+	tellRefusals *rate.Limiter // whoever sends rubbish must not wear the disk out
+
 	changed chan struct{} // the world is another
 	checkIn chan struct{} // somebody wants a check-in before its time
 	curable chan struct{} // a refusal that a newer root might cure
@@ -87,7 +90,8 @@ func New(cfg Config, v *verify.Verifier, j *journal.Journal, clk *clock.Clock, m
 	}
 	return &Link{
 		cfg: cfg, verifier: v, journal: j, clock: clk, machine: m, facts: facts, log: log, metrics: metrics,
-		changed: make(chan struct{}, 1), checkIn: make(chan struct{}, 1), curable: make(chan struct{}, 1),
+		tellRefusals: rate.NewLimiter(rate.Every(time.Minute), 8),
+		changed:      make(chan struct{}, 1), checkIn: make(chan struct{}, 1), curable: make(chan struct{}, 1),
 		manifests: map[string]held[topics.Manifest]{}, refused: map[string][]byte{}, reported: map[[32]byte]bool{},
 	}
 }

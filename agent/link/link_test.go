@@ -182,3 +182,19 @@ func TestAssignmentsWordOnModeCounts(t *testing.T) {
 		t.Errorf("absurd interval: %v %v %v", mode, interval, jitter)
 	}
 }
+
+func TestFloodOfRefusalsIsNotWrittenDown(t *testing.T) {
+	l := newLink(t)
+	topic := topics.CohortManifest("a")
+	name, err := topics.Parse(topic)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 1000 {
+		l.refuse(name, topic, fmt.Append(nil, i), errors.New("no"))
+	}
+	l.refuse(name, topic, fmt.Append(nil, 0), errors.New("no"))
+	if r := l.journal.Snapshot(); len(r.Queue) != 8 || len(l.reported) > maxReported {
+		t.Fatalf("%d reports, %d remembered", len(r.Queue), len(l.reported))
+	}
+}

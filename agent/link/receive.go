@@ -106,7 +106,7 @@ func contains(list []string, s string) bool {
 const maxReported = 64
 
 // refuse tells of a message that did not verify: once per message, however
-// often it comes.
+// often it comes, and not of more than a few a minute. The counter has them all.
 func (l *Link) refuse(name topics.Name, topic string, raw []byte, err error) {
 	count(l.metrics.refused, string(name.Kind))
 	curable := verify.Curable(err)
@@ -124,7 +124,7 @@ func (l *Link) refuse(name topics.Name, topic string, raw []byte, err error) {
 	if curable {
 		remind(l.curable)
 	}
-	if known {
+	if known || !l.tellRefusals.Allow() {
 		return
 	}
 	l.log.Warn("message refused", "topic", topic, "bytes", len(raw), "err", err)
