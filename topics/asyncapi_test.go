@@ -35,6 +35,7 @@ var channels = []channel{
 	{KindHeartbeat, Heartbeat{}, "receive", false, "A device's telemetry. QoS 1 (0 allowed)."},
 	{KindLog, Log{}, "receive", false, "A bounded piece of a device's log. QoS 1."},
 	{KindPresence, Presence{}, "receive", false, "The broker's word that a device came or went. QoS 1."},
+	{KindRefusal, Refusal{}, "receive", false, "The broker's word that it refused a device something. QoS 1, bounded in rate."},
 }
 
 // TestAsyncAPIDescribesTheCode keeps asyncapi.yaml true: channels, sizes,

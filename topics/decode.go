@@ -24,6 +24,9 @@ func DecodeLog(raw []byte) (Log, error) { return decode[Log](raw, MaxLog) }
 // DecodePresence reads and validates a presence.
 func DecodePresence(raw []byte) (Presence, error) { return decode[Presence](raw, MaxPresence) }
 
+// DecodeRefusal reads and validates a refusal.
+func DecodeRefusal(raw []byte) (Refusal, error) { return decode[Refusal](raw, MaxRefusal) }
+
 // DecodeManifest reads and validates a manifest's body (not its envelope).
 func DecodeManifest(raw []byte) (Manifest, error) { return decode[Manifest](raw, MaxManifest) }
 

@@ -6,8 +6,9 @@
 // The parties. A device publishes what it did and how it is (status,
 // heartbeat, log) and reads what it is to run (the manifest of each of its
 // cohorts, its assignment, its commands). fleetd publishes those and reads
-// everything that devices report. The broker publishes presence, stamps each
-// uplink message with shard, sequence and storing time, and enforces Decide.
+// everything that devices report. The broker publishes presence and what it
+// refused, stamps each uplink message with shard, sequence and storing time,
+// and enforces Decide.
 //
 // The contract only grows: agents of the first year work with servers of the
 // fifth. So fields are added and never change meaning, unknown fields are
@@ -21,5 +22,5 @@
 //
 // History:
 //
-//	2026-11  schema 1: manifest, assignment, command, status, heartbeat, log, presence
+//	2026-11  schema 1: manifest, assignment, command, status, heartbeat, log, presence, refusal
 package topics

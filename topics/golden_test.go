@@ -84,6 +84,8 @@ func decodeKind(kind Kind, raw []byte) (any, error) {
 		return DecodeLog(raw)
 	case KindPresence:
 		return DecodePresence(raw)
+	case KindRefusal:
+		return DecodeRefusal(raw)
 	}
 	return nil, ErrTopic
 }

@@ -12,6 +12,7 @@ const (
 	MaxHeartbeat  = 8 << 10
 	MaxLog        = 64 << 10
 	MaxPresence   = 2 << 10
+	MaxRefusal    = 4 << 10
 	// MaxPacket is the largest MQTT packet that any party accepts: the
 	// largest payload, its topic and its properties.
 	MaxPacket = 96 << 10
@@ -47,6 +48,8 @@ func MaxPayload(k Kind) int {
 		return MaxLog
 	case KindPresence:
 		return MaxPresence
+	case KindRefusal:
+		return MaxRefusal
 	}
 	return 0
 }

@@ -21,16 +21,17 @@ const (
 	KindHeartbeat  Kind = "heartbeat"  // devices/{device}/heartbeat: device
 	KindLog        Kind = "log"        // devices/{device}/log: device, bounded
 	KindPresence   Kind = "presence"   // devices/{device}/presence: broker
+	KindRefusal    Kind = "refusal"    // devices/{device}/refusal: broker
 )
 
 // DeviceKinds are the kinds below devices/{device}, in documentation order.
-var DeviceKinds = []Kind{KindAssignment, KindCommand, KindStatus, KindHeartbeat, KindLog, KindPresence}
+var DeviceKinds = []Kind{KindAssignment, KindCommand, KindStatus, KindHeartbeat, KindLog, KindPresence, KindRefusal}
 
-// Uplink reports whether k travels from a device (or, for presence, from the
-// broker on its behalf) to fleetd and is stored before it is acknowledged.
+// Uplink reports whether k travels from a device (or, for presence and
+// refusal, from the broker about it) to fleetd and is stored before it is acknowledged.
 func (k Kind) Uplink() bool {
 	switch k {
-	case KindStatus, KindHeartbeat, KindLog, KindPresence:
+	case KindStatus, KindHeartbeat, KindLog, KindPresence, KindRefusal:
 		return true
 	}
 	return false
@@ -76,6 +77,10 @@ func DeviceLog(device string) string { return Name{KindLog, device}.String() }
 // DevicePresence is the topic on which the broker tells of connects and
 // disconnects.
 func DevicePresence(device string) string { return Name{KindPresence, device}.String() }
+
+// DeviceRefusal is the topic on which the broker tells of what it refused a
+// device.
+func DeviceRefusal(device string) string { return Name{KindRefusal, device}.String() }
 
 // Parse reads a topic name. Anything that is not a topic of the contract, to
 // the letter, is ErrTopic.
