@@ -242,7 +242,7 @@ CREATE TABLE rollout_wave (
 CREATE UNIQUE INDEX rollout_wave_one_open ON rollout_wave (rollout) WHERE state = 'open';
 
 -- Where each device stands in each rollout: the newest report by (epoch,
--- attempt, sequence), and beside it the newest end of an attempt, which a
+-- sequence), and beside it the newest end of an attempt, which a
 -- further attempt does not hide.
 CREATE TABLE rollout_device (
     rollout       text COLLATE "C" NOT NULL REFERENCES rollout ON DELETE CASCADE,

@@ -144,8 +144,11 @@ func (u *uplink) status(m message, p topics.Status) {
 	u.runs(m, p.Component, p.Running, p.Epoch, p.Sequence)
 }
 
+// newerStatus goes by (epoch, sequence), as the statements do: a device numbers
+// all its reports in one sequence, which only grows within an epoch, whereas
+// attempts begin with 1 again when it is told to retry.
 func newerStatus(old, new standingRow) standingRow {
-	if cmp.Or(cmp.Compare(old.Epoch, new.Epoch), cmp.Compare(old.Attempt, new.Attempt), cmp.Compare(old.Sequence, new.Sequence)) > 0 {
+	if cmp.Or(cmp.Compare(old.Epoch, new.Epoch), cmp.Compare(old.Sequence, new.Sequence)) > 0 {
 		return old
 	}
 	return new

@@ -49,14 +49,14 @@ const (
 			state = excluded.state, reason = excluded.reason, detail = excluded.detail, revision = excluded.revision,
 			epoch = excluded.epoch, attempt = excluded.attempt, sequence = excluded.sequence,
 			reported_at = excluded.reported_at, until_at = excluded.until_at, from_version = excluded.from_version
-		WHERE (o.epoch, o.attempt, o.sequence) < (excluded.epoch, excluded.attempt, excluded.sequence)`
+		WHERE (o.epoch, o.sequence) < (excluded.epoch, excluded.sequence)`
 
 	writeOutcomes = `
 		UPDATE rollout_device o SET outcome = n.state, outcome_reason = coalesce(n.reason, ''), outcome_at = clock_timestamp(),
 			outcome_epoch = n.epoch, outcome_attempt = n.attempt, outcome_sequence = n.sequence
 		FROM json_to_recordset($1) AS n (rollout text, device text, state text, reason text, epoch bigint, attempt integer, sequence bigint)
 		WHERE o.rollout = n.rollout AND o.device = n.device
-			AND (o.outcome_epoch, o.outcome_attempt, o.outcome_sequence) < (n.epoch, n.attempt, n.sequence)`
+			AND (o.outcome_epoch, o.outcome_sequence) < (n.epoch, n.sequence)`
 
 	writeVersions = `
 		INSERT INTO device_version AS v (device, component, version, sort_key, epoch, sequence)

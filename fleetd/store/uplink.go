@@ -52,7 +52,7 @@ type UplinkResult struct {
 // acknowledge nothing.
 //
 // It is idempotent and does not depend on order: reports count by (epoch,
-// attempt, sequence) per device and rollout, heartbeats by (epoch, sequence),
+// sequence) per device and rollout, heartbeats by (epoch, sequence),
 // presence by connection number, all of which only grow. A device that is not
 // known is registered, gets its cohorts and a signed assignment at once.
 //

@@ -90,6 +90,33 @@ func TestDeviceWithANewCertificateChangesCohorts(t *testing.T) {
 	}
 }
 
+// A device that gave up is told to retry: its attempts begin with 1 again, in
+// the same epoch, and its sequence goes on.
+func TestRetryAfterTheLastAttemptIsCounted(t *testing.T) {
+	w := newWorld(t)
+	ids := w.Seed(2)
+	r := w.Running(fleet.PolicySpec{Waves: waves(100)})
+	failed := []store.UplinkRecord{w.Status(ids[0], r.ID, topics.StateRolledBack, 1, 100), w.Status(ids[0], r.ID, topics.StateRolledBack, 2, 110)}
+	w.Apply(failed...)
+	retried := w.Status(ids[0], r.ID, topics.StateCommitted, 1, 120)
+	w.Apply(retried)
+	w.Apply(failed...) // late copies change nothing
+	// In one batch it is the same.
+	w.Apply(w.Status(ids[1], r.ID, topics.StateCommitted, 1, 120), w.Status(ids[1], r.ID, topics.StateRolledBack, 2, 110))
+	devices, _, err := w.RolloutDevices(t.Context(), r.ID, nil, "", store.Page{})
+	if err != nil || len(devices) != 2 {
+		t.Fatalf("got %+v, %v", devices, err)
+	}
+	for _, d := range devices {
+		if d.State != topics.StateCommitted || d.Outcome != topics.StateCommitted || d.Attempt != 1 {
+			t.Errorf("got %+v", d)
+		}
+	}
+	if got := must(w.Rollout(t.Context(), r.ID)); got.Waves[0].Counts["committed"] != 2 {
+		t.Errorf("got %+v", got.Waves[0].Counts)
+	}
+}
+
 func TestRedeliveryAndReorderingChangeNothing(t *testing.T) {
 	w := newWorld(t)
 	ids := w.Seed(6)
