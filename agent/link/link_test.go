@@ -108,7 +108,7 @@ func TestRefusedReportIsSentAgainUnchangedAfterAPause(t *testing.T) {
 		began := time.Now()
 		done := make(chan struct{})
 		go func() { l.send(ctx, p); close(done) }()
-		for len(p.published) < 4 {
+		for sent := 0; sent < 4; sent = len(p.published) {
 			time.Sleep(time.Second)
 			synctest.Wait()
 		}
