@@ -28,7 +28,7 @@ type operation struct {
 	maxBody          int64         // default maxBody
 	timeout          time.Duration // default handlingTimeout
 	body             *huma.RequestBody
-	errors           []int // besides 401, 403, 422, 500
+	errors           []int // besides 401, 403, 422, 500, 503
 }
 
 // register adds a route: authentication and role first, then huma's checks,
@@ -45,7 +45,7 @@ func register[I, O any](s *Server, o operation, handle func(ctx context.Context,
 		MaxBodyBytes:    firstNonZero(o.maxBody, maxBody) + 1, // huma refuses the limit itself
 		BodyReadTimeout: o.timeout,
 		RequestBody:     o.body,
-		Errors:          append(o.errors, http.StatusUnauthorized, http.StatusForbidden, http.StatusUnprocessableEntity),
+		Errors:          append(o.errors, http.StatusUnauthorized, http.StatusForbidden, http.StatusUnprocessableEntity, http.StatusServiceUnavailable),
 	}
 	op.Middlewares = huma.Middlewares{func(ctx huma.Context, next func(huma.Context)) {
 		if name, ok := ctx.Context().Value(keyOperation).(*string); ok {

@@ -13,6 +13,7 @@ import (
 	"groundswell/certs/trust"
 	"groundswell/fleetd/artifact"
 	"groundswell/fleetd/fleet"
+	"groundswell/fleetd/store"
 )
 
 // Problem is the body of every refusal (RFC 9457).
@@ -41,6 +42,19 @@ func (p *Problem) GetStatus() int { return p.Status }
 
 // ContentType is what huma asks for.
 func (p *Problem) ContentType(string) string { return "application/problem+json" }
+
+// retryAfter is how many seconds a caller is asked to wait when the database
+// cannot be reached.
+const retryAfter = "5"
+
+// GetHeaders is what huma asks for.
+func (p *Problem) GetHeaders() http.Header {
+	h := http.Header{}
+	if p.Status == http.StatusServiceUnavailable {
+		h.Set("Retry-After", retryAfter)
+	}
+	return h
+}
 
 func problem(status int, detail string, causes ...Cause) *Problem {
 	return &Problem{Title: http.StatusText(status), Status: status, Detail: detail, Errors: causes}
@@ -109,6 +123,9 @@ func problemOf(err error, get bool) (p *Problem, ok bool) {
 		if errors.Is(err, s.err) {
 			return problem(s.status, err.Error()), true
 		}
+	}
+	if store.Unavailable(err) {
+		return problem(http.StatusServiceUnavailable, "the database cannot be reached"), false
 	}
 	return problem(http.StatusInternalServerError, "internal error"), false
 }

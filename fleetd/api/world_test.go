@@ -113,10 +113,13 @@ func (w *world) resign(key *trust.Key) {
 	}
 }
 
-func newWorld(t *testing.T) *world {
+func newWorld(t *testing.T) *world { return newWorldOn(t, devtest.Database(t)) }
+
+// newWorldOn is a world on the given empty database.
+func newWorldOn(t *testing.T, database string) *world {
 	t.Helper()
 	ctx := context.Background()
-	w := &world{t: t, db: devtest.Database(t)}
+	w := &world{t: t, db: database}
 	if _, err := migrations.Apply(ctx, w.db); err != nil {
 		t.Fatal(err)
 	}
