@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -21,6 +22,7 @@ import (
 
 // peer answers as a hostile or failing broker would.
 type peer struct {
+	mu        sync.Mutex // guards what follows
 	answers   []error // to Publish, one after the other; then nil
 	published []string
 	refused   []string // filters
@@ -29,6 +31,8 @@ type peer struct {
 
 func (p *peer) Publish(_ context.Context, m mqttclient.Publication) error {
 	sum := sha256.Sum256(m.Payload)
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	p.published = append(p.published, m.Topic+" "+hex.EncodeToString(sum[:4]))
 	if len(p.answers) == 0 {
 		return nil
@@ -108,9 +112,13 @@ func TestRefusedReportIsSentAgainUnchangedAfterAPause(t *testing.T) {
 		began := time.Now()
 		done := make(chan struct{})
 		go func() { l.send(ctx, p); close(done) }()
-		for sent := 0; sent < 4; sent = len(p.published) {
+		sent := func() int {
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			return len(p.published)
+		}
+		for sent() < 4 {
 			time.Sleep(time.Second)
-			synctest.Wait()
 		}
 		cancel()
 		<-done
