@@ -23,7 +23,7 @@ import (
 // peer answers as a hostile or failing broker would.
 type peer struct {
 	mu        sync.Mutex // guards what follows
-	answers   []error // to Publish, one after the other; then nil
+	answers   []error    // to Publish, one after the other; then nil
 	published []string
 	refused   []string // filters
 	asked     []string
