@@ -206,48 +206,59 @@ func (p *Publisher) drain(ctx context.Context, l *lane) (int, error) {
 		return 0, err
 	}
 	errs := make([]error, len(rows))
+	finished := make([]bool, len(rows))
 	var under sync.WaitGroup
 	for i, row := range rows {
-		under.Go(func() { errs[i] = p.publish(ctx, row) })
+		under.Go(func() { finished[i], errs[i] = p.publish(ctx, row) })
 	}
 	under.Wait()
-	return len(rows), errors.Join(errs...)
+	var done []store.OutboxRow
+	for i, row := range rows {
+		if finished[i] {
+			done = append(done, row)
+		}
+	}
+	// Also at the end: what the broker has acknowledged need not go out again.
+	note, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	return len(rows), errors.Join(append(errs, p.cfg.Store.Published(note, done...))...)
 }
 
-// publish brings one row to the broker. Its error is one of the database; what
-// the broker does not take is given back to the outbox.
-func (p *Publisher) publish(ctx context.Context, row store.OutboxRow) error {
+// publish brings one row to the broker, and reports whether it is finished
+// with. Its error is one of the database; what the broker does not take is given
+// back to the outbox.
+func (p *Publisher) publish(ctx context.Context, row store.OutboxRow) (finished bool, err error) {
 	m := mqttclient.Publication{Topic: row.Topic, Payload: row.Payload, QoS: 1}
 	switch {
 	case row.Payload == nil:
-		return p.cfg.Store.Published(ctx, row) // what it was about is gone
+		return true, nil // what it was about is gone
 	case row.Kind == topics.KindCommand:
 		if m.Expiry = time.Until(row.ExpiresAt); m.Expiry <= 0 {
-			return p.cfg.Store.Published(ctx, row) // nobody needs it any more
+			return true, nil // nobody needs it any more
 		}
 	default:
 		m.Retain = true
 		m.Properties = []mqttclient.Property{{Key: topics.PropVersion, Value: strconv.FormatInt(row.Version, 10)}}
 	}
-	err := p.client.Publish(ctx, m)
+	err = p.client.Publish(ctx, m)
 	if err == nil {
 		p.published.Add(1)
-		return p.cfg.Store.Published(ctx, row)
+		return true, nil
 	}
 	if ctx.Err() != nil {
 		// It may be there or not: the claim runs out, and it goes out again.
-		return ctx.Err()
+		return false, ctx.Err()
 	}
 	p.failed.Add(1)
 	if code, ok := mqttclient.Refused(err); ok && code == codeStale && m.Retain {
-		return p.overtake(ctx, row)
+		return false, p.overtake(ctx, row)
 	}
 	p.cfg.Log.Warn("not published, tries again", "topic", row.Topic, "version", row.Version, "attempts", row.Attempts, "err", err)
 	delay := min(100*time.Millisecond<<min(row.Attempts, 10), 30*time.Second)
 	if _, refused := mqttclient.Refused(err); !refused {
 		delay = 0 // the connection went; it counts when it is back
 	}
-	return p.cfg.Store.NotPublished(ctx, row, delay, err.Error())
+	return false, p.cfg.Store.NotPublished(ctx, row, delay, err.Error())
 }
 
 // codeStale is how the broker refuses a version that is not above the retained

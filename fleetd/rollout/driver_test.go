@@ -25,6 +25,7 @@ type fixture struct {
 
 func newFixture(t *testing.T, devices int) *fixture {
 	t.Helper()
+	t.Parallel()
 	f := &fixture{World: storetest.New(t, nil)}
 	f.Driver = f.driver()
 	f.ids = f.Seed(devices)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sort"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -70,7 +71,10 @@ func (s *Store) signAssignmentChunk(ctx context.Context, tx pgx.Tx, ids []string
 	if err != nil {
 		return fmt.Errorf("read devices to assign: %w", err)
 	}
-	batch := &pgx.Batch{}
+	var names []string
+	var versions []int64
+	var bodies [][]byte
+	var refresh []time.Time
 	for _, d := range devices {
 		version := fleet.NextVersion(max(d.AssignmentVersion, floor[d.ID]), now)
 		a, err := fleet.BuildAssignment(s.options.TrustDomain, d, s.options.Sources, version, now)
@@ -81,18 +85,25 @@ func (s *Store) signAssignmentChunk(ctx context.Context, tx pgx.Tx, ids []string
 		if err != nil {
 			return fmt.Errorf("sign assignment of device %s: %w", d.ID, err)
 		}
-		batch.Queue(`
-			INSERT INTO assignment (device, version, signed, issued_at, refresh_at) VALUES ($1, $2, $3, $4, $5)
-			ON CONFLICT (device) DO UPDATE SET version = $2, signed = $3, issued_at = $4, refresh_at = $5, published_at = NULL`,
-			d.ID, version, signed, a.Issued, refreshAt(now))
-		batch.Queue(`
-			INSERT INTO outbox AS o (kind, id, region, version) VALUES ($1, $2, $3, $4)
-			ON CONFLICT (kind, id, region) DO UPDATE SET
-				version = $4, attempts = 0, claimed_until = '-infinity', created_at = now(), error = ''
-			WHERE o.version <= $4`, topics.KindAssignment, d.ID, Region, version)
+		names, versions, bodies, refresh = append(names, d.ID), append(versions, version), append(bodies, signed), append(refresh, refreshAt(now))
 	}
-	if err := tx.SendBatch(ctx, batch).Close(); err != nil {
+	_, err = tx.Exec(ctx, `
+		INSERT INTO assignment (device, version, signed, issued_at, refresh_at)
+		SELECT device, version, signed, $5, refresh FROM unnest($1::text[], $2::bigint[], $3::bytea[], $4::timestamptz[]) AS n (device, version, signed, refresh)
+		ON CONFLICT (device) DO UPDATE SET
+			version = excluded.version, signed = excluded.signed, issued_at = excluded.issued_at, refresh_at = excluded.refresh_at, published_at = NULL`,
+		names, versions, bodies, refresh, now.Truncate(time.Second))
+	if err != nil {
 		return fmt.Errorf("store assignments: %w", err)
+	}
+	_, err = tx.Exec(ctx, `
+		INSERT INTO outbox AS o (kind, id, region, version)
+		SELECT $1, device, $2, version FROM unnest($3::text[], $4::bigint[]) AS n (device, version)
+		ON CONFLICT (kind, id, region) DO UPDATE SET
+			version = excluded.version, attempts = 0, claimed_until = '-infinity', created_at = now(), error = ''
+		WHERE o.version <= excluded.version`, topics.KindAssignment, Region, names, versions)
+	if err != nil {
+		return fmt.Errorf("enqueue assignments: %w", err)
 	}
 	return nil
 }

@@ -101,26 +101,32 @@ func (s *Store) ClaimOutbox(ctx context.Context, kinds []topics.Kind, limit int,
 	return out, nil
 }
 
-// Published removes a row after the broker has acknowledged its version,
-// unless a newer one waits by now.
-func (s *Store) Published(ctx context.Context, o OutboxRow) error {
+// Published removes rows after the broker has acknowledged their versions,
+// except those for which a newer one waits by now.
+func (s *Store) Published(ctx context.Context, rows ...OutboxRow) error {
+	if len(rows) == 0 {
+		return nil
+	}
+	var kinds, ids []string
+	var versions []int64
+	// In order, so that replicas do not deadlock.
+	for _, o := range sortedBy(rows, func(o OutboxRow) string { return string(o.Kind) + " " + o.ID }) {
+		kinds, ids, versions = append(kinds, string(o.Kind)), append(ids, o.ID), append(versions, o.Version)
+	}
 	return s.change(ctx, func(tx pgx.Tx) error {
-		_, err := tx.Exec(ctx, `
-			DELETE FROM outbox WHERE kind = $1 AND id = $2 AND region = $3 AND version <= $4`, o.Kind, o.ID, Region, o.Version)
-		if err != nil {
-			return fmt.Errorf("mark %s %s published: %w", o.Kind, o.ID, err)
-		}
-		if o.Kind == topics.KindCommand {
-			return nil
-		}
-		table, key := "manifest", "cohort"
-		if o.Kind == topics.KindAssignment {
-			table, key = "assignment", "device"
-		}
-		_, err = tx.Exec(ctx, `
-			UPDATE `+table+` SET published_at = clock_timestamp() WHERE `+key+` = $1 AND version = $2`, o.ID, o.Version)
-		if err != nil {
-			return fmt.Errorf("mark %s %s published: %w", o.Kind, o.ID, err)
+		const acknowledged = `unnest($1::text[], $2::text[], $3::bigint[]) AS n (kind, id, version)`
+		batch := &pgx.Batch{}
+		batch.Queue(`
+			DELETE FROM outbox o USING `+acknowledged+`
+			WHERE o.kind = n.kind AND o.id = n.id AND o.region = $4 AND o.version <= n.version`, kinds, ids, versions, Region)
+		batch.Queue(`
+			UPDATE manifest m SET published_at = clock_timestamp() FROM `+acknowledged+`
+			WHERE n.kind = 'manifest' AND m.cohort = n.id AND m.version = n.version`, kinds, ids, versions)
+		batch.Queue(`
+			UPDATE assignment a SET published_at = clock_timestamp() FROM `+acknowledged+`
+			WHERE n.kind = 'assignment' AND a.device = n.id AND a.version = n.version`, kinds, ids, versions)
+		if err := tx.SendBatch(ctx, batch).Close(); err != nil {
+			return fmt.Errorf("mark %d rows published: %w", len(rows), err)
 		}
 		return nil
 	})

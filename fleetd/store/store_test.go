@@ -31,7 +31,14 @@ type world struct {
 	db *pgx.Conn
 }
 
+// newWorld lets the test run beside others: each has its own database.
 func newWorld(t *testing.T) *world {
+	t.Helper()
+	t.Parallel()
+	return anotherWorld(t)
+}
+
+func anotherWorld(t *testing.T) *world {
 	t.Helper()
 	w := &world{World: storetest.New(t, nil), t: t}
 	db, err := pgx.Connect(t.Context(), w.URL)

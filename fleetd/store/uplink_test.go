@@ -161,7 +161,7 @@ func TestRedeliveryAndReorderingChangeNothing(t *testing.T) {
 // newWorldLike is another world with the same devices and the same rollout.
 func newWorldLike(t *testing.T, w *world, r fleet.Rollout) *world {
 	t.Helper()
-	other := newWorld(t)
+	other := anotherWorld(t)
 	other.Seed(6)
 	started := other.Running(fleet.PolicySpec{Waves: waves(100)})
 	other.exec(`ALTER TABLE rollout_cohort DROP CONSTRAINT rollout_cohort_rollout_fkey; ALTER TABLE rollout_wave DROP CONSTRAINT rollout_wave_rollout_fkey`)

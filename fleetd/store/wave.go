@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -117,19 +118,25 @@ func openNext(ctx context.Context, tx pgx.Tx, r fleet.Rollout, now time.Time) er
 	return nil
 }
 
+// percentThreshold finds where a wave ends. One statement counts the members
+// and finds the one at the wave's end, because both have to look at all.
 func percentThreshold(ctx context.Context, tx pgx.Tx, r fleet.Rollout, w fleet.Wave, previous int64, args []any) (int64, error) {
-	var members int64
-	if err := tx.QueryRow(ctx, eligibleMembers+` SELECT count(*) FROM eligible WHERE NOT canary`, args...).Scan(&members); err != nil {
-		return 0, fmt.Errorf("count members of %s: %w", r.ID, err)
-	}
 	share := fleet.WavePolicy{Percent: w.Percent}.Share()
-	return fleet.OpenWave(share, members, previous, func(k int64) (position int64, err error) {
-		err = tx.QueryRow(ctx, eligibleMembers+`
-			SELECT position FROM eligible WHERE NOT canary ORDER BY position OFFSET $9 LIMIT 1`, append(args[:8:8], k-1)...).Scan(&position)
-		if err != nil {
-			err = fmt.Errorf("find member %d of %s: %w", k, r.ID, err)
+	if share >= topics.Buckets {
+		return fleet.OpenWave(share, 0, previous, nil)
+	}
+	var members, last int64
+	err := tx.QueryRow(ctx, eligibleMembers+`, ranked AS (
+			SELECT position, row_number() OVER (ORDER BY position) AS place, count(*) OVER () AS members FROM eligible WHERE NOT canary
+		) SELECT members, position FROM ranked WHERE place = greatest(1, ($9 * members + 999999) / 1000000)`, append(args[:8:8], share)...).Scan(&members, &last)
+	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
+		return 0, fmt.Errorf("find the end of wave %d of %s: %w", w.Index, r.ID, err)
+	}
+	return fleet.OpenWave(share, members, previous, func(k int64) (int64, error) {
+		if k != topics.ShareCount(share, members) {
+			return 0, fmt.Errorf("wave %d of %s: position of member %d was not read", w.Index, r.ID, k)
 		}
-		return position, err
+		return last, nil
 	})
 }
 
