@@ -20,6 +20,11 @@ var (
 	ErrEmpty = errors.New("no slot holds a version that may run")
 	// ErrDamaged: an artifact is not what its image says.
 	ErrDamaged = errors.New("artifact in the slot is damaged")
+	// ErrNoFallback: what runs could not be booted again, so there is nothing
+	// to fall back to.
+	ErrNoFallback = errors.New("the version to fall back to cannot be booted")
+	// ErrGivenUp: the newest boot chose another slot.
+	ErrGivenUp = errors.New("another slot was booted")
 	// ErrNotStaged: neither the staging file nor the idle slot holds the image.
 	ErrNotStaged = errors.New("image is not staged")
 )
@@ -39,7 +44,9 @@ type Image struct {
 type Dir struct {
 	path string
 
-	mu sync.Mutex // guards the files
+	mu     sync.Mutex // guards the files and what follows
+	booted *string    // what boot chose last, "" if nothing could be; nil before the first
+	kept   string     // the slot to keep, while the link could not be pointed to it
 }
 
 // trial is one boot of another slot than the active one, counted.
@@ -69,6 +76,9 @@ func other(slot string) string {
 
 // active is the slot that boots by itself; "a" while nothing was provisioned.
 func (d *Dir) active() string {
+	if d.kept != "" {
+		return d.kept
+	}
 	if target, err := os.Readlink(filepath.Join(d.path, "active")); err == nil && target == "b" {
 		return "b"
 	}
@@ -197,6 +207,10 @@ func (d *Dir) Stage(image Image) (slot string, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	slot, image.Good = other(d.active()), false
+	// Whatever was on trial in this slot gives way: a trial is of one image.
+	if err := d.endTrial(); err != nil {
+		return slot, fmt.Errorf("stage: %w", err)
+	}
 	staging := d.staging(slot, image.SHA256)
 	errStaging := verify(staging, image)
 	if errStaging == nil {
@@ -258,13 +272,26 @@ func (d *Dir) discard(keep string) error {
 	return nil
 }
 
-// arm makes the next launches boot the idle slot, at most tries times.
+// arm makes the next launches boot the idle slot, at most tries times. Where a
+// version runs, it must be one that can be booted again: ErrNoFallback. Where
+// nothing could be booted, there is nothing to lose.
 func (d *Dir) arm(tries int) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	slot := other(d.active())
+	active := d.active()
+	slot := other(active)
 	if _, err := d.image(slot); err != nil {
 		return fmt.Errorf("arm: %w", err)
+	}
+	if d.booted == nil || *d.booted != "" {
+		if _, err := d.good(active); err != nil {
+			return fmt.Errorf("arm: %w: slot %s: %w", ErrNoFallback, active, err)
+		}
+	}
+	if d.kept != "" { // a boot after a power cut must find the link right
+		if err := d.link(active); err != nil {
+			return fmt.Errorf("arm: %w: %w", ErrNoFallback, err)
+		}
 	}
 	if t, ok := d.trial(); ok && t.Slot == slot {
 		return nil // armed before; its counter goes on
@@ -283,45 +310,64 @@ func (d *Dir) trial() (trial, bool) {
 
 // boot chooses what to launch and verifies it: the trial while it has tries
 // left, else the active slot, else whatever was good before. A launch of the
-// trial is counted before this returns.
+// trial is counted before this returns; when it cannot be counted, because the
+// disk is full or read-only, it is not made. Booting what is good needs no
+// writing at all.
 func (d *Dir) boot() (slot string, image Image, onTrial bool, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	slot, image, onTrial, err = d.choose()
+	d.booted = &slot
+	return slot, image, onTrial, err
+}
+
+func (d *Dir) choose() (slot string, image Image, onTrial bool, err error) {
 	active := d.active()
 	var failures []error
-	if t, ok := d.trial(); ok && t.Slot != active && t.Tries > 0 {
+	t, ok := d.trial()
+	if ok && t.Slot != active && t.Tries > 0 {
 		t.Tries--
 		image, err := d.bootable(t.Slot)
 		if err != nil {
 			t.Tries = 0
-			failures = append(failures, fmt.Errorf("trial slot %s: %w", t.Slot, err))
 		}
-		if err := d.writeJSON(filepath.Join(d.path, "trial.json"), t); err != nil {
-			return "", Image{}, false, err // a trial that is not counted must not run
+		if errCount := d.writeJSON(filepath.Join(d.path, "trial.json"), t); err == nil && errCount != nil {
+			err = fmt.Errorf("the launch cannot be counted: %w", errCount)
 		}
 		if err == nil {
 			return t.Slot, image, true, nil
 		}
+		failures = append(failures, fmt.Errorf("trial slot %s: %w", t.Slot, err))
 	}
-	t, _ := d.trial()
 	for _, slot := range []string{active, other(active)} {
 		if slot == t.Slot && slot != active {
 			continue // it had its trial
 		}
-		image, err := d.bootable(slot)
-		if err == nil && !image.Good {
-			err = errors.New("it was never confirmed")
+		image, err := d.good(slot)
+		if err != nil {
+			failures = append(failures, fmt.Errorf("slot %s: %w", slot, err))
+			continue
 		}
-		if err == nil && slot != active {
-			// From now on this is the one to keep, and the other the idle one.
-			err = d.link(slot)
+		if slot != active {
+			// From now on this is the one to keep, and the other the idle one;
+			// where that cannot be written, at least until the next start, which
+			// will find the same.
+			if d.link(slot) != nil {
+				d.kept = slot
+			}
 		}
-		if err == nil {
-			return slot, image, false, nil
-		}
-		failures = append(failures, fmt.Errorf("slot %s: %w", slot, err))
+		return slot, image, false, nil
 	}
 	return "", Image{}, false, errors.Join(failures...)
+}
+
+// good is bootable for what may boot without a trial.
+func (d *Dir) good(slot string) (Image, error) {
+	image, err := d.bootable(slot)
+	if err == nil && !image.Good {
+		err = errors.New("it was never confirmed")
+	}
+	return image, err
 }
 
 func (d *Dir) bootable(slot string) (Image, error) {
@@ -333,9 +379,13 @@ func (d *Dir) bootable(slot string) (Image, error) {
 }
 
 // confirm makes the slot on trial the active one. It may be repeated.
+// ErrGivenUp means that it is not what was booted last.
 func (d *Dir) confirm(slot string) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if d.booted == nil || *d.booted != slot {
+		return fmt.Errorf("confirm slot %s: %w", slot, ErrGivenUp)
+	}
 	image, err := d.image(slot)
 	if err != nil {
 		return fmt.Errorf("confirm: %w", err)
@@ -354,14 +404,19 @@ func (d *Dir) confirm(slot string) error {
 	return d.endTrial()
 }
 
-// fallBack ends the trial and makes sure that its slot never boots again.
+// fallBack ends the trial and makes sure that its slot never boots again
+// without another. It only removes files, so that it works on a full disk. If
+// the active slot has been damaged meanwhile, the image stays where it is: it
+// may be the only thing that this device has left.
 func (d *Dir) fallBack() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	t, ok := d.trial()
-	if ok && t.Slot != d.active() {
-		if err := remove(d.file(t.Slot, "image.json")); err != nil {
-			return fmt.Errorf("fall back: %w", err)
+	active := d.active()
+	if t, ok := d.trial(); ok && t.Slot != active {
+		if _, err := d.good(active); err == nil {
+			if err := remove(d.file(t.Slot, "image.json")); err != nil {
+				return fmt.Errorf("fall back: %w", err)
+			}
 		}
 	}
 	return d.endTrial()
@@ -383,6 +438,15 @@ func (d *Dir) Trial(slot, running string) update.Trial {
 	return update.FellBack
 }
 
+// armed reports whether there is a trial that was not ended, also when it has
+// no tries left.
+func (d *Dir) armed() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	_, ok := d.trial()
+	return ok
+}
+
 // link points the active link to a slot, atomically.
 func (d *Dir) link(slot string) error {
 	tmp := filepath.Join(d.path, ".active")
@@ -395,6 +459,7 @@ func (d *Dir) link(slot string) error {
 	if err := os.Rename(tmp, filepath.Join(d.path, "active")); err != nil {
 		return err
 	}
+	d.kept = ""
 	return journal.SyncDir(d.path)
 }
 

@@ -229,22 +229,27 @@ func (s *Supervised) Activate(ctx context.Context) error {
 }
 
 // Confirm makes the slot that is on trial the one that boots by itself. It may
-// be repeated.
+// be repeated. ErrGivenUp means that another was booted since.
 func (s *Supervised) Confirm(slot string) error {
 	if running := s.Running().Slot; running != slot {
-		return fmt.Errorf("confirm slot %s: slot %s runs", slot, running)
+		return fmt.Errorf("confirm slot %s: %w: %s", slot, ErrGivenUp, running)
 	}
 	return s.dir.confirm(slot)
 }
 
-// FallBack ends the trial, makes sure that its slot never boots again, and
-// waits until the launch of the active one was tried. It may be repeated.
+// FallBack ends the trial, makes sure that its slot never boots again without
+// another, and waits until the launch of the active one was tried: nil does not
+// mean that it went well. It may be repeated.
 func (s *Supervised) FallBack(ctx context.Context) error {
 	if err := s.dir.fallBack(); err != nil {
 		return err
 	}
-	if active, _, err := s.dir.Active(); err == nil && s.Running().Slot == active {
+	// What the active slot holds is for booting to judge.
+	if active, _, _ := s.dir.Active(); s.Running().Slot == active {
 		return nil
 	}
 	return s.await(ctx, s.ask())
 }
+
+// Armed reports whether there is a trial that was not ended.
+func (s *Supervised) Armed() bool { return s.dir.armed() }

@@ -1,0 +1,214 @@
+package slot
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"groundswell/agent/update"
+	"groundswell/internal/devstack/devtest"
+)
+
+// rot flips a bit of a slot's artifact, as a bad flash cell does. What runs
+// from it goes on running.
+func (m *machine) rot(slot string) {
+	m.t.Helper()
+	path := m.dir.file(slot, "artifact")
+	data, err := os.ReadFile(path)
+	if err == nil {
+		data[len(data)/2] ^= 1
+		err = errors.Join(os.Remove(path), os.WriteFile(path, data, 0o700))
+	}
+	if err != nil {
+		m.t.Fatal(err)
+	}
+}
+
+// obstruct makes writing a file of the slots fail, as on a disk that is full or
+// read-only; removing still works.
+func (m *machine) obstruct(name string) {
+	m.t.Helper()
+	if err := os.MkdirAll(filepath.Join(m.dir.path, name, "x"), 0o700); err != nil {
+		m.t.Fatal(err)
+	}
+}
+
+func (m *machine) runs(version string) {
+	m.t.Helper()
+	devtest.Eventually(m.t, 0, version+" to run", func() error {
+		if r := m.s.Running(); r.Image.Version != version || r.Up != (version != "") {
+			return errors.New("running: " + r.Image.Version)
+		}
+		return nil
+	})
+}
+
+func TestNothingIsSaidToRunThatCannotBeLaunched(t *testing.T) {
+	m := newMachine(t)
+	m.on()
+	m.answers("1.0.0")
+	m.rot("a")
+	m.s.ask()
+	m.runs("")
+	// Nothing is left to lose: a new version is let in.
+	m.stage("1.1.0", "healthy")
+	if err := m.s.Activate(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	m.answers("1.1.0")
+	if err := m.s.Confirm("b"); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestNoTrialWithoutAFallbackThatBoots(t *testing.T) {
+	for name, damage := range map[string]func(m *machine) error{
+		"artifact":      func(m *machine) error { m.rot("a"); return nil },
+		"image":         func(m *machine) error { return os.WriteFile(m.dir.file("a", "image.json"), []byte("{"), 0o600) },
+		"not confirmed": func(m *machine) error { return m.dir.writeJSON(m.dir.file("a", "image.json"), Image{}) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := newMachine(t)
+			m.on()
+			m.answers("1.0.0")
+			m.stage("1.1.0", "crash")
+			if err := damage(m); err != nil {
+				t.Fatal(err)
+			}
+			if err := m.s.Activate(t.Context()); !errors.Is(err, ErrNoFallback) {
+				t.Fatalf("activated: %v", err)
+			}
+			if m.s.Armed() {
+				t.Error("a trial is armed")
+			}
+			m.answers("1.0.0")
+		})
+	}
+}
+
+func TestFullDiskKeepsTheActiveVersionRunning(t *testing.T) {
+	m := newMachine(t)
+	m.on()
+	m.stage("1.1.0", "crash")
+	if err := m.dir.arm(3); err != nil {
+		t.Fatal(err)
+	}
+	m.obstruct("trial.json.new")
+	if err := m.s.Activate(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	m.answers("1.0.0")
+	if got := m.s.Trial("b"); got != update.FellBack {
+		t.Errorf("trial: %v", got)
+	}
+	m.on()
+	m.answers("1.0.0")
+	if err := m.s.FallBack(t.Context()); err != nil { // needs no space
+		t.Fatal(err)
+	}
+	if m.s.Armed() {
+		t.Error("the trial is not over")
+	}
+}
+
+func TestGoodSlotBootsAndIsKeptWhereTheLinkCannotBeWritten(t *testing.T) {
+	m := newMachine(t)
+	m.on()
+	m.stage("1.1.0", "healthy")
+	if err := m.s.Activate(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.s.Confirm("b"); err != nil {
+		t.Fatal(err)
+	}
+	m.rot("b")
+	m.obstruct(".active")
+	for range 2 {
+		m.on()
+		m.answers("1.0.0")
+		if m.dir.Idle() != "b" {
+			t.Fatal("the next version would go over the one that runs")
+		}
+	}
+	// The link is what a boot after a power cut goes by.
+	m.stage("1.2.0", "healthy")
+	if err := m.s.Activate(t.Context()); !errors.Is(err, ErrNoFallback) {
+		t.Fatalf("activated: %v", err)
+	}
+	if err := os.RemoveAll(filepath.Join(m.dir.path, ".active")); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.s.Activate(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	m.answers("1.2.0")
+}
+
+func TestConfirmingWhatWasGivenUpIsRefused(t *testing.T) {
+	m := newMachine(t)
+	m.stage("1.1.0", "healthy")
+	if err := m.dir.arm(1); err != nil {
+		t.Fatal(err)
+	}
+	if slot, _, onTrial, err := m.dir.boot(); slot != "b" || !onTrial || err != nil {
+		t.Fatalf("booted %s, %v, %v", slot, onTrial, err)
+	}
+	if slot, _, _, err := m.dir.boot(); slot != "a" || err != nil {
+		t.Fatalf("booted %s, %v", slot, err)
+	}
+	if err := m.dir.confirm("b"); !errors.Is(err, ErrGivenUp) {
+		t.Fatalf("confirmed: %v", err)
+	}
+	if slot, image, _ := m.dir.Active(); slot != "a" || image.Version != "1.0.0" {
+		t.Errorf("active is %s, %+v", slot, image)
+	}
+	if image, err := m.dir.image("b"); err != nil || image.Good {
+		t.Errorf("what was given up: %+v, %v", image, err)
+	}
+}
+
+func TestFallBackEndsAlsoWhereTheFallbackIsDamaged(t *testing.T) {
+	m := newMachine(t)
+	m.on()
+	m.stage("1.1.0", "healthy")
+	if err := m.s.Activate(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	m.answers("1.1.0")
+	if err := os.WriteFile(m.dir.file("a", "image.json"), []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := m.s.FallBack(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if m.s.Armed() {
+			t.Fatal("the trial is not over")
+		}
+	}
+	m.runs("")
+	if _, err := m.dir.bootable("b"); err != nil {
+		t.Errorf("the only image that is left was taken away: %v", err)
+	}
+}
+
+func TestNewImageInTheSlotEndsTheTrialOfTheOneBefore(t *testing.T) {
+	m := newMachine(t)
+	m.stage("1.1.0", "crash")
+	if err := m.dir.arm(1); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if _, _, _, err := m.dir.boot(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	image := m.stage("1.2.0", "healthy")
+	if err := m.dir.arm(3); err != nil {
+		t.Fatal(err)
+	}
+	if slot, booted, onTrial, err := m.dir.boot(); slot != "b" || booted != image || !onTrial || err != nil {
+		t.Errorf("booted %s %+v, %v, %v", slot, booted, onTrial, err)
+	}
+}
