@@ -31,6 +31,8 @@ type platform struct {
 	t       *testing.T
 	fleet   *simulated.Fleet
 	devices []*simulated.Device
+	// brokerWentBack: the broker was restored from older data.
+	brokerWentBack bool
 }
 
 func start(t *testing.T, devices int, options stack.Options) *platform {
