@@ -158,8 +158,10 @@ func TestChildrenDoNotOutliveTheirParent(t *testing.T) {
 	}
 	var pids []int
 	var dir string
+	var said []string
 	scanner := bufio.NewScanner(out)
 	for scanner.Scan() {
+		said = append(said, scanner.Text())
 		if pid, ok := strings.CutPrefix(scanner.Text(), "pid "); ok {
 			n, _ := strconv.Atoi(pid)
 			pids = append(pids, n)
@@ -170,7 +172,7 @@ func TestChildrenDoNotOutliveTheirParent(t *testing.T) {
 		}
 	}
 	if len(pids) != 2 || dir == "" {
-		t.Fatalf("the parent told %v %q", pids, dir)
+		t.Fatalf("the parent told %v %q:\n%s", pids, dir, strings.Join(said, "\n"))
 	}
 	if err := cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
