@@ -71,6 +71,8 @@ type request struct {
 	// create sends an idempotency key, so that repeating after a lost answer does
 	// not create twice.
 	create bool
+	// repeat says that the same request twice does no more than once.
+	repeat bool
 }
 
 // answer is what fleetd said to a request that succeeded.
@@ -89,7 +91,7 @@ func (a *answer) decode(v any) error {
 	return nil
 }
 
-// do makes the call. GET and creations are repeated over a lost connection;
+// do makes the call. GET, creations and what says so are repeated over a lost connection;
 // nothing else is, because it may have been done.
 func (c *client) do(ctx context.Context, r request) (*answer, error) {
 	key := ""
@@ -100,7 +102,7 @@ func (c *client) do(ctx context.Context, r request) (*answer, error) {
 	}
 	_, streams := r.body.(io.Reader)
 	tries := 1
-	if !streams && (r.create || r.method == http.MethodGet) {
+	if !streams && (r.create || r.repeat || r.method == http.MethodGet) {
 		tries = 4
 	}
 	for n := 1; ; n++ {

@@ -2,15 +2,13 @@ package main
 
 import (
 	"context"
-	"crypto/sha256"
 	"encoding/base64"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -20,9 +18,13 @@ import (
 )
 
 type releaseCmd struct {
-	Create releaseCreate `cmd:"" help:"Sign an artifact as a release and publish it."`
-	List   releaseList   `cmd:"" help:"List releases."`
-	Show   releaseShow   `cmd:"" help:"Show one release."`
+	Create  releaseCreate  `cmd:"" help:"Sign an artifact as a release and publish it: for whoever holds enough keys."`
+	Prepare releasePrepare `cmd:"" help:"Lay out the next list of releases in a bundle, for others to sign."`
+	Sign    releaseSign    `cmd:"" help:"Add signatures to a bundle (offline, no server, no token needed)."`
+	Publish releasePublish `cmd:"" help:"Publish a bundle that enough holders have signed."`
+	Refresh releaseRefresh `cmd:"" help:"Sign the list of releases again with a new expiry."`
+	List    releaseList    `cmd:"" help:"List releases."`
+	Show    releaseShow    `cmd:"" help:"Show one release."`
 }
 
 var releaseTable = table[release]{
@@ -74,32 +76,57 @@ func (c *releaseShow) Run(ctx context.Context, io cli.Streams, g *Global) error 
 	return show(g, io, a, releaseTable)
 }
 
+// Artifact is what a release is made of.
+type Artifact struct {
+	Name          string   `required:"" help:"The release's name."`
+	Version       string   `required:"" help:"Semantic version."`
+	Component     string   `help:"What it replaces on a device." default:"system"`
+	File          string   `name:"artifact" required:"" help:"The file that devices install." type:"existingfile" placeholder:"FILE"`
+	Models        []string `name:"model" required:"" help:"Device model it is made for; may be repeated." placeholder:"MODEL"`
+	Hardware      []string `help:"Hardware revision it is made for; may be repeated. None: any." placeholder:"REVISION"`
+	SecurityFloor string   `help:"Lowest version of the component that may still be installed from now on." placeholder:"VERSION"`
+	Requires      []string `help:"COMPONENT CONSTRAINT, for instance 'modem >=2.1'; may be repeated." placeholder:"CONDITION" sep:"none"`
+	Notes         string   `help:"What is new."`
+}
+
+// Signers are the release keys at hand.
+type Signers struct {
+	Keys           []string `name:"key" required:"" help:"Release key; may be repeated." type:"existingfile" placeholder:"FILE"`
+	PassphraseFile string   `help:"Passphrase of encrypted keys." placeholder:"FILE"`
+}
+
+func (s *Signers) load() ([]*trust.Key, error) { return loadKeys(s.Keys, s.PassphraseFile) }
+
+func loadKeys(files []string, passphraseFile string) ([]*trust.Key, error) {
+	var keys []*trust.Key
+	for _, file := range files {
+		key, err := trust.LoadKey(file, passphraseSource(passphraseFile))
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", file, err)
+		}
+		keys = append(keys, key)
+	}
+	return keys, nil
+}
+
+// Validity is how long a list of releases is valid.
+type Validity struct {
+	Lifetime time.Duration `help:"How long the signed list of releases is valid." default:"8760h"`
+}
+
 type releaseCreate struct {
-	Name           string        `required:"" help:"The release's name."`
-	Version        string        `required:"" help:"Semantic version."`
-	Component      string        `help:"What it replaces on a device." default:"system"`
-	Artifact       string        `required:"" help:"The file that devices install." type:"existingfile" placeholder:"FILE"`
-	Models         []string      `name:"model" required:"" help:"Device model it is made for; may be repeated." placeholder:"MODEL"`
-	Hardware       []string      `help:"Hardware revision it is made for; may be repeated. None: any." placeholder:"REVISION"`
-	SecurityFloor  string        `help:"Lowest version of the component that may still be installed from now on." placeholder:"VERSION"`
-	Requires       []string      `help:"COMPONENT CONSTRAINT, for instance 'modem >=2.1'; may be repeated." placeholder:"CONDITION" sep:"none"`
-	Notes          string        `help:"What is new."`
-	Keys           []string      `name:"key" required:"" help:"Release key; as many as the threshold asks for." type:"existingfile" placeholder:"FILE"`
-	PassphraseFile string        `help:"Passphrase of encrypted keys." placeholder:"FILE"`
-	Lifetime       time.Duration `help:"How long the signed list of releases is valid." default:"8760h"`
+	Artifact
+	Signers
+	Validity
 }
 
 // Run signs here, with keys that never leave this machine. It first fetches the
 // list of releases as it stands and verifies it like a device would, because
 // the new list holds the old one and the signature vouches for all of it.
 func (c *releaseCreate) Run(ctx context.Context, streams cli.Streams, g *Global) error {
-	var keys []*trust.Key
-	for _, file := range c.Keys {
-		key, err := trust.LoadKey(file, passphraseSource(c.PassphraseFile))
-		if err != nil {
-			return fmt.Errorf("%s: %w", file, err)
-		}
-		keys = append(keys, key)
+	keys, err := c.load()
+	if err != nil {
+		return err
 	}
 	image, err := c.image()
 	if err != nil {
@@ -109,29 +136,78 @@ func (c *releaseCreate) Run(ctx context.Context, streams cli.Streams, g *Global)
 	if err != nil {
 		return err
 	}
+	signed, err := signNext(ctx, api, g, c.Lifetime, []trust.ReleaseImage{image}, keys)
+	if err != nil {
+		return err
+	}
+	if err := upload(ctx, api, c.File, image.SHA256, image.Length); err != nil {
+		return err
+	}
+	return publish(ctx, api, g, streams, signed)
+}
+
+type releaseRefresh struct {
+	Validity
+	Keys           []string `name:"key" help:"Release key; as many as the threshold asks for." type:"existingfile" placeholder:"FILE" xor:"how" required:""`
+	Bundle         string   `help:"Instead of signing: the file to write for the signers, as release prepare does." placeholder:"FILE" xor:"how" required:""`
+	PassphraseFile string   `help:"Passphrase of encrypted keys." placeholder:"FILE"`
+}
+
+// Run signs the same releases again, before their list expires or after.
+func (c *releaseRefresh) Run(ctx context.Context, streams cli.Streams, g *Global) error {
+	if c.Bundle != "" {
+		b, err := newBundle(ctx, g, c.Lifetime)
+		if err != nil {
+			return err
+		}
+		return b.write(c.Bundle)
+	}
+	keys, err := loadKeys(c.Keys, c.PassphraseFile)
+	if err != nil {
+		return err
+	}
+	api, err := g.client()
+	if err != nil {
+		return err
+	}
+	signed, err := signNext(ctx, api, g, c.Lifetime, nil, keys)
+	if err != nil {
+		return err
+	}
+	return publish(ctx, api, g, streams, signed)
+}
+
+// signNext signs the list of releases that follows the one in force, with all
+// the signatures that it needs.
+func signNext(ctx context.Context, api *client, g *Global, lifetime time.Duration, add []trust.ReleaseImage, keys []*trust.Key) ([]byte, error) {
 	now := time.Now()
 	current, err := fetchRepository(ctx, api, g, now)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	expires, err := lifetimeEnd(now, c.Lifetime)
+	if len(add) == 0 && current.targets == nil {
+		return nil, errors.New("there is no list of releases yet")
+	}
+	expires, err := lifetimeEnd(now, lifetime)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	signed, err := trust.SignTargets(trust.TargetsSpec{
-		Root: current.root, Previous: current.targets, Add: []trust.ReleaseImage{image}, Expires: expires, Now: now,
+		Root: current.root, Previous: current.targets, PreviousRoot: current.targetsRoot, Add: add, Expires: expires, Now: now,
 	}, keys...)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	// What fleetd and every device will check is checked here first.
 	if _, err := trust.CheckTargets(g.TrustDomain, current.root, current.targets, signed, now); err != nil {
-		return fmt.Errorf("nobody would accept this release: %w", err)
+		return nil, fmt.Errorf("nobody would accept this list of releases: %w", err)
 	}
-	if err := upload(ctx, api, c.Artifact, image); err != nil {
-		return err
-	}
-	a, err := api.do(ctx, request{method: http.MethodPost, path: "/v1/releases", create: true,
+	return signed, nil
+}
+
+// publish brings a signed list of releases to fleetd.
+func publish(ctx context.Context, api *client, g *Global, streams cli.Streams, signed []byte) error {
+	a, err := api.do(ctx, request{method: http.MethodPost, path: "/v1/releases", repeat: true,
 		body: map[string]string{"targets_b64": base64.StdEncoding.EncodeToString(signed)}})
 	if err != nil {
 		return err
@@ -149,7 +225,7 @@ func (c *releaseCreate) Run(ctx context.Context, streams cli.Streams, g *Global)
 }
 
 // image describes the artifact.
-func (c *releaseCreate) image() (trust.ReleaseImage, error) {
+func (c *Artifact) image() (trust.ReleaseImage, error) {
 	r := trust.Release{
 		Schema: trust.ReleaseSchema, Component: c.Component, Name: c.Name, Version: c.Version, Models: c.Models,
 		Hardware: c.Hardware, SecurityFloor: c.SecurityFloor, Notes: c.Notes,
@@ -164,22 +240,16 @@ func (c *releaseCreate) image() (trust.ReleaseImage, error) {
 	if err := r.Validate(); err != nil {
 		return trust.ReleaseImage{}, err
 	}
-	f, err := os.Open(c.Artifact)
+	n, digest, err := digestOf(c.File)
 	if err != nil {
 		return trust.ReleaseImage{}, err
 	}
-	defer f.Close()
-	digest := sha256.New()
-	n, err := io.Copy(digest, f)
-	if err != nil {
-		return trust.ReleaseImage{}, err
-	}
-	return trust.ReleaseImage{Path: trust.ReleasePath(r), Length: n, SHA256: hex.EncodeToString(digest.Sum(nil)), Release: r}, nil
+	return trust.ReleaseImage{Path: trust.ReleasePath(r), Length: n, SHA256: digest, Release: r}, nil
 }
 
 // upload brings the artifact's bytes to fleetd, unless it has them.
-func upload(ctx context.Context, api *client, file string, image trust.ReleaseImage) error {
-	path := "/v1/artifacts/" + image.SHA256
+func upload(ctx context.Context, api *client, file, digest string, length int64) error {
+	path := "/v1/artifacts/" + digest
 	if _, err := api.get(ctx, path, nil); err == nil {
 		return nil
 	} else if !notFound(err) {
@@ -190,14 +260,18 @@ func upload(ctx context.Context, api *client, file string, image trust.ReleaseIm
 		return err
 	}
 	defer f.Close()
-	_, err = api.do(ctx, request{method: http.MethodPut, path: path, body: f, length: image.Length})
+	_, err = api.do(ctx, request{method: http.MethodPut, path: path, body: f, length: length})
 	return err
 }
 
 // repository is the image repository as fleetd serves it, verified.
 type repository struct {
-	root    []byte // the newest
-	targets []byte // nil before the first release
+	root    []byte   // the newest
+	roots   [][]byte // as far back as fleetd has them, oldest first; the last is root
+	targets []byte   // nil before the first release
+	// targetsRoot is an older root by whose keys targets is signed; nil: by
+	// those of root. The release keys were changed and nothing was signed since.
+	targetsRoot []byte
 }
 
 // fetchRepository follows the metadata from the trusted roots on, as a device
@@ -220,6 +294,17 @@ func fetchRepository(ctx context.Context, api *client, g *Global, now time.Time)
 		return repo, err
 	}
 	repo.root = imageRoot
+	for version := int64(1); version < state.RootVersion(trust.Image); version++ {
+		// For holders whose root is older than ours; they verify the chain.
+		raw, err := metadata(ctx, api, fmt.Sprintf("%d.root.json", version))
+		if err != nil {
+			return repo, err
+		}
+		if raw != nil {
+			repo.roots = append(repo.roots, raw)
+		}
+	}
+	repo.roots = append(repo.roots, imageRoot)
 	for {
 		raw, err := metadata(ctx, api, fmt.Sprintf("%d.root.json", state.RootVersion(trust.Image)+1))
 		if err != nil {
@@ -231,7 +316,7 @@ func fetchRepository(ctx context.Context, api *client, g *Global, now time.Time)
 		if state, err = state.Root(trust.Image, raw); err != nil {
 			return repo, fmt.Errorf("fleetd's image root: %w", err)
 		}
-		repo.root = raw
+		repo.root, repo.roots = raw, append(repo.roots, raw)
 	}
 	timestamp, err := metadata(ctx, api, "timestamp.json")
 	if err != nil || timestamp == nil {
@@ -253,11 +338,29 @@ func fetchRepository(ctx context.Context, api *client, g *Global, now time.Time)
 	if err != nil {
 		return repo, err
 	}
-	if _, _, err = state.Targets(targets, now); err != nil {
-		return repo, fmt.Errorf("fleetd's targets: %w", err)
-	}
 	repo.targets = targets
-	return repo, nil
+	if _, _, err = state.Targets(targets, now); err == nil {
+		return repo, nil
+	}
+	if repo.targetsRoot = signedBy(g.TrustDomain, repo, now); repo.targetsRoot != nil {
+		return repo, nil
+	}
+	// An expired list is what a refresh is for; nothing else is excused.
+	if errors.Is(err, trust.ErrExpired) {
+		return repo, nil
+	}
+	return repo, fmt.Errorf("fleetd's targets: %w", err)
+}
+
+// signedBy is the newest of the older roots by which the targets are signed,
+// nil when there is none. The snapshot that names them is of the keys in force.
+func signedBy(trustDomain string, repo repository, now time.Time) []byte {
+	for _, root := range slices.Backward(repo.roots[:len(repo.roots)-1]) {
+		if _, err := trust.CheckTargets(trustDomain, root, nil, repo.targets, now); err == nil {
+			return root
+		}
+	}
+	return nil
 }
 
 // metadata fetches a file of the image repository; nil when there is none.
