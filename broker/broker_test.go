@@ -273,7 +273,7 @@ func TestReadinessMetricsAndOrderlyStop(t *testing.T) {
 	devtest.Eventually(t, 0, "metrics", func() error {
 		_, body := get("/metrics")
 		for _, want := range []string{
-			"broker_connections 1", `broker_stored_total{kind="status"} 1`, `broker_group_backlog{group="registry"} 2`,
+			"broker_connections 1", `broker_stored_total{kind="status"} 1`, `broker_group_backlog{group="registry"} 3`,
 			`broker_refused_total{action="publish",reason="not-authorized"} 1`, "broker_store_seconds_count",
 		} {
 			if !strings.Contains(body, want) {

@@ -128,7 +128,7 @@ func (c *Cluster) Open(ctx context.Context) (err error) {
 		}
 	}
 	c.startPutters()
-	c.log.Info("store open", "node", c.cfg.Node, "dir", c.cfg.Dir, "sync", c.cfg.Sync.String(),
+	c.log.Info("store open", "dir", c.cfg.Dir, "sync", c.cfg.Sync.String(),
 		"shards", c.cfg.Shards, "groups", c.cfg.Groups, "replicas", 1)
 	if !c.cfg.Sync.Always {
 		c.log.Warn("acknowledged reports of the last interval are lost when the power goes", "sync", c.cfg.Sync.String())

@@ -45,6 +45,7 @@ func TestAccessMatrixOverTheWire(t *testing.T) {
 		topics.DeviceHeartbeat("dev"):    {devPub: true, fleetdSub: true},
 		topics.DeviceLog("dev"):          {devPub: true, fleetdSub: true},
 		topics.DevicePresence("dev"):     {fleetdSub: true},
+		topics.DeviceRefusal("dev"):      {fleetdSub: true},
 		"fleet/v1/devices/dev/unheard":   {fleetdSub: true},
 		"fleet/v2/devices/dev/status":    {},
 		"$SYS/broker/version":            {},

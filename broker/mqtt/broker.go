@@ -17,6 +17,7 @@ import (
 	"groundswell/broker/session"
 	"groundswell/certs"
 	"groundswell/internal/ops"
+	"groundswell/topics"
 
 	mochi "github.com/mochi-mqtt/server/v2"
 	"github.com/mochi-mqtt/server/v2/packets"
@@ -40,6 +41,7 @@ type Broker struct {
 	life     context.Context // of Run; set before the first connection
 
 	notStored throttle
+	told      *tellings
 
 	mu      sync.Mutex // guards what follows
 	clients map[string]*client
@@ -57,6 +59,7 @@ func New(cfg Config, tlsConfig *tls.Config, revocations certs.Revocations, store
 		cfg: cfg, tls: tlsConfig, revocations: revocations, store: store, log: log,
 		groups:  map[string]*group{},
 		revoked: make(chan struct{}, 1),
+		told:    newTellings(),
 		clients: map[string]*client{},
 		conns:   map[*conn]struct{}{},
 		life:    context.Background(),
@@ -119,7 +122,7 @@ func (b *Broker) Run(ctx context.Context) error {
 	}
 	loops.Go(func() { _ = b.store.Watch(serving, b.retainedPut) }) // returns nil when serving ends
 	loops.Go(func() { b.housekeep(serving) })
-	b.log.Info("broker listens", "address", b.Addr(), "node", b.cfg.Node)
+	b.log.Info("broker listens", "address", b.Addr())
 
 	b.listener.run(ctx)
 	b.stopping.Store(true)
@@ -151,6 +154,7 @@ func (b *Broker) establish(c *conn) (err error) {
 			b.metrics.panics.Inc()
 			b.log.Error("decoder panicked on a malformed packet", "remote", c.remote, "identity", c.identity.String(),
 				"panic", fmt.Sprint(r), "stack", string(debug.Stack()))
+			b.audit(c, topics.RefusedPacket, "malformed", "", errMalformed)
 			c.because("malformed")
 			err = errMalformed
 		}
@@ -165,7 +169,7 @@ func (b *Broker) badFrame(c *conn, err error) {
 		code, reason = packets.ErrPacketTooLarge, "too-large" // [MQTT-3.2.2-15]
 	}
 	if !c.isClosed() {
-		b.audit(c, "packet", reason, "", err)
+		b.audit(c, topics.RefusedPacket, reason, "", err)
 	}
 	c.disconnect(code, reason)
 }
@@ -173,7 +177,11 @@ func (b *Broker) badFrame(c *conn, err error) {
 // detach takes an ended connection out, and its client offline unless another
 // connection has taken over.
 func (b *Broker) detach(c *conn, err error) {
+	var code packets.Code
 	switch {
+	case c.reason.Load() == nil && errors.As(err, &code): // mochi could not read a packet
+		b.audit(c, topics.RefusedPacket, "malformed", "", err)
+		c.because("malformed")
 	case errors.Is(err, io.EOF):
 		c.because("error") // the client vanished
 	case isTimeout(err):
@@ -247,6 +255,7 @@ func (b *Broker) housekeeping(now time.Time, revoked bool) {
 		b.checkCertificate(c, now, revoked)
 	}
 	b.expire(now)
+	b.told.forget(now)
 }
 
 func (b *Broker) checkCertificate(c *conn, now time.Time, revoked bool) {
@@ -263,28 +272,8 @@ func (b *Broker) checkCertificate(c *conn, now time.Time, revoked bool) {
 	if err == nil || c.isClosed() {
 		return
 	}
-	b.audit(c, "session", reason, "", err)
+	b.audit(c, topics.RefusedSession, reason, "", err)
 	c.disconnect(packets.ErrNotAuthorized, reason)
-}
-
-// maxAudits is how many refusals of one connection are logged; all are counted.
-const maxAudits = 20
-
-// audit logs and counts a refusal.
-func (b *Broker) audit(c *conn, action, reason, topic string, err error) {
-	b.metrics.refused.With(action, reason).Inc()
-	n := c.refusals.Add(1)
-	if n > maxAudits {
-		return
-	}
-	attrs := []any{"audit", true, "action", action, "reason", reason, "identity", c.identity.String(), "remote", c.remote, "err", err}
-	if topic != "" {
-		attrs = append(attrs, "topic", clip(topic))
-	}
-	if n == maxAudits {
-		attrs = append(attrs, "further", "not logged for this connection")
-	}
-	b.log.Warn("refused", attrs...)
 }
 
 func clip(s string) string {

@@ -47,6 +47,7 @@ type conn struct {
 	// Set once in OnConnect, before any other goroutine knows the conn.
 	mochi  *mochi.Client
 	v5     bool
+	sentID string // client id as sent
 	client *client
 	params connectParams
 	keep   atomic.Int64 // keep-alive in seconds; 0: none; -1: before CONNECT

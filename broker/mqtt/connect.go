@@ -30,11 +30,11 @@ type connectParams struct {
 // connect decides about a CONNECT packet, and claims the session. A refusal was
 // answered.
 func (b *Broker) connect(c *conn, cl *mochi.Client, pk *packets.Packet) error {
-	c.mochi, c.v5 = cl, pk.ProtocolVersion == 5
+	c.mochi, c.v5, c.sentID = cl, pk.ProtocolVersion == 5, pk.Connect.ClientIdentifier
 	// Unique to mochi, so that its own take-over never sees two of one name.
 	cl.ID = "#" + strconv.FormatInt(c.number, 10)
 	refuse := func(code packets.Code, v3 byte, reason string, err error) error {
-		b.audit(c, "connect", reason, "", err)
+		b.audit(c, topics.RefusedConnect, reason, "", err)
 		b.refuseConnect(c, code, v3)
 		return code
 	}

@@ -3,6 +3,8 @@ package mqtt
 import (
 	"log/slog"
 
+	"groundswell/topics"
+
 	mochi "github.com/mochi-mqtt/server/v2"
 	"github.com/mochi-mqtt/server/v2/packets"
 )
@@ -95,7 +97,7 @@ func (h *hook) OnPacketRead(cl *mochi.Client, pk packets.Packet) (packets.Packet
 		return pk, nil // PINGREQ; or what mochi refuses
 	}
 	if code.Code >= packets.ErrUnspecifiedError.Code {
-		h.b.log.Debug("client broke the protocol", "client", c.client.id, "err", code.Reason)
+		h.b.audit(c, topics.RefusedPacket, "protocol", pk.TopicName, code)
 		c.disconnect(code, "protocol")
 		return pk, packets.ErrRejectPacket // ends mochi's loop
 	}

@@ -7,6 +7,7 @@ type metrics struct {
 	connects    ops.CounterVec
 	disconnects ops.CounterVec
 	refused     ops.CounterVec
+	untold      ops.Counter
 	slow        ops.Counter
 	dropped     ops.CounterVec
 	delivered   ops.Counter
@@ -24,7 +25,8 @@ func newMetrics(reg *ops.Registry, b *Broker) metrics {
 		handshakes:  reg.NewCounterVec("broker_handshakes_failed_total", "Connections that ended before a good TLS handshake, by reason.", "reason"),
 		connects:    reg.NewCounterVec("broker_connects_total", "CONNECT packets, by outcome.", "outcome"),
 		disconnects: reg.NewCounterVec("broker_disconnects_total", "Connections that ended, by reason.", "reason"),
-		refused:     reg.NewCounterVec("broker_refused_total", "Publishes and subscriptions that were refused, by action and reason.", "action", "reason"),
+		refused:     reg.NewCounterVec("broker_refused_total", "What was refused to clients (connect, publish, subscribe, packet, session), by action and reason.", "action", "reason"),
+		untold:      reg.NewCounter("broker_refusals_untold_total", "Refusals of devices that were logged, but left out of what fleetd is told, or not stored."),
 		slow:        reg.NewCounter("broker_slow_readers_closed_total", "Clients closed because they did not read."),
 		dropped:     reg.NewCounterVec("broker_dropped_total", "Messages that were not queued for a client, by reason.", "reason"),
 		delivered:   reg.NewCounter("broker_delivered_total", "Messages sent to clients, repetitions included."),

@@ -63,10 +63,10 @@ func (b *Broker) publish(c *conn, pk *packets.Packet) packets.Code {
 	name, err := b.mayPublish(c, pk)
 	switch {
 	case errors.Is(err, topics.ErrTooLarge):
-		b.audit(c, "publish", "payload-size", pk.TopicName, err)
+		b.audit(c, topics.RefusedPublish, "payload-size", pk.TopicName, err)
 		answer(codePayload, err.Error())
 	case err != nil:
-		b.audit(c, "publish", "not-authorized", pk.TopicName, err)
+		b.audit(c, topics.RefusedPublish, "not-authorized", pk.TopicName, err)
 		answer(codeRefused, "")
 	case name.Kind.Uplink():
 		b.publishUplink(c, name, pk, answer)
@@ -119,7 +119,7 @@ func (b *Broker) publishRetained(c *conn, name topics.Name, pk *packets.Packet, 
 		}
 	}
 	if err != nil {
-		b.audit(c, "publish", "malformed", pk.TopicName, err)
+		b.audit(c, topics.RefusedPublish, "malformed", pk.TopicName, err)
 		answer(codeImpossible, err.Error())
 		return
 	}

@@ -68,7 +68,7 @@ func (b *Broker) subscribe(c *conn, pk *packets.Packet) packets.Code {
 // QoS or the refusal, with its text.
 func (b *Broker) subscribeOne(c *conn, sub session.Subscription) (existed bool, code packets.Code, text string) {
 	refuse := func(code packets.Code, reason string, err error) (bool, packets.Code, string) {
-		b.audit(c, "subscribe", reason, sub.Filter, err)
+		b.audit(c, topics.RefusedSubscribe, reason, sub.Filter, err)
 		return false, code, err.Error()
 	}
 	if sub.RetainHandling > session.RetainIgnore {
