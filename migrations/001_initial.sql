@@ -373,6 +373,8 @@ CREATE TABLE audit (
 );
 CREATE INDEX audit_object ON audit (object, id);
 CREATE INDEX audit_actor ON audit (actor, id);
+-- What the broker refused comes by way of the uplink, perhaps more than once.
+CREATE UNIQUE INDEX audit_refused ON audit (request_id) WHERE action LIKE 'refused.%';
 
 CREATE TABLE idempotency (
     actor      text COLLATE "C" NOT NULL,

@@ -383,6 +383,7 @@ ALTER TABLE ONLY public.rollout_wave
 CREATE INDEX assignment_refresh ON public.assignment USING btree (refresh_at);
 CREATE INDEX audit_actor ON public.audit USING btree (actor, id);
 CREATE INDEX audit_object ON public.audit USING btree (object, id);
+CREATE UNIQUE INDEX audit_refused ON public.audit USING btree (request_id) WHERE (action ~~ 'refused.%'::text);
 CREATE INDEX cohort_devices ON public.cohort USING gin (devices) WHERE (devices IS NOT NULL);
 CREATE INDEX cohort_member_bucket ON public.cohort_member USING btree (cohort, bucket, device);
 CREATE INDEX cohort_member_device ON public.cohort_member USING btree (device, cohort);

@@ -15,12 +15,14 @@ import (
 //	status     model, region, version (target), state, shard, cohort
 //	heartbeat  model, region, version (running), shard
 //	presence   model, region, shard
+//	refusal    model, region, shard, reason
 //
 // Logs make no points.
 const (
 	measurementStatus    = "status"
 	measurementHeartbeat = "heartbeat"
 	measurementPresence  = "presence"
+	measurementRefusal   = "refusal"
 )
 
 // How many values a device's word can add to a tag or to the fields, in the
@@ -80,6 +82,8 @@ func (p *pointMaker) make(r store.UplinkRecord, regions map[string]string) (poin
 		err = p.heartbeat(r.Payload, &point)
 	case topics.KindPresence:
 		err = p.presence(r.Payload, &point)
+	case topics.KindRefusal:
+		err = p.refusal(r.Payload, &point)
 	default:
 		return point, false
 	}
@@ -170,5 +174,17 @@ func (p *pointMaker) presence(raw []byte, point *influx.Point) error {
 	} {
 		point.Fields[key] = value
 	}
+	return nil
+}
+
+// refusal: reasons are the broker's own words, so that there are few.
+func (p *pointMaker) refusal(raw []byte, point *influx.Point) error {
+	b, err := topics.DecodeRefusal(raw)
+	if err != nil {
+		return err
+	}
+	point.Measurement = measurementRefusal
+	point.Tags["reason"] = b.Reason
+	point.Fields["action"] = string(b.Action)
 	return nil
 }

@@ -25,6 +25,7 @@ type uplink struct {
 	beats     newest[string, beatRow]
 	presences newest[string, presenceRow]
 	logs      []logRow
+	refusals  newest[string, refusalRow]
 	acks      []ackRow
 	held      map[string]int64 // assignment version that devices say they hold
 }
@@ -129,6 +130,8 @@ func newUplink(messages []message, results []UplinkResult) *uplink {
 			u.presence(m, p)
 		case topics.Log:
 			u.logs = append(u.logs, logRow{p, m.device, stored, m.at})
+		case topics.Refusal:
+			u.refusal(m, p)
 		}
 	}
 	return u

@@ -130,6 +130,9 @@ func (u *uplink) write(ctx context.Context, tx pgx.Tx) error {
 		l := u.logs[i]
 		return numbered{l.Device, l.Epoch, l.Sequence}, l.at
 	}))
+	queue(len(u.refusals.rows), u.refusals.rows, writeRefusals, u.changed(func(id string) int {
+		return u.refusals.rows[u.refusals.at[id]].At
+	}))
 	queue(len(u.acks), u.acks, writeAcks, nil)
 	if failed != nil {
 		return fmt.Errorf("encode reports: %w", failed)
@@ -161,12 +164,13 @@ func (u *uplink) stored(n int, row func(i int) (numbered, int)) func(pgx.Rows) e
 	}
 }
 
-// changed notes whose row a statement says it has changed.
-func (u *uplink) changed(at func(device string) int) func(pgx.Rows) error {
+// changed notes whose row, by device or other key, a statement says it has
+// changed.
+func (u *uplink) changed(at func(key string) int) func(pgx.Rows) error {
 	return func(rows pgx.Rows) error {
-		var device string
-		_, err := pgx.ForEachRow(rows, []any{&device}, func() error {
-			u.results[at(device)].Outcome = Applied
+		var key string
+		_, err := pgx.ForEachRow(rows, []any{&key}, func() error {
+			u.results[at(key)].Outcome = Applied
 			return nil
 		})
 		return err

@@ -13,8 +13,8 @@ import (
 	"groundswell/topics"
 )
 
-// UplinkRecord is one message of a device (or, for presence, of the broker
-// about it) as the broker delivered and stamped it.
+// UplinkRecord is one message of a device (or, for presence and refusal, of the
+// broker about it) as the broker delivered and stamped it.
 type UplinkRecord struct {
 	Topic   string
 	Payload []byte
@@ -53,7 +53,8 @@ type UplinkResult struct {
 //
 // It is idempotent and does not depend on order: reports count by (epoch,
 // sequence) per device and rollout, heartbeats by (epoch, sequence),
-// presence by connection number, all of which only grow. A device that is not
+// presence by connection number, all of which only grow; refusals by shard and
+// sequence. A device that is not
 // known is registered, gets its cohorts and a signed assignment at once.
 //
 // What does not decode is a dead letter; and when PostgreSQL refuses the data
@@ -93,7 +94,7 @@ type message struct {
 	at      int // index of the record
 	record  UplinkRecord
 	device  string
-	payload any // topics.Status, Heartbeat, Log or Presence
+	payload any // topics.Status, Heartbeat, Log, Presence or Refusal
 	dead    string
 }
 
@@ -114,6 +115,8 @@ func decodeAll(records []UplinkRecord) ([]message, []UplinkResult) {
 				m.payload, err = topics.DecodeLog(r.Payload)
 			case topics.KindPresence:
 				m.payload, err = topics.DecodePresence(r.Payload)
+			case topics.KindRefusal:
+				m.payload, err = topics.DecodeRefusal(r.Payload)
 			default:
 				results[i].Outcome = Ignored
 				continue
