@@ -3,7 +3,9 @@ package e2e
 import (
 	"context"
 	"errors"
-	"strings"
+	"fmt"
+	"net/http"
+	"slices"
 	"testing"
 	"time"
 
@@ -39,7 +41,7 @@ func TestDeviceMayNotSpeakForAnother(t *testing.T) {
 	for _, filter := range []string{topics.DeviceAssignment(victim.ID), topics.DeviceCommand(victim.ID), topics.CohortManifest("other"), "#", topics.Uplink, topics.Share("registry", topics.Uplink)} {
 		refused("subscribe "+filter, session.Subscribe(t.Context(), []mqttclient.Subscription{{Filter: filter, QoS: 1}}))
 	}
-	devtest.Eventually(t, 0, "the audit", devtest.True(func() bool { return strings.Contains(p.Broker.LogTail(200), `"audit":true`) }))
+	p.mustAudit(mallory.ID, "refused.publish", "refused.subscribe")
 	// A report of its own arrives behind the refused one: that one is nowhere.
 	n, err := mallory.Report(t.Context(), status(r, topics.StateDownloading))
 	if err != nil {
@@ -48,6 +50,35 @@ func TestDeviceMayNotSpeakForAnother(t *testing.T) {
 	p.mustHold(mallory.ID, []int64{n})
 	if have, err := p.stored(victim.ID); err != nil || len(have) != 0 {
 		t.Errorf("the victim has reports %v, %v", have, err)
+	}
+}
+
+// mustAudit waits until the trail of a device names the actions, and an alert
+// the device.
+func (p *platform) mustAudit(device string, actions ...string) {
+	p.t.Helper()
+	var trail struct {
+		Items []struct{ Actor, Action string }
+	}
+	devtest.Eventually(p.t, 0, "the audit", func() error {
+		if err := p.API(p.t.Context(), http.MethodGet, "/v1/audit?object=device/"+device, nil, &trail); err != nil {
+			return err
+		}
+		for _, action := range actions {
+			if !slices.ContainsFunc(trail.Items, func(e struct{ Actor, Action string }) bool { return e.Actor == "broker" && e.Action == action }) {
+				return fmt.Errorf("no %s in %+v", action, trail.Items)
+			}
+		}
+		return nil
+	})
+	var alerts struct {
+		Items []struct{ Kind, Object string }
+	}
+	if err := p.API(p.t.Context(), http.MethodGet, "/v1/alerts", nil, &alerts); err != nil {
+		p.t.Fatal(err)
+	}
+	if !slices.Contains(alerts.Items, struct{ Kind, Object string }{"refused", "device/" + device}) {
+		p.t.Errorf("no alert about %s: %+v", device, alerts.Items)
 	}
 }
 
