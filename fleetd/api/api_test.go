@@ -32,3 +32,28 @@ func TestOpenAPIAndTheDocsPageAreServedLocally(t *testing.T) {
 		}
 	}
 }
+
+func TestOnlyWhatHonoursAnIdempotencyKeyOffersOne(t *testing.T) {
+	w := newWorld(t)
+	var doc struct {
+		Paths map[string]map[string]struct {
+			OperationID string `json:"operationId"`
+			Parameters  []struct {
+				Name string `json:"name"`
+			} `json:"parameters"`
+		} `json:"paths"`
+	}
+	w.must(200, &doc, call{method: "GET", path: "/openapi.json", as: "nobody"})
+	honour := map[string]bool{"create-cohort": true, "create-rollout": true, "revert-rollout": true, "command-device": true}
+	for _, methods := range doc.Paths {
+		for _, o := range methods {
+			offers := false
+			for _, p := range o.Parameters {
+				offers = offers || p.Name == "Idempotency-Key"
+			}
+			if offers != honour[o.OperationID] {
+				t.Errorf("%s: offers an Idempotency-Key: %v", o.OperationID, offers)
+			}
+		}
+	}
+}

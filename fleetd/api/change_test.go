@@ -256,8 +256,8 @@ func TestArtifactsAreTakenOnlyWhole(t *testing.T) {
 	w := newWorld(t)
 	image := w.image("1.0.0", "firmware 1.0.0")
 	path := "/v1/artifacts/" + image.SHA256
-	w.refused(422, "", call{method: "PUT", path: path, body: "firmware 1.0.1"})
-	w.refused(422, "", call{method: "PUT", path: path, body: ""})
+	w.refused(422, "sha256", call{method: "PUT", path: path, body: "firmware 1.0.1"})
+	w.refused(422, "sha256", call{method: "PUT", path: path, body: ""})
 	w.refused(413, "Content-Length", call{method: "PUT", path: path, body: make([]byte, 1<<20+1)})
 	w.refused(422, "sha256", call{method: "PUT", path: "/v1/artifacts/abc", body: "x"})
 	// Without Content-Length: in chunks.

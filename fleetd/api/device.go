@@ -265,12 +265,11 @@ func (s *Server) registerDevices() {
 		description: "All or none; the attributes of a device that exists are replaced. At most 10,000 at a time.",
 		maxBody:     maxImport, timeout: slowTimeout,
 	}, func(ctx context.Context, in *struct {
-		Creation
 		Body struct {
 			Devices []deviceImport `json:"devices" minItems:"1" maxItems:"10000"`
 		}
 	}) (*importOutput, error) {
-		// Replacing is idempotent by itself: the key adds nothing.
+		// Replacing is idempotent by itself: there is no Idempotency-Key.
 		devices := make([]store.ImportDevice, len(in.Body.Devices))
 		for i, d := range in.Body.Devices {
 			devices[i] = store.ImportDevice{ID: d.ID, DeviceAttributes: d.domain()}

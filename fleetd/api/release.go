@@ -88,12 +88,11 @@ func (s *Server) registerReleases() {
 		description: "The next targets.json of the image repository, signed by the release keys. It is taken byte for byte or refused; no release may vanish or change, and the artifacts must be there already.",
 		errors:      []int{http.StatusConflict}, maxBody: maxTargets, timeout: slowTimeout,
 	}, func(ctx context.Context, in *struct {
-		Creation
 		Body struct {
 			Targets []byte `json:"targets_b64" doc:"targets.json, in base64 so that not a byte changes"`
 		}
 	}) (*releasesCreated, error) {
-		// The same list again is no change: an idempotency key adds nothing.
+		// The same list again is no change: there is no Idempotency-Key.
 		created, err := s.Catalogue.Publish(ctx, actor(ctx), in.Body.Targets)
 		if err != nil {
 			return nil, pointAt("/targets_b64", err)

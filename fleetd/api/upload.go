@@ -55,7 +55,7 @@ func (s *Server) uploadProblem(in *upload, err error) error {
 		return problem(http.StatusBadRequest, "the body ended before its Content-Length")
 	}
 	if p, ok := problemOf(err, false); ok && len(p.Errors) == 0 {
-		p.Errors = []Cause{{Pointer: "", Detail: err.Error()}}
+		p.Errors = []Cause{{Parameter: "sha256", Detail: err.Error()}} // what the bytes do not fit
 		if p.Status == http.StatusRequestEntityTooLarge {
 			p.Errors = []Cause{{Header: "Content-Length", Detail: err.Error()}}
 		}

@@ -39,7 +39,7 @@ type Outcome struct {
 	ID       string         `json:"id"`
 	Release  string         `json:"release"`
 	State    string         `json:"state"`
-	Reason   string         `json:"reason,omitempty"` // the breaker's words
+	Reason   string         `json:"reason,omitempty"` // why it is in this state: the breaker's words, or how many committed
 	Waves    []Wave         `json:"waves"`
 	Outcomes map[string]int `json:"outcomes"` // devices by their newest state
 }
