@@ -132,6 +132,7 @@ func TestARefreshRenewsTheListAndReleasesNothing(t *testing.T) {
 		t.Errorf("the list in force has %d releases, err %v", len(images.All()), err)
 	}
 }
+
 // served is a file of a repository as fleetd gives it out.
 func served(t *testing.T, f fleetd, repository, file string) []byte {
 	t.Helper()
