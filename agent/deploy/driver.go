@@ -2,6 +2,7 @@ package deploy
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -24,6 +25,7 @@ type Slots interface {
 	Ready(ctx context.Context) error
 	Running() slot.Running
 	Trial(slot string) update.Trial
+	Armed() bool
 	Output() string
 
 	Staging(sha256 string) (path string, err error)
@@ -127,17 +129,23 @@ func (d *Driver) resume(ctx context.Context) ([]update.Effect, error) {
 	if d.dep.State == "" {
 		d.dep.State = update.Idle
 	}
-	if d.dep.State == update.Idle && d.slots.Running().Trial {
-		// The journal was lost in the middle of a trial: nobody knows of what.
-		d.log.Warn("a version is on trial that the journal does not know; falling back")
-		if err := d.insist(ctx, "fall back", func() error { return d.slots.FallBack(ctx) }); err != nil {
-			return nil, err
-		}
-	}
 	before := d.dep.State
 	state, effects, err := update.Resume(before, d.slots.Trial(d.dep.Slot))
 	if err != nil {
 		return nil, err
+	}
+	if (state == update.Idle || state == update.Failed || state.Harmless()) && d.slots.Armed() {
+		// The journal has lost the jump, and nobody would watch what is on trial,
+		// or what is left of a trial would spoil the next one.
+		d.log.Warn("a trial is armed that the journal does not know; falling back", "state", string(state))
+		if err := d.insist(ctx, "fall back", func() error { return d.slots.FallBack(ctx) }); err != nil {
+			return nil, err
+		}
+		if state == update.Staged { // the falling back has emptied the slot
+			if state, effects, err = update.Resume(update.Verified, update.NotArmed); err != nil {
+				return nil, err
+			}
+		}
 	}
 	if state != update.Idle {
 		d.log.Info("deployment goes on", "rollout", d.dep.Entry.Rollout, "was", string(before), "state", string(state))
@@ -224,16 +232,27 @@ func (d *Driver) perform(ctx context.Context, effects []update.Effect) (event up
 }
 
 // save writes the deployment, and what change adds, in one go. It insists: a
-// step that is not in the journal was not made.
+// step that is not in the journal was not made. Falling back alone does not
+// wait for that: a disk that is full must not keep a version running that is
+// not well, and falling back only removes files.
 func (d *Driver) save(ctx context.Context, change func(*journal.Record) error) error {
 	return d.insist(ctx, "journal", func() error {
-		return d.journal.Update(func(r *journal.Record) error {
-			r.SetDeployment(d.cfg.Component, d.dep)
-			if change == nil {
-				return nil
-			}
-			return change(r)
-		})
+		err := d.write(change)
+		if err != nil && d.dep.State == update.RolledBack {
+			err = errors.Join(err, d.slots.FallBack(ctx))
+		}
+		return err
+	})
+}
+
+// write is save, once.
+func (d *Driver) write(change func(*journal.Record) error) error {
+	return d.journal.Update(func(r *journal.Record) error {
+		r.SetDeployment(d.cfg.Component, d.dep)
+		if change == nil {
+			return nil
+		}
+		return change(r)
 	})
 }
 

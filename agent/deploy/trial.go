@@ -2,10 +2,12 @@ package deploy
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"groundswell/agent/health"
 	"groundswell/agent/journal"
+	"groundswell/agent/slot"
 	"groundswell/agent/update"
 	"groundswell/topics"
 )
@@ -59,7 +61,7 @@ func (d *Driver) confirm(ctx context.Context) (update.Event, error) {
 			d.cfg.At("confirmed")
 			return "", nil
 		}
-		if d.slots.Running().Slot != d.dep.Slot {
+		if errors.Is(err, slot.ErrGivenUp) {
 			d.dep.Reason, d.dep.Detail = health.ReasonFellBack, err.Error()
 			return update.Unhealthy, nil
 		}
@@ -77,7 +79,16 @@ func (d *Driver) report(ctx context.Context) error {
 	}
 	d.dep.Reported = d.dep.State
 	s := d.status(topics.State(d.dep.State))
-	return d.save(ctx, func(r *journal.Record) error { return r.QueueStatus(s) })
+	queue := func(r *journal.Record) error { return r.QueueStatus(s) }
+	if d.dep.State != update.Trying {
+		return d.save(ctx, queue)
+	}
+	// The new version runs: watching it cannot wait until the disk is emptied.
+	// The report of the end will tell what this one does not.
+	if err := d.write(queue); err != nil {
+		d.log.Error("trial cannot be reported", "rollout", d.dep.Entry.Rollout, "err", err)
+	}
+	return nil
 }
 
 // close ends the attempt: its report and the return to Idle are one write.
@@ -86,8 +97,8 @@ func (d *Driver) close(ctx context.Context) (update.Event, error) {
 	s := d.status(topics.State(dep.State))
 	if dep.State == update.Committed && s.Running != s.Target {
 		// Confirmed, and a moment later found damaged: what runs is the truth.
-		dep.State, s.State = update.RolledBack, topics.StateRolledBack
-		s.Reason, s.Detail = health.ReasonFellBack, "another version was booted after the confirmation"
+		d.dep.Reason, d.dep.Detail = health.ReasonFellBack, "another version was booted after the confirmation"
+		return update.Unhealthy, nil
 	}
 	if dep.State == update.Committed {
 		s.Reason, s.Detail = health.ReasonHealthy, ""

@@ -1,0 +1,182 @@
+package deploy
+
+import (
+	"context"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"groundswell/agent/clock"
+	"groundswell/agent/decide"
+	"groundswell/agent/fetch"
+	"groundswell/agent/journal"
+	"groundswell/agent/slot"
+	"groundswell/agent/update"
+	"groundswell/topics"
+)
+
+// bank is two slots of which only the bookkeeping is there.
+type bank struct {
+	running slot.Running
+	armed   bool
+	trial   update.Trial
+	confirm error
+	fell    int // calls of FallBack
+}
+
+func (b *bank) Ready(context.Context) error      { return nil }
+func (b *bank) Running() slot.Running            { return b.running }
+func (b *bank) Trial(string) update.Trial        { return b.trial }
+func (b *bank) Armed() bool                      { return b.armed }
+func (b *bank) Output() string                   { return "" }
+func (b *bank) Staging(string) (string, error)   { return "", nil }
+func (b *bank) Stage(slot.Image) (string, error) { return "b", nil }
+func (b *bank) Discard() error                   { return nil }
+func (b *bank) Activate(context.Context) error   { return nil }
+func (b *bank) Confirm(string) error             { return b.confirm }
+func (b *bank) FallBack(context.Context) error {
+	b.fell++
+	b.armed, b.trial = false, update.NotArmed
+	b.running = slot.Running{Slot: "a", Image: slot.Image{Version: "1.0.0"}, Up: true}
+	return nil
+}
+
+// idle is a world without news, and pauses that end at once.
+type idle struct{ pause func() }
+
+func (idle) World() decide.World      { return decide.World{} }
+func (idle) Changed() <-chan struct{} { return nil }
+func (idle) CheckIn()                 {}
+func (idle) Heartbeat()               {}
+func (i idle) Pause(ctx context.Context, _ int) error {
+	if i.pause != nil {
+		i.pause()
+	}
+	return ctx.Err()
+}
+func (idle) Artifact(context.Context, fetch.Artifact, string, func(int64)) error { return nil }
+
+// newDriver is one in the middle of an attempt.
+func newDriver(t *testing.T, b *bank, state update.State) (d *Driver, dir string) {
+	t.Helper()
+	dir = t.TempDir()
+	j, err := journal.Open(dir, now, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	d = New(Config{Component: "system", Device: "cam-1", RetryMin: time.Second, RetryMax: time.Minute},
+		b, nil, idle{}, idle{}, j, clock.New(now, func() time.Time { return now }), slog.New(slog.DiscardHandler))
+	d.dep = journal.Deployment{
+		State: state, Slot: "b", Cohort: "lobby", Attempt: 1, From: "1.0.0", Reason: "health", PreviousBootID: "b0",
+		Entry: topics.Entry{Rollout: "r-1", Revision: 1, Component: "system", Release: "camera", Version: "1.1.0"},
+	}
+	if err := d.write(nil); err != nil {
+		t.Fatal(err)
+	}
+	return d, dir
+}
+
+func onTrial() *bank {
+	return &bank{
+		running: slot.Running{Slot: "b", Image: slot.Image{Version: "1.1.0"}, BootID: "b1", Up: true, Trial: true},
+		armed:   true, trial: update.OnTrial,
+	}
+}
+
+// fill makes the journal refuse every write until the disk is emptied.
+func fill(t *testing.T, dir string) (empty func()) {
+	t.Helper()
+	path := filepath.Join(dir, "journal.new")
+	if err := os.MkdirAll(filepath.Join(path, "x"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	return func() {
+		if err := os.RemoveAll(path); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func TestFullDiskDoesNotKeepASickVersionRunning(t *testing.T) {
+	b := onTrial()
+	d, dir := newDriver(t, b, update.Trying)
+	empty := fill(t, dir)
+	d.downloads = idle{pause: func() {
+		if b.fell == 0 {
+			t.Error("waiting for the disk with the sick version running")
+		}
+		empty()
+	}}
+	if err := d.report(t.Context()); err != nil { // and go on to watch it
+		t.Fatal(err)
+	}
+	effects, err := d.step(t.Context(), update.Unhealthy)
+	if err != nil || !slices.Equal(effects, []update.Effect{update.FallBack, update.Close}) {
+		t.Fatalf("%v, %v", effects, err)
+	}
+	if got := d.journal.Snapshot().Deployments["system"].State; got != update.RolledBack {
+		t.Errorf("journal says %s", got)
+	}
+}
+
+func TestTrialThatTheJournalDoesNotKnowIsEnded(t *testing.T) {
+	for _, state := range update.States() {
+		if state != update.Idle && state != update.Failed && !state.Harmless() {
+			continue
+		}
+		for name, b := range map[string]*bank{
+			"runs":    onTrial(),
+			"ran out": {armed: true, trial: update.FellBack, running: slot.Running{Slot: "a", Image: slot.Image{Version: "1.0.0"}}},
+		} {
+			t.Run(string(state)+", "+name, func(t *testing.T) {
+				d, _ := newDriver(t, b, state)
+				effects, err := d.resume(t.Context())
+				if err != nil {
+					t.Fatal(err)
+				}
+				if b.fell != 1 || b.running.Trial {
+					t.Errorf("fell back %d times, running %+v", b.fell, b.running)
+				}
+				// Falling back has emptied the slot, so it has to be filled again.
+				if state == update.Staged && (d.dep.State != update.Verified || !slices.Contains(effects, update.Place)) {
+					t.Errorf("goes on in %s with %v", d.dep.State, effects)
+				}
+			})
+		}
+	}
+}
+
+func TestVersionThatWasGivenUpIsRolledBackNotCommitted(t *testing.T) {
+	t.Run("before the confirmation", func(t *testing.T) {
+		b := onTrial()
+		b.confirm = slot.ErrGivenUp
+		d, _ := newDriver(t, b, update.Committed)
+		if event, err := d.confirm(t.Context()); event != update.Unhealthy || err != nil {
+			t.Errorf("%q, %v", event, err)
+		}
+	})
+	t.Run("a moment after it", func(t *testing.T) {
+		b := onTrial()
+		b.running = slot.Running{Slot: "a", Image: slot.Image{Version: "1.0.0"}, BootID: "b2", Up: true}
+		d, _ := newDriver(t, b, update.Committed)
+		event, err := d.close(t.Context())
+		if event != update.Unhealthy || err != nil {
+			t.Fatalf("%q, %v", event, err)
+		}
+		effects, err := d.step(t.Context(), event)
+		if err == nil {
+			event, err = d.perform(t.Context(), effects)
+		}
+		if event != update.Closed || err != nil || b.fell != 1 {
+			t.Fatalf("%q, %v, fell back %d times", event, err, b.fell)
+		}
+		report, _ := d.journal.Next()
+		s, err := topics.DecodeStatus(report.Payload)
+		if err != nil || s.State != topics.StateRolledBack || s.Running != "1.0.0" {
+			t.Errorf("%+v, %v", s, err)
+		}
+	})
+}
