@@ -128,7 +128,7 @@ func TestProcessThatEndsAtStartShowsItsLog(t *testing.T) {
 }
 
 func TestProcessThatIgnoresTheRequestIsKilled(t *testing.T) {
-	p, err := devstack.Start(t.Context(), shell(t, `trap '' TERM; echo {} >addresses; while :; do sleep 0.05; done`))
+	p, err := devstack.Start(t.Context(), shell(t, `trap '' TERM; echo {} >part; mv part addresses; while :; do sleep 0.05; done`))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -210,7 +210,7 @@ func beParent(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err := devstack.Start(ctx, shell(t, "echo {} >addresses; exec sleep 600"))
+	p, err := devstack.Start(ctx, shell(t, "echo {} >part; mv part addresses; exec sleep 600"))
 	if err != nil {
 		t.Fatal(err)
 	}
