@@ -72,10 +72,38 @@ func TestBreaker(t *testing.T) {
 			{Slice: "model", Value: "m1", Sample: 950, Failures: 0, Members: 4000},
 			{Slice: "model", Value: "m2", Sample: 50, Failures: 15, Members: 100, FirstReason: "health-http"}},
 			"15 of 50 devices failed (30 %, limit 2 % in 10m0s), slice model=m2; first reason health-http"},
+		"one rare device of a big rollout": {policy, []fleet.Tally{{Sample: 10, Failures: 1, Members: 50, Reached: 50},
+			{Slice: "model", Value: "m9", Sample: 1, Failures: 1, Members: 1, Reached: 50}}, ""},
+		"five rare devices of a big rollout": {policy, []fleet.Tally{{Sample: 10, Failures: 1, Members: 50, Reached: 50},
+			{Slice: "model", Value: "m9", Sample: 5, Failures: 1, Members: 5, Reached: 50}}, "slice model=m9"},
+		"a slice of a tiny fleet": {policy, []fleet.Tally{{Sample: 3, Failures: 1, Members: 4, Reached: 4},
+			{Slice: "model", Value: "m9", Sample: 3, Failures: 1, Members: 3, Reached: 3}}, "slice model=m9"},
 		"a slice below its sample": {policy, []fleet.Tally{{Sample: 1000, Failures: 1, Members: 5000},
 			{Slice: "region", Value: "eu", Sample: 1, Failures: 1, Members: 40}}, ""},
 	} {
-		reason, tripped := fleet.Breaker(c.policy, c.window)
+		reason, tripped := fleet.Breaker(c.policy, c.window, nil)
+		if tripped != (c.reason != "") || !strings.Contains(reason, c.reason) {
+			t.Errorf("%s: got %v %q", name, tripped, reason)
+		}
+	}
+}
+
+func TestSlowFailuresTrip(t *testing.T) {
+	policy := fleet.BreakerPolicy{Percent: 2, Window: 10 * minute, MinSample: 50}
+	few := []fleet.Tally{{Sample: 3, Failures: 3, Members: 50}}
+	for name, c := range map[string]struct {
+		window, newest []fleet.Tally
+		reason         string
+	}{
+		"three at a time":           {few, []fleet.Tally{{Sample: 50, Failures: 20, Members: 50}}, "20 of 50 devices failed (40 %, limit 2 % of the newest outcomes)"},
+		"an empty window":           {nil, []fleet.Tally{{Sample: 50, Failures: 2, Members: 50}}, "2 of 50"},
+		"below the minimum sample":  {few, []fleet.Tally{{Sample: 49, Failures: 49, Members: 50}}, ""},
+		"exactly 2 % is no trip":    {nil, []fleet.Tally{{Sample: 50, Failures: 1, Members: 50}}, ""},
+		"the window has its sample": {[]fleet.Tally{{Sample: 100, Failures: 2, Members: 100}}, []fleet.Tally{{Sample: 50, Failures: 2, Members: 50}}, ""},
+		"one slice": {[]fleet.Tally{{Sample: 100, Failures: 1, Members: 100}}, []fleet.Tally{{Sample: 50, Failures: 1, Members: 50},
+			{Slice: "model", Value: "m2", Sample: 50, Failures: 20, Members: 50}}, "slice model=m2"},
+	} {
+		reason, tripped := fleet.Breaker(policy, c.window, c.newest)
 		if tripped != (c.reason != "") || !strings.Contains(reason, c.reason) {
 			t.Errorf("%s: got %v %q", name, tripped, reason)
 		}
@@ -89,6 +117,12 @@ func TestDecide(t *testing.T) {
 	first := fleet.Rollout{Policy: policy, StartedAt: t0.Add(-time.Hour), Waves: []fleet.Wave{open, {Index: 1, State: fleet.WavePending}}}
 	second := first
 	second.Waves = []fleet.Wave{{State: fleet.WavePassed}, last}
+	resumed := second
+	resumed.ResumedAt = t0.Add(-time.Minute)
+	done := first
+	done.State, done.Waves = fleet.Completed, []fleet.Wave{{State: fleet.WavePassed}}
+	again := done
+	again.State = fleet.Running
 	old := first
 	old.StartedAt = t0.Add(-time.Duration(policy.Deadline))
 	fresh := first
@@ -110,6 +144,11 @@ func TestDecide(t *testing.T) {
 		"all committed":                    {second, fleet.Evidence{All: good}, fleet.Complete},
 		"one undecided":                    {second, fleet.Evidence{All: fleet.Counts{Members: 2, Committed: 1, Decided: 1}}, fleet.Stay},
 		"nobody undecided":                 {second, fleet.Evidence{All: fleet.Counts{Members: 100, Committed: 99, Failed: 1, Decided: 100}}, fleet.Complete},
+		"nobody undecided, too many fail":  {second, fleet.Evidence{All: fleet.Counts{Members: 100, Committed: 60, Failed: 40, Decided: 100}}, fleet.Halt},
+		"the same, resumed since":          {resumed, fleet.Evidence{All: fleet.Counts{Members: 100, Committed: 60, Failed: 40, Decided: 100}}, fleet.Complete},
+		"completed, late devices fail":     {done, fleet.Evidence{Newest: failures}, fleet.Halt},
+		"completed":                        {done, fleet.Evidence{Newest: []fleet.Tally{{Sample: 50, Members: 50}}}, fleet.Stay},
+		"late devices halted, resumed":     {again, fleet.Evidence{}, fleet.Complete},
 		"empty cohort":                     {second, fleet.Evidence{}, fleet.Stay},
 		"everyone had the version already": {second, fleet.Evidence{Devices: 5}, fleet.Complete},
 	} {

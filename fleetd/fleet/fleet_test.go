@@ -28,7 +28,7 @@ func TestTransitionsThatAreNotListedAreRefused(t *testing.T) {
 		"draft scheduled": true, "draft running": true, "draft cancelled": true, "scheduled running": true, "scheduled cancelled": true,
 		"running paused": true, "running completed": true, "running cancelled": true, "running reverting": true,
 		"paused running": true, "paused cancelled": true, "paused reverting": true,
-		"completed reverting": true, "completed cancelled": true, "cancelled reverting": true,
+		"completed paused": true, "completed reverting": true, "completed cancelled": true, "cancelled reverting": true,
 		"reverting reverted": true, "reverting cancelled": true,
 	}
 	for _, from := range fleet.States() {

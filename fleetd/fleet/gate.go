@@ -20,6 +20,10 @@ type Evidence struct {
 	// Window tallies the outcomes within the breaker's window: the whole
 	// rollout (Slice "") and each slice.
 	Window []Tally
+	// Newest tallies, for the whole and for each slice, the newest outcomes
+	// since the start or the newest resume, each at most the breaker's minimum
+	// sample.
+	Newest []Tally
 }
 
 // Counts are numbers of eligible members. A device whose latest attempt ended

@@ -70,7 +70,7 @@ type GatePolicy struct {
 	MaxSilentPercent float64 `json:"max_silent_percent"`
 }
 
-// BreakerPolicy is what pauses the rollout.
+// BreakerPolicy is what pauses the rollout; see Breaker.
 type BreakerPolicy struct {
 	// Percent of the outcomes in the window; more failures than that trip it.
 	Percent   float64  `json:"percent"`

@@ -33,9 +33,9 @@ var next = map[State][]State{
 	Scheduled: {Running, Cancelled},
 	Running:   {Paused, Completed, Cancelled, Reverting},
 	Paused:    {Running, Cancelled, Reverting},
-	Completed: {Reverting, Cancelled}, // cancelled: those who were offline need not come after
-	Cancelled: {Reverting},            // devices may run it nevertheless
-	Reverting: {Reverted, Cancelled},  // cancelled: its revert was
+	Completed: {Paused, Reverting, Cancelled}, // paused, cancelled: those who were offline need not come after
+	Cancelled: {Reverting},                    // devices may run it nevertheless
+	Reverting: {Reverted, Cancelled},          // cancelled: its revert was
 	Reverted:  {},
 }
 

@@ -92,5 +92,15 @@ func (r Rollout) Current() (Wave, bool) {
 	return Wave{}, false
 }
 
+// passed reports whether every wave has.
+func (r Rollout) passed() bool {
+	for _, w := range r.Waves {
+		if w.State != WavePassed {
+			return false
+		}
+	}
+	return len(r.Waves) > 0
+}
+
 // Last reports whether no wave follows w.
 func (r Rollout) Last(w Wave) bool { return w.Index == len(r.Waves)-1 }

@@ -174,7 +174,7 @@ func (d *Driver) look(ctx context.Context, r fleet.Rollout) error {
 	if err != nil {
 		return err
 	}
-	if r.State != fleet.Running {
+	if r.State != fleet.Running && r.State != fleet.Completed {
 		return nil
 	}
 	decision := fleet.Decide(r, evidence)

@@ -152,11 +152,13 @@ func TestBreakerTripsOnTwoPercentAndNotBelowItsSample(t *testing.T) {
 	}
 }
 
-func TestFailuresOutsideTheWindowDoNotTrip(t *testing.T) {
-	f := newFixture(t, 100)
+func TestFailuresOutsideTheWindowAreForgottenForNewerOutcomes(t *testing.T) {
+	f := newFixture(t, 200)
 	r := f.Running(fleet.PolicySpec{Waves: storetest.Waves(100)})
 	f.report(r, topics.StateFailed, f.ids[:60]...)
+	f.Exec(`UPDATE rollout SET started_at = started_at - interval '1 hour'`)
 	f.Exec(`UPDATE rollout_device SET outcome_at = outcome_at - interval '11 minutes'`)
+	f.report(r, topics.StateCommitted, f.ids[60:110]...)
 	f.tick()
 	if got := f.now(r.ID); got.State != fleet.Running {
 		t.Errorf("got %s: %s", got.State, got.Reason)
@@ -165,6 +167,87 @@ func TestFailuresOutsideTheWindowDoNotTrip(t *testing.T) {
 	f.tick()
 	if got := f.now(r.ID); got.State != fleet.Paused {
 		t.Errorf("got %s", got.State)
+	}
+}
+
+func TestFailuresThatTrickleInTrip(t *testing.T) {
+	f := newFixture(t, 200)
+	r := f.Running(fleet.PolicySpec{Waves: storetest.Waves(100)})
+	f.Exec(`UPDATE rollout SET started_at = started_at - interval '100 hours'`)
+	f.report(r, topics.StateCommitted, f.ids[:40]...)
+	f.report(r, topics.StateFailed, f.ids[40:49]...)
+	// One each hour: the window never holds more than one.
+	f.Exec(`UPDATE rollout_device SET outcome_at = now() - right(device, 5)::integer * interval '1 hour'`)
+	f.tick()
+	if got := f.now(r.ID); got.State != fleet.Running {
+		t.Fatalf("9 of 49 failed, sample 50: %s: %s", got.State, got.Reason)
+	}
+	f.report(r, topics.StateCommitted, f.ids[49])
+	f.tick()
+	if got := f.now(r.ID); got.State != fleet.Paused || !strings.HasPrefix(got.Reason, "breaker: 9 of 50 devices failed (18 %, limit 2 % of the newest outcomes)") {
+		t.Errorf("got %s: %s", got.State, got.Reason)
+	}
+}
+
+func TestFailuresTakeTheEndForNoSuccess(t *testing.T) {
+	f := newFixture(t, 40)
+	hundred := 100.0
+	r := f.Running(fleet.PolicySpec{Waves: storetest.Waves(100), Breaker: &fleet.BreakerSpec{Percent: &hundred}})
+	f.report(r, topics.StateCommitted, f.ids[:24]...)
+	f.report(r, topics.StateFailed, f.ids[24:]...)
+	f.tick()
+	got := f.now(r.ID)
+	if got.State != fleet.Paused || got.Reason != "gate: 60 % of 40 devices succeeded, 95 % needed" {
+		t.Fatalf("got %s: %s", got.State, got.Reason)
+	}
+	// An operator who resumes it accepts that.
+	storetest.Must(f.ResumeRollout(t.Context(), storetest.Alice, r.ID, got.Revision))
+	f.tick()
+	if got = f.now(r.ID); got.State != fleet.Completed {
+		t.Errorf("got %s: %s", got.State, got.Reason)
+	}
+}
+
+func TestLateDevicesTripACompletedRollout(t *testing.T) {
+	f := newFixture(t, 30)
+	r := f.Running(fleet.PolicySpec{Waves: storetest.Waves(100)})
+	f.Exec(`UPDATE rollout SET started_at = started_at - interval '15 days'`)
+	f.tick()
+	if got := f.now(r.ID); got.State != fleet.Completed {
+		t.Fatalf("got %s: %s", got.State, got.Reason)
+	}
+	f.report(r, topics.StateRolledBack, f.ids...)
+	f.tick()
+	got := f.now(r.ID)
+	if got.State != fleet.Paused || !strings.HasPrefix(got.Reason, "breaker: 30 of 30") || !got.FinishedAt.IsZero() {
+		t.Fatalf("got %s: %s", got.State, got.Reason)
+	}
+	storetest.Must(f.ResumeRollout(t.Context(), storetest.Alice, r.ID, got.Revision))
+	f.tick()
+	if got = f.now(r.ID); got.State != fleet.Completed || got.FinishedAt.IsZero() {
+		t.Errorf("got %s: %s", got.State, got.Reason)
+	}
+}
+
+// With the default slices.
+func TestOneRareDeviceDoesNotStopABigRollout(t *testing.T) {
+	f := newFixture(t, 100)
+	f.AddRelease("1.1.0", "m1", "m2")
+	f.Apply(f.Beat("odd", "m2", "1.0.0", 1, 1))
+	storetest.Must(f.CreateCohort(t.Context(), storetest.Alice, fleet.CohortSpec{Name: "all", Selector: "model"}))
+	r := f.Running(fleet.PolicySpec{Waves: storetest.Waves(100)})
+	f.report(r, topics.StateCommitted, f.ids[:60]...)
+	s := f.Status("odd", r.ID, topics.StateFailed, 1, 10)
+	s.Model = "m2"
+	f.Apply(s)
+	f.tick()
+	if got := f.now(r.ID); got.State != fleet.Running {
+		t.Fatalf("1 of 61 failed, the only m2: %s: %s", got.State, got.Reason)
+	}
+	f.report(r, topics.StateFailed, f.ids[60])
+	f.tick()
+	if got := f.now(r.ID); got.State != fleet.Paused || !strings.HasPrefix(got.Reason, "breaker: 2 of 62 devices failed (3.226 %, limit 2 %") {
+		t.Errorf("got %s: %s", got.State, got.Reason)
 	}
 }
 

@@ -141,8 +141,8 @@ func (s *Store) StartScheduled(ctx context.Context, l Lease, id string, revision
 	return s.transition(ctx, m)
 }
 
-// PauseRollout stops a running rollout: devices that have not begun do not
-// begin, and none activates. reason is for people.
+// PauseRollout stops a running rollout, or a completed one for the devices
+// that are late: who has not begun does not begin, and none activates. reason is for people.
 func (s *Store) PauseRollout(ctx context.Context, by fleet.Actor, id string, revision int64, reason string) (fleet.Rollout, error) {
 	if err := checkReason(reason); err != nil {
 		return fleet.Rollout{}, err
@@ -155,7 +155,7 @@ func checkReason(reason string) error {
 }
 
 func pausing(by fleet.Actor, id string, revision int64, reason string) move {
-	return move{by: by, id: id, revision: revision, to: fleet.Paused, action: "rollout.pause", reason: reason, set: "paused_at = clock_timestamp()"}
+	return move{by: by, id: id, revision: revision, to: fleet.Paused, action: "rollout.pause", reason: reason, set: "paused_at = clock_timestamp(), finished_at = NULL"}
 }
 
 // HaltRollout is PauseRollout by the driver, because a breaker tripped.
