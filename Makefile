@@ -18,8 +18,8 @@ demo: setup ## Roll a good and a bad release out to 40 real agents (KEEP=1 leave
 test: setup ## Everything that must hold: format, vet, staticcheck, tests, race detector
 	@scripts/test
 
-test-long: setup ## The tests that take longer, with the build tag "long"
-	$(GO) test -tags long -timeout 60m ./...
+test-long: setup ## What takes longer: every fuzz target for a minute
+	@scripts/fuzz 60s
 
 lint: fmt-check vet ## Format, vet and staticcheck
 	$(GO) tool staticcheck ./...
