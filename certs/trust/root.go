@@ -65,17 +65,25 @@ func parseRoot(trustDomain string, repo Repository, raw []byte) (root, error) {
 	if err := verify(doc.meta, RoleRoot, doc); err != nil {
 		return root{}, fmt.Errorf("%s root %d by its own keys: %w", repo, doc.version, err)
 	}
-	var body rootBody
-	if err := doc.body(&body); err != nil {
-		return root{}, fmt.Errorf("%s root: %w", repo, err)
-	}
-	if body.TrustDomain != trustDomain {
-		return root{}, fmt.Errorf("%s root: %w: %.80q", repo, ErrTrustDomain, body.TrustDomain)
-	}
-	if body.Repository != repo {
-		return root{}, fmt.Errorf("%s root: %w: repository %.40q", repo, ErrKind, body.Repository)
+	if err := checkPlace(trustDomain, repo, doc); err != nil {
+		return root{}, err
 	}
 	return root{document: doc, raw: bytes.Clone(raw)}, nil
+}
+
+// checkPlace checks that a root belongs to the trust domain and repository.
+func checkPlace(trustDomain string, repo Repository, doc document[metadata.RootType]) error {
+	var body rootBody
+	if err := doc.body(&body); err != nil {
+		return fmt.Errorf("%s root: %w", repo, err)
+	}
+	if body.TrustDomain != trustDomain {
+		return fmt.Errorf("%s root: %w: %.80q", repo, ErrTrustDomain, body.TrustDomain)
+	}
+	if body.Repository != repo {
+		return fmt.Errorf("%s root: %w: repository %.40q", repo, ErrKind, body.Repository)
+	}
+	return nil
 }
 
 // checkRoot refuses roots that could never verify anything, or that make
@@ -147,16 +155,24 @@ func (r root) follow(trustDomain string, repo Repository, raw []byte) (root, err
 	if err != nil {
 		return root{}, err
 	}
-	switch {
-	case next.version <= r.version:
-		return root{}, fmt.Errorf("%w: %s root %d after %d", ErrVersionRollback, repo, next.version, r.version)
-	case next.version > r.version+1:
-		return root{}, fmt.Errorf("%w: %s root %d after %d", ErrVersionGap, repo, next.version, r.version)
+	if err := r.precedes(repo, next.version); err != nil {
+		return root{}, err
 	}
 	if err := verify(r.meta, RoleRoot, next.document); err != nil {
 		return root{}, fmt.Errorf("%s root %d by the keys of %d: %w", repo, next.version, r.version, err)
 	}
 	return next, nil
+}
+
+// precedes is nil when version is the next one.
+func (r root) precedes(repo Repository, version int64) error {
+	switch {
+	case version <= r.version:
+		return fmt.Errorf("%w: %s root %d after %d", ErrVersionRollback, repo, version, r.version)
+	case version > r.version+1:
+		return fmt.Errorf("%w: %s root %d after %d", ErrVersionGap, repo, version, r.version)
+	}
+	return nil
 }
 
 // dropped reports whether a key that r gave to the role is no longer in next.
@@ -227,6 +243,72 @@ func CheckRotation(trustDomain string, repo Repository, old, raw []byte) (RootIn
 		return RootInfo{}, err
 	}
 	return next.info()
+}
+
+// RotationDraft is a root on its way from one holder of a root key to the next.
+type RotationDraft struct {
+	Old, New RootInfo
+	// OldSigned and NewSigned are the keys of each root's root role that have
+	// signed. The draft is a rotation when both reach their thresholds.
+	OldSigned, NewSigned []PublicKey
+}
+
+// Complete reports whether CheckRotation would accept the draft.
+func (d RotationDraft) Complete() bool {
+	return len(d.OldSigned) >= d.Old.Roles[RoleRoot].Threshold && len(d.NewSigned) >= d.New.Roles[RoleRoot].Threshold
+}
+
+// CheckDraft reads a root that is to follow old and checks all that
+// CheckRotation does, but for the number of signatures: what a holder of a
+// root key looks at before signing. A signature that does not verify is
+// ErrSignature, as is one of a key that is a root key of neither.
+func CheckDraft(trustDomain string, repo Repository, old, raw []byte) (RotationDraft, error) {
+	before, err := parseRoot(trustDomain, repo, old)
+	if err != nil {
+		return RotationDraft{}, err
+	}
+	doc, err := parse[metadata.RootType](raw, MaxRoot)
+	if err != nil {
+		return RotationDraft{}, fmt.Errorf("%s root: %w", repo, err)
+	}
+	if err := checkRoot(&doc.meta.Signed); err != nil {
+		return RotationDraft{}, fmt.Errorf("%s root: %w", repo, err)
+	}
+	if err := checkPlace(trustDomain, repo, doc); err != nil {
+		return RotationDraft{}, err
+	}
+	if err := before.precedes(repo, doc.version); err != nil {
+		return RotationDraft{}, err
+	}
+	var draft RotationDraft
+	if draft.Old, err = before.info(); err != nil {
+		return RotationDraft{}, err
+	}
+	if draft.New, err = (root{document: doc}).info(); err != nil {
+		return RotationDraft{}, err
+	}
+	draft.OldSigned = signers(before.meta, draft.Old, doc)
+	draft.NewSigned = signers(doc.meta, draft.New, doc)
+	for _, s := range doc.meta.Signatures {
+		is := func(key PublicKey) bool { return key.id == s.KeyID }
+		if !slices.ContainsFunc(draft.OldSigned, is) && !slices.ContainsFunc(draft.NewSigned, is) {
+			return RotationDraft{}, fmt.Errorf("%w: %s root %d has one by %.16s that does not count", ErrSignature, repo, doc.version, s.KeyID)
+		}
+	}
+	return draft, nil
+}
+
+// signers are the root keys of by that signed doc.
+func signers(by *metadata.Metadata[metadata.RootType], info RootInfo, doc document[metadata.RootType]) []PublicKey {
+	var signed []PublicKey
+	alone := *by // the library counts; to ask about one key it is made the only one
+	for _, key := range info.Roles[RoleRoot].Keys {
+		alone.Signed.Roles = map[string]*metadata.Role{RoleRoot: {KeyIDs: []string{key.id}, Threshold: 1}}
+		if alone.VerifyDelegate(RoleRoot, doc.meta) == nil {
+			signed = append(signed, key)
+		}
+	}
+	return signed
 }
 
 // RootSpec says what a root is to contain. In the director repository Snapshot
