@@ -83,6 +83,21 @@ func (b *Broker) pump(cl *client) {
 	if sent {
 		cl.signalMoved()
 	}
+	if cl.session.Waiting() == 0 && cl.session.Owes() {
+		b.payDebts(cl)
+	}
+}
+
+// payDebts reads again what is retained for the client's filters with
+// wildcards, after a full queue had to refuse some of it. What it has already
+// may come twice; nothing is missing. The caller holds cl.mu.
+func (b *Broker) payDebts(cl *client) {
+	c := cl.conn
+	for sub := range cl.session.Subscriptions {
+		if _, err := topics.Parse(sub.Filter); err != nil && !isShared(sub.Filter) {
+			b.wg.Go(func() { b.sendRetainedAll(c, sub) })
+		}
+	}
 }
 
 // drained goes on sending after the connection had enough to write.
@@ -141,8 +156,8 @@ func (b *Broker) retainedPut(r cluster.Retained) {
 	if r.Name.Kind == topics.KindAssignment {
 		b.reassigned(r)
 	}
-	// Not for a client: errors are counted by deliver, and a queue that is
-	// full has been told so by its own slowness.
+	// No publisher waits for an answer here. A queue that was full owes the
+	// message; deliver counts it and pump makes up for it.
 	_, _ = b.route(retainedFor(r, session.Subscription{QoS: 1}, false), r.Origin)
 }
 

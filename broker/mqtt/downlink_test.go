@@ -235,3 +235,62 @@ func TestPlainSubscriptionSeesReportsLive(t *testing.T) {
 		t.Fatalf("got %s, sequence %q", m.Topic, seq)
 	}
 }
+
+// TestAManifestReachesADeviceWhoseQueueIsFull: commands must not keep a pause
+// from a device.
+func TestAManifestReachesADeviceWhoseQueueIsFull(t *testing.T) {
+	n := startNode(t, withLimits(func(l *Limits) { l.SessionQueueMessages = 3 }))
+	keep := func(c *mqttclient.Config) { c.SessionExpiry = time.Hour }
+	fleetd := n.fleetd("fleetd")
+	fleetd.assign("cam-1", 1, `"a"`)
+	dev := n.dial(deviceCredential(t, "cam-1"), "cam-1", keep)
+	dev.subscribe(topics.DeviceCommand("cam-1"), topics.CohortManifest("a"))
+	dev.Close()
+	eventually(t, "the device gone", func() bool { c, _ := n.edge.counts(); return c == 1 })
+	for range 3 {
+		fleetd.publish(topics.DeviceCommand("cam-1"), "command")
+	}
+	fleetd.mustRetain(topics.CohortManifest("a"), 1, "running")
+	fleetd.mustRetain(topics.CohortManifest("a"), 2, "paused")
+	// A live plain subscriber has seen it, so it was routed.
+	reader := n.fleetd("fleetd-reader")
+	reader.subscribe(topics.CohortManifest("a"))
+	reader.next()
+	dev = n.dial(deviceCredential(t, "cam-1"), "cam-1", keep)
+	for range 3 {
+		if m := dev.next(); string(m.Payload) != "command" {
+			t.Fatalf("got %q", m.Payload)
+		}
+	}
+	if m := dev.next(); string(m.Payload) != "paused" {
+		t.Fatalf("got %q", m.Payload)
+	}
+}
+
+// TestAReaderOfAllManifestsGetsWhatItsFullQueueRefused.
+func TestAReaderOfAllManifestsGetsWhatItsFullQueueRefused(t *testing.T) {
+	n := startNode(t, withLimits(func(l *Limits) { l.SessionQueueMessages = 3 }))
+	keep := func(c *mqttclient.Config) { c.SessionExpiry = time.Hour }
+	reader := n.dial(serviceCredential(t, "fleetd"), "fleetd-reader", keep)
+	reader.subscribe(topics.AllManifests)
+	reader.Close()
+	eventually(t, "the reader gone", func() bool { c, _ := n.edge.counts(); return c == 0 })
+	fleetd := n.fleetd("fleetd")
+	const total = 10
+	for i := range total {
+		fleetd.mustRetain(topics.CohortManifest(fmt.Sprintf("c%d", i)), 1, "x")
+	}
+	eventually(t, "messages refused", func() bool {
+		n.edge.mu.Lock()
+		cl := n.edge.clients["fleetd-reader"]
+		n.edge.mu.Unlock()
+		cl.mu.Lock()
+		defer cl.mu.Unlock()
+		return cl.session.Waiting() == 3
+	})
+	reader = n.dial(serviceCredential(t, "fleetd"), "fleetd-reader", keep)
+	seen := map[string]bool{}
+	for len(seen) < total {
+		seen[reader.next().Topic] = true
+	}
+}

@@ -15,7 +15,9 @@
 //     of a topic waits (a newer one takes the place of the older), and an older
 //     one never follows a newer.
 //   - The queue is bounded in messages and in bytes; a full queue refuses
-//     (ErrQueueFull) and the caller says so to whoever published.
+//     (ErrQueueFull) and the caller says so to whoever published. Retained
+//     topics that are subscribed to by name have a place of their own beside
+//     the bounds, one each; what filters with wildcards missed is owed.
 //   - A message with a Lease is on loan from a consumer group. It never
 //     outlives the connection: Detach hands it back. Every lease that went in
 //     comes out exactly once, by Ack, by Detach or by Clear.

@@ -47,7 +47,9 @@ type flight struct {
 	ended bool // acknowledged while in resend
 }
 
-func (o *outbox) put(m Message) error {
+// put takes m into the queue. reserved says that m has a place of its own
+// beside the limits.
+func (o *outbox) put(m Message, reserved bool) error {
 	if m.Revision > 0 {
 		if w := o.newest[m.Topic]; w != nil {
 			if m.Revision > w.msg.Revision {
@@ -57,7 +59,7 @@ func (o *outbox) put(m Message) error {
 			return nil
 		}
 	}
-	if o.count >= o.limits.Messages || o.bytes+m.size() > o.limits.Bytes {
+	if !reserved && (o.count >= o.limits.Messages || o.bytes+m.size() > o.limits.Bytes) {
 		return ErrQueueFull
 	}
 	w := &waiting{msg: m}

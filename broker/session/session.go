@@ -36,6 +36,7 @@ type Session struct {
 	maxSubs   int
 	revisions map[string]uint64 // the newest revision taken, by topic
 	scans     int
+	owes      bool               // a retained message was refused: the queue was full
 	received  map[uint16]Receipt // QoS 2 ids between PUBLISH and PUBREL
 }
 
@@ -106,6 +107,11 @@ func (s *Session) Subscriptions(yield func(Subscription) bool) {
 
 // Deliver queues a message. taken is false, without an error, when a newer
 // message of the same retained topic was taken before.
+//
+// A message of a retained topic that is subscribed to by its own name is taken
+// even when the queue is full: at most one of each topic waits, so there are
+// never more of them than subscriptions. One that only a filter with wildcards
+// matches may be refused; the session then owes it (see Owes).
 func (s *Session) Deliver(m Message) (taken bool, err error) {
 	if m.Revision > 0 && m.Revision <= s.revisions[m.Topic] {
 		return false, nil
@@ -113,11 +119,13 @@ func (s *Session) Deliver(m Message) (taken bool, err error) {
 	if m.QoS == 0 && s.out.window == 0 {
 		return false, nil // [MQTT-4.3.1]: QoS 0 is not kept for the absent
 	}
-	if err := s.out.put(m); err != nil {
+	_, exact := s.subs[m.Topic]
+	if err := s.out.put(m, m.Revision > 0 && exact); err != nil {
+		s.owes = s.owes || m.Revision > 0
 		return false, err
 	}
 	if m.Revision > 0 {
-		if _, exact := s.subs[m.Topic]; exact || s.scans > 0 {
+		if exact || s.scans > 0 {
 			if s.revisions == nil {
 				s.revisions = map[string]uint64{}
 			}
@@ -125,6 +133,15 @@ func (s *Session) Deliver(m Message) (taken bool, err error) {
 		}
 	}
 	return true, nil
+}
+
+// Owes reports whether a message of a retained topic was refused because the
+// queue was full, and forgets it: the caller reads the retained messages of the
+// filters with wildcards again.
+func (s *Session) Owes() bool {
+	owes := s.owes
+	s.owes = false
+	return owes
 }
 
 // BeginScan says that retained messages are being read for a filter with

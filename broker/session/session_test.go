@@ -147,6 +147,29 @@ func TestQueueIsBoundedInMessagesAndBytes(t *testing.T) {
 	}
 }
 
+// TestAFullQueueKeepsRetainedOfItsOwnTopics: a pause must reach a device whose
+// queue commands have filled.
+func TestAFullQueueKeepsRetainedOfItsOwnTopics(t *testing.T) {
+	s := New(Limits{Messages: 1, Bytes: 1000}, 4)
+	_, _ = s.Subscribe(Subscription{Filter: "m", QoS: 1})
+	mustDeliver(t, s, text("a"))
+	mustDeliver(t, s, Message{Topic: "m", QoS: 1, Revision: 1, Payload: make([]byte, 2000)})
+	mustDeliver(t, s, Message{Topic: "m", QoS: 1, Revision: 2, Payload: []byte("paused")})
+	if s.Owes() {
+		t.Error("nothing was refused, and yet something is owed")
+	}
+	if _, err := s.Deliver(Message{Topic: "other", QoS: 1, Revision: 3}); !errors.Is(err, ErrQueueFull) {
+		t.Errorf("a topic without a place of its own: %v", err)
+	}
+	if !s.Owes() || s.Owes() {
+		t.Error("a refused retained message is owed once")
+	}
+	s.Attach(9)
+	if got := payloads(sent(s, epoch)); !slices.Equal(got, []string{"a", "paused"}) {
+		t.Errorf("got %q", got)
+	}
+}
+
 func TestExpiredIsNotSent(t *testing.T) {
 	s := New(small, 4)
 	m := text("late")
