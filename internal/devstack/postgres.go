@@ -268,8 +268,31 @@ func (pg *Postgres) Restore(ctx context.Context, name string, dump []byte) error
 	return err
 }
 
-// Kill ends the server with SIGKILL. Restart brings it back.
-func (pg *Postgres) Kill() { pg.process.Kill() }
+// Kill ends the server with SIGKILL, its backends too: one that outlives the
+// postmaster still answers what is asked of it before it notices. Restart
+// brings the server back.
+func (pg *Postgres) Kill() {
+	pg.process.Kill()
+	for pids := pg.backends(); len(pids) > 0; pids = pg.backends() {
+		for _, pid := range pids {
+			_ = syscall.Kill(pid, syscall.SIGKILL) // ended already
+		}
+		time.Sleep(time.Millisecond) // they are not ours to wait for
+	}
+}
+
+// backends are the processes of the cluster that are alive: each works in the
+// data directory.
+func (pg *Postgres) backends() (pids []int) {
+	links, _ := filepath.Glob("/proc/[0-9]*/cwd") // the pattern is well-formed
+	for _, link := range links {
+		if dir, err := os.Readlink(link); err == nil && dir == pg.path("data") {
+			pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(link))) // the pattern says so
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
 
 // Halt stops the server and keeps its data. Restart brings it back.
 func (pg *Postgres) Halt() error {
