@@ -25,7 +25,7 @@ type Rollout struct {
 	Offset     int64        `json:"offset" doc:"Where in the ring of buckets it begins"`
 	Policy     fleet.Policy `json:"policy" doc:"With every default filled in"`
 	Waves      []Wave       `json:"waves"`
-	Reason     string       `json:"reason,omitempty" doc:"Why it was paused or cancelled"`
+	Reason     string       `json:"reason,omitempty" doc:"Why it is in this state, in the words of the operator or of the part of fleetd that brought it there"`
 	CreatedBy  string       `json:"created_by"`
 	CreatedAt  time.Time    `json:"created_at"`
 	StartedAt  *time.Time   `json:"started_at,omitempty"`
@@ -64,7 +64,7 @@ type Wave struct {
 	Spread    string           `json:"spread"`
 	Soak      string           `json:"soak"`
 	SampleAt  *time.Time       `json:"sample_at,omitempty" doc:"When the gate first had its sample"`
-	Members   int64            `json:"members"`
+	Members   int64            `json:"members" doc:"Devices that have said what they run and that the release concerns; those never seen do not count until they appear"`
 	Counts    map[string]int64 `json:"counts" doc:"Devices by state; only on a single rollout"`
 	Gate      string           `json:"gate,omitempty" doc:"What the open wave waits for; only on a single rollout"`
 }
@@ -225,7 +225,7 @@ type RolloutPath struct {
 }
 
 type reasonBody struct {
-	Reason string `json:"reason,omitempty" maxLength:"2048" pattern:"^[^\\x00]*$"`
+	Reason string `json:"reason,omitempty" doc:"Why; it stands in the rollout and in the audit trail" maxLength:"2048" pattern:"^[^\\x00]*$"`
 }
 
 func (s *Server) registerRollouts() {
@@ -367,13 +367,9 @@ func (s *Server) registerSteps() {
 		name, summary string
 		do            step
 	}{
-		{"start", "Start a draft, or schedule it when it has start_at", func(ctx context.Context, by fleet.Actor, id string, revision int64, _ string) (fleet.Rollout, error) {
-			return s.Store.StartRollout(ctx, by, id, revision)
-		}},
+		{"start", "Start a draft, or schedule it when it has start_at", s.Store.StartRollout},
 		{"pause", "Pause: nobody starts, nobody activates", s.Store.PauseRollout},
-		{"resume", "Go on after a pause", func(ctx context.Context, by fleet.Actor, id string, revision int64, _ string) (fleet.Rollout, error) {
-			return s.Store.ResumeRollout(ctx, by, id, revision)
-		}},
+		{"resume", "Go on after a pause", s.Store.ResumeRollout},
 		{"cancel", "Cancel: its entry leaves the manifests", s.Store.CancelRollout},
 	}
 	for _, step := range steps {

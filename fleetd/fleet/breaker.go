@@ -94,6 +94,7 @@ const (
 	Halt     Move = "halt"     // the breaker tripped, or the end is not good enough: pause
 	Sampled  Move = "sampled"  // remember that the gate has its sample
 	Open     Move = "open"     // the open wave passed: open the next
+	Widen    Move = "widen"    // the open wave has nobody: open it anew for those behind it
 	Complete Move = "complete" // the end
 )
 
@@ -123,11 +124,15 @@ func Decide(r Rollout, e Evidence) Decision {
 	default:
 		return Decision{Open, "no wave is open"}
 	}
+	if e.Wave.Members == 0 && e.Beyond {
+		return Decision{Widen, "the wave had no devices"}
+	}
 	if r.Last(w) {
 		// All counts those whom the waves have reached, so the last wave's
 		// share is committed when all of them are.
 		switch {
-		case e.All.Members == 0 && e.Devices == 0: // an empty cohort: its devices are yet to come
+		case e.All.Members == 0 && !e.Proven:
+			return Decision{Stay, FirstDevice(w)}
 		case e.All.Committed >= e.All.Members:
 			return Decision{Complete, fmt.Sprintf("%d of %d devices committed", e.All.Committed, e.All.Members)}
 		case e.All.Decided >= e.All.Members:
@@ -140,6 +145,9 @@ func Decide(r Rollout, e Evidence) Decision {
 			return Decision{Complete, fmt.Sprintf("nobody left undecided: %d of %d devices committed", e.All.Committed, e.All.Members)}
 		}
 		return Decision{Stay, fmt.Sprintf("%d of %d devices committed", e.All.Committed, e.All.Members)}
+	}
+	if e.Wave.Members == 0 && !e.Proven {
+		return Decision{Stay, FirstDevice(w)}
 	}
 	gate := Gate(r.Policy.Gate, w, e.Wave, e.Now)
 	switch {

@@ -149,8 +149,12 @@ func TestDecide(t *testing.T) {
 		"completed, late devices fail":     {done, fleet.Evidence{Newest: failures}, fleet.Halt},
 		"completed":                        {done, fleet.Evidence{Newest: []fleet.Tally{{Sample: 50, Members: 50}}}, fleet.Stay},
 		"late devices halted, resumed":     {again, fleet.Evidence{}, fleet.Complete},
-		"empty cohort":                     {second, fleet.Evidence{}, fleet.Stay},
-		"everyone had the version already": {second, fleet.Evidence{Devices: 5}, fleet.Complete},
+		"nobody yet, in the last wave":     {second, fleet.Evidence{}, fleet.Stay},
+		"everyone had the version already": {second, fleet.Evidence{Proven: true}, fleet.Complete},
+		"nobody yet, in the first wave":    {first, fleet.Evidence{}, fleet.Stay},
+		"somebody behind an empty wave":    {first, fleet.Evidence{Beyond: true}, fleet.Widen},
+		"behind the last, empty wave":      {second, fleet.Evidence{Beyond: true}, fleet.Widen},
+		"an empty wave after a success":    {first, fleet.Evidence{Proven: true}, fleet.Open},
 	} {
 		c.evidence.Now = t0
 		if got := fleet.Decide(c.rollout, c.evidence); got.Move != c.want {

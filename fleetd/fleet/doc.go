@@ -13,6 +13,23 @@
 // ErrFenced) or a *FieldError that points at the field. Unknown input is
 // refused, never defaulted; what is absent gets the documented default.
 //
+// Who counts as a member of a rollout: a device of its cohorts that has said
+// which version of the component it runs, one that the release replaces (by
+// model, hardware revision and constraint), or that has reported on the
+// rollout. A device that was registered in advance and never seen, or that has
+// no such component, cannot have been told anything: it is not in the
+// denominator of a gate, it is not silent, and it holds up neither a rollout's
+// end nor a revert's. From its first report on it counts, and waits for its
+// turn in the waves by its position, as everybody does.
+//
+// The share of a wave is taken of the members at the moment when it opens.
+// Devices that join later are in it by position, so that the share holds when
+// a cohort grows a hundredfold, as far as it held before: a wave of one device
+// among three is a third of the ring. No wave is left behind on nothing: one
+// without members waits for the first of them, and is opened anew for those who
+// are there then; the others follow when a device has committed. (Only a policy
+// whose first wave is 100 % gives up its canary, in so many words.)
+//
 // Shares are parts per million (topics.Buckets is the whole), percentages are
 // only how people write them.
 package fleet

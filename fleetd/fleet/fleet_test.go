@@ -140,10 +140,10 @@ func TestAbsentPolicyIsTheDefault(t *testing.T) {
 	if !slices.Equal(shares, []int64{1000, 10_000, 100_000, 500_000, 1_000_000}) || p.Breaker.Percent != 2 || time.Duration(p.Breaker.Window) != 10*time.Minute {
 		t.Errorf("got %+v", p)
 	}
-	// What stands is kept, also when it is zero; what is absent is the default.
-	p, err = spec(t, `{"waves":[{"percent":5,"spread":"0s"},{"percent":100,"soak":"1s"}],"breaker":{"percent":0,"slices":["none"]},"settle":"5s"}`).Resolve(topics.EntryUpdate)
+	// What stands is kept; what is absent is the default.
+	p, err = spec(t, `{"waves":[{"percent":5,"spread":"0s"},{"percent":100,"soak":"1s"}],"breaker":{"percent":0.5,"slices":["none"]},"settle":"5s"}`).Resolve(topics.EntryUpdate)
 	if err != nil || p.Waves[0].Spread != 0 || p.Waves[0].Soak != 15*minute || time.Duration(p.Waves[1].Soak) != time.Second ||
-		p.Breaker.Percent != 0 || p.Breaker.MinSample != 50 || len(p.Breaker.Slices) != 0 || time.Duration(p.Settle) != 5*time.Second {
+		p.Breaker.Percent != 0.5 || p.Breaker.MinSample != 50 || len(p.Breaker.Slices) != 0 || time.Duration(p.Settle) != 5*time.Second {
 		t.Errorf("got %+v, %v", p, err)
 	}
 	text, err := json.Marshal(p)
@@ -167,6 +167,11 @@ func TestPolicyRefusalsPointAtTheField(t *testing.T) {
 		`{"waves":[{"percent":10,"spread":"-1s"}]}`:                       "/policy/waves/0/spread",
 		`{"waves":[{"percent":10,"soak":"9000h"}]}`:                       "/policy/waves/0/soak",
 		`{"gate":{"success_percent":101}}`:                                "/policy/gate/success_percent",
+		`{"gate":{"success_percent":0}}`:                                  "/policy/gate/success_percent",
+		`{"gate":{"max_silent_percent":0}}`:                               "/policy/gate/max_silent_percent",
+		`{"gate":{"max_silent_percent":100.5}}`:                           "/policy/gate/max_silent_percent",
+		`{"breaker":{"percent":0}}`:                                       "/policy/breaker/percent",
+		`{"breaker":{"percent":101}}`:                                     "/policy/breaker/percent",
 		`{"gate":{"min_sample":0}}`:                                       "/policy/gate/min_sample",
 		`{"breaker":{"percent":-1}}`:                                      "/policy/breaker/percent",
 		`{"breaker":{"slices":["colour"]}}`:                               "/policy/breaker/slices/0",

@@ -14,9 +14,14 @@ type Evidence struct {
 	// All counts the members in all waves opened so far; only read while the
 	// last one is open.
 	All Counts
-	// Devices is how many devices the rollout's cohorts have, eligible or not;
-	// only read when All has no members.
-	Devices int64
+	// Proven: a device has committed, or nobody whom the release concerns is
+	// left and some run it already. A revert needs no proof: what it goes back
+	// to has been out there before. Only read while the open wave has no
+	// members.
+	Proven bool
+	// Beyond: no device has committed, and there are members behind the open
+	// wave. Only read while that has none.
+	Beyond bool
 	// Window tallies the outcomes within the breaker's window: the whole
 	// rollout (Slice "") and each slice.
 	Window []Tally
@@ -26,7 +31,7 @@ type Evidence struct {
 	Newest []Tally
 }
 
-// Counts are numbers of eligible members. A device whose latest attempt ended
+// Counts are numbers of members, as package fleet counts them. A device whose latest attempt ended
 // well is committed, and failed when it did not; silent and unreached devices
 // are undecided beside those.
 type Counts struct {
@@ -51,7 +56,8 @@ type GateResult struct {
 	Waits string
 }
 
-// Gate decides whether the wave after w may open.
+// Gate decides whether the wave after w may open. A wave without members
+// passes here: Decide sees to it that somebody has proved the release before.
 func Gate(p GatePolicy, w Wave, c Counts, now time.Time) GateResult {
 	need := min(p.MinSample, c.Members)
 	if c.Sample() < need {

@@ -284,8 +284,8 @@ func (p Policy) Validate() error {
 }
 
 func percent(pointer string, v float64) error {
-	if !(v >= 0 && v <= 100) { // refuses NaN too
-		return Invalid(pointer, "must be from 0 to 100")
+	if !(v > 0 && v <= 100) { // refuses NaN too
+		return Invalid(pointer, "must be above 0 and at most 100")
 	}
 	return nil
 }

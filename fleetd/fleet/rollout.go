@@ -91,8 +91,8 @@ type Rollout struct {
 	Offset    int64 // [0, topics.Buckets)
 	Policy    Policy
 	Waves     []Wave
-	// Reason is why it was paused or cancelled, in the words of the operator
-	// or of the breaker.
+	// Reason is why it is in its state, in the words of the operator, or of
+	// the driver (the breaker that tripped, the end that was reached).
 	Reason     string
 	CreatedBy  string
 	CreatedAt  time.Time

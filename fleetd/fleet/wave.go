@@ -34,7 +34,7 @@ type Wave struct {
 	Soak     Duration
 	// SampleAt is when the gate first had its sample; zero: not yet.
 	SampleAt time.Time
-	Members  int64 // eligible devices, as last counted
+	Members  int64 // as last counted; package fleet says who counts
 	// Counts by state; only where the reader asked for them.
 	Counts map[string]int64
 	// Gate says what the open wave waits for; only where the reader asked.
@@ -72,6 +72,14 @@ func OpenWave(share, members, previous int64, kth func(k int64) (int64, error)) 
 		return 0, err
 	}
 	return max(previous, position+1), nil
+}
+
+// FirstDevice is what a wave without members waits for.
+func FirstDevice(w Wave) string {
+	if w.Cohort != "" {
+		return "the first device of canary cohort " + w.Cohort + " that the release concerns"
+	}
+	return "the first device that the release concerns"
 }
 
 // Respread is what is left of a wave's spread when it goes on at now after a

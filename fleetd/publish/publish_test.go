@@ -19,7 +19,7 @@ func (p *platform) toggle(r fleet.Rollout, n int) fleet.Rollout {
 	p.T.Helper()
 	for range n {
 		r = storetest.Must(p.PauseRollout(p.T.Context(), storetest.Alice, r.ID, r.Revision, ""))
-		r = storetest.Must(p.ResumeRollout(p.T.Context(), storetest.Alice, r.ID, r.Revision))
+		r = storetest.Must(p.ResumeRollout(p.T.Context(), storetest.Alice, r.ID, r.Revision, ""))
 	}
 	return r
 }

@@ -164,8 +164,12 @@ func (d *Driver) hold(ctx context.Context) error {
 // look judges one rollout and writes the judgement.
 func (d *Driver) look(ctx context.Context, r fleet.Rollout) error {
 	if r.State == fleet.Scheduled {
-		_, err := d.cfg.Store.StartScheduled(ctx, d.lease, r.ID, r.Revision)
-		if err == nil {
+		started, err := d.cfg.Store.StartScheduled(ctx, d.lease, r.ID, r.Revision)
+		switch {
+		case err != nil:
+		case started.State == fleet.Cancelled:
+			d.cfg.Log.Warn("scheduled rollout cancelled", "rollout", r.ID, "reason", started.Reason)
+		default:
 			d.cfg.Log.Info("scheduled rollout started", "rollout", r.ID)
 		}
 		return err
@@ -193,6 +197,11 @@ func (d *Driver) look(ctx context.Context, r fleet.Rollout) error {
 		_, err = d.cfg.Store.OpenNextWave(ctx, d.lease, r.ID, r.Revision, decision.Reason)
 		if err == nil {
 			d.cfg.Log.Info("next wave opened", "rollout", r.ID, "reason", decision.Reason)
+		}
+	case fleet.Widen:
+		_, err = d.cfg.Store.WidenWave(ctx, d.lease, r.ID, r.Revision, decision.Reason)
+		if err == nil {
+			d.cfg.Log.Info("wave opened anew", "rollout", r.ID, "reason", decision.Reason)
 		}
 	case fleet.Complete:
 		_, err = d.cfg.Store.CompleteRollout(ctx, d.lease, r.ID, r.Revision, decision.Reason)

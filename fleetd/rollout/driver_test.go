@@ -114,7 +114,7 @@ func TestFailingCanaryPausesTheRollout(t *testing.T) {
 		t.Errorf("%d devices reached", len(f.reached(got)))
 	}
 	// Resumed by an operator who knows better, the past does not trip it again.
-	storetest.Must(f.ResumeRollout(t.Context(), storetest.Alice, r.ID, got.Revision))
+	storetest.Must(f.ResumeRollout(t.Context(), storetest.Alice, r.ID, got.Revision, ""))
 	f.tick()
 	if got = f.now(r.ID); got.State != fleet.Running {
 		t.Errorf("got %s: %s", got.State, got.Reason)
@@ -201,7 +201,7 @@ func TestFailuresTakeTheEndForNoSuccess(t *testing.T) {
 		t.Fatalf("got %s: %s", got.State, got.Reason)
 	}
 	// An operator who resumes it accepts that.
-	storetest.Must(f.ResumeRollout(t.Context(), storetest.Alice, r.ID, got.Revision))
+	storetest.Must(f.ResumeRollout(t.Context(), storetest.Alice, r.ID, got.Revision, ""))
 	f.tick()
 	if got = f.now(r.ID); got.State != fleet.Completed {
 		t.Errorf("got %s: %s", got.State, got.Reason)
@@ -222,7 +222,7 @@ func TestLateDevicesTripACompletedRollout(t *testing.T) {
 	if got.State != fleet.Paused || !strings.HasPrefix(got.Reason, "breaker: 30 of 30") || !got.FinishedAt.IsZero() {
 		t.Fatalf("got %s: %s", got.State, got.Reason)
 	}
-	storetest.Must(f.ResumeRollout(t.Context(), storetest.Alice, r.ID, got.Revision))
+	storetest.Must(f.ResumeRollout(t.Context(), storetest.Alice, r.ID, got.Revision, ""))
 	f.tick()
 	if got = f.now(r.ID); got.State != fleet.Completed || got.FinishedAt.IsZero() {
 		t.Errorf("got %s: %s", got.State, got.Reason)
@@ -331,7 +331,7 @@ func TestScheduledRolloutStartsByItself(t *testing.T) {
 	first := f.Running(fleet.PolicySpec{})
 	storetest.Must(f.CancelRollout(t.Context(), storetest.Alice, first.ID, first.Revision, ""))
 	r := storetest.Must(f.CreateRollout(t.Context(), storetest.Alice, fleet.RolloutSpec{Release: "camera", Version: "1.1.0", Cohorts: []string{"all"}, StartAt: time.Now().Add(time.Hour)}))
-	r = storetest.Must(f.StartRollout(t.Context(), storetest.Alice, r.ID, 1))
+	r = storetest.Must(f.StartRollout(t.Context(), storetest.Alice, r.ID, 1, ""))
 	f.tick()
 	if got := f.now(r.ID); got.State != fleet.Scheduled || r.State != fleet.Scheduled {
 		t.Fatalf("got %s", got.State)

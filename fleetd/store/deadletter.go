@@ -7,10 +7,12 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"groundswell/topics"
 )
 
 // DeadLetter keeps a record that consumer ("registry" or "telemetry") can never
-// store. The same again is no change.
+// store, and raises an alert about its device. The same again is no change.
 func (s *Store) DeadLetter(ctx context.Context, consumer string, r UplinkRecord, reason string) error {
 	return s.change(ctx, func(tx pgx.Tx) error { return deadLetter(ctx, tx, consumer, r, reason) })
 }
@@ -20,13 +22,21 @@ func deadLetter(ctx context.Context, tx pgx.Tx, consumer string, r UplinkRecord,
 	if payload == nil {
 		payload = []byte{}
 	}
-	_, err := tx.Exec(ctx, `
+	tag, err := tx.Exec(ctx, `
 		INSERT INTO dead_letter (topic, shard, sequence, payload, stored_at, consumer, reason) VALUES ($1, $2, $3, $4, $5, $6, $7)
 		ON CONFLICT DO NOTHING`, []byte(r.Topic), r.Shard, r.Sequence, bytes.Clone(payload), optional(r.Stored), consumer, storable(reason))
 	if err != nil {
 		return fmt.Errorf("keep dead letter: %w", err)
 	}
-	return nil
+	if tag.RowsAffected() == 0 {
+		return nil
+	}
+	// The broker lets a device publish under its own name only.
+	object := "uplink"
+	if name, err := topics.Parse(r.Topic); err == nil {
+		object = "device/" + name.ID
+	}
+	return raise(ctx, tx, "dead-letter", object, fmt.Sprintf("%s can never store what it sent: %s", consumer, storable(reason)))
 }
 
 // DeadLetterEntry is a record that could not be stored.

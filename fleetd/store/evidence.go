@@ -43,10 +43,10 @@ func (s *Store) Evidence(ctx context.Context, id string) (r fleet.Rollout, e fle
 					e.All = s.tallied(e.All)
 				}
 			}
-		}
-		if e.All.Members == 0 {
-			if err := tx.QueryRow(ctx, `SELECT count(*) FROM cohort_member WHERE cohort = ANY($1)`, r.AllCohorts()).Scan(&e.Devices); err != nil {
-				return fmt.Errorf("count devices of %s: %w", id, err)
+			if e.Wave.Members == 0 {
+				if e.Proven, e.Beyond, err = proven(ctx, tx, r, w, w.Threshold, args); err != nil {
+					return fmt.Errorf("look for proof of %s: %w", id, err)
+				}
 			}
 		}
 		e.Window, e.Newest, err = outcomes(ctx, tx, r, e, args)

@@ -209,7 +209,11 @@ func insertParts(ctx context.Context, tx pgx.Tx, r fleet.Rollout) error {
 	return nil
 }
 
-// checkRollout checks a spec against the catalogue and the cohorts.
+// checkRollout checks a spec against the catalogue and the cohorts. A cohort of
+// several models is as good as one of the release's only: each device looks
+// whether the release is for it. But one of its devices must be of a model and
+// hardware revision that the release is for, as far as they are known: devices
+// that were never seen say nothing for it or against it.
 func (s *Store) checkRollout(ctx context.Context, tx pgx.Tx, spec fleet.RolloutSpec) (fleet.Release, error) {
 	release, err := readRelease(ctx, tx, spec.Release, spec.Version)
 	if err != nil {
@@ -228,19 +232,19 @@ func (s *Store) checkRollout(ctx context.Context, tx pgx.Tx, spec fleet.RolloutS
 				pointer = "/canary_cohort"
 			}
 		}
-		var exists, members, fits bool
+		var exists, known, fits bool
 		err := tx.QueryRow(ctx, `
 			SELECT EXISTS (SELECT FROM cohort WHERE name = $1),
-				EXISTS (SELECT FROM cohort_member WHERE cohort = $1),
+				EXISTS (SELECT FROM cohort_member m JOIN device d ON d.id = m.device WHERE m.cohort = $1 AND d.model <> ''),
 				EXISTS (SELECT FROM cohort_member m JOIN device d ON d.id = m.device WHERE m.cohort = $1
-					AND (d.model = '' OR d.model = ANY($2) AND (cardinality($3::text[]) = 0 OR d.hardware = ANY($3))))`,
-			cohort, release.Models, nonNil(release.Hardware)).Scan(&exists, &members, &fits)
+					AND d.model = ANY($2) AND (cardinality($3::text[]) = 0 OR d.hardware = ANY($3)))`,
+			cohort, release.Models, nonNil(release.Hardware)).Scan(&exists, &known, &fits)
 		switch {
 		case err != nil:
 			return release, fmt.Errorf("check cohort %s: %w", cohort, err)
 		case !exists:
 			return release, fleet.Invalid(pointer, "there is no cohort %q", cohort)
-		case members && !fits:
+		case known && !fits:
 			text := "has no device of model " + strings.Join(release.Models, ", ")
 			if len(release.Hardware) > 0 {
 				text += " and hardware " + strings.Join(release.Hardware, ", ")

@@ -43,7 +43,7 @@ func TestSecondPauseIsStale(t *testing.T) {
 	}
 	// Somebody resumed meanwhile: who saw it before must look again, though it
 	// runs as it did then.
-	got = must(w.ResumeRollout(t.Context(), alice, r.ID, got.Revision))
+	got = must(w.ResumeRollout(t.Context(), alice, r.ID, got.Revision, ""))
 	if _, err := w.PauseRollout(t.Context(), alice, r.ID, r.Revision, ""); !errors.Is(err, fleet.ErrStale) {
 		t.Errorf("got %v, want ErrStale", err)
 	}
@@ -57,10 +57,10 @@ func TestTransitionsAreGuarded(t *testing.T) {
 	w.Seed(3)
 	r := w.Running(fleet.PolicySpec{})
 	ctx := t.Context()
-	if _, err := w.StartRollout(ctx, alice, r.ID, r.Revision); !errors.Is(err, fleet.ErrTransition) {
+	if _, err := w.StartRollout(ctx, alice, r.ID, r.Revision, ""); !errors.Is(err, fleet.ErrTransition) {
 		t.Errorf("start of a running one: %v", err)
 	}
-	if _, err := w.ResumeRollout(ctx, alice, r.ID, r.Revision); !errors.Is(err, fleet.ErrTransition) {
+	if _, err := w.ResumeRollout(ctx, alice, r.ID, r.Revision, ""); !errors.Is(err, fleet.ErrTransition) {
 		t.Errorf("resume of a running one: %v", err)
 	}
 	if _, err := w.UpdateRollout(ctx, alice, r.ID, r.Revision, r.RolloutSpec); !errors.Is(err, fleet.ErrTransition) {
@@ -70,11 +70,11 @@ func TestTransitionsAreGuarded(t *testing.T) {
 		t.Errorf("pause of none: %v", err)
 	}
 	r = must(w.PauseRollout(ctx, alice, r.ID, r.Revision, "lunch"))
-	if _, err := w.StartRollout(ctx, alice, r.ID, r.Revision); !errors.Is(err, fleet.ErrTransition) {
+	if _, err := w.StartRollout(ctx, alice, r.ID, r.Revision, ""); !errors.Is(err, fleet.ErrTransition) {
 		t.Errorf("start of a paused one: %v", err)
 	}
-	r = must(w.ResumeRollout(ctx, alice, r.ID, r.Revision))
-	if r.State != fleet.Running || r.Reason != "" || r.ResumedAt.IsZero() {
+	r = must(w.ResumeRollout(ctx, alice, r.ID, r.Revision, "back from lunch"))
+	if r.State != fleet.Running || r.Reason != "back from lunch" || r.ResumedAt.IsZero() {
 		t.Errorf("got %+v", r)
 	}
 	r = must(w.CancelRollout(ctx, alice, r.ID, r.Revision, "no"))
@@ -109,7 +109,7 @@ func TestManifestVersionOnlyGrows(t *testing.T) {
 	last += 100000
 	for range 3 {
 		r = must(w.PauseRollout(t.Context(), alice, r.ID, r.Revision, ""))
-		r = must(w.ResumeRollout(t.Context(), alice, r.ID, r.Revision))
+		r = must(w.ResumeRollout(t.Context(), alice, r.ID, r.Revision, ""))
 		if v := w.manifest("all").Version; v != last+2 {
 			t.Fatalf("version %d after %d", v, last)
 		}
@@ -131,7 +131,7 @@ func TestChangesOfOneCohortAtOnceAllStandInItsManifest(t *testing.T) {
 	var all sync.WaitGroup
 	for _, d := range drafts {
 		all.Go(func() {
-			if _, err := w.StartRollout(t.Context(), alice, d.ID, d.Revision); err != nil {
+			if _, err := w.StartRollout(t.Context(), alice, d.ID, d.Revision, ""); err != nil {
 				t.Error(err)
 			}
 		})
@@ -150,7 +150,7 @@ func TestManifestThatGrowsTooLargeIsRefused(t *testing.T) {
 	w.Running(fleet.PolicySpec{})
 	for n := 2; ; n++ {
 		d := must(w.CreateRollout(t.Context(), alice, fleet.RolloutSpec{Release: "camera", Version: "1.1.0", Cohorts: []string{"all"}}))
-		_, err := w.StartRollout(t.Context(), alice, d.ID, d.Revision)
+		_, err := w.StartRollout(t.Context(), alice, d.ID, d.Revision, "")
 		if err == nil {
 			if n > 100 {
 				t.Fatal("100 rollouts fit into 16 KiB")
@@ -204,8 +204,9 @@ func TestWavesFollowTheMembersPositions(t *testing.T) {
 
 func TestWavesThatAddNobodyPassAtOnce(t *testing.T) {
 	w := newWorld(t)
-	w.Seed(2)
+	ids := w.Seed(2)
 	r := w.Running(fleet.PolicySpec{Waves: waves(0.1, 1, 10, 50, 100)})
+	w.Apply(w.Status(ids[0], r.ID, topics.StateCommitted, 1, 3), w.Status(ids[1], r.ID, topics.StateCommitted, 1, 3))
 	lease := must(w.AcquireLease(t.Context(), "driver", "t", time.Hour))
 	r = must(w.OpenNextWave(t.Context(), lease, r.ID, r.Revision, ""))
 	current, _ := r.Current()
@@ -240,7 +241,7 @@ func TestCanaryCohortComesFirstAndIsNotCountedTwice(t *testing.T) {
 	w.AddRelease("1.1.0")
 	r := must(w.CreateRollout(ctx, alice, fleet.RolloutSpec{Release: "camera", Version: "1.1.0", Cohorts: []string{"all"}, CanaryCohort: "ours",
 		PolicySpec: fleet.PolicySpec{Waves: waves(50, 100)}}))
-	r = must(w.StartRollout(ctx, alice, r.ID, 1))
+	r = must(w.StartRollout(ctx, alice, r.ID, 1, ""))
 	if got := w.manifest("all").Entries[0].Waves; len(got) != 0 {
 		t.Errorf("the others' manifest opens %+v", got)
 	}
@@ -277,10 +278,62 @@ func TestRevertReplacesTheRolloutInTheManifest(t *testing.T) {
 	if got := must(w.Rollout(ctx, r.ID)); got.State != fleet.Reverting {
 		t.Errorf("the reverted one is %s", got.State)
 	}
+	// To cancel it alone would leave its revert running.
+	bad := must(w.Rollout(ctx, r.ID))
+	if _, err := w.CancelRollout(ctx, alice, r.ID, bad.Revision, ""); !errors.Is(err, fleet.ErrTransition) || !strings.Contains(err.Error(), "cancel the rollout that reverts it") {
+		t.Errorf("cancelled while reverting: %v", err)
+	}
 	lease := must(w.AcquireLease(ctx, "driver", "t", time.Hour))
 	must(w.CompleteRollout(ctx, lease, back.ID, back.Revision, "done"))
 	if got := must(w.Rollout(ctx, r.ID)); got.State != fleet.Reverted {
 		t.Errorf("the reverted one is %s", got.State)
+	}
+}
+
+func TestCancelledRevertLeavesNothingReverting(t *testing.T) {
+	w := newWorld(t)
+	w.Seed(3)
+	w.AddRelease("1.0.0")
+	r := w.Running(fleet.PolicySpec{})
+	back := must(w.RevertRollout(t.Context(), alice, r.ID, r.Revision, store.RevertSpec{To: "1.0.0"}))
+	must(w.CancelRollout(t.Context(), alice, back.ID, back.Revision, "not so bad"))
+	if got := must(w.Rollout(t.Context(), r.ID)); got.State != fleet.Cancelled || len(w.manifest("all").Entries) != 0 {
+		t.Errorf("got %s, %+v", got.State, w.manifest("all").Entries)
+	}
+}
+
+// Why a rollout was started or resumed stands in it until its state changes,
+// also when waves open meanwhile, and in the audit trail.
+func TestReasonsOfStartAndResumeAreKept(t *testing.T) {
+	w := newWorld(t)
+	w.Seed(3)
+	ctx := t.Context()
+	first := w.Running(fleet.PolicySpec{})
+	spec := first.RolloutSpec
+	spec.StartAt = time.Now().Add(time.Hour)
+	r := must(w.CreateRollout(ctx, alice, spec))
+	r = must(w.StartRollout(ctx, alice, r.ID, r.Revision, "change 17"))
+	if r.State != fleet.Scheduled || r.Reason != "change 17" {
+		t.Errorf("got %s: %q", r.State, r.Reason)
+	}
+	lease := must(w.AcquireLease(ctx, "driver", "t", time.Hour))
+	r = must(w.StartScheduled(ctx, lease, r.ID, r.Revision))
+	r = must(w.OpenNextWave(ctx, lease, r.ID, r.Revision, "1 of 1"))
+	if r.State != fleet.Running || r.Reason != "change 17" {
+		t.Errorf("got %s: %q", r.State, r.Reason)
+	}
+	r = must(w.PauseRollout(ctx, alice, r.ID, r.Revision, "looks odd"))
+	r = must(w.ResumeRollout(ctx, alice, r.ID, r.Revision, "it was the dashboard"))
+	if r.Reason != "it was the dashboard" {
+		t.Errorf("got %q", r.Reason)
+	}
+	if _, err := w.StartRollout(ctx, alice, r.ID, r.Revision, "\x00"); !errors.Is(err, fleet.ErrInvalid) {
+		t.Errorf("got %v", err)
+	}
+	for _, reason := range []string{"change 17", "1 of 1", "looks odd", "it was the dashboard"} {
+		if n := w.number(`SELECT count(*) FROM audit WHERE object = $1 AND detail ->> 'reason' = $2`, "rollout/"+r.ID, reason); n != 1 {
+			t.Errorf("%q: %d audit rows", reason, n)
+		}
 	}
 }
 
@@ -301,6 +354,11 @@ func TestRolloutIsRefusedByField(t *testing.T) {
 	w.Seed(3)
 	w.Running(fleet.PolicySpec{})
 	w.AddRelease("1.3.0", "m9")
+	// One that was never seen says nothing for the release.
+	if _, _, err := w.ImportDevices(t.Context(), alice, []store.ImportDevice{{ID: "new-1"}}); err != nil {
+		t.Fatal(err)
+	}
+	must(w.UpdateCohort(t.Context(), alice, 1, fleet.CohortSpec{Name: "all", Devices: []string{"cam-00000", "new-1"}}))
 	good := fleet.RolloutSpec{Release: "camera", Version: "1.1.0", Cohorts: []string{"all"}}
 	for pointer, change := range map[string]func(*fleet.RolloutSpec){
 		"/release":                func(s *fleet.RolloutSpec) { s.Version = "7.0.0" },

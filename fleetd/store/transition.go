@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -23,7 +24,10 @@ type move struct {
 	to       fleet.State
 	action   string
 	reason   string
-	set      string // further columns of the guarded UPDATE
+	// keeps: the rollout keeps the reason that it has; this one is for the
+	// audit trail.
+	keeps bool
+	set   string // further columns of the guarded UPDATE
 	// then does what the transition brings with it, with the rollout as it is
 	// now, before manifests are signed.
 	then func(ctx context.Context, tx pgx.Tx, r fleet.Rollout, now time.Time) error
@@ -51,17 +55,20 @@ func (s *Store) transitionIn(ctx context.Context, tx pgx.Tx, m move) (r fleet.Ro
 	if before == nil {
 		before = fleet.Before(m.to)
 	}
-	set := "state = $3, revision = revision + 1, reason = $4"
+	set := "state = $3, revision = revision + 1, reason = CASE WHEN $6 THEN reason ELSE $4 END"
 	if m.set != "" {
 		set += ", " + m.set
 	}
 	tag, err := tx.Exec(ctx, `UPDATE rollout SET `+set+` WHERE id = $1 AND revision = $2 AND state = ANY($5)`,
-		m.id, m.revision, string(m.to), m.reason, states(before))
+		m.id, m.revision, string(m.to), m.reason, states(before), m.keeps)
 	if err != nil {
 		return r, fmt.Errorf("%s %s: %w", m.action, m.id, err)
 	}
 	if tag.RowsAffected() == 0 {
 		return r, refusal(ctx, tx, m.id, m.revision, func(r fleet.Rollout) error {
+			if r.State == fleet.Reverting && m.to == fleet.Cancelled {
+				return fmt.Errorf("%s %s: %w: it is reverting; cancel the rollout that reverts it", m.action, m.id, fleet.ErrTransition)
+			}
 			return fmt.Errorf("%s %s: %w: it is %s", m.action, m.id, fleet.ErrTransition, r.State)
 		})
 	}
@@ -112,8 +119,12 @@ func states(in []fleet.State) []string {
 }
 
 // StartRollout starts a draft, or schedules it when its StartAt lies ahead. A
-// scheduled rollout starts at once.
-func (s *Store) StartRollout(ctx context.Context, by fleet.Actor, id string, revision int64) (fleet.Rollout, error) {
+// scheduled rollout starts at once. reason is for people. What was checked when
+// the draft was made is checked again: ErrConflict when it no longer holds.
+func (s *Store) StartRollout(ctx context.Context, by fleet.Actor, id string, revision int64, reason string) (fleet.Rollout, error) {
+	if err := checkReason(reason); err != nil {
+		return fleet.Rollout{}, err
+	}
 	draft, err := readRollout(ctx, s.pool, id)
 	if err != nil {
 		return draft, err
@@ -123,22 +134,53 @@ func (s *Store) StartRollout(ctx context.Context, by fleet.Actor, id string, rev
 		return draft, err
 	}
 	if draft.State == fleet.Draft && draft.StartAt.After(now) {
-		return s.transition(ctx, move{by: by, id: id, revision: revision, to: fleet.Scheduled, action: "rollout.schedule"})
+		return s.transition(ctx, move{by: by, id: id, revision: revision, to: fleet.Scheduled, action: "rollout.schedule", reason: reason, then: s.recheck})
 	}
-	return s.transition(ctx, s.starting(by, id, revision))
+	return s.transition(ctx, s.starting(by, id, revision, reason))
 }
 
-func (s *Store) starting(by fleet.Actor, id string, revision int64) move {
+func (s *Store) starting(by fleet.Actor, id string, revision int64, reason string) move {
 	return move{by: by, id: id, revision: revision, from: []fleet.State{fleet.Draft, fleet.Scheduled}, to: fleet.Running,
-		action: "rollout.start", set: "started_at = clock_timestamp()", then: openNext}
+		action: "rollout.start", reason: reason, set: "started_at = clock_timestamp()",
+		then: func(ctx context.Context, tx pgx.Tx, r fleet.Rollout, now time.Time) error {
+			if err := s.recheck(ctx, tx, r, now); err != nil {
+				return err
+			}
+			return openNext(ctx, tx, r, now)
+		}}
 }
 
-// StartScheduled starts a scheduled rollout whose time has come. It is the
+// recheck does again what was checked when the rollout was made: devices come
+// and go, and floors rise.
+func (s *Store) recheck(ctx context.Context, tx pgx.Tx, r fleet.Rollout, _ time.Time) error {
+	if r.Kind == topics.EntryRevert {
+		return nil // it starts as it is made
+	}
+	_, err := s.checkRollout(ctx, tx, r.RolloutSpec)
+	if errors.Is(err, fleet.ErrInvalid) {
+		return fmt.Errorf("%w: rollout %s cannot start any more: %v", fleet.ErrConflict, r.ID, err)
+	}
+	return err
+}
+
+// StartScheduled starts a scheduled rollout whose time has come. One that can
+// not start any more is cancelled, with the reason, and that is an alert: to
+// try again and again would start it when nobody expects that. It is the
 // driver's.
 func (s *Store) StartScheduled(ctx context.Context, l Lease, id string, revision int64) (fleet.Rollout, error) {
-	m := s.starting(fleet.Actor{Name: l.Name}, id, revision)
-	m.lease = &l
-	return s.transition(ctx, m)
+	by := fleet.Actor{Name: l.Name}
+	m := s.starting(by, id, revision, "")
+	m.lease, m.keeps = &l, true
+	r, err := s.transition(ctx, m)
+	if !errors.Is(err, fleet.ErrConflict) {
+		return r, err
+	}
+	reason := storable(err.Error())
+	return s.transition(ctx, move{by: by, id: id, revision: revision, from: []fleet.State{fleet.Scheduled}, to: fleet.Cancelled, lease: &l,
+		action: "rollout.cancel", reason: reason, set: "finished_at = clock_timestamp()",
+		then: func(ctx context.Context, tx pgx.Tx, _ fleet.Rollout, _ time.Time) error {
+			return raise(ctx, tx, "not-started", "rollout/"+id, reason)
+		}})
 }
 
 // PauseRollout stops a running rollout, or a completed one for the devices
@@ -167,9 +209,12 @@ func (s *Store) HaltRollout(ctx context.Context, l Lease, id string, revision in
 
 // ResumeRollout lets a paused rollout go on. Devices of the open wave that have
 // not begun are spread anew over the time that was left; its soak time begins
-// again, and breakers look no further back than now.
-func (s *Store) ResumeRollout(ctx context.Context, by fleet.Actor, id string, revision int64) (fleet.Rollout, error) {
-	return s.transition(ctx, move{by: by, id: id, revision: revision, from: []fleet.State{fleet.Paused}, to: fleet.Running, action: "rollout.resume",
+// again, and breakers look no further back than now. reason is for people.
+func (s *Store) ResumeRollout(ctx context.Context, by fleet.Actor, id string, revision int64, reason string) (fleet.Rollout, error) {
+	if err := checkReason(reason); err != nil {
+		return fleet.Rollout{}, err
+	}
+	return s.transition(ctx, move{by: by, id: id, revision: revision, from: []fleet.State{fleet.Paused}, to: fleet.Running, action: "rollout.resume", reason: reason,
 		set: "resumed_at = clock_timestamp()",
 		then: func(ctx context.Context, tx pgx.Tx, r fleet.Rollout, now time.Time) error {
 			w, ok := r.Current()
@@ -185,12 +230,14 @@ func (s *Store) ResumeRollout(ctx context.Context, by fleet.Actor, id string, re
 }
 
 // CancelRollout ends a rollout; its entry leaves the manifests. When it is a
-// revert, the rollout that it was to revert is cancelled too.
+// revert, the rollout that it was to revert is cancelled too. One that is being
+// reverted cannot be cancelled by itself: its revert would go on.
 func (s *Store) CancelRollout(ctx context.Context, by fleet.Actor, id string, revision int64, reason string) (fleet.Rollout, error) {
 	if err := checkReason(reason); err != nil {
 		return fleet.Rollout{}, err
 	}
-	return s.transition(ctx, move{by: by, id: id, revision: revision, to: fleet.Cancelled, action: "rollout.cancel", reason: reason,
+	from := slices.DeleteFunc(fleet.Before(fleet.Cancelled), func(s fleet.State) bool { return s == fleet.Reverting })
+	return s.transition(ctx, move{by: by, id: id, revision: revision, from: from, to: fleet.Cancelled, action: "rollout.cancel", reason: reason,
 		set: "finished_at = clock_timestamp()",
 		then: func(ctx context.Context, tx pgx.Tx, r fleet.Rollout, _ time.Time) error {
 			return settleReverted(ctx, tx, by, r, fleet.Cancelled)
@@ -234,7 +281,15 @@ func settleReverted(ctx context.Context, tx pgx.Tx, by fleet.Actor, r fleet.Roll
 // OpenNextWave closes the open wave and opens the next. It is the driver's.
 func (s *Store) OpenNextWave(ctx context.Context, l Lease, id string, revision int64, reason string) (fleet.Rollout, error) {
 	m := move{by: fleet.Actor{Name: l.Name}, id: id, revision: revision, from: []fleet.State{fleet.Running}, to: fleet.Running,
-		action: "rollout.wave", reason: reason, then: openNext, lease: &l}
+		action: "rollout.wave", reason: reason, keeps: true, then: openNext, lease: &l}
+	return s.transition(ctx, m)
+}
+
+// WidenWave opens the open wave, which had no devices, anew for those that are
+// there now. It is the driver's.
+func (s *Store) WidenWave(ctx context.Context, l Lease, id string, revision int64, reason string) (fleet.Rollout, error) {
+	m := move{by: fleet.Actor{Name: l.Name}, id: id, revision: revision, from: []fleet.State{fleet.Running}, to: fleet.Running,
+		action: "rollout.wave", reason: reason, keeps: true, then: widen, lease: &l}
 	return s.transition(ctx, m)
 }
 
@@ -295,7 +350,7 @@ func (s *Store) RevertRollout(ctx context.Context, by fleet.Actor, id string, re
 		if err := record(ctx, tx, by, "rollout.create", "rollout/"+revert, 0, 1, map[string]any{"release": back.Release, "version": back.Version, "revert_of": id}); err != nil {
 			return err
 		}
-		r, err = s.transitionIn(ctx, tx, s.starting(by, revert, 1))
+		r, err = s.transitionIn(ctx, tx, s.starting(by, revert, 1, spec.Note))
 		return err
 	})
 	return r, err

@@ -211,6 +211,15 @@ func TestPoisonRecordDoesNotStopTheOthers(t *testing.T) {
 			t.Errorf("not kept as it came: %+v", l)
 		}
 	}
+	alerts, _, err := w.Alerts(t.Context(), store.Page{})
+	if err != nil || len(alerts) != 5 {
+		t.Fatalf("%d alerts, %v: %+v", len(alerts), err, alerts)
+	}
+	for i, object := range []string{"device/" + ids[0], "device/" + ids[1], "device/" + ids[2], "device/cam-x", "uplink"} {
+		if a := alerts[i]; a.Kind != "dead-letter" || a.Object != object || a.Count != 1 || !strings.Contains(a.Message, "registry can never store") {
+			t.Errorf("got %+v, want one about %s", a, object)
+		}
+	}
 	if n := w.number(`SELECT count(*) FROM device WHERE id = 'cam-x'`); n != 0 {
 		t.Error("a device without a certificate's stamp was registered")
 	}
@@ -299,7 +308,7 @@ func TestSilentAndUnreachedDevicesAreFoundByTheClock(t *testing.T) {
 	check("polling, dead", map[string]int64{"silent": 1, "downloading": 1, "trying": 1, "committed": 1, "waiting": 2})
 	// A pause stops the clock: after it nobody is silent at once.
 	r = must(w.PauseRollout(t.Context(), alice, r.ID, r.Revision, ""))
-	r = must(w.ResumeRollout(t.Context(), alice, r.ID, r.Revision))
+	r = must(w.ResumeRollout(t.Context(), alice, r.ID, r.Revision, ""))
 	check("resumed", map[string]int64{"downloading": 1, "trying": 1, "committed": 1, "waiting": 3})
 }
 

@@ -49,10 +49,11 @@ func eligibleArgs(ctx context.Context, tx pgx.Tx, r fleet.Rollout) ([]any, error
 	return []any{r.ID, r.AllCohorts(), r.CanaryCohort, r.Offset, release.Models, nonNil(release.Hardware), r.Component, keys}, nil
 }
 
-// eligibleMembers is the rollout's members that the release concerns: of its
-// models and hardware (or not seen yet), and running a version that it replaces
-// (or not known, or with a report on the rollout). A device in several of the
-// cohorts is there once; canary says that it is in the canary cohort.
+// eligibleMembers is the rollout's members, as package fleet counts them: of
+// the release's models and hardware, and running a version that it replaces or
+// with a report on the rollout. The model of a device that was never seen is
+// not known, so it is not among them. A device in several of the cohorts is
+// there once; canary says that it is in the canary cohort.
 const eligibleMembers = `
 	WITH member AS (
 		SELECT device, (bucket - $4::integer + 1000000) % 1000000 AS position, bool_or(cohort = $3) AS canary
@@ -65,9 +66,9 @@ const eligibleMembers = `
 		JOIN device d ON d.id = m.device
 		LEFT JOIN rollout_device o ON o.rollout = $1 AND o.device = m.device
 		LEFT JOIN device_version v ON v.device = m.device AND v.component = $7
-		WHERE (d.model = '' OR d.model = ANY($5))
-			AND (cardinality($6::text[]) = 0 OR d.hardware = '' OR d.hardware = ANY($6))
-			AND (o.device IS NOT NULL OR v.device IS NULL OR v.sort_key = ANY($8))
+		WHERE d.model = ANY($5)
+			AND (cardinality($6::text[]) = 0 OR d.hardware = ANY($6))
+			AND (o.device IS NOT NULL OR v.sort_key = ANY($8))
 	)`
 
 // inWave joins eligible e with the wave w that covers it.
@@ -75,7 +76,9 @@ const inWave = `w.rollout = $1 AND w.state <> 'pending'
 	AND CASE WHEN w.cohort <> '' THEN e.canary ELSE NOT e.canary AND e.position >= w.start_ppm AND e.position < w.threshold_ppm END`
 
 // openNext closes the open wave, if any, and opens the next one. Waves that add
-// nobody, as happens in small fleets, pass at once, except for the last.
+// nobody, as happens in small fleets, pass at once, except for the last, and
+// not before somebody has proved the release: while there is nobody at all, the
+// first wave stays open without a width (see widen).
 func openNext(ctx context.Context, tx pgx.Tx, r fleet.Rollout, now time.Time) error {
 	if _, err := tx.Exec(ctx, `
 		UPDATE rollout_wave SET state = 'passed', closed_at = $2 WHERE rollout = $1 AND state = 'open'`, r.ID, now); err != nil {
@@ -85,7 +88,7 @@ func openNext(ctx context.Context, tx pgx.Tx, r fleet.Rollout, now time.Time) er
 	if err != nil {
 		return err
 	}
-	previous := int64(0)
+	previous, proof := int64(0), false
 	for _, w := range r.Waves {
 		if w.State != fleet.WavePending {
 			if w.Cohort == "" {
@@ -96,13 +99,20 @@ func openNext(ctx context.Context, tx pgx.Tx, r fleet.Rollout, now time.Time) er
 		start, threshold := int64(0), int64(topics.Buckets)
 		if w.Cohort == "" {
 			start = previous
-			if threshold, err = percentThreshold(ctx, tx, r, w, previous, args); err != nil {
+			if threshold, err = percentThreshold(ctx, tx, r, w, previous, 0, args); err != nil {
 				return err
 			}
 		}
 		state, closed := fleet.WaveOpen, (*time.Time)(nil)
 		if threshold == start && !r.Last(w) {
-			state, closed = fleet.WavePassed, &now
+			if !proof {
+				if proof, _, err = proven(ctx, tx, r, w, start, args); err != nil {
+					return err
+				}
+			}
+			if proof {
+				state, closed = fleet.WavePassed, &now
+			}
 		}
 		_, err := tx.Exec(ctx, `
 			UPDATE rollout_wave SET state = $3, start_ppm = $4, threshold_ppm = $5, opened_at = $6, opens_at = $6, closed_at = $7
@@ -118,17 +128,72 @@ func openNext(ctx context.Context, tx pgx.Tx, r fleet.Rollout, now time.Time) er
 	return nil
 }
 
-// percentThreshold finds where a wave ends. One statement counts the members
-// and finds the one at the wave's end, because both have to look at all.
-func percentThreshold(ctx context.Context, tx pgx.Tx, r fleet.Rollout, w fleet.Wave, previous int64, args []any) (int64, error) {
+// widen opens the open wave anew, for the members that are behind it: it had
+// none.
+func widen(ctx context.Context, tx pgx.Tx, r fleet.Rollout, now time.Time) error {
+	w, ok := r.Current()
+	if !ok || w.Cohort != "" {
+		return fmt.Errorf("widen the wave of %s: %w", r.ID, fleet.ErrTransition)
+	}
+	args, err := eligibleArgs(ctx, tx, r)
+	if err != nil {
+		return err
+	}
+	threshold, err := percentThreshold(ctx, tx, r, w, w.Threshold, w.Threshold, args)
+	if err != nil {
+		return err
+	}
+	_, err = tx.Exec(ctx, `
+		UPDATE rollout_wave SET threshold_ppm = $3, opened_at = $4, opens_at = $4, sample_at = NULL WHERE rollout = $1 AND index = $2`,
+		r.ID, w.Index, threshold, now)
+	if err != nil {
+		return fmt.Errorf("widen wave %d of %s: %w", w.Index, r.ID, err)
+	}
+	return nil
+}
+
+// proven is fleet.Evidence's Proven and Beyond, for a wave without members that
+// ends at threshold; behind a canary cohort's wave there is nobody. Who runs the release without having committed
+// it in some rollout of it, in a trial perhaps, proves nothing.
+func proven(ctx context.Context, tx pgx.Tx, r fleet.Rollout, w fleet.Wave, threshold int64, args []any) (proof, beyond bool, err error) {
+	if r.Kind == topics.EntryRevert {
+		return true, false, nil
+	}
+	err = tx.QueryRow(ctx, `SELECT EXISTS (SELECT FROM rollout_device WHERE rollout = $1 AND outcome = 'committed')`, r.ID).Scan(&proof)
+	if err != nil || proof {
+		return proof, false, err
+	}
+	err = tx.QueryRow(ctx, eligibleMembers+`SELECT EXISTS (SELECT FROM eligible WHERE NOT canary AND position >= $9)`,
+		append(args[:8:8], threshold)...).Scan(&beyond)
+	if err != nil || beyond {
+		return false, beyond, err
+	}
+	cohorts := r.AllCohorts()
+	if w.Cohort != "" {
+		cohorts = []string{w.Cohort}
+	}
+	err = tx.QueryRow(ctx, `
+		SELECT EXISTS (
+			SELECT FROM cohort_member m JOIN device_version v ON v.device = m.device AND v.component = $2
+			WHERE m.cohort = ANY($1) AND v.version = $3 AND NOT EXISTS (
+				SELECT FROM rollout_device o JOIN rollout r ON r.id = o.rollout
+				WHERE o.device = m.device AND r.component = $2 AND r.version = $3 AND o.state <> 'committed'))`,
+		cohorts, r.Component, r.Version).Scan(&proof)
+	return proof, false, err
+}
+
+// percentThreshold finds where a wave ends that takes its share of the members
+// at position from or behind it. One statement counts them and finds the one at
+// the wave's end, because both have to look at all.
+func percentThreshold(ctx context.Context, tx pgx.Tx, r fleet.Rollout, w fleet.Wave, previous, from int64, args []any) (int64, error) {
 	share := fleet.WavePolicy{Percent: w.Percent}.Share()
 	if share >= topics.Buckets {
 		return fleet.OpenWave(share, 0, previous, nil)
 	}
 	var members, last int64
 	err := tx.QueryRow(ctx, eligibleMembers+`, ranked AS (
-			SELECT position, row_number() OVER (ORDER BY position) AS place, count(*) OVER () AS members FROM eligible WHERE NOT canary
-		) SELECT members, position FROM ranked WHERE place = greatest(1, ($9 * members + 999999) / 1000000)`, append(args[:8:8], share)...).Scan(&members, &last)
+			SELECT position, row_number() OVER (ORDER BY position) AS place, count(*) OVER () AS members FROM eligible WHERE NOT canary AND position >= $10
+		) SELECT members, position FROM ranked WHERE place = greatest(1, ($9 * members + 999999) / 1000000)`, append(args[:8:8], share, from)...).Scan(&members, &last)
 	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
 		return 0, fmt.Errorf("find the end of wave %d of %s: %w", w.Index, r.ID, err)
 	}
@@ -240,7 +305,19 @@ func describeWaves(ctx context.Context, tx pgx.Tx, r *fleet.Rollout) error {
 			}
 		}
 		w.Members = counts.Members
-		if w.State == fleet.WaveOpen && !r.Last(*w) {
+		if w.State != fleet.WaveOpen {
+			continue
+		}
+		proof := true
+		if counts.Members == 0 {
+			if proof, _, err = proven(ctx, tx, *r, *w, w.Threshold, args); err != nil {
+				return err
+			}
+		}
+		switch {
+		case !proof:
+			w.Gate = fleet.FirstDevice(*w)
+		case !r.Last(*w):
 			w.Gate = fleet.Gate(r.Policy.Gate, *w, counts, now).Waits
 		}
 	}

@@ -174,7 +174,7 @@ func (w *World) Running(policy fleet.PolicySpec) fleet.Rollout {
 		w.AddRelease("1.1.0")
 	}
 	r := Must(w.CreateRollout(ctx, Alice, fleet.RolloutSpec{Release: "camera", Version: "1.1.0", Cohorts: []string{"all"}, PolicySpec: policy}))
-	return Must(w.StartRollout(ctx, Alice, r.ID, r.Revision))
+	return Must(w.StartRollout(ctx, Alice, r.ID, r.Revision, ""))
 }
 
 // Waves are waves without spread and soak time.
