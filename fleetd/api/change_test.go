@@ -219,6 +219,11 @@ func TestARolloutIsDraftedChangedWatchedAndReverted(t *testing.T) {
 	if r.State != "running" || r.Waves[0].Counts == nil {
 		t.Errorf("running: %+v", r)
 	}
+	var d api.Device
+	w.must(200, &d, call{method: "GET", path: "/v1/devices/cam-1"})
+	if target := d.Targets["system"]; target.Rollout != r.ID || target.Version != "1.1.0" || target.State != "running" || d.Installs == nil || len(d.Installs) != 0 {
+		t.Errorf("device: %+v", d)
+	}
 	var manifest struct {
 		Signed struct {
 			Body topics.Manifest `json:"groundswell"`

@@ -19,20 +19,58 @@ type Device struct {
 	Model    string `json:"model,omitempty" doc:"From its certificate; absent until the first contact"`
 	Hardware string `json:"hardware,omitempty" doc:"Hardware revision, from its certificate"`
 	DeviceAttributes
-	Bucket            int64             `json:"bucket" doc:"Its fixed place in [0, 1000000)"`
-	Cohorts           []string          `json:"cohorts"`
-	AssignmentVersion int64             `json:"assignment_version"`
-	Connected         bool              `json:"connected"`
-	Node              string            `json:"node,omitempty" doc:"Broker node of the newest connection"`
-	Mode              string            `json:"mode,omitempty"`
-	Versions          map[string]string `json:"versions" doc:"What runs, by component, as the device says"`
-	Agent             string            `json:"agent,omitempty" doc:"The agent's own version"`
-	CheckInMillis     int64             `json:"check_in_ms" doc:"How long the newest check-in took; 0: none yet"`
-	FirstContact      *time.Time        `json:"first_contact,omitempty"`
-	LastContact       *time.Time        `json:"last_contact,omitempty"`
-	LastCheckIn       *time.Time        `json:"last_check_in,omitempty"`
-	Heartbeat         json.RawMessage   `json:"heartbeat,omitempty" doc:"The newest one as it came"`
-	Revision          int64             `json:"revision"`
+	Bucket            int64              `json:"bucket" doc:"Its fixed place in [0, 1000000)"`
+	Cohorts           []string           `json:"cohorts"`
+	AssignmentVersion int64              `json:"assignment_version"`
+	Connected         bool               `json:"connected"`
+	Node              string             `json:"node,omitempty" doc:"Broker node of the newest connection"`
+	Mode              string             `json:"mode,omitempty"`
+	Versions          map[string]string  `json:"versions" doc:"What runs, by component, as the device says"`
+	Agent             string             `json:"agent,omitempty" doc:"The agent's own version"`
+	CheckInMillis     int64              `json:"check_in_ms" doc:"How long the newest check-in took; 0: none yet"`
+	FirstContact      *time.Time         `json:"first_contact,omitempty"`
+	LastContact       *time.Time         `json:"last_contact,omitempty"`
+	LastCheckIn       *time.Time         `json:"last_check_in,omitempty"`
+	Targets           map[string]Target  `json:"targets" doc:"What its manifests tell it to run, by component; absent where nothing does"`
+	Installs          map[string]Install `json:"installs" doc:"The newest step that it reported, by component"`
+	Heartbeat         json.RawMessage    `json:"heartbeat,omitempty" doc:"The newest one as it came"`
+	Revision          int64              `json:"revision"`
+}
+
+// Target is what a device is told to run of a component.
+type Target struct {
+	Rollout string `json:"rollout"`
+	Kind    string `json:"kind" enum:"update,revert"`
+	State   string `json:"state" enum:"running,paused,completed" doc:"Of the rollout; a paused one blocks, nothing else comes instead"`
+	Release string `json:"release"`
+	Version string `json:"version"`
+	Reached bool   `json:"reached" doc:"Whether a wave that has opened covers it; else it waits for its turn"`
+}
+
+// Install is a step that a device reported.
+type Install struct {
+	Rollout string     `json:"rollout"`
+	Version string     `json:"version" doc:"That the rollout brings"`
+	State   string     `json:"state" enum:"waiting,downloading,verified,staged,trying,committed,failed,rolled_back"`
+	Reason  string     `json:"reason,omitempty"`
+	Attempt int        `json:"attempt"`
+	At      *time.Time `json:"at,omitempty" doc:"When the report was stored"`
+}
+
+func viewTargets(in map[string]fleet.Target) map[string]Target {
+	out := map[string]Target{}
+	for component, t := range in {
+		out[component] = Target{Rollout: t.Rollout, Kind: string(t.Kind), State: string(t.State), Release: t.Release, Version: t.Version, Reached: t.Reached}
+	}
+	return out
+}
+
+func viewInstalls(in map[string]fleet.Install) map[string]Install {
+	out := map[string]Install{}
+	for component, i := range in {
+		out[component] = Install{Rollout: i.Rollout, Version: i.Version, State: string(i.State), Reason: i.Reason, Attempt: i.Attempt, At: when(i.At)}
+	}
+	return out
 }
 
 // DeviceAttributes are what operators say about a device.
@@ -54,6 +92,7 @@ func viewDevice(d fleet.Device) Device {
 		DeviceAttributes: DeviceAttributes{Region: d.Region, Customer: d.Customer, TimeZone: d.TimeZone, Labels: d.Labels, PollingSeconds: d.PollingSeconds},
 		Bucket:           d.Bucket, Cohorts: never(d.Cohorts), AssignmentVersion: d.AssignmentVersion,
 		Connected: d.Connected, Node: d.Node, Mode: string(d.Mode), Versions: orEmpty(d.Versions), Agent: d.Agent,
+		Targets: viewTargets(d.Targets), Installs: viewInstalls(d.Installs),
 		CheckInMillis: d.CheckInMillis, FirstContact: when(d.FirstContact), LastContact: when(d.LastContact),
 		LastCheckIn: when(d.LastCheckIn), Heartbeat: d.Heartbeat, Revision: d.Revision,
 	}

@@ -32,6 +32,10 @@ type Device struct {
 	LastCheckIn   time.Time
 	// Heartbeat is the newest one as it came (JSON). Absent: none yet.
 	Heartbeat []byte
+	// Targets and Installs are by component: what the device is told to run, and
+	// the newest step that it reported.
+	Targets  map[string]Target
+	Installs map[string]Install
 }
 
 // DeviceAttributes are what operators say about a device.

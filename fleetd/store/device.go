@@ -34,9 +34,23 @@ func scanDevice(row pgx.CollectableRow) (d fleet.Device, err error) {
 	return d, err
 }
 
-// Device reads one device.
-func (s *Store) Device(ctx context.Context, id string) (fleet.Device, error) {
-	return readDevice(ctx, s.pool, id)
+// Device reads one device, with its targets and install states.
+func (s *Store) Device(ctx context.Context, id string) (d fleet.Device, err error) {
+	err = s.view(ctx, func(tx pgx.Tx) error {
+		d, err = deployedDevice(ctx, tx, id)
+		return err
+	})
+	return d, err
+}
+
+func deployedDevice(ctx context.Context, tx pgx.Tx, id string) (fleet.Device, error) {
+	d, err := readDevice(ctx, tx, id)
+	if err != nil {
+		return d, err
+	}
+	found := []fleet.Device{d}
+	err = deployments(ctx, tx, found)
+	return found[0], err
 }
 
 func readDevice(ctx context.Context, q querier, id string) (fleet.Device, error) {
@@ -48,7 +62,7 @@ func readDevice(ctx context.Context, q querier, id string) (fleet.Device, error)
 	return d, absent(err, "device", id)
 }
 
-// Devices lists devices by id.
+// Devices lists devices by id, with their targets and install states.
 func (s *Store) Devices(ctx context.Context, f fleet.DeviceFilter, p Page) ([]fleet.Device, string, error) {
 	if err := f.Validate(); err != nil {
 		return nil, "", err
@@ -62,11 +76,17 @@ func (s *Store) Devices(ctx context.Context, f fleet.DeviceFilter, p Page) ([]fl
 	if err != nil {
 		return nil, "", err
 	}
-	rows, err := s.pool.Query(ctx, query, args...)
-	if err != nil {
-		return nil, "", fmt.Errorf("list devices: %w", err)
-	}
-	devices, err := pgx.CollectRows(rows, scanDevice)
+	var devices []fleet.Device
+	err = s.view(ctx, func(tx pgx.Tx) error {
+		rows, err := tx.Query(ctx, query, args...)
+		if err != nil {
+			return err
+		}
+		if devices, err = pgx.CollectRows(rows, scanDevice); err != nil {
+			return err
+		}
+		return deployments(ctx, tx, devices)
+	})
 	if err != nil {
 		return nil, "", fmt.Errorf("list devices: %w", err)
 	}
@@ -195,7 +215,7 @@ func (s *Store) PutDevice(ctx context.Context, by fleet.Actor, id string, a flee
 		if err := record(ctx, tx, by, action, "device/"+id, revision, d.Revision, nil); err != nil {
 			return err
 		}
-		d, err = readDevice(ctx, tx, id)
+		d, err = deployedDevice(ctx, tx, id)
 		return err
 	})
 	return d, created, err
@@ -312,7 +332,7 @@ func scanAttributes(row pgx.CollectableRow) (d fleet.Device, err error) {
 
 // DeviceHistory lists what a device reported, newest first.
 func (s *Store) DeviceHistory(ctx context.Context, id string, p Page) ([]fleet.Report, string, error) {
-	if _, err := s.Device(ctx, id); err != nil {
+	if _, err := readDevice(ctx, s.pool, id); err != nil {
 		return nil, "", err
 	}
 	epoch, sequence := int64(1<<62), int64(0)
@@ -351,6 +371,9 @@ type DeviceLog struct {
 
 // DeviceLogs lists what a device logged, newest first.
 func (s *Store) DeviceLogs(ctx context.Context, id string, p Page) ([]DeviceLog, string, error) {
+	if _, err := readDevice(ctx, s.pool, id); err != nil {
+		return nil, "", err
+	}
 	epoch, sequence := int64(1<<62), int64(0)
 	limit, err := p.start(&epoch, &sequence)
 	if err != nil {
