@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -337,5 +338,69 @@ func TestConfigurationIsCheckedBeforeAnythingIsTouched(t *testing.T) {
 		[]string{"--config", devtest.Write(t, "broker.yaml", good), "--check-config"}, cli.Streams{Out: &out, Err: &errs})
 	if code != 0 || !strings.Contains(out.String(), "sync: always") {
 		t.Errorf("check-config: %d %s%s", code, out.String(), errs.String())
+	}
+}
+
+// TestAKilledBrokerTellsWhoWasConnected: a device that does not come back must
+// not count as connected for ever.
+func TestAKilledBrokerTellsWhoWasConnected(t *testing.T) {
+	p := startBroker(t, "shards: 1")
+	var mu sync.Mutex
+	var got []string
+	fleetd := func(id string) {
+		s := p.fleetd(id, func(m mqttclient.Message) {
+			presence, err := topics.DecodePresence(m.Payload)
+			if err != nil {
+				t.Errorf("%s: %v", m.Topic, err)
+			}
+			name, err := topics.Parse(m.Topic)
+			if err != nil {
+				t.Error(err)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			got = append(got, fmt.Sprintf("%s %v %s", name.ID, presence.Connected, presence.Reason))
+		})
+		if err := s.Subscribe(t.Context(), []mqttclient.Subscription{{Filter: topics.Share(topics.GroupRegistry, topics.Uplink), QoS: 1}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	has := func(want string) func() bool {
+		return func() bool { mu.Lock(); defer mu.Unlock(); return slices.Contains(got, want) }
+	}
+	fleetd("fleetd-a")
+	for _, id := range []string{"gone", "stays"} {
+		s, err := p.device(id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { s.Close() })
+		devtest.Eventually(t, 0, id+" connected", devtest.True(has(id+" true ")))
+		if id == "gone" {
+			s.Close()
+			devtest.Eventually(t, 0, "gone gone", devtest.True(has("gone false error")))
+		}
+	}
+	p.Kill()
+	p.start()
+	fleetd("fleetd-b")
+	devtest.Eventually(t, 0, "the lost connection", devtest.True(has("stays false lost")))
+	if has("gone false lost")() {
+		t.Error("a device whose end was known was reported as lost")
+	}
+	before := len(got)
+	p.Kill()
+	p.start()
+	fleetd("fleetd-c")
+	last, err := p.device("last")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { last.Close() })
+	devtest.Eventually(t, 0, "a later connect", devtest.True(has("last true ")))
+	mu.Lock()
+	defer mu.Unlock()
+	if slices.Contains(got[before:], "stays false lost") {
+		t.Error("a lost connection was reported at every start")
 	}
 }

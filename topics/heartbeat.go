@@ -105,7 +105,7 @@ func (h Heartbeat) Validate() error {
 type Presence struct {
 	Schema    int    `json:"schema"`
 	Connected bool   `json:"connected"`
-	Reason    string `json:"reason,omitempty"` // of a disconnect: "client", "keepalive", "taken-over", "slow", "revoked", "shutdown", "error"
+	Reason    string `json:"reason,omitempty"` // of a disconnect: "client", "keepalive", "taken-over", "slow", "revoked", "shutdown", "error", "lost" (the broker died)
 	Model     string `json:"model"`
 	Hardware  string `json:"hardware"`
 	// Connection numbers a device's connections; a disconnect belongs to the

@@ -42,9 +42,12 @@ type Cluster struct {
 	admin      jetstream.JetStream // on retaining
 	uplink     jetstream.JetStream // on publishing
 	retained   jetstream.Stream
+	present    jetstream.Stream
 	streams    []jetstream.Stream // uplink, by shard
 	groups     map[string]*Group
 	watched    uint64 // last retained sequence before Open
+
+	presentLast uint64 // last sequence of present before Open
 
 	mu      sync.Mutex // guards pending
 	pending map[*nats.Msg]func(Stored, error)
@@ -79,7 +82,7 @@ func (c *Cluster) Open(ctx context.Context) (err error) {
 		StoreDir:           c.cfg.Dir,
 		SyncInterval:       c.cfg.Sync.Interval, // 0, its default of minutes, when the committer does it
 		JetStreamMaxMemory: 64 << 20,
-		JetStreamMaxStore:  c.cfg.MaxUplinkBytes + c.cfg.MaxRetainedBytes + 64<<20,
+		JetStreamMaxStore:  c.cfg.MaxUplinkBytes + 2*c.cfg.MaxRetainedBytes + 64<<20,
 		NoSigs:             true,
 		NoLog:              true,
 		NoSystemAccount:    false,
@@ -161,6 +164,9 @@ func (c *Cluster) openStreams(ctx context.Context) error {
 		return fmt.Errorf("stream %s: %w", retainedStream, err)
 	}
 	c.watched = info.State.LastSeq
+	if err := c.openPresent(ctx); err != nil {
+		return err
+	}
 	if err := c.checkShards(ctx); err != nil {
 		return err
 	}

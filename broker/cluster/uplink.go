@@ -57,6 +57,12 @@ func (c *Cluster) Store(u Uplink, done func(Stored, error)) {
 		}
 		done(s, err)
 	}
+	c.send(msg, finish)
+}
+
+// send publishes a message; finish is called once, with nil, ErrFull, ErrBusy
+// or ErrUnavailable.
+func (c *Cluster) send(msg *nats.Msg, finish func(Stored, error)) {
 	c.mu.Lock()
 	if len(c.pending) >= c.cfg.MaxPending {
 		c.mu.Unlock()

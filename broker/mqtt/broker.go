@@ -122,6 +122,7 @@ func (b *Broker) Run(ctx context.Context) error {
 	}
 	loops.Go(func() { _ = b.store.Watch(serving, b.retainedPut) }) // returns nil when serving ends
 	loops.Go(func() { b.housekeep(serving) })
+	loops.Go(func() { b.reportLost(serving) })
 	b.log.Info("broker listens", "address", b.Addr())
 
 	b.listener.run(ctx)

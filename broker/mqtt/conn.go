@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"groundswell/broker/cluster"
 	"groundswell/certs"
 
 	mochi "github.com/mochi-mqtt/server/v2"
@@ -37,7 +38,8 @@ type conn struct {
 	identity certs.Identity
 	cert     *x509.Certificate
 	remote   string
-	number   int64 // numbers the connections of this node, growing with time
+	mark     *cluster.Mark // of a device, after CONNACK
+	number   int64         // numbers the connections of this node, growing with time
 	limits   *Limits
 	frame    framing
 	refused  error // of framing; only the reader uses it
