@@ -49,13 +49,21 @@ func (s *Store) register(ctx context.Context, tx pgx.Tx, messages []message) err
 		switch {
 		case !there:
 			batch.Queue(`
-				INSERT INTO device (id, bucket, model, hardware) VALUES ($1, $2, $3, $4)
-				ON CONFLICT (id) DO NOTHING`, id, topics.Bucket(id), now.model, now.hardware)
-			batch.Queue(`
+				WITH made AS (
+					INSERT INTO device (id, bucket, model, hardware) VALUES ($1, $2, $3, $4) ON CONFLICT (id) DO NOTHING RETURNING id
+				)
 				INSERT INTO audit (actor, action, object, after_revision, detail)
-				VALUES ('ingest', 'device.register', 'device/' || $1::text, 1, jsonb_build_object('model', $2::text, 'hardware', $3::text))`, id, now.model, now.hardware)
+				SELECT 'ingest', 'device.register', 'device/' || id, 1, jsonb_build_object('model', $3::text, 'hardware', $4::text)
+				FROM made`, id, topics.Bucket(id), now.model, now.hardware)
 		case was != now:
-			batch.Queue(`UPDATE device SET model = $2, hardware = $3, revision = revision + 1 WHERE id = $1`, id, now.model, now.hardware)
+			batch.Queue(`
+				WITH changed AS (
+					UPDATE device SET model = $2, hardware = $3, revision = revision + 1 WHERE id = $1 AND (model, hardware) <> ($2, $3) RETURNING revision
+				)
+				INSERT INTO audit (actor, action, object, before_revision, after_revision, detail)
+				SELECT 'ingest', 'device.certify', 'device/' || $1::text, revision - 1, revision,
+					jsonb_build_object('model', $2::text, 'hardware', $3::text, 'model_before', $4::text, 'hardware_before', $5::text)
+				FROM changed`, id, now.model, now.hardware, was.model, was.hardware)
 		case !unassigned[id]:
 			continue
 		}

@@ -126,8 +126,18 @@ func (s *Store) PublishReleases(ctx context.Context, by fleet.Actor, p Publicati
 		if _, err := tx.Exec(ctx, `LOCK TABLE image_pin IN SHARE ROW EXCLUSIVE MODE`); err != nil {
 			return err
 		}
+		files := map[string]any{}
 		for _, f := range p.Files {
-			if err := putFile(ctx, tx, f); err != nil {
+			isNew, err := putFile(ctx, tx, f)
+			if err != nil {
+				return err
+			}
+			if isNew {
+				files[f.Repository+"/"+f.Name] = f.Version
+			}
+		}
+		if len(files) > 0 { // also a list that only lives longer
+			if err := record(ctx, tx, by, "repository.publish", "repository/image", 0, 0, files); err != nil {
 				return err
 			}
 		}
@@ -213,31 +223,31 @@ func (s *Store) pin(ctx context.Context, tx pgx.Tx, pin topics.SnapshotPin) erro
 // bytes for a version that exists are ErrConflict.
 func (s *Store) PutRepositoryFile(ctx context.Context, by fleet.Actor, f fleet.RepositoryFile) error {
 	return s.change(ctx, func(tx pgx.Tx) error {
-		if err := putFile(ctx, tx, f); err != nil {
+		if isNew, err := putFile(ctx, tx, f); err != nil || !isNew {
 			return err
 		}
 		return record(ctx, tx, by, "repository.put", fmt.Sprintf("repository/%s/%d.%s", f.Repository, f.Version, f.Name), f.Version-1, f.Version, nil)
 	})
 }
 
-func putFile(ctx context.Context, tx pgx.Tx, f fleet.RepositoryFile) error {
+func putFile(ctx context.Context, tx pgx.Tx, f fleet.RepositoryFile) (isNew bool, err error) {
 	tag, err := tx.Exec(ctx, `
 		INSERT INTO repository_file (repository, name, version, bytes) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING`,
 		f.Repository, f.Name, f.Version, f.Bytes)
 	if err != nil {
-		return fmt.Errorf("put %s %d.%s: %w", f.Repository, f.Version, f.Name, err)
+		return false, fmt.Errorf("put %s %d.%s: %w", f.Repository, f.Version, f.Name, err)
 	}
 	if tag.RowsAffected() == 1 {
-		return nil
+		return true, nil
 	}
 	there, err := readFile(ctx, tx, f.Repository, f.Name, f.Version)
 	if err != nil {
-		return err
+		return false, err
 	}
 	if !bytes.Equal(there.Bytes, f.Bytes) {
-		return fmt.Errorf("%s %d.%s exists with other content: %w", f.Repository, f.Version, f.Name, fleet.ErrConflict)
+		return false, fmt.Errorf("%s %d.%s exists with other content: %w", f.Repository, f.Version, f.Name, fleet.ErrConflict)
 	}
-	return nil
+	return false, nil
 }
 
 // RepositoryFile reads signed metadata; version 0 is the newest.

@@ -88,6 +88,10 @@ func TestDeviceWithANewCertificateChangesCohorts(t *testing.T) {
 	if !slices.Equal(before.Cohorts, []string{"one"}) || !slices.Equal(after.Cohorts, []string{"two"}) || after.Version <= before.Version {
 		t.Errorf("got %+v then %+v", before, after)
 	}
+	if n := w.number(`SELECT count(*) FROM audit WHERE action = 'device.certify' AND object = 'device/cam-1' AND before_revision = 1 AND after_revision = 2
+		AND detail ->> 'model_before' = 'm1' AND detail ->> 'model' = 'm2'`); n != 1 {
+		t.Errorf("%d audit rows of the change", n)
+	}
 }
 
 // A device that gave up is told to retry: its attempts begin with 1 again, in
@@ -339,6 +343,9 @@ func TestTwoReplicasApplyTheSameAtOnce(t *testing.T) {
 		}
 	})
 	all.Wait()
+	if n := w.number(`SELECT count(*) FROM audit WHERE action = 'device.register'`); n != 60 {
+		t.Errorf("%d audit rows of 60 registrations", n)
+	}
 	if n := w.number(`SELECT count(*) FROM cohort_member`); n != 120 {
 		t.Errorf("%d memberships, want 120", n)
 	}
