@@ -12,11 +12,15 @@
 // running, and never anything that was not verified: the executable's SHA-256
 // is compared before every launch.
 //
-// The process is the head of a process group and dies with the agent, so that
-// an agent that starts again never meets a firmware that it did not launch.
+// The process is the head of a session and dies with the agent. Before each
+// launch whatever runs of an earlier one is ended, children and their children
+// too, also those that an agent left which was killed; while that does not
+// succeed, nothing is launched on trial. So nothing but the version on trial
+// can answer for it.
 //
 //	{dir}/a/artifact  {dir}/a/image.json  {dir}/a/staging-...
 //	{dir}/b/...
 //	{dir}/active -> a
 //	{dir}/trial.json
+//	{dir}/session.json
 package slot

@@ -29,7 +29,8 @@ var spawner = sync.OnceValue(func() chan<- func() {
 })
 
 func spawn(cmd *exec.Cmd) error {
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	// A session of its own is a process group of its own, too.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL}
 	result := make(chan error)
 	spawner() <- func() { result <- cmd.Start() }
 	return <-result
@@ -47,6 +48,10 @@ func (s *Supervised) launch(slot string, image Image, bootID, addr string) (*pro
 	if err != nil {
 		return nil, err
 	}
+	mark, err := s.dir.mark()
+	if err != nil {
+		return nil, fmt.Errorf("launch slot %s: %w", slot, err)
+	}
 	for attempt := 0; ; attempt++ {
 		cmd := exec.Command(path, s.cfg.Args...)
 		cmd.Dir = filepath.Dir(path)
@@ -61,6 +66,7 @@ func (s *Supervised) launch(slot string, image Image, bootID, addr string) (*pro
 		for k, v := range s.cfg.Env {
 			cmd.Env = append(cmd.Env, k+"="+v)
 		}
+		cmd.Env = append(cmd.Env, mark) // the last of a name counts
 		cmd.Stdout, cmd.Stderr = s.output, s.output
 		cmd.WaitDelay = time.Second // for grandchildren that hold the pipe
 		err := spawn(cmd)
@@ -72,6 +78,10 @@ func (s *Supervised) launch(slot string, image Image, bootID, addr string) (*pro
 		}
 		if err != nil {
 			return nil, fmt.Errorf("launch slot %s: %w", slot, err)
+		}
+		if err := s.dir.launched(cmd.Process.Pid); err != nil {
+			// A full disk must not keep a good version from booting.
+			s.cfg.Log.Warn("session of the launch cannot be written down, its children are known by their mark only", "err", err)
 		}
 		p := &process{cmd, make(chan struct{})}
 		go func() {
@@ -88,8 +98,8 @@ func (p *process) signal(sig syscall.Signal) {
 	_ = syscall.Kill(-p.cmd.Process.Pid, sig) // ended already
 }
 
-// stop asks, and insists after grace. When it returns, nothing of the group
-// runs.
+// stop asks, and insists after grace. When it returns, the head has ended, and
+// whoever has stayed in its group is about to; Dir.clear sees to the rest.
 func (p *process) stop(grace time.Duration) {
 	p.signal(syscall.SIGTERM)
 	timer := time.NewTimer(grace)

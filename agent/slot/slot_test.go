@@ -22,6 +22,7 @@ import (
 type machine struct {
 	t    *testing.T
 	dir  *Dir
+	cfg  Config
 	s    *Supervised
 	stop func()
 }
@@ -35,7 +36,7 @@ func newMachine(t *testing.T) *machine {
 	if err := dir.Provision(agenttest.Firmware(t, "1.0.0", "healthy").Path, "1.0.0"); err != nil {
 		t.Fatal(err)
 	}
-	m := &machine{t: t, dir: dir}
+	m := &machine{t: t, dir: dir, cfg: Config{Addr: "127.0.0.1:0", Tries: 3}}
 	t.Cleanup(func() { m.off() })
 	return m
 }
@@ -44,7 +45,8 @@ func newMachine(t *testing.T) *machine {
 func (m *machine) on() {
 	m.t.Helper()
 	m.off()
-	m.s = New(m.dir, Config{Addr: "127.0.0.1:0", Tries: 3, BackoffMin: time.Millisecond, BackoffMax: 10 * time.Millisecond})
+	m.cfg.BackoffMin, m.cfg.BackoffMax = time.Millisecond, 10*time.Millisecond
+	m.s = New(m.dir, m.cfg)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- m.s.Run(ctx) }()

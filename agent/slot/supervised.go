@@ -15,8 +15,9 @@ import (
 // Config says how the component is run. Zero durations mean the defaults.
 type Config struct {
 	Args []string
-	// Env is added to PATH, FIRMWARE_ADDR, FIRMWARE_BOOT_ID, FIRMWARE_SLOT and
-	// FIRMWARE_VERSION, which is all that it gets.
+	// Env is added to PATH, FIRMWARE_ADDR, FIRMWARE_BOOT_ID, FIRMWARE_SLOT,
+	// FIRMWARE_VERSION and GROUNDSWELL_SLOTS, which is all that it gets. By the
+	// last of them its children are known.
 	Env map[string]string
 	// Addr is where it is to listen; with port 0 a free one is chosen for each
 	// launch. It gets it as FIRMWARE_ADDR.
@@ -30,6 +31,8 @@ type Config struct {
 	// by itself. Default 0.5 s to 30 s.
 	BackoffMin, BackoffMax time.Duration
 	Log                    *slog.Logger
+
+	clear func() error // instead of Dir.clear, for tests; nil otherwise
 }
 
 // Running is what runs now. It is zero while no slot holds anything that may.
@@ -70,6 +73,9 @@ func New(dir *Dir, cfg Config) *Supervised {
 	if cfg.Tries <= 0 {
 		cfg.Tries = 3
 	}
+	if cfg.clear == nil {
+		cfg.clear = func() error { return dir.clear(cfg.Grace) }
+	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
@@ -105,6 +111,9 @@ func (s *Supervised) Run(ctx context.Context) error {
 			s.down()
 		}
 	}
+	if err := s.cfg.clear(); err != nil {
+		s.cfg.Log.Error("something of the component outlives its end", "err", err)
+	}
 	return nil
 }
 
@@ -117,7 +126,16 @@ func (s *Supervised) bootOnce() (*process, error) {
 	default:
 	}
 	s.mu.Unlock()
+	remains := s.cfg.clear()
 	slot, image, onTrial, err := s.dir.boot()
+	if remains != nil {
+		s.cfg.Log.Error("something of the component outlives its end", "err", remains)
+		// It might answer for a version that is to be proven; who needs no proof is
+		// better launched than not.
+		if onTrial && err == nil {
+			err = remains
+		}
+	}
 	running := Running{Slot: slot, Image: image, BootID: newBootID(), Trial: onTrial}
 	var p *process
 	if err == nil {
