@@ -25,19 +25,19 @@ type policySpec struct {
 }
 
 type waveSpec struct {
-	Percent float64 `json:"percent" doc:"Of the rollout's members, this wave and those before it"`
+	Percent float64 `json:"percent" doc:"Of the rollout's members, this wave and those before it; above 0, at most 100. A wave without members waits for the first, and nothing but a first wave of 100 opens to all before a device has committed"`
 	Spread  string  `json:"spread,omitempty" doc:"The time over which the wave's devices start"`
 	Soak    string  `json:"soak,omitempty" doc:"How long the gate must have had its sample"`
 }
 
 type gateSpec struct {
-	SuccessPercent   *float64 `json:"success_percent,omitempty"`
-	MinSample        *int64   `json:"min_sample,omitempty"`
-	MaxSilentPercent *float64 `json:"max_silent_percent,omitempty"`
+	SuccessPercent   *float64 `json:"success_percent,omitempty" doc:"Of the outcomes, at least; above 0, at most 100. Default 95"`
+	MinSample        *int64   `json:"min_sample,omitempty" doc:"Outcomes; never more than the wave has members. Default 50"`
+	MaxSilentPercent *float64 `json:"max_silent_percent,omitempty" doc:"Of the wave's members; above 0, at most 100. Default 5"`
 }
 
 type breakerSpec struct {
-	Percent   *float64 `json:"percent,omitempty" doc:"More failures than that in the window trip it"`
+	Percent   *float64 `json:"percent,omitempty" doc:"More failures than that in the window trip it; above 0, at most 100. Default 2"`
 	Window    string   `json:"window,omitempty"`
 	MinSample *int64   `json:"min_sample,omitempty"`
 	Absolute  *int64   `json:"absolute,omitempty" doc:"So many failures in the window trip it by themselves; 0: none"`

@@ -215,7 +215,8 @@ func (d *Driver) look(ctx context.Context, r fleet.Rollout) error {
 // upkeepEvery is how often the driver does what is due at leisure.
 const upkeepEvery = 30 * time.Second
 
-// upkeep signs anew what is half through its life, and prunes what is old.
+// upkeep signs anew what is half through its life, lets go of members whom no
+// rollout holds any more, and prunes what is old.
 func (d *Driver) upkeep(ctx context.Context) error {
 	if time.Now().Before(d.upkeepAt) {
 		return nil
@@ -234,6 +235,9 @@ func (d *Driver) upkeep(ctx context.Context) error {
 	}
 	if manifests == 100 || assignments == 1000 {
 		d.upkeepAt = time.Time{} // more is due: go on at the next tick
+	}
+	if _, err := d.cfg.Store.LetGo(ctx); err != nil {
+		return err
 	}
 	return d.cfg.Store.Prune(ctx, 5000)
 }

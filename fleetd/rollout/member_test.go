@@ -229,3 +229,18 @@ func TestAReleaseThatFitsNobodyAnyMoreDoesNotStart(t *testing.T) {
 		t.Errorf("got %+v, %v", alerts, err)
 	}
 }
+
+// It stopped matching while the rollout that held it ended.
+func TestAMemberThatNothingHoldsIsLetGo(t *testing.T) {
+	f := newFixture(t, 2)
+	r := f.Running(fleet.PolicySpec{})
+	storetest.Must(f.CancelRollout(t.Context(), storetest.Alice, r.ID, r.Revision, ""))
+	f.Exec(`UPDATE cohort_member SET leaving = true WHERE device = 'cam-00000'`)
+	f.tick()
+	if c := storetest.Must(f.Cohort(t.Context(), "all")); c.Members != 1 {
+		t.Errorf("%d members", c.Members)
+	}
+	if d := storetest.Must(f.Device(t.Context(), "cam-00000")); len(d.Cohorts) != 0 || d.AssignmentVersion == 0 {
+		t.Errorf("got %+v", d)
+	}
+}

@@ -170,6 +170,29 @@ func (s *Store) letGo(ctx context.Context, tx pgx.Tx, cohorts []string) error {
 	return s.signAssignments(ctx, tx, gone)
 }
 
+// LetGo removes members that are still held though nothing pins them any
+// more: a device that stopped matching at the moment when its rollout ended.
+// Each transition does that for those whom it sees; the driver calls this from
+// time to time for the rest. It reports how many cohorts had some.
+func (s *Store) LetGo(ctx context.Context) (n int, err error) {
+	err = s.change(ctx, func(tx pgx.Tx) error {
+		rows, err := tx.Query(ctx, `
+			SELECT DISTINCT m.cohort FROM cohort_member m WHERE m.leaving AND NOT EXISTS (
+				SELECT FROM rollout_cohort rc JOIN rollout r ON r.id = rc.rollout
+				WHERE rc.cohort = m.cohort AND r.state IN ('running', 'paused'))`)
+		if err != nil {
+			return fmt.Errorf("find members to let go: %w", err)
+		}
+		cohorts, err := pgx.CollectRows(rows, pgx.RowTo[string])
+		if err != nil {
+			return fmt.Errorf("find members to let go: %w", err)
+		}
+		n = len(cohorts)
+		return s.letGo(ctx, tx, cohorts)
+	})
+	return n, err
+}
+
 func pairs(ctx context.Context, tx pgx.Tx, query string, args ...any) (map[string][]string, error) {
 	rows, err := tx.Query(ctx, query, args...)
 	if err != nil {

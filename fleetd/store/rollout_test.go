@@ -297,8 +297,8 @@ func TestCancelledRevertLeavesNothingReverting(t *testing.T) {
 	r := w.Running(fleet.PolicySpec{})
 	back := must(w.RevertRollout(t.Context(), alice, r.ID, r.Revision, store.RevertSpec{To: "1.0.0"}))
 	must(w.CancelRollout(t.Context(), alice, back.ID, back.Revision, "not so bad"))
-	if got := must(w.Rollout(t.Context(), r.ID)); got.State != fleet.Cancelled || len(w.manifest("all").Entries) != 0 {
-		t.Errorf("got %s, %+v", got.State, w.manifest("all").Entries)
+	if got := must(w.Rollout(t.Context(), r.ID)); got.State != fleet.Cancelled || !strings.HasPrefix(got.Reason, back.ID) || len(w.manifest("all").Entries) != 0 {
+		t.Errorf("got %s: %s, %+v", got.State, got.Reason, w.manifest("all").Entries)
 	}
 }
 

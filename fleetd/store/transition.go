@@ -266,16 +266,20 @@ func settleReverted(ctx context.Context, tx pgx.Tx, by fleet.Actor, r fleet.Roll
 		return nil
 	}
 	var revision int64
+	reason := "reverted by " + r.ID
+	if to == fleet.Cancelled {
+		reason = r.ID + ", which was to revert it, was cancelled"
+	}
 	err := tx.QueryRow(ctx, `
-		UPDATE rollout SET state = $2, revision = revision + 1, finished_at = clock_timestamp()
-		WHERE id = $1 AND state = 'reverting' RETURNING revision`, r.RevertOf, string(to)).Scan(&revision)
+		UPDATE rollout SET state = $2, revision = revision + 1, reason = $3, finished_at = clock_timestamp()
+		WHERE id = $1 AND state = 'reverting' RETURNING revision`, r.RevertOf, string(to), reason).Scan(&revision)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil
 	}
 	if err != nil {
 		return fmt.Errorf("settle rollout %s: %w", r.RevertOf, err)
 	}
-	return record(ctx, tx, by, "rollout."+string(to), "rollout/"+r.RevertOf, revision-1, revision, map[string]any{"state": to, "by": r.ID})
+	return record(ctx, tx, by, "rollout."+string(to), "rollout/"+r.RevertOf, revision-1, revision, map[string]any{"state": to, "by": r.ID, "reason": reason})
 }
 
 // OpenNextWave closes the open wave and opens the next. It is the driver's.

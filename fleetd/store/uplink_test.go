@@ -300,6 +300,8 @@ func TestSilentAndUnreachedDevicesAreFoundByTheClock(t *testing.T) {
 	// Sixteen minutes later; cam-00001 has reported again.
 	w.exec(`UPDATE rollout_device SET reported_at = reported_at - interval '16 minutes', until_at = until_at - interval '16 minutes' WHERE device <> 'cam-00001'`)
 	w.exec(`UPDATE rollout_wave SET opened_at = opened_at - interval '16 minutes', opens_at = opens_at - interval '16 minutes'`)
+	check("16 minutes later, to devices that have just appeared", map[string]int64{"silent": 2, "trying": 1, "committed": 1, "waiting": 2})
+	w.exec(`UPDATE contact SET first_contact = first_contact - interval '16 minutes'`)
 	check("16 minutes later", map[string]int64{"silent": 2, "trying": 1, "committed": 1, "waiting": 1, "unreached": 1})
 	_, e, err := w.Evidence(t.Context(), r.ID)
 	if err != nil || e.Wave != (fleet.Counts{Members: 6, Committed: 1, Silent: 2, Unreached: 1, Decided: 3}) || e.Window[0].Failures != 2 || e.Window[0].FirstReason != "silent" {

@@ -228,8 +228,8 @@ func standings(ctx context.Context, tx pgx.Tx, r fleet.Rollout, only int, now ti
 		SELECT w.index,
 			CASE
 				WHEN e.state IS NULL THEN CASE WHEN
-					w.opens_at + (w.spread_seconds * (e.position - w.start_ppm) / greatest(w.threshold_ppm - w.start_ppm, 1)
-						+ greatest($11::double precision, $12::double precision * e.polling_seconds)) * interval '1 second' <= $9
+					greatest(c.first_contact, w.opens_at + w.spread_seconds * (e.position - w.start_ppm) / greatest(w.threshold_ppm - w.start_ppm, 1)
+						* interval '1 second') + greatest($11::double precision, $12::double precision * e.polling_seconds) * interval '1 second' <= $9
 					AND c.last_contact >= w.opened_at - $13::interval
 					THEN 'unreached' ELSE 'waiting' END
 				WHEN `+isSilent+` THEN 'silent'
