@@ -259,7 +259,7 @@ func (s *Server) registerDevices() {
 	})
 
 	register(s, operation{
-		id: "put-device", method: http.MethodPut, path: "/v1/devices/{id}", tag: "devices", role: token.Operator,
+		id: "put-device", method: http.MethodPut, path: "/v1/devices/{id}", tag: "devices", role: token.Operator, creates: true,
 		summary:     "Register a device in advance, or replace its attributes",
 		description: "Without If-Match the device is created; one that exists needs If-Match. Changing attributes may change the cohorts that it belongs to.",
 		errors:      []int{http.StatusPreconditionFailed, http.StatusPreconditionRequired},

@@ -28,7 +28,8 @@ type operation struct {
 	maxBody          int64         // default maxBody
 	timeout          time.Duration // default handlingTimeout
 	body             *huma.RequestBody
-	errors           []int // besides 401, 403, 422, 500, 503
+	creates          bool  // a PUT that answers 201 when it made what was not there
+	errors           []int // besides 401, 403, 422, 500, 503, and 400, 413, 415 where there is a body
 }
 
 // register adds a route: authentication and role first, then huma's checks,
@@ -46,6 +47,9 @@ func register[I, O any](s *Server, o operation, handle func(ctx context.Context,
 		BodyReadTimeout: o.timeout,
 		RequestBody:     o.body,
 		Errors:          append(o.errors, http.StatusUnauthorized, http.StatusForbidden, http.StatusUnprocessableEntity, http.StatusServiceUnavailable),
+	}
+	if o.method != http.MethodGet && o.method != http.MethodDelete {
+		op.Errors = append(op.Errors, http.StatusBadRequest, http.StatusRequestEntityTooLarge, http.StatusUnsupportedMediaType)
 	}
 	op.Middlewares = huma.Middlewares{func(ctx huma.Context, next func(huma.Context)) {
 		if name, ok := ctx.Context().Value(keyOperation).(*string); ok {
@@ -73,6 +77,11 @@ func register[I, O any](s *Server, o operation, handle func(ctx context.Context,
 		}
 		return out, nil
 	})
+	if o.creates {
+		made := *s.api.OpenAPI().Paths[o.path].Put.Responses["200"]
+		made.Description = http.StatusText(http.StatusCreated)
+		s.api.OpenAPI().Paths[o.path].Put.Responses["201"] = &made
+	}
 }
 
 func firstNonZero(values ...int64) int64 {

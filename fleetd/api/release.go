@@ -150,10 +150,10 @@ func (s *Server) registerArtifacts() {
 		Content:  map[string]*huma.MediaType{"application/octet-stream": {Schema: &huma.Schema{Type: "string", Format: "binary"}}},
 	}
 	register(s, operation{
-		id: "put-artifact", method: http.MethodPut, path: "/v1/artifacts/{sha256}", tag: "releases", role: token.Admin, body: binary,
+		id: "put-artifact", method: http.MethodPut, path: "/v1/artifacts/{sha256}", tag: "releases", role: token.Admin, body: binary, creates: true,
 		summary:     "Store an artifact",
 		description: "Needs Content-Length. Stored only if length and digest are right; the same again is no change.",
-		errors:      []int{http.StatusLengthRequired, http.StatusRequestEntityTooLarge}, timeout: uploadTimeout,
+		errors:      []int{http.StatusLengthRequired, http.StatusRequestTimeout}, timeout: uploadTimeout,
 	}, func(ctx context.Context, in *upload) (*artifactStored, error) {
 		if in.length < 0 {
 			return nil, headerProblem(http.StatusLengthRequired, "Content-Length", "is needed")

@@ -13,7 +13,10 @@ import (
 	"log/slog"
 	"net/http"
 	"path/filepath"
+	"regexp"
+	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -60,6 +63,9 @@ type world struct {
 	releaseKeys                                                      []*trust.Key
 	imageRoot, directorRoot, targets                                 []byte
 	catalogue                                                        *artifact.Catalogue
+
+	learn      sync.Once // guards the making of operations
+	operations []described
 }
 
 func key(t *testing.T) *trust.Key {
@@ -239,7 +245,46 @@ func (w *world) do(c call) answer {
 	if err != nil {
 		w.t.Fatal(err)
 	}
+	w.described(c, resp.StatusCode)
 	return answer{resp.StatusCode, resp.Header, raw}
+}
+
+// described complains about an answer that the description does not have. What
+// is at no path of it is none of its matter.
+func (w *world) described(c call, status int) {
+	w.t.Helper()
+	path, _, _ := strings.Cut(c.path, "?")
+	w.learn.Do(func() {
+		resp, err := http.Get(w.url + "/openapi.json")
+		if err != nil {
+			w.t.Error(err)
+			return
+		}
+		defer resp.Body.Close()
+		var doc struct {
+			Paths map[string]map[string]struct{ Responses map[string]any }
+		}
+		if err := json.NewDecoder(resp.Body).Decode(&doc); err != nil {
+			w.t.Error(err)
+		}
+		for template, methods := range doc.Paths {
+			pattern := regexp.MustCompile("^" + regexp.MustCompile(`\{[a-z0-9]+\}`).ReplaceAllString(template, "[^/]+") + "$")
+			for method, o := range methods {
+				w.operations = append(w.operations, described{strings.ToUpper(method), pattern, o.Responses})
+			}
+		}
+	})
+	for _, o := range w.operations {
+		if o.method == c.method && o.path.MatchString(path) && o.responses[strconv.Itoa(status)] == nil {
+			w.t.Errorf("%s %s: %d is not in the description", c.method, c.path, status)
+		}
+	}
+}
+
+type described struct {
+	method    string
+	path      *regexp.Regexp
+	responses map[string]any
 }
 
 // must makes a call that has to succeed with the status, and decodes it.
