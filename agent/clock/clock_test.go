@@ -1,6 +1,8 @@
 package clock
 
 import (
+	"fmt"
+	"os"
 	"testing"
 	"time"
 
@@ -53,5 +55,38 @@ func TestResetLowersTheFloor(t *testing.T) {
 	c.Reset(machine.Add(-time.Hour))
 	if got, q := c.Read(); !got.Equal(machine) || q != topics.ClockTrusted {
 		t.Fatalf("got %v, %s", got, q)
+	}
+}
+
+// A device without a battery behind its clock, which sleeps for a night: Go's
+// monotonic clock, and the machine's own, have not seen it.
+func TestTimeRunsOnWhileTheDeviceSleeps(t *testing.T) {
+	built := time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)
+	var boot time.Duration
+	c := NewFrom(built, func() time.Time { return time.Unix(0, 0) }, func() time.Duration { return boot })
+	before := c.Uptime()
+	boot += 10 * time.Hour
+	if got := c.Now(); !got.Equal(built.Add(10 * time.Hour)) {
+		t.Errorf("the floor is at %v", got)
+	}
+	if got := c.Uptime() - before; got != 10*time.Hour {
+		t.Errorf("it slept %v", got)
+	}
+}
+
+func TestTimeSinceTheBootIsTheKernels(t *testing.T) {
+	c := New(time.Time{}, nil)
+	before := c.Uptime()
+	data, err := os.ReadFile("/proc/uptime") // in seconds, sleep included
+	if err != nil {
+		t.Fatal(err)
+	}
+	var seconds float64
+	if _, err := fmt.Sscan(string(data), &seconds); err != nil {
+		t.Fatal(err)
+	}
+	// It is cut to hundredths.
+	if after := c.Uptime(); seconds < before.Seconds()-0.01 || seconds > after.Seconds() {
+		t.Errorf("%v and %v around %v", before, after, seconds)
 	}
 }
