@@ -13,7 +13,11 @@ type World struct {
 	Assigned   bool
 	Assignment topics.Assignment
 	Manifests  map[string]topics.Manifest // by cohort
-	View       View
+	// AssignmentUntil and Until (by cohort) are until when these may be acted
+	// upon. Zero or absent: not at all.
+	AssignmentUntil time.Time
+	Until           map[string]time.Time
+	View            View
 }
 
 // View is how recently the manifests were read.
@@ -21,9 +25,13 @@ type View struct {
 	// Live: they were read on a session that is up now, so that any change
 	// would have come.
 	Live bool
-	// Opened is when the session on which they were all read last was opened,
-	// and Read when the last of them came. Zero: not since the agent started.
-	Opened, Read time.Time
+	// Opened is when the session on which they were all read last was opened.
+	// Zero: not since the agent started, or something else came since that did
+	// not verify.
+	Opened time.Time
+	// Age is how long ago the broker was heard last on that session: what has
+	// changed since may not have come.
+	Age time.Duration
 }
 
 // Staged is an attempt that waits for leave to jump.
@@ -36,6 +44,7 @@ type Staged struct {
 const (
 	ReasonStale   = "stale"   // the manifest has to be read again first
 	ReasonMissing = "missing" // a manifest of an assigned cohort is not held
+	ReasonExpired = "expired" // what is held has expired, and nothing newer has come
 )
 
 // MayActivate is the last look before the jump. d is the decision of now for
@@ -62,8 +71,7 @@ func MayActivate(s Staged, d Decision, view View, f Facts, a topics.Assignment, 
 	if d.Entry.FreshSeconds > 0 {
 		fresh = time.Duration(d.Entry.FreshSeconds) * time.Second
 	}
-	recent := view.Opened.After(s.Downloaded) && now.Sub(view.Read) <= fresh
-	if !view.Live && !recent {
+	if read := view.Live || view.Opened.After(s.Downloaded); !read || view.Age > fresh {
 		d.Action, d.Reason = Wait, ReasonStale
 	}
 	return d

@@ -12,7 +12,7 @@ func TestLastLookBeforeTheJump(t *testing.T) {
 	downloaded := now.Add(-time.Hour)
 	live := View{Live: true}
 	polled := func(opened, read time.Duration) View {
-		return View{Opened: now.Add(-opened), Read: now.Add(-read)}
+		return View{Opened: now.Add(-opened), Age: read}
 	}
 	paused := entry("r-1", func(e *topics.Entry) { e.State = topics.EntryPaused })
 	other := entry("r-1", func(e *topics.Entry) { e.Version = "1.1.1" })
@@ -26,6 +26,7 @@ func TestLastLookBeforeTheJump(t *testing.T) {
 		reason  string
 	}{
 		{"live session", []topics.Entry{e}, live, Start, ReasonInProgress},
+		{"live session that has been silent for too long", []topics.Entry{e}, View{Live: true, Age: 16 * time.Minute}, Wait, ReasonStale},
 		{"never connected since the start", []topics.Entry{e}, View{}, Wait, ReasonStale},
 		{"read after the download, a minute ago", []topics.Entry{e}, polled(2*time.Minute, time.Minute), Start, ReasonInProgress},
 		{"session is older than the download", []topics.Entry{e}, polled(2*time.Hour, time.Minute), Wait, ReasonStale},
@@ -41,7 +42,7 @@ func TestLastLookBeforeTheJump(t *testing.T) {
 			f := facts("1.0.0")
 			f.InProgress = map[string]Attempt{"system": {"r-1", e.Target.SHA256}}
 			a, held := world(c.entries)
-			decisions, _ := Decide(a, held, f, now)
+			decisions, _ := Decide(valid(a, held), f, now)
 			d := MayActivate(Staged{e, downloaded}, decisions["system"], c.view, f, a, now)
 			if d.Action != c.action || d.Reason != c.reason {
 				t.Fatalf("got %s, %s; want %s, %s", d.Action, d.Reason, c.action, c.reason)
@@ -61,7 +62,7 @@ func TestJumpsAreSpreadBehindAWindowThatOpenedSinceTheDownload(t *testing.T) {
 	f := facts("1.0.0")
 	f.InProgress = map[string]Attempt{"system": {"r-1", e.Target.SHA256}}
 	a, held := world([]topics.Entry{e})
-	decisions, _ := Decide(a, held, f, now)
+	decisions, _ := Decide(valid(a, held), f, now)
 	d := MayActivate(Staged{e, now.Add(-8 * time.Hour)}, decisions["system"], View{Live: true}, f, a, now)
 	if d.Action != Wait || !d.Until.Equal(now.Add(30*time.Minute)) { // half of two hours after 11:30
 		t.Fatalf("downloaded yesterday: %+v", d)

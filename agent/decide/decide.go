@@ -68,7 +68,8 @@ type Decision struct {
 	// Until is when to look again; zero: when a manifest changes.
 	Until time.Time
 	// Entry is the winner and Cohort whose manifest holds it. With Stop because
-	// of ReasonCancelled, and with ReasonNothing, there is none.
+	// of ReasonCancelled, and with ReasonNothing and ReasonExpired, there is no
+	// entry.
 	Entry  topics.Entry
 	Cohort string
 	// Wave is the index of the open wave that covers the device, -1 if none.
@@ -76,8 +77,11 @@ type Decision struct {
 }
 
 // Decide decides per component. If manifests of assigned cohorts are not held,
-// missing names them in order and there are no decisions.
-func Decide(a topics.Assignment, manifests map[string]topics.Manifest, f Facts, now time.Time) (decisions map[string]Decision, missing []string) {
+// missing names them in order and there are no decisions. While the assignment
+// or one of them has expired, every decision is to wait, with ReasonExpired and
+// the cohort whose manifest it is: it may hide a pause.
+func Decide(w World, f Facts, now time.Time) (decisions map[string]Decision, missing []string) {
+	a, manifests := w.Assignment, w.Manifests
 	for _, cohort := range a.Cohorts {
 		if _, ok := manifests[cohort]; !ok {
 			missing = append(missing, cohort)
@@ -88,10 +92,30 @@ func Decide(a topics.Assignment, manifests map[string]topics.Manifest, f Facts, 
 		return nil, missing
 	}
 	decisions = map[string]Decision{}
+	if cohort, yes := expired(w, now); yes {
+		for component := range f.Versions {
+			decisions[component] = Decision{Action: Wait, Reason: ReasonExpired, Cohort: cohort, Wave: -1}
+		}
+		return decisions, nil
+	}
 	for component := range f.Versions {
 		decisions[component] = decideComponent(component, a, manifests, f, now)
 	}
 	return decisions, nil
+}
+
+// expired reports whether something that is decided by has expired, and of which
+// cohort: "" for the assignment.
+func expired(w World, now time.Time) (cohort string, yes bool) {
+	if !now.Before(w.AssignmentUntil) {
+		return "", true
+	}
+	for _, cohort := range w.Assignment.Cohorts {
+		if !now.Before(w.Until[cohort]) {
+			return cohort, true
+		}
+	}
+	return "", false
 }
 
 // candidate is an entry with the cohort whose manifest holds it.

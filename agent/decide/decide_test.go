@@ -44,10 +44,19 @@ func world(manifests ...[]topics.Entry) (topics.Assignment, map[string]topics.Ma
 	return a, held
 }
 
+// valid is a world in which nothing expires soon.
+func valid(a topics.Assignment, held map[string]topics.Manifest) World {
+	w := World{Assigned: true, Assignment: a, Manifests: held, AssignmentUntil: now.AddDate(10, 0, 0), Until: map[string]time.Time{}}
+	for cohort := range held {
+		w.Until[cohort] = now.AddDate(10, 0, 0)
+	}
+	return w
+}
+
 func decideAt(t *testing.T, f Facts, now time.Time, manifests ...[]topics.Entry) Decision {
 	t.Helper()
 	a, held := world(manifests...)
-	got, missing := Decide(a, held, f, now)
+	got, missing := Decide(valid(a, held), f, now)
 	if missing != nil {
 		t.Fatalf("missing %v", missing)
 	}
@@ -58,16 +67,47 @@ func TestDecidesOnlyWithAManifestOfEachCohort(t *testing.T) {
 	a, held := world([]topics.Entry{entry("r-1")}, nil, nil)
 	delete(held, "c")
 	delete(held, "b")
-	got, missing := Decide(a, held, facts("1.0.0"), now)
+	got, missing := Decide(valid(a, held), facts("1.0.0"), now)
 	if got != nil || !slices.Equal(missing, []string{"b", "c"}) {
 		t.Fatalf("got %v, missing %v", got, missing)
+	}
+}
+
+func TestWhatHasExpiredStartsNothing(t *testing.T) {
+	busy := facts("1.0.0")
+	busy.InProgress = map[string]Attempt{"system": {"r-1", entry("r-1").Target.SHA256}}
+	for name, c := range map[string]struct {
+		change func(*World)
+		cohort string
+		wait   bool
+	}{
+		"nothing has":                   {func(*World) {}, "", false},
+		"the assignment":                {func(w *World) { w.AssignmentUntil = now }, "", true},
+		"the manifest":                  {func(w *World) { w.Until["a"] = now }, "a", true},
+		"the manifest of another":       {func(w *World) { w.Until["b"] = now.Add(-time.Hour) }, "b", true},
+		"nobody knows until when":       {func(w *World) { delete(w.Until, "a") }, "a", true},
+		"that of a cohort it has left":  {func(w *World) { w.Until["left"] = now }, "", false},
+		"the manifest, in a nanosecond": {func(w *World) { w.Until["a"] = now.Add(1) }, "", false},
+	} {
+		w := valid(world([]topics.Entry{entry("r-1")}, nil))
+		c.change(&w)
+		for _, f := range []Facts{facts("1.0.0"), busy} {
+			decisions, _ := Decide(w, f, now)
+			d := decisions["system"]
+			if (d.Reason == ReasonExpired) != c.wait || (d.Action == Start) == c.wait || c.wait && (d.Action != Wait || d.Cohort != c.cohort) {
+				t.Errorf("%s: got %+v", name, d)
+			}
+			if d := MayActivate(Staged{Entry: entry("r-1")}, d, View{Live: true}, f, w.Assignment, now); (d.Action == Start) == c.wait {
+				t.Errorf("%s: it activates: %+v", name, d)
+			}
+		}
 	}
 }
 
 func TestManifestOfAnotherCohortTakesNoPart(t *testing.T) {
 	a, held := world(nil)
 	held["left"] = topics.Manifest{Cohort: "left", Entries: []topics.Entry{entry("r-1")}}
-	got, _ := Decide(a, held, facts("1.0.0"), now)
+	got, _ := Decide(valid(a, held), facts("1.0.0"), now)
 	if d := got["system"]; d.Action != None || d.Reason != ReasonNothing {
 		t.Fatalf("got %+v", d)
 	}
@@ -178,13 +218,13 @@ func TestOrderOfManifestsDoesNotMatter(t *testing.T) {
 			}))
 		}
 		a, held := world(entries)
-		one, _ := Decide(a, held, facts("1.0.0"), now)
+		one, _ := Decide(valid(a, held), facts("1.0.0"), now)
 		split := make([][]topics.Entry, 3)
 		for i, e := range rapid.Permutation(entries).Draw(r, "order") {
 			split[i%3] = append(split[i%3], e)
 		}
 		a, held = world(split...)
-		three, _ := Decide(a, held, facts("1.0.0"), now)
+		three, _ := Decide(valid(a, held), facts("1.0.0"), now)
 		x, y := one["system"], three["system"]
 		if x.Action != y.Action || x.Reason != y.Reason || x.Entry.Rollout != y.Entry.Rollout {
 			r.Fatalf("one manifest: %+v; three: %+v", x, y)

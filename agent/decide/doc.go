@@ -4,7 +4,8 @@
 // world always decides the same, and a test can ask about any moment.
 //
 // The rules, in order. A device decides only when it holds a manifest for each
-// assigned cohort. An entry takes part if the device has its component, is of
+// assigned cohort, and while neither they nor the assignment have expired. An
+// entry takes part if the device has its component, is of
 // one of its models and hardware revisions, and runs a version that the
 // entry's From admits; who runs the entry's version already is satisfied, and
 // an attempt in progress is not undone by its own success. Of one rollout in

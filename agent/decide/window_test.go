@@ -42,7 +42,7 @@ func TestWindowsAreReadInTheDevicesOwnZone(t *testing.T) {
 		if c.own != "" {
 			f.Location = zone(t, c.own)
 		}
-		got, _ := Decide(a, held, f, now)
+		got, _ := Decide(valid(a, held), f, now)
 		d := got["system"]
 		if d.Action != Wait || d.Reason != ReasonWindow || !d.Until.Equal(c.want) {
 			t.Errorf("%q, %q: got %s until %v, want %v", c.assignment, c.own, d.Reason, d.Until, c.want)
@@ -139,12 +139,12 @@ func TestWindowAcrossDaylightSavingChange(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			a, held := world([]topics.Entry{windowed(c.at.Add(-12*time.Hour), c.spread, c.window)})
 			a.TimeZone = "Europe/Berlin"
-			got, _ := Decide(a, held, facts("1.0.0"), c.at)
+			got, _ := Decide(valid(a, held), facts("1.0.0"), c.at)
 			d := got["system"]
 			if d.Action != Wait || !d.Until.Equal(c.want) {
 				t.Fatalf("got %s %s until %v, want %v", d.Action, d.Reason, d.Until.UTC(), c.want)
 			}
-			if got, _ = Decide(a, held, facts("1.0.0"), c.want); got["system"].Action != Start {
+			if got, _ = Decide(valid(a, held), facts("1.0.0"), c.want); got["system"].Action != Start {
 				t.Fatalf("at its moment: %+v", got["system"])
 			}
 		})
@@ -177,7 +177,7 @@ func TestFollowingUntilLeadsToAStart(t *testing.T) {
 		a, held := world([]topics.Entry{e})
 		at := begin.Add(-time.Duration(rapid.Int64Range(0, 100).Draw(r, "before")) * time.Hour)
 		for step := 0; ; step++ {
-			got, _ := Decide(a, held, f, at)
+			got, _ := Decide(valid(a, held), f, at)
 			d := got["system"]
 			if d.Action == Start {
 				break

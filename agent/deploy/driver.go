@@ -91,8 +91,9 @@ type Driver struct {
 	log       *slog.Logger
 
 	// Only Run's goroutine touches what follows.
-	dep    journal.Deployment
-	waited string // the last reason to wait that was reported
+	dep     journal.Deployment
+	waited  string // the last reason to wait that was reported
+	expired bool   // it was said that something has expired
 }
 
 // New does no I/O.

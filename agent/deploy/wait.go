@@ -18,7 +18,7 @@ func (d *Driver) look() (decide.Decision, decide.World, decide.Facts) {
 	if !w.Assigned {
 		return decide.Decision{Action: decide.Wait, Reason: decide.ReasonMissing, Wave: -1}, w, f
 	}
-	decisions, missing := decide.Decide(w.Assignment, w.Manifests, f, d.clock.Now())
+	decisions, missing := decide.Decide(w, f, d.clock.Now())
 	if missing != nil {
 		return decide.Decision{Action: decide.Wait, Reason: decide.ReasonMissing, Wave: -1}, w, f
 	}
@@ -57,6 +57,7 @@ func (d *Driver) decide(ctx context.Context) (update.Event, error) {
 			d.waited = ""
 			return update.Start, nil
 		}
+		d.warnExpired(now)
 		if err := d.tellWaiting(ctx, now, facts); err != nil {
 			return "", err
 		}
@@ -92,6 +93,16 @@ func (d *Driver) tellWaiting(ctx context.Context, now decide.Decision, facts dec
 	})
 }
 
+// warnExpired says, once, that the device is held up by what was signed for it
+// too long ago.
+func (d *Driver) warnExpired(now decide.Decision) {
+	expired := now.Reason == decide.ReasonExpired
+	if expired && !d.expired {
+		d.log.Warn("assignment or manifest has expired: nothing is started or activated until a newer one comes", "cohort", now.Cohort)
+	}
+	d.expired = expired
+}
+
 // await waits for leave to jump.
 func (d *Driver) await(ctx context.Context) (update.Event, error) {
 	var asked time.Time
@@ -104,6 +115,7 @@ func (d *Driver) await(ctx context.Context) (update.Event, error) {
 			}
 		}
 		decision, w, facts := d.look()
+		d.warnExpired(decision)
 		decision = decide.MayActivate(decide.Staged{Entry: d.dep.Entry, Downloaded: d.dep.Downloaded}, decision, w.View, facts, w.Assignment, now)
 		switch decision.Action {
 		case decide.Start:
@@ -118,8 +130,10 @@ func (d *Driver) await(ctx context.Context) (update.Event, error) {
 			d.dep.Reason, d.dep.Detail = decision.Reason, ""
 			return update.Stop, nil
 		}
-		// A device that polls would look only at its next turn.
-		if decision.Reason == decide.ReasonStale && (asked.IsZero() || now.Sub(asked) > again) {
+		// A device that polls would look only at its next turn, and one that is
+		// connected does not know whether it still is.
+		unread := decision.Reason == decide.ReasonStale || decision.Reason == decide.ReasonExpired
+		if unread && (asked.IsZero() || now.Sub(asked) > again) {
 			if !asked.IsZero() {
 				again *= 2
 			}

@@ -3,6 +3,7 @@ package link
 import (
 	"context"
 	"errors"
+	"math/rand/v2"
 	"slices"
 	"time"
 
@@ -24,18 +25,23 @@ type conn struct {
 	opened      time.Time // by the floor clock
 	connect     time.Time // when CONNECT left
 	resubscribe chan struct{}
-	completed   chan struct{} // closed when complete
+	doubted     chan struct{}   // something was refused
+	completed   chan struct{}   // closed when complete
+	checkIn     <-chan struct{} // wishes for a sign of life; nil: they are for others
 
 	// Guarded by Link.mu.
-	got      map[string]bool // topics that came over it
+	got      map[string]bool // topics that came over it, and nothing refused since
+	doubts   map[string]bool // topics on which the newest message was refused
 	complete bool            // the assignment and every assigned manifest did
+	heard    time.Duration   // by the clock's Uptime: when the broker was heard last
 }
 
 // open begins a connection whose CONNECT left at a time.
 func (l *Link) open(connect time.Time) *conn {
 	c := &conn{
-		opened: l.clock.Now(), connect: connect, got: map[string]bool{},
-		resubscribe: make(chan struct{}, 1), completed: make(chan struct{}),
+		opened: l.clock.Now(), connect: connect, heard: l.clock.Uptime(),
+		got: map[string]bool{}, doubts: map[string]bool{},
+		resubscribe: make(chan struct{}, 1), doubted: make(chan struct{}, 1), completed: make(chan struct{}),
 	}
 	l.mu.Lock()
 	l.conn = c
@@ -43,7 +49,9 @@ func (l *Link) open(connect time.Time) *conn {
 	return c
 }
 
-// close ends a connection. What it has brought was current until now.
+// close ends a connection. What it has brought was current when the broker was
+// heard last; that may be long ago, because a connection's loss is noticed
+// late, and not at all while the device sleeps.
 func (l *Link) close(c *conn) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -51,20 +59,32 @@ func (l *Link) close(c *conn) {
 		return
 	}
 	if c.complete {
-		l.view = decide.View{Opened: c.opened, Read: l.clock.Now()}
+		l.view, l.heard = decide.View{Opened: c.opened}, c.heard
 	}
 	l.conn = nil
 	remind(l.changed) // it is no longer live
 }
 
-// arrived notes what came over the present connection, and whether the
-// check-in is complete by that. Caller holds mu.
+// hear notes that the broker answered over a connection.
+func (l *Link) hear(c *conn) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := l.clock.Uptime()
+	if now-c.heard > time.Minute {
+		remind(l.changed) // somebody may have waited for it
+	}
+	c.heard = now
+}
+
+// arrived notes that what came on a topic over the present connection was
+// accepted, and whether the check-in is complete by that. Caller holds mu.
 func (l *Link) arrived(topic string) {
 	c := l.conn
 	if c == nil {
 		return // came before the connection was announced; it comes again
 	}
-	c.got[topic] = true
+	c.got[topic], c.heard = true, l.clock.Uptime()
+	delete(c.doubts, topic)
 	if topic == topics.DeviceAssignment(l.cfg.Device) {
 		remind(c.resubscribe)
 	}
@@ -76,7 +96,7 @@ func (l *Link) arrived(topic string) {
 	}
 	if complete && !c.complete {
 		select {
-		case <-c.completed: // an assignment has grown since
+		case <-c.completed: // an assignment has grown since, or a doubt is gone
 		default:
 			took := time.Since(c.connect)
 			l.checkInMS = max(1, took.Milliseconds())
@@ -91,6 +111,20 @@ func (l *Link) arrived(topic string) {
 	c.complete = complete
 }
 
+// doubt notes that what came on a topic was refused. Something newer than what
+// is held may be known to others, so nothing that is held counts as read until
+// the topic has brought a message that verifies. Caller holds mu.
+func (l *Link) doubt(topic string) {
+	l.view = decide.View{}
+	if c := l.conn; c != nil {
+		c.complete = false
+		delete(c.got, topic)
+		c.doubts[topic] = true
+		remind(c.doubted)
+	}
+	remind(l.changed)
+}
+
 // grace is how long the first heartbeat of a connection waits for the check-in,
 // to tell how long it took.
 const grace = time.Second
@@ -102,16 +136,27 @@ func (l *Link) serve(ctx context.Context, c *conn, s session) error {
 	if err != nil {
 		return err
 	}
+	l.hear(c)
 	sent := make(chan struct{})
 	go func() {
 		defer close(sent)
-		l.send(ctx, s)
+		l.send(ctx, c, s)
 	}()
 	defer func() { <-sent }()
 
 	beat := time.NewTimer(grace)
 	defer beat.Stop()
 	completed := c.completed
+	// The broker is asked again for what was refused, because it may have been
+	// an old message out of order, and nothing else may come for days.
+	var again *time.Timer
+	var ask <-chan time.Time
+	asked := 0
+	defer func() {
+		if again != nil {
+			again.Stop()
+		}
+	}()
 	for {
 		select {
 		case <-ctx.Done():
@@ -120,6 +165,20 @@ func (l *Link) serve(ctx context.Context, c *conn, s session) error {
 			if subscribed, err = l.follow(ctx, c, s, subscribed); err != nil {
 				return err
 			}
+		case <-c.doubted:
+			if ask == nil {
+				limit := min(l.cfg.RootPause<<min(asked, 10), max(time.Hour, l.cfg.RootPause))
+				again = time.NewTimer(limit/2 + rand.N(limit/2+1))
+				ask = again.C
+			}
+		case <-ask:
+			ask = nil
+			asked++
+			if subscribed, err = l.follow(ctx, c, s, subscribed); err != nil {
+				return err
+			}
+		case <-c.checkIn:
+			l.Heartbeat()
 		case <-completed:
 			completed = nil
 			l.Heartbeat()
@@ -154,14 +213,14 @@ func (l *Link) subscribe(ctx context.Context, s session) ([]string, error) {
 // follow brings the subscriptions in line with the assignment.
 func (l *Link) follow(ctx context.Context, c *conn, s session, have []string) ([]string, error) {
 	l.mu.Lock()
-	if l.assignment == nil {
+	if l.assignment == nil || c.doubts[topics.DeviceAssignment(l.cfg.Device)] {
 		l.mu.Unlock()
-		return l.subscribe(ctx, s) // it was withdrawn: read it again
+		return l.subscribe(ctx, s) // it was withdrawn, or another refused: read it again
 	}
 	want := slices.Clone(l.assignment.body.Cohorts)
 	var missing, left []string
 	for _, cohort := range want {
-		if _, held := l.manifests[cohort]; !held || !contains(have, cohort) {
+		if _, held := l.manifests[cohort]; !held || !contains(have, cohort) || c.doubts[topics.CohortManifest(cohort)] {
 			missing = append(missing, cohort)
 		}
 	}

@@ -8,7 +8,9 @@
 // might cure make the device look for one, at most once a minute, and then try
 // what was refused again. Retained messages are asked for at every connect, so
 // a connection is a check-in: complete once the assignment and the manifest of
-// each assigned cohort have come over it.
+// each assigned cohort have come over it. A refusal on one of their topics undoes
+// that until the topic has brought a message that verifies; the broker is asked
+// for one again, at growing intervals.
 //
 // Uplink. Reports wait in the journal. They are sent one at a time, each
 // removed only when the broker has acknowledged it with success; what the

@@ -38,7 +38,8 @@ type Config struct {
 	Heartbeat        time.Duration
 	TimeZone         string
 	// RootPause is the least time between two searches for newer roots because
-	// of refused messages. 0 means a minute.
+	// of refused messages, and before the broker is asked for another message in
+	// place of a refused one. 0 means a minute.
 	RootPause time.Duration
 }
 
@@ -66,21 +67,28 @@ type Link struct {
 	checkIn chan struct{} // somebody wants a check-in before its time
 	curable chan struct{} // a refusal that a newer root might cure
 
-	mu         sync.Mutex // guards what follows
+	// taking is held while a message is verified and kept, from the first look
+	// at what is assigned to the last write, so that no other, and no search
+	// through what is held, comes in between. It is taken before any other lock.
+	taking sync.Mutex
+
+	mu         sync.Mutex // guards what follows; never held while verifying
 	assignment *held[topics.Assignment]
 	manifests  map[string]held[topics.Manifest]
 	refused    map[string][]byte // by topic: curable refusals, as received
 	reported   map[[32]byte]bool // refusals that were reported, bounded
 	conn       *conn             // nil while there is no connection
-	view       decide.View       // Live is set when it is asked for
+	view       decide.View       // of the last complete connection; without Live and Age
+	heard      time.Duration     // by the clock's Uptime: when the broker was heard last on it
 	checkInMS  int64             // how long the newest complete check-in took
 }
 
 // held is a verified body with the bytes that it came in, to be verified again
-// when a root changes.
+// when a root changes, and until when it may be acted upon.
 type held[T any] struct {
-	body T
-	raw  []byte
+	body  T
+	raw   []byte
+	until time.Time
 }
 
 // New does no I/O. facts is called for each heartbeat; metrics may be zero.
@@ -117,15 +125,18 @@ func (l *Link) Run(ctx context.Context) error {
 func (l *Link) World() decide.World {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	w := decide.World{View: l.view, Manifests: make(map[string]topics.Manifest, len(l.manifests))}
+	w := decide.World{
+		View:      decide.View{Opened: l.view.Opened, Age: l.clock.Uptime() - l.heard},
+		Manifests: make(map[string]topics.Manifest, len(l.manifests)), Until: make(map[string]time.Time, len(l.manifests)),
+	}
 	if l.assignment != nil {
-		w.Assigned, w.Assignment = true, l.assignment.body
+		w.Assigned, w.Assignment, w.AssignmentUntil = true, l.assignment.body, l.assignment.until
 	}
 	for cohort, m := range l.manifests {
-		w.Manifests[cohort] = m.body
+		w.Manifests[cohort], w.Until[cohort] = m.body, m.until
 	}
-	if l.conn != nil && l.conn.complete {
-		w.View = decide.View{Live: true, Opened: l.conn.opened, Read: l.clock.Now()}
+	if c := l.conn; c != nil && c.complete {
+		w.View = decide.View{Live: true, Opened: c.opened, Age: l.clock.Uptime() - c.heard}
 	}
 	return w
 }
@@ -133,7 +144,8 @@ func (l *Link) World() decide.World {
 // Changed gets a value after World has changed. One reader.
 func (l *Link) Changed() <-chan struct{} { return l.changed }
 
-// CheckIn asks a polling device to connect before its time.
+// CheckIn asks a polling device to connect before its time, and a connected one
+// to find out whether it still is.
 func (l *Link) CheckIn() { remind(l.checkIn) }
 
 // Connected reports whether there is a connection now.

@@ -35,6 +35,7 @@ func (l *Link) stay(ctx context.Context) error {
 		defer context.AfterFunc(ctx, done)()
 		timing := client.Timing()
 		c := l.open(timing.Started.Add(timing.Dial + timing.TLS))
+		c.checkIn = l.checkIn
 		defer l.close(c)
 		return l.serve(up, c, client)
 	}

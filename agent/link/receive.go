@@ -18,6 +18,13 @@ func (l *Link) receive(m mqttclient.Message) {
 
 // take verifies what came on a topic, and keeps it if it may.
 func (l *Link) take(topic string, raw []byte) {
+	l.taking.Lock()
+	defer l.taking.Unlock()
+	l.takeLocked(topic, raw)
+}
+
+// takeLocked is take for who holds taking.
+func (l *Link) takeLocked(topic string, raw []byte) {
 	name, err := topics.Parse(topic)
 	if err != nil {
 		l.log.Warn("message on a topic that was not asked for", "err", err)
@@ -49,9 +56,13 @@ func (l *Link) takeAssignment(topic string, raw []byte) error {
 	if err != nil {
 		return err
 	}
+	until, err := l.verifier.Until(raw)
+	if err != nil {
+		return err
+	}
 	l.mu.Lock()
 	changed := l.assignment == nil || l.assignment.body.Version != a.Version
-	l.assignment = &held[topics.Assignment]{a, raw}
+	l.assignment = &held[topics.Assignment]{a, raw, until}
 	for cohort := range l.manifests {
 		if !contains(a.Cohorts, cohort) {
 			delete(l.manifests, cohort)
@@ -80,10 +91,14 @@ func (l *Link) takeManifest(topic, cohort string, raw []byte) error {
 	if err != nil {
 		return err
 	}
+	until, err := l.verifier.Until(raw)
+	if err != nil {
+		return err
+	}
 	at := time.Now()
 	l.mu.Lock()
 	before, had := l.manifests[cohort]
-	l.manifests[cohort] = held[topics.Manifest]{m, raw}
+	l.manifests[cohort] = held[topics.Manifest]{m, raw, until}
 	l.arrived(topic)
 	l.mu.Unlock()
 	if !had || before.body.Version != m.Version {
@@ -120,6 +135,9 @@ func (l *Link) refuse(name topics.Name, topic string, raw []byte, err error) {
 	if curable {
 		l.refused[topic] = raw // at most one per topic, and topics are ours
 	}
+	if name.Kind != topics.KindCommand {
+		l.doubt(topic)
+	}
 	l.mu.Unlock()
 	if curable {
 		remind(l.curable)
@@ -127,7 +145,7 @@ func (l *Link) refuse(name topics.Name, topic string, raw []byte, err error) {
 	if known || !l.tellRefusals.Allow() {
 		return
 	}
-	l.log.Warn("message refused", "topic", topic, "bytes", len(raw), "err", err)
+	l.log.Warn("message refused; nothing is activated until the topic brings one that verifies", "topic", topic, "bytes", len(raw), "err", err)
 	text := fmt.Sprintf("message on %s refused: %v", topic, err)
 	if errQueue := l.journal.Update(func(r *journal.Record) error {
 		return r.QueueLog(topics.Log{Source: "agent", Text: text, At: l.now()})

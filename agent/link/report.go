@@ -45,7 +45,7 @@ func (l *Link) heartbeat() topics.Heartbeat {
 }
 
 // send sends what is in the journal, until ctx ends.
-func (l *Link) send(ctx context.Context, s session) {
+func (l *Link) send(ctx context.Context, c *conn, s session) {
 	failures := 0
 	for ctx.Err() == nil {
 		report, ok := l.journal.Next()
@@ -56,7 +56,7 @@ func (l *Link) send(ctx context.Context, s session) {
 			}
 			continue
 		}
-		if l.sendOne(ctx, s, report) {
+		if l.sendOne(ctx, c, s, report) {
 			failures = 0
 			continue
 		}
@@ -72,11 +72,12 @@ func (l *Link) send(ctx context.Context, s session) {
 
 // sendOne publishes one report. It is done with it, or wants to be called
 // again later.
-func (l *Link) sendOne(ctx context.Context, s session, report journal.Report) (done bool) {
+func (l *Link) sendOne(ctx context.Context, c *conn, s session, report journal.Report) (done bool) {
 	topic := topics.Name{Kind: report.Kind, ID: l.cfg.Device}.String()
 	err := s.Publish(ctx, mqttclient.Publication{Topic: topic, Payload: report.Payload, QoS: 1})
 	switch {
 	case err == nil:
+		l.hear(c)
 		err = l.journal.Sent(report.ID)
 		count(l.metrics.sent, string(report.Kind))
 	case never(err):

@@ -4,6 +4,8 @@ import (
 	"context"
 	"maps"
 	"time"
+
+	"groundswell/topics"
 )
 
 // keepRoots looks for newer roots when something was refused that they might
@@ -39,23 +41,29 @@ func (l *Link) keepRoots(ctx context.Context) error {
 // What no longer verifies is forgotten, and the connection's next check-in
 // brings what does.
 func (l *Link) again() {
+	l.taking.Lock()
+	defer l.taking.Unlock()
 	l.mu.Lock()
 	assignment, manifests, refused := l.assignment, maps.Clone(l.manifests), maps.Clone(l.refused)
 	l.mu.Unlock()
 	if assignment != nil {
-		if _, err := l.verifier.Assignment(assignment.raw); err != nil {
+		if until, err := l.still(assignment.raw, ""); err != nil {
 			l.log.Warn("assignment no longer verifies", "err", err)
-			l.forget(func() { l.assignment = nil })
+			l.change(func() { l.assignment = nil; l.doubt(topics.DeviceAssignment(l.cfg.Device)) })
+		} else {
+			l.change(func() { l.assignment = &held[topics.Assignment]{assignment.body, assignment.raw, until} })
 		}
 	}
 	for cohort, m := range manifests {
-		if _, err := l.verifier.Manifest(m.raw, cohort); err != nil {
+		if until, err := l.still(m.raw, cohort); err != nil {
 			l.log.Warn("manifest no longer verifies", "cohort", cohort, "err", err)
-			l.forget(func() { delete(l.manifests, cohort) })
+			l.change(func() { delete(l.manifests, cohort); l.doubt(topics.CohortManifest(cohort)) })
+		} else {
+			l.change(func() { l.manifests[cohort] = held[topics.Manifest]{m.body, m.raw, until} })
 		}
 	}
 	for topic, raw := range refused {
-		l.take(topic, raw)
+		l.takeLocked(topic, raw)
 	}
 	l.mu.Lock()
 	c := l.conn
@@ -66,7 +74,21 @@ func (l *Link) again() {
 	remind(l.changed)
 }
 
-func (l *Link) forget(what func()) {
+// still verifies what is held once more: the manifest of a cohort, or the
+// assignment.
+func (l *Link) still(raw []byte, cohort string) (until time.Time, err error) {
+	if cohort == "" {
+		_, err = l.verifier.Assignment(raw)
+	} else {
+		_, err = l.verifier.Manifest(raw, cohort)
+	}
+	if err != nil {
+		return time.Time{}, err
+	}
+	return l.verifier.Until(raw)
+}
+
+func (l *Link) change(what func()) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	what()

@@ -126,6 +126,45 @@ func (v *Verifier) Manifest(raw []byte, cohort string) (m topics.Manifest, err e
 	return m, err
 }
 
+// Until is until when an assignment or manifest may be acted upon that was
+// verified under the roots of now: its own expiry, or that of the director's
+// root, which nothing outlives.
+func (v *Verifier) Until(raw []byte) (time.Time, error) {
+	v.mu.Lock()
+	root := v.state.DirectorRoot
+	v.mu.Unlock()
+	of, err := expiry(raw)
+	if err != nil {
+		return time.Time{}, err
+	}
+	above, err := expiry(root)
+	if err != nil {
+		return time.Time{}, err
+	}
+	if above.Before(of) {
+		return above, nil
+	}
+	return of, nil
+}
+
+// expiry reads when metadata expires. Decoding into a struct would take
+// "Signed" for "signed", and only the latter is what was verified.
+func expiry(raw []byte) (time.Time, error) {
+	var outer, signed map[string]json.RawMessage
+	var at time.Time
+	err := json.Unmarshal(raw, &outer)
+	if err == nil {
+		err = json.Unmarshal(outer["signed"], &signed)
+	}
+	if err == nil {
+		err = json.Unmarshal(signed["expires"], &at)
+	}
+	if err != nil {
+		return time.Time{}, fmt.Errorf("%w: expiry: %w", trust.ErrMalformed, err)
+	}
+	return at, nil
+}
+
 // Command verifies what arrived on the topic of the device's commands, and has
 // it obeyed unless it is a repetition. The command counts as obeyed only once
 // obey has returned nil, so it must be safe to repeat.

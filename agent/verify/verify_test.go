@@ -282,3 +282,31 @@ func TestListOfReleasesIsFetchedOnceAndHeld(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestActedUponUntilItOrItsRootExpires(t *testing.T) {
+	w := newWorld(t)
+	v := w.open()
+	raw := w.manifest(w.director, now)
+	if _, err := v.Manifest(raw, "lobby"); err != nil {
+		t.Fatal(err)
+	}
+	if until, err := v.Until(raw); err != nil || !until.Equal(now.AddDate(0, 0, 14)) {
+		t.Errorf("%v, %v", until, err)
+	}
+	// Whoever carries it adds what no signature covers.
+	forged := append([]byte(`{"Signed":{"expires":"2099-01-01T00:00:00Z"},`), raw[1:len(raw)-1]...)
+	forged = append(forged, `,"SIGNED":{"expires":"2099-01-01T00:00:00Z"}}`...)
+	if until, err := v.Until(forged); err != nil || !until.Equal(now.AddDate(0, 0, 14)) {
+		t.Errorf("forged: %v, %v", until, err)
+	}
+	long := w.manifest(w.director, now.AddDate(1, 0, -1))
+	if _, err := v.Manifest(long, "lobby"); err != nil {
+		t.Fatal(err)
+	}
+	if until, err := v.Until(long); err != nil || !until.Equal(now.AddDate(1, 0, 0)) {
+		t.Errorf("longer than its root: %v, %v", until, err)
+	}
+	if _, err := v.Until([]byte(`{"signed":{}}`)); !errors.Is(err, trust.ErrMalformed) {
+		t.Errorf("without: %v", err)
+	}
+}
