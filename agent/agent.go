@@ -58,10 +58,6 @@ func run(ctx context.Context, cfg Config, log *slog.Logger) error {
 	if err != nil {
 		return fmt.Errorf("tls: %w", err)
 	}
-	records, err := journal.Open(cfg.DataDir, clk.Now(), log)
-	if err != nil {
-		return err
-	}
 	dir, err := slots(cfg)
 	if err != nil {
 		return err
@@ -87,6 +83,12 @@ func run(ctx context.Context, cfg Config, log *slog.Logger) error {
 		return err
 	}
 	verifier, err := verify.Open(cfg.DataDir, id.TrustDomain, id.Name, roots, clk, clock.Built(), fetcher, log)
+	if err != nil {
+		return err
+	}
+	// After the verifier, which has told the clock what time it is at least: a new
+	// epoch is numbered by it.
+	records, err := journal.Open(cfg.DataDir, clk.Now(), log)
 	if err != nil {
 		return err
 	}

@@ -501,3 +501,39 @@ func TestDeviceWithoutAnyVersionIsRepaired(t *testing.T) {
 	}
 	d.runs("1.1.0", good.SHA256)
 }
+
+// The journal is lost with all its copies, and the device's clock is behind: a
+// new epoch is no earlier than what was verified, or fleetd would ignore it.
+func TestNewEpochIsNoEarlierThanWhatWasVerified(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t)
+	d := f.newDevice(t, "cam-1", "")
+	f.assign("cam-1", []string{"lobby"})
+	version := f.next()
+	issued := time.Now().Add(20 * time.Minute) // the device is that far behind
+	m := topics.Manifest{
+		Schema: topics.Schema, Kind: string(topics.KindManifest), TrustDomain: domain, Cohort: "lobby",
+		Version: version, Issued: issued, Entries: []topics.Entry{},
+	}
+	f.publish(topics.CohortManifest("lobby"), must[[]byte](t)(trust.SignManifest(m, time.Now().Add(time.Hour), f.director)), version)
+	d.start("")
+	d.eventually("the check-in", func() error { return d.logged("check-in complete") })
+	d.process.Kill()
+	if err := f.broker.Signal(stopSignal); err != nil { // nothing new is verified
+		t.Fatal(err)
+	}
+	defer func() { _ = f.broker.Signal(goSignal) }()
+	for _, name := range []string{"journal", "journal.old", "epoch", "epoch.old"} {
+		if err := os.Remove(d.path("data/" + name)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			t.Fatal(err)
+		}
+	}
+	d.start("")
+	d.eventually("a journal", func() error {
+		r, err := journal.Read(d.data())
+		if err == nil && r.Epoch < issued.Unix() {
+			t.Fatalf("epoch %d, though %d was verified", r.Epoch, issued.Unix())
+		}
+		return err
+	})
+}

@@ -9,7 +9,11 @@
 // checksum. So a torn write, a full disk or a flipped bit costs at most the
 // newest generation, never the file. When the older generation had to be used,
 // or none was there, a new epoch begins, because numbers of the lost one may
-// have been sent already.
+// have been sent already. It has to be above all before it, or fleetd ignores
+// what it numbers: it is above the copy of the epoch that is kept in a file of
+// its own, and no earlier than the time, which for a device without a clock
+// is the newest that was verified. A device that has lost all of that begins
+// another epoch when it has verified what time it is.
 //
 // The queue is bounded. A heartbeat replaces the one before it; logs push out
 // the oldest log; status reports push out nothing but older status reports,

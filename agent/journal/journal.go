@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strconv"
 	"sync"
 	"time"
 )
@@ -14,24 +15,35 @@ import (
 // Journal holds the Record in memory and on disk. It is safe for concurrent
 // use.
 type Journal struct {
-	file *File
+	file   *File
+	epochs *File // a copy of the epoch
+	log    *slog.Logger
 
 	mu      sync.Mutex // guards what follows, and the file
 	raw     []byte     // the record as it is on disk
 	changed chan struct{}
 }
 
-const name = "journal"
+const (
+	name      = "journal"
+	epochName = "epoch"
+)
 
 // Open reads the journal in dir, or begins one. now gives a new epoch its
-// number. A journal that was damaged is begun anew, with what is left of it.
+// number: it should be no earlier than anything that was verified. A journal
+// that was damaged is begun anew, with what is left of it.
+//
+// The disk need not take writes. A journal that cannot be written yet is in
+// memory only, and nothing of its epoch is sent before it can: what is sent was
+// queued, and queueing is a write.
 func Open(dir string, now time.Time, log *slog.Logger) (*Journal, error) {
-	j := &Journal{file: NewFile(filepath.Join(dir, name)), changed: make(chan struct{}, 1)}
+	j := &Journal{file: NewFile(filepath.Join(dir, name)), epochs: NewFile(filepath.Join(dir, epochName)), log: log, changed: make(chan struct{}, 1)}
+	copied := j.copiedEpoch()
 	raw, older, err := j.file.Load()
 	var r Record
 	switch {
 	case errors.Is(err, os.ErrNotExist):
-		log.Info("journal begun", "epoch", now.Unix())
+		log.Info("journal begun")
 	case errors.Is(err, ErrDamaged):
 		log.Error("journal is damaged and begun anew: what this device was doing is forgotten", "err", err)
 	case err != nil:
@@ -48,15 +60,78 @@ func Open(dir string, now time.Time, log *slog.Logger) (*Journal, error) {
 		}
 		if !older && r.Epoch > 0 {
 			j.raw = raw
+			if copied < r.Epoch {
+				j.copyEpoch(r.Epoch)
+			}
 			return j, nil
 		}
 	}
 	// Higher than any before, also when the clock was not.
-	r.Epoch, r.Sequence = max(r.Epoch+1, now.Unix(), 1), 0
+	r.Blind = r.Epoch == 0 && copied == 0
+	r.begin(max(r.Epoch+1, copied+1, now.Unix(), 1))
+	log.Info("epoch begun", "epoch", r.Epoch)
+	j.copyEpoch(r.Epoch)
 	if err := j.save(r); err != nil {
-		return nil, fmt.Errorf("open journal: %w", err)
+		log.Error("journal cannot be written yet", "err", err)
+		if j.raw, err = json.Marshal(r); err != nil {
+			return nil, fmt.Errorf("open journal: %w", err)
+		}
 	}
 	return j, nil
+}
+
+// copiedEpoch is what copyEpoch wrote, 0 if there is nothing.
+func (j *Journal) copiedEpoch() int64 {
+	raw, _, err := j.epochs.Load()
+	if err != nil {
+		if !errors.Is(err, os.ErrNotExist) {
+			j.log.Warn("the copy of the epoch cannot be read", "err", err)
+		}
+		return 0
+	}
+	n, err := strconv.ParseInt(string(raw), 10, 64)
+	if err != nil || n < 0 {
+		return 0 // not ours
+	}
+	return n
+}
+
+// copyEpoch keeps the epoch outside the journal, for when that is lost: a lower
+// one would have all its reports ignored. Without the copy there is still the
+// clock.
+func (j *Journal) copyEpoch(epoch int64) {
+	if err := j.epochs.Save(strconv.AppendInt(nil, epoch, 10)); err != nil {
+		j.log.Warn("the epoch cannot be copied", "err", err)
+	}
+}
+
+// leap is how far a clock that runs does not get between Open and the first
+// message, most of the time. A new epoch without need does no harm.
+const leap = time.Minute
+
+// Witness tells the journal the time after a message was verified, and whether
+// the device's own clock agrees. An epoch that was begun blind, by a device that
+// had lost everything and with it perhaps the time, gives way to one of that
+// time: the lost epoch was begun before it, most likely, and fleetd ignores what
+// is not above it.
+func (j *Journal) Witness(now time.Time, agrees bool) error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	r := j.get()
+	if !r.Blind {
+		return nil
+	}
+	r.Blind = !agrees
+	switch {
+	case now.Unix() > r.Epoch+int64(leap.Seconds()):
+		before := r.Epoch
+		r.begin(now.Unix())
+		j.copyEpoch(r.Epoch)
+		j.log.Info("epoch begun, because the one before was begun without knowing the time", "epoch", r.Epoch, "before", before)
+	case r.Blind:
+		return nil
+	}
+	return j.save(r)
 }
 
 // Read returns what the journal in dir says, without opening it for writing.

@@ -18,6 +18,9 @@ type Record struct {
 	// epoch. See topics.Status.
 	Epoch    int64 `json:"epoch"`
 	Sequence int64 `json:"sequence"`
+	// Blind: nothing was left that told of earlier epochs, so Epoch may be below
+	// one of them. See Journal.Witness.
+	Blind bool `json:"blind,omitempty"`
 
 	// Deployments in progress, by component. Absent: idle.
 	Deployments map[string]Deployment `json:"deployments,omitempty"`
@@ -83,6 +86,9 @@ func (r *Record) Fail(rollout string, now, notBefore time.Time) {
 		delete(r.Failures, oldest)
 	}
 }
+
+// begin begins a new epoch.
+func (r *Record) begin(epoch int64) { r.Epoch, r.Sequence = epoch, 0 }
 
 // SetDeployment stores or, when it is idle, removes a component's deployment.
 func (r *Record) SetDeployment(component string, d Deployment) {

@@ -49,6 +49,10 @@ func (l *Link) takeLocked(topic string, raw []byte) {
 	l.mu.Lock()
 	delete(l.refused, topic)
 	l.mu.Unlock()
+	now, quality := l.clock.Read()
+	if err := l.journal.Witness(now, quality == topics.ClockTrusted); err != nil {
+		l.log.Error("a new epoch cannot be begun", "err", err) // the next message tries again
+	}
 }
 
 func (l *Link) takeAssignment(topic string, raw []byte) error {

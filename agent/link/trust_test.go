@@ -331,3 +331,19 @@ func TestMessagesThatComeAtOnceAreTakenOneByOne(t *testing.T) {
 		}
 	}
 }
+
+func TestVerifiedMessageTellsTheJournalTheTime(t *testing.T) {
+	d := newDirector(t)
+	l := d.link
+	if !l.journal.Snapshot().Blind {
+		t.Fatal("premise: not blind")
+	}
+	l.take(ours, []byte("rubbish"))
+	if !l.journal.Snapshot().Blind {
+		t.Error("what was refused has told the time")
+	}
+	l.take(ours, d.assignment(later(), "lobby"))
+	if l.journal.Snapshot().Blind {
+		t.Error("still blind")
+	}
+}
