@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -34,7 +35,12 @@ var faults func(point string)
 // errNotConnected is why the agent is not ready.
 var errNotConnected = errors.New("no connection now")
 
-// run is the agent.
+// errIdentity: the certificate is not that of this device. Unlike a file that is
+// damaged, nothing but a person brings that about.
+var errIdentity = errors.New("wrong certificate")
+
+// run is the agent: it keeps the component running, whatever else is wrong, and
+// manages it.
 func run(ctx context.Context, cfg Config, log *slog.Logger) error {
 	tail := telemetry.NewTail(32 << 10)
 	log = slog.New(slog.NewMultiHandler(log.Handler(), slog.NewJSONHandler(tail, nil)))
@@ -44,6 +50,59 @@ func run(ctx context.Context, cfg Config, log *slog.Logger) error {
 		return err
 	}
 	defer unlock()
+	dir, err := slots(cfg)
+	if err != nil {
+		return err
+	}
+	firmware := slot.New(dir, slot.Config{
+		Args: cfg.Firmware.Args, Env: cfg.Firmware.Env, Addr: cfg.Firmware.Addr, Tries: cfg.Firmware.Tries,
+		Grace: cfg.Firmware.Grace, BackoffMin: cfg.Firmware.Backoff.Min, BackoffMax: cfg.Firmware.Backoff.Max, Log: log,
+	})
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return firmware.Run(ctx) })
+	g.Go(func() error {
+		// A certificate that the flash has lost, or a port that is taken, is no
+		// reason for a camera to be dark.
+		for n := 1; ; n++ {
+			began := time.Now()
+			err := manage(ctx, cfg, firmware, tail, log)
+			if err == nil || ctx.Err() != nil {
+				return nil
+			}
+			if errors.Is(err, errIdentity) {
+				return err
+			}
+			if time.Since(began) > cfg.Retry.Max {
+				n = 1
+			}
+			log.Error("device is not managed, trying again; its component runs on", "err", err)
+			if pause(ctx, cfg.Retry, n) != nil {
+				return nil
+			}
+		}
+	})
+	return g.Wait()
+}
+
+// pause waits before attempt n+1: full jitter.
+func pause(ctx context.Context, b Backoff, n int) error {
+	limit := b.Min << min(n-1, 30)
+	if limit <= 0 || limit > b.Max {
+		limit = b.Max
+	}
+	timer := time.NewTimer(rand.N(limit + 1))
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-timer.C:
+		return nil
+	}
+}
+
+// manage connects the device and drives its component, until ctx ends or
+// something is wrong that may not be later.
+func manage(ctx context.Context, cfg Config, firmware *slot.Supervised, tail *telemetry.Tail, log *slog.Logger) error {
 	clk := clock.New(clock.Built(), nil)
 	credential, id, authority, err := identity(cfg)
 	if err != nil {
@@ -58,15 +117,6 @@ func run(ctx context.Context, cfg Config, log *slog.Logger) error {
 	if err != nil {
 		return fmt.Errorf("tls: %w", err)
 	}
-	dir, err := slots(cfg)
-	if err != nil {
-		return err
-	}
-	firmware := slot.New(dir, slot.Config{
-		Args: cfg.Firmware.Args, Env: cfg.Firmware.Env, Addr: cfg.Firmware.Addr, Tries: cfg.Firmware.Tries,
-		Grace: cfg.Firmware.Grace, BackoffMin: cfg.Firmware.Backoff.Min, BackoffMax: cfg.Firmware.Backoff.Max, Log: log,
-	})
-
 	var session *link.Link // sources may be assigned
 	fetcher := fetch.New(fetch.Config{
 		Sources: func() []string {
@@ -131,7 +181,6 @@ func run(ctx context.Context, cfg Config, log *slog.Logger) error {
 	log.Info("agent runs", "model", id.Model, "hardware", id.Hardware, "mode", string(cfg.Mode), "component", cfg.Component)
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return server.Run(ctx) })
-	g.Go(func() error { return firmware.Run(ctx) })
 	g.Go(func() error {
 		// The first heartbeat tells what runs, so something has to.
 		if firmware.Ready(ctx) != nil {
@@ -160,9 +209,13 @@ func lock(dir string) (unlock func(), err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("data_dir: %w", err)
 	}
-	file, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	path := filepath.Join(dir, "lock")
+	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
-		return nil, fmt.Errorf("data_dir: %w", err)
+		// A disk that was mounted read-only because it fails has the file.
+		if file, err = os.Open(path); err != nil {
+			return nil, fmt.Errorf("data_dir: %w", err)
+		}
 	}
 	if err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		file.Close()
@@ -190,11 +243,11 @@ func identity(cfg Config) (certs.Credential, certs.Identity, *certs.Authority, e
 	}
 	switch {
 	case id.Kind != topics.PrincipalDevice:
-		return fail(fmt.Errorf("the certificate is for a %s, not a device", id.Kind))
+		return fail(fmt.Errorf("%w: it is for a %s, not a device", errIdentity, id.Kind))
 	case cfg.Device != "" && cfg.Device != id.Name:
-		return fail(fmt.Errorf("the certificate is for device %q, the configuration for %q", id.Name, cfg.Device))
+		return fail(fmt.Errorf("%w: it is for device %q, the configuration for %q", errIdentity, id.Name, cfg.Device))
 	case cfg.TrustDomain != "" && cfg.TrustDomain != id.TrustDomain:
-		return fail(fmt.Errorf("the certificate is of trust domain %q, the configuration of %q", id.TrustDomain, cfg.TrustDomain))
+		return fail(fmt.Errorf("%w: it is of trust domain %q, the configuration of %q", errIdentity, id.TrustDomain, cfg.TrustDomain))
 	}
 	return credential, id, authority, nil
 }

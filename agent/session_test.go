@@ -13,6 +13,8 @@ import (
 	"groundswell/agent/agenttest"
 	"groundswell/agent/journal"
 	"groundswell/certs/trust"
+	"groundswell/internal/devstack"
+	"groundswell/internal/devstack/devtest"
 	"groundswell/topics"
 )
 
@@ -536,4 +538,55 @@ func TestNewEpochIsNoEarlierThanWhatWasVerified(t *testing.T) {
 		}
 		return err
 	})
+}
+
+// The certificate is damaged or does not fit its key: the device cannot be managed, but what it is for
+// goes on, and once it is mended nobody has to start it again.
+func TestComponentRunsWhateverIsWrongWithTheAgent(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t)
+	f.manifest("lobby")
+	f.assign("cam-1", []string{"lobby"})
+	d := f.newDevice(t, "cam-1", "")
+	good := must[[]byte](t)(os.ReadFile(d.path("device.crt")))
+	write := func(data []byte) {
+		if err := os.WriteFile(d.path("device.crt"), data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(good[:len(good)/2])
+	d.process = devtest.Start(t, devstack.Spec{
+		Name: "agent-" + d.id, Path: must2(os.Executable())(t), Args: []string{"--config", d.config},
+		Env: []string{"AGENT_TEST_RUN=1"}, LogFile: d.path("agent.log"),
+	})
+	d.eventually("the component", func() error { return d.logged("component launched") })
+	d.eventually("an attempt", func() error { return d.logged("device is not managed") })
+	d.forgetLog()
+	// Another's, as when a renewal was interrupted between the two files.
+	write(must[[]byte](t)(os.ReadFile(f.path("broker.crt"))))
+	d.eventually("another attempt", func() error { return d.logged("device is not managed", "not the certificate's") })
+	if d.logged("component ended") == nil || d.logged("component launched") == nil {
+		t.Error("the component did not run on")
+	}
+	write(good)
+	d.eventually("the check-in", func() error { return d.logged("check-in complete") })
+	if err := d.process.Stop(30 * time.Second); err != nil {
+		t.Error(err)
+	}
+}
+
+// A disk that fails is mounted read-only by the kernel.
+func TestLockNeedsNoWriting(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.Mkdir(dir+"/lock", 0o700); err != nil { // cannot be opened for writing, by root either
+		t.Fatal(err)
+	}
+	unlock, err := lock(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := lock(dir); err == nil {
+		t.Error("two agents on one directory")
+	}
+	unlock()
 }

@@ -132,6 +132,13 @@ func (d *Driver) resume(ctx context.Context) ([]update.Effect, error) {
 	}
 	before := d.dep.State
 	state, effects, err := update.Resume(before, d.slots.Trial(d.dep.Slot))
+	if errors.Is(err, update.ErrTransition) {
+		// Another version of the agent wrote it. What it meant is lost, and an idle
+		// device is at least one that can be updated.
+		d.log.Error("deployment is in a state that is not known here, and is forgotten", "state", string(before), "rollout", d.dep.Entry.Rollout)
+		d.dep = journal.Deployment{}
+		state, effects, err = update.Resume(update.Idle, update.NotArmed)
+	}
 	if err != nil {
 		return nil, err
 	}

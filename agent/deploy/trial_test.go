@@ -180,3 +180,15 @@ func TestVersionThatWasGivenUpIsRolledBackNotCommitted(t *testing.T) {
 		}
 	})
 }
+
+func TestStateOfAnotherAgentIsForgotten(t *testing.T) {
+	b := onTrial()
+	d, _ := newDriver(t, b, "dancing")
+	effects, err := d.resume(t.Context())
+	if err != nil || d.dep.State != update.Idle || !slices.Equal(effects, []update.Effect{update.Decide}) {
+		t.Fatalf("%s, %v, %v", d.dep.State, effects, err)
+	}
+	if b.fell != 1 || len(d.journal.Snapshot().Deployments) != 0 {
+		t.Errorf("fell back %d times, journal %+v", b.fell, d.journal.Snapshot().Deployments)
+	}
+}
