@@ -66,7 +66,7 @@ func newDirector(t *testing.T) *director {
 	}
 	clk := clock.NewFrom(time.Time{}, time.Now, func() time.Duration { return d.boot })
 	d.link = newLinkAt(t, clk)
-	d.link.cfg.RootPause = time.Minute
+	d.link.cfg.RootPause, d.link.cfg.Heartbeat = time.Minute, time.Hour
 	d.link.verifier, err = verify.Open(t.TempDir(), domain, "cam-1", verify.Roots{Image: image, Director: directorRoot},
 		clk, time.Time{}, noSource{}, slog.New(slog.DiscardHandler))
 	if err != nil {
