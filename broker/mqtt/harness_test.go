@@ -258,6 +258,27 @@ func (p *peer) nextOf(topic string) mqttclient.Message {
 	}
 }
 
+// awaitRouted returns when every message that was retained before has reached
+// the sessions. A retained message is acknowledged when it is stored, and is
+// handed on afterwards, in order: so what is put last comes through last.
+func (n *node) awaitRouted() {
+	n.t.Helper()
+	p := n.fleetd("fleetd-marker")
+	topic := topics.CohortManifest("marker")
+	version := time.Now().UnixNano()
+	p.subscribe(topic)
+	p.mustRetain(topic, version, "marker")
+	for {
+		m := p.next()
+		if got, _ := m.Property(topics.PropVersion); got == strconv.FormatInt(version, 10) {
+			break
+		}
+	}
+	before, _ := n.edge.counts()
+	p.Close()
+	eventually(n.t, "the marker's reader gone", func() bool { c, _ := n.edge.counts(); return c < before })
+}
+
 func (p *peer) assign(device string, version int64, cohorts string) {
 	p.t.Helper()
 	p.mustRetain(topics.DeviceAssignment(device), version, assignment(cohorts))
