@@ -17,12 +17,7 @@ type auditRow struct {
 }
 
 var auditTable = table[auditRow]{
-	{"AT", func(r auditRow) string {
-		if r.At == nil {
-			return ""
-		}
-		return r.At.UTC().Format(time.RFC3339)
-	}},
+	{"AT", func(r auditRow) string { return stamp(r.At) }},
 	{"ACTOR", func(r auditRow) string { return r.Actor }},
 	{"ACTION", func(r auditRow) string { return r.Action }},
 	{"OBJECT", func(r auditRow) string { return r.Object }},
@@ -41,12 +36,7 @@ type historyRow struct {
 }
 
 var historyTable = table[historyRow]{
-	{"AT", func(r historyRow) string {
-		if r.At == nil {
-			return ""
-		}
-		return r.At.UTC().Format(time.RFC3339)
-	}},
+	{"AT", func(r historyRow) string { return stamp(r.At) }},
 	{"ROLLOUT", func(r historyRow) string { return r.Rollout }},
 	{"STATE", func(r historyRow) string { return r.State }},
 	{"ATTEMPT", func(r historyRow) string { return strconv.Itoa(r.Attempt) }},
@@ -74,6 +64,20 @@ func (c *auditCmd) Run(ctx context.Context, io cli.Streams, g *Global) error {
 	return showList(g, io, items, auditTable)
 }
 
+type who struct {
+	Name    string     `json:"name"`
+	Role    string     `json:"role"`
+	Issuer  string     `json:"issuer"`
+	Expires *time.Time `json:"expires"`
+}
+
+var whoTable = table[who]{
+	{"NAME", func(w who) string { return w.Name }},
+	{"ROLE", func(w who) string { return w.Role }},
+	{"ISSUER", func(w who) string { return w.Issuer }},
+	{"TOKEN EXPIRES", func(w who) string { return when(w.Expires) }},
+}
+
 type whoamiCmd struct{}
 
 func (c *whoamiCmd) Run(ctx context.Context, io cli.Streams, g *Global) error {
@@ -85,5 +89,5 @@ func (c *whoamiCmd) Run(ctx context.Context, io cli.Streams, g *Global) error {
 	if err != nil {
 		return err
 	}
-	return printJSON(io.Out, a.raw)
+	return show(g, io, a, whoTable)
 }

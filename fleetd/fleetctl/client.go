@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 
@@ -215,6 +216,47 @@ func problem(status int, raw []byte) error {
 		return cli.Exit(exitStale, p)
 	}
 	return p
+}
+
+// Guard is how a change is held to what the operator has seen: with --revision
+// to that, else to what the object is when the command looks, a moment before.
+type Guard struct {
+	Revision int64 `help:"Only if it still has this revision; else exit code 4." placeholder:"N"`
+}
+
+// etag is the ETag for If-Match.
+func (g *Guard) etag(ctx context.Context, api *client, path string) (string, error) {
+	if g.Revision > 0 {
+		return strconv.Quote(strconv.FormatInt(g.Revision, 10)), nil
+	}
+	a, err := api.get(ctx, path, nil)
+	if err != nil {
+		return "", err
+	}
+	return a.etag, nil
+}
+
+// patch changes what body names.
+func (g *Guard) patch(ctx context.Context, global *Global, path string, body map[string]any) (*answer, error) {
+	if len(body) == 0 {
+		return nil, cli.UsageError("nothing to change is named")
+	}
+	api, err := global.client()
+	if err != nil {
+		return nil, err
+	}
+	etag, err := g.etag(ctx, api, path)
+	if err != nil {
+		return nil, err
+	}
+	return api.do(ctx, request{method: http.MethodPatch, path: path, body: body, ifMatch: etag})
+}
+
+// given puts a flag that was given into a request, also when it is empty.
+func given[T any](body map[string]any, key string, value *T) {
+	if value != nil {
+		body[key] = *value
+	}
 }
 
 // notFound reports whether err is fleetd's 404.

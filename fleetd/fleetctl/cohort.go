@@ -7,14 +7,18 @@ import (
 	"net/url"
 	"sort"
 	"strconv"
+	"strings"
 
 	"groundswell/internal/cli"
 )
 
 type cohortCmd struct {
-	Create cohortCreate `cmd:"" help:"Create a cohort: a selector over device attributes, or a list of devices."`
-	List   cohortList   `cmd:"" help:"List cohorts."`
-	Show   cohortShow   `cmd:"" help:"Show a cohort, with --members its devices."`
+	Create   cohortCreate   `cmd:"" help:"Create a cohort: a selector over device attributes, or a list of devices."`
+	Update   cohortUpdate   `cmd:"" help:"Change a cohort's selector, devices or description."`
+	Delete   cohortDelete   `cmd:"" help:"Delete a cohort that no rollout names."`
+	List     cohortList     `cmd:"" help:"List cohorts."`
+	Show     cohortShow     `cmd:"" help:"Show a cohort, with --members its devices."`
+	Manifest cohortManifest `cmd:"" help:"Print the signed manifest of a cohort, byte for byte as devices get it."`
 }
 
 var cohortTable = table[cohort]{
@@ -62,6 +66,73 @@ func (c *cohortCreate) Run(ctx context.Context, io cli.Streams, g *Global) error
 	return show(g, io, a, cohortTable)
 }
 
+func cohortPath(name string, part ...string) string {
+	return strings.Join(append([]string{"/v1/cohorts", url.PathEscape(name)}, part...), "/")
+}
+
+type cohortUpdate struct {
+	Name        string   `arg:"" help:"The cohort's name."`
+	Selector    string   `help:"Label selector instead of what chose the members so far." xor:"members"`
+	Devices     []string `name:"device" help:"A device id; may be repeated. These instead of what chose the members so far." xor:"members" placeholder:"ID"`
+	Description *string  `help:"What it is for."`
+	Guard
+}
+
+func (c *cohortUpdate) Run(ctx context.Context, io cli.Streams, g *Global) error {
+	body := map[string]any{}
+	given(body, "description", c.Description)
+	if c.Selector != "" {
+		body["selector"] = c.Selector
+	}
+	if len(c.Devices) > 0 {
+		body["devices"] = c.Devices
+	}
+	a, err := c.patch(ctx, g, cohortPath(c.Name), body)
+	if err != nil {
+		return err
+	}
+	return show(g, io, a, cohortTable)
+}
+
+type cohortDelete struct {
+	Name string `arg:"" help:"The cohort's name."`
+	Guard
+}
+
+func (c *cohortDelete) Run(ctx context.Context, io cli.Streams, g *Global) error {
+	api, err := g.client()
+	if err != nil {
+		return err
+	}
+	etag, err := c.etag(ctx, api, cohortPath(c.Name))
+	if err != nil {
+		return err
+	}
+	_, err = api.do(ctx, request{method: http.MethodDelete, path: cohortPath(c.Name), ifMatch: etag})
+	if err != nil || g.Output == "json" {
+		return err
+	}
+	_, err = fmt.Fprintf(io.Out, "cohort %s is deleted\n", c.Name)
+	return err
+}
+
+type cohortManifest struct {
+	Name string `arg:"" help:"The cohort's name."`
+}
+
+func (c *cohortManifest) Run(ctx context.Context, io cli.Streams, g *Global) error {
+	api, err := g.client()
+	if err != nil {
+		return err
+	}
+	a, err := api.get(ctx, cohortPath(c.Name, "manifest"), nil)
+	if err != nil {
+		return err
+	}
+	_, err = io.Out.Write(a.raw)
+	return err
+}
+
 type cohortList struct{}
 
 func (c *cohortList) Run(ctx context.Context, io cli.Streams, g *Global) error {
@@ -94,7 +165,7 @@ func (c *cohortShow) Run(ctx context.Context, io cli.Streams, g *Global) error {
 		}
 		return showList(g, io, items, deviceTable)
 	}
-	a, err := api.get(ctx, "/v1/cohorts/"+url.PathEscape(c.Name), nil)
+	a, err := api.get(ctx, cohortPath(c.Name), nil)
 	if err != nil {
 		return err
 	}

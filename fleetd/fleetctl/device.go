@@ -17,9 +17,14 @@ import (
 )
 
 type deviceCmd struct {
-	List   deviceList   `cmd:"" help:"List devices, filtered."`
-	Show   deviceShow   `cmd:"" help:"Show one device and what it did."`
-	Import deviceImport `cmd:"" help:"Register devices from a CSV or JSON file."`
+	List    deviceList    `cmd:"" help:"List devices, filtered."`
+	Show    deviceShow    `cmd:"" help:"Show one device and what it did."`
+	Create  deviceCreate  `cmd:"" help:"Register a device before its first contact."`
+	Set     deviceSet     `cmd:"" help:"Change a device's region, customer, time zone, labels or polling interval."`
+	Import  deviceImport  `cmd:"" help:"Register or change devices from a CSV or JSON file."`
+	Logs    deviceLogs    `cmd:"" help:"List the log texts that a device sent."`
+	Command deviceCommand `cmd:"" help:"Ask a device for something once."`
+	Status  commandStatus `cmd:"" name:"command-status" help:"Show what became of a command."`
 }
 
 var deviceTable = table[device]{
@@ -62,7 +67,8 @@ type deviceList struct {
 	Component string `help:"The component that --version and --below speak of."`
 	Version   string `help:"Running exactly this version." placeholder:"VERSION"`
 	Below     string `help:"Running a version below this one." placeholder:"VERSION"`
-	State     string `help:"In this install state."`
+	State     string `help:"In this state of a deployment."`
+	Rollout   string `help:"The rollout that --state speaks of; any running one when absent." placeholder:"ID"`
 	Connected string `help:"true or false." enum:",true,false" default:""`
 	Limit     int    `help:"At most so many; 0 means all." default:"100"`
 }
@@ -75,7 +81,7 @@ func (c *deviceList) Run(ctx context.Context, io cli.Streams, g *Global) error {
 	items, err := api.list(ctx, "/v1/devices", url.Values{
 		"cohort": {c.Cohort}, "model": {c.Model}, "hardware": {c.Hardware}, "region": {c.Region},
 		"customer": {c.Customer}, "component": {c.Component}, "version": {c.Version}, "below": {c.Below},
-		"state": {c.State}, "connected": {c.Connected},
+		"state": {c.State}, "rollout": {c.Rollout}, "connected": {c.Connected},
 	}, c.Limit)
 	if err != nil {
 		return err
@@ -92,7 +98,7 @@ func (c *deviceShow) Run(ctx context.Context, io cli.Streams, g *Global) error {
 	if err != nil {
 		return err
 	}
-	path := "/v1/devices/" + url.PathEscape(c.ID)
+	path := devicePath(c.ID)
 	a, err := api.get(ctx, path, nil)
 	if err != nil {
 		return err

@@ -16,12 +16,19 @@ import (
 )
 
 type keysCmd struct {
-	Init     keysInit     `cmd:"" help:"Make every key of a new fleet: CA, image and director roots, release keys, fleetd's keys, token key."`
+	Init     keysInit     `cmd:"" help:"Make every key of a new fleet: CA, image and director roots, release keys, fleetd's keys, token key (offline)."`
 	Device   keysDevice   `cmd:"" help:"Issue a device's certificate."`
 	Service  keysService  `cmd:"" help:"Issue the certificate of a broker or fleetd."`
 	Operator keysOperator `cmd:"" help:"Issue an operator's certificate."`
 	Token    keysToken    `cmd:"" help:"Issue a bearer token for the REST interface."`
 	Revoke   keysRevoke   `cmd:"" help:"Put a certificate on the revocation list."`
+
+	New         keysNew         `cmd:"" help:"Make one more root, release, director, snapshot or timestamp key (offline)."`
+	ShowRoot    keysShowRoot    `cmd:"" help:"Show which keys a root names and how many must sign (offline)."`
+	RotateRoot  keysRotateRoot  `cmd:"" help:"Make the root that follows yours: other keys, thresholds, expiry (offline)."`
+	SignRoot    keysSignRoot    `cmd:"" help:"Show what a new root changes and add signatures to it (offline)."`
+	PublishRoot keysPublishRoot `cmd:"" help:"Bring a new root that enough holders have signed to fleetd, and so to every device."`
+	FetchRoot   keysFetchRoot   `cmd:"" help:"Bring your own root up to date with fleetd's, verified step by step."`
 }
 
 // The layout of a key directory. What lies in offline belongs into a safe,

@@ -7,7 +7,7 @@
 //
 // Tables are for people; `-o json` prints what fleetd answered, for programs.
 // Exit codes: 0 done, 1 failed, 2 used wrongly, 3 a watched rollout ended
-// otherwise than hoped, 4 the object changed meanwhile (look again), 5 there is
+// otherwise than hoped (or a device did not obey in time), 4 the object changed meanwhile (look again), 5 there is
 // no such object.
 package main
 
@@ -37,20 +37,27 @@ FLEETCTL_TOKEN_FILE and FLEETCTL_CA, else from a configuration file
 token_file, ca, trust_domain, image_root and director_root. "keys init" writes
 such a file.
 
+A change holds for what the command saw a moment before, or for the revision
+that you name by --revision: if somebody else was faster it is refused.
+
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a watched rollout ended otherwise
-than hoped, 4 changed meanwhile by somebody else, 5 not found.`
+than hoped or a device did not obey in time, 4 changed meanwhile by somebody
+else, 5 not found.`
 
 // grammar is the command line as a whole.
 type grammar struct {
 	Global
 
-	Keys    keysCmd    `cmd:"" help:"Make keys, certificates and tokens (offline, no server needed)."`
+	Keys    keysCmd    `cmd:"" help:"Make keys, certificates and tokens; rotate the roots."`
 	Release releaseCmd `cmd:"" help:"Sign, publish and list releases."`
-	Cohort  cohortCmd  `cmd:"" help:"Create and list cohorts."`
+	Cohort  cohortCmd  `cmd:"" help:"Create, change and list cohorts."`
 	Rollout rolloutCmd `cmd:"" help:"Create, start, watch, pause, resume, cancel and revert rollouts."`
-	Device  deviceCmd  `cmd:"" help:"List, show and import devices."`
-	Audit   auditCmd   `cmd:"" help:"List who changed what."`
-	Whoami  whoamiCmd  `cmd:"" help:"Show who fleetd takes you for."`
+	Device  deviceCmd  `cmd:"" help:"List, show, register, change and ask devices."`
+
+	Alerts      alertsCmd      `cmd:"" help:"List what an operator should look at."`
+	DeadLetters deadLettersCmd `cmd:"" help:"List messages of devices that could not be stored."`
+	Audit       auditCmd       `cmd:"" help:"List who changed what."`
+	Whoami      whoamiCmd      `cmd:"" help:"Show who fleetd takes you for."`
 	// Not a flag: --version is a release's.
 	Version versionCmd `cmd:"" help:"Show which build this is."`
 }

@@ -120,6 +120,14 @@ func when(t *time.Time) string {
 	return t.UTC().Format("2006-01-02")
 }
 
+// stamp shows a moment exactly, for what is compared with other logs.
+func stamp(t *time.Time) string {
+	if t == nil {
+		return ""
+	}
+	return t.UTC().Format(time.RFC3339)
+}
+
 // size shows a number of bytes.
 func size(n int64) string {
 	const unit = 1024

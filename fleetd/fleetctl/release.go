@@ -365,7 +365,12 @@ func signedBy(trustDomain string, repo repository, now time.Time) []byte {
 
 // metadata fetches a file of the image repository; nil when there is none.
 func metadata(ctx context.Context, api *client, file string) ([]byte, error) {
-	a, err := api.get(ctx, "/v1/repository/image/"+file, nil)
+	return repositoryFile(ctx, api, trust.Image, file)
+}
+
+// repositoryFile fetches a file of either repository; nil when there is none.
+func repositoryFile(ctx context.Context, api *client, repo trust.Repository, file string) ([]byte, error) {
+	a, err := api.get(ctx, "/v1/repository/"+string(repo)+"/"+file, nil)
 	if notFound(err) {
 		return nil, nil
 	}

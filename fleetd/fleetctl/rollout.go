@@ -16,6 +16,7 @@ import (
 
 type rolloutCmd struct {
 	Create  rolloutCreate  `cmd:"" help:"Draft a rollout of a release to cohorts."`
+	Update  rolloutUpdate  `cmd:"" help:"Change a draft."`
 	List    rolloutList    `cmd:"" help:"List rollouts."`
 	Show    rolloutShow    `cmd:"" help:"Show a rollout and its waves."`
 	Start   rolloutStart   `cmd:"" help:"Start a drafted rollout: its first wave opens."`
@@ -140,6 +141,46 @@ func (c *rolloutCreate) Run(ctx context.Context, io cli.Streams, g *Global) erro
 	return show(g, io, a, rolloutTable)
 }
 
+type rolloutUpdate struct {
+	ID       string     `arg:"" help:"Rollout id."`
+	Release  string     `help:"NAME@VERSION of a published release." placeholder:"RELEASE"`
+	Cohorts  []string   `name:"cohort" help:"Target cohort instead of those so far; may be repeated." placeholder:"NAME"`
+	Canary   *string    `help:"A cohort that comes first, as a whole; empty: none." placeholder:"COHORT"`
+	From     *string    `help:"Only devices that run such a version; empty: any." placeholder:"CONSTRAINT"`
+	Priority *int64     `help:"Wins over rollouts of lower priority for the same component."`
+	StartAt  *time.Time `help:"Start by itself at this time (RFC 3339), once it is started." format:"2006-01-02T15:04:05Z07:00" placeholder:"TIME"`
+	Policy   string     `help:"JSON file, as for create; it replaces the whole policy." type:"existingfile" placeholder:"FILE"`
+	Note     *string    `help:"Why."`
+	Guard
+}
+
+func (c *rolloutUpdate) Run(ctx context.Context, io cli.Streams, g *Global) error {
+	body := map[string]any{}
+	if c.Release != "" {
+		name, version, ok := strings.Cut(c.Release, "@")
+		if !ok {
+			return cli.UsageError("%q is not of the form NAME@VERSION", c.Release)
+		}
+		body["release"] = map[string]string{"name": name, "version": version}
+	}
+	if len(c.Cohorts) > 0 {
+		body["cohorts"] = c.Cohorts
+	}
+	given(body, "canary_cohort", c.Canary)
+	given(body, "from", c.From)
+	given(body, "priority", c.Priority)
+	given(body, "start_at", c.StartAt)
+	given(body, "note", c.Note)
+	if err := addPolicy(body, c.Policy); err != nil {
+		return err
+	}
+	a, err := c.patch(ctx, g, rolloutPath(c.ID), body)
+	if err != nil {
+		return err
+	}
+	return show(g, io, a, rolloutTable)
+}
+
 // addPolicy puts the policy in a file into a request.
 func addPolicy(body map[string]any, file string) error {
 	if file == "" {
@@ -198,27 +239,29 @@ func (c *rolloutShow) Run(ctx context.Context, io cli.Streams, g *Global) error 
 	return waveTable.print(io.Out, r.Waves)
 }
 
-// change is what start, pause, resume and cancel have in common. The change
-// holds for the rollout as it was when it was looked at: by the operator, who
-// says so with --revision, or else by this command a moment ago.
+// change is what start, pause, resume and cancel have in common.
 type change struct {
-	ID       string `arg:"" help:"Rollout id."`
-	Reason   string `help:"Why; it stands in the audit and in the rollout."`
-	Revision int64  `help:"Only if the rollout still has this revision." placeholder:"N"`
+	ID string `arg:"" help:"Rollout id."`
+	Guard
 }
 
-func (c *change) do(ctx context.Context, io cli.Streams, g *Global, action string) error {
+// Because is the reason of a change.
+type Because struct {
+	Reason string `help:"Why; it stands in the audit and in the rollout."`
+}
+
+func (c *change) do(ctx context.Context, io cli.Streams, g *Global, action, reason string) error {
 	api, err := g.client()
 	if err != nil {
 		return err
 	}
-	etag, err := c.etag(ctx, api)
+	etag, err := c.etag(ctx, api, rolloutPath(c.ID))
 	if err != nil {
 		return err
 	}
 	body := map[string]string{}
-	if c.Reason != "" {
-		body["reason"] = c.Reason
+	if reason != "" {
+		body["reason"] = reason
 	}
 	a, err := api.do(ctx, request{method: http.MethodPost, path: rolloutPath(c.ID, action), body: body, ifMatch: etag})
 	if err != nil {
@@ -227,38 +270,33 @@ func (c *change) do(ctx context.Context, io cli.Streams, g *Global, action strin
 	return show(g, io, a, rolloutTable)
 }
 
-func (c *change) etag(ctx context.Context, api *client) (string, error) {
-	if c.Revision > 0 {
-		return strconv.Quote(strconv.FormatInt(c.Revision, 10)), nil
-	}
-	a, err := api.get(ctx, rolloutPath(c.ID), nil)
-	if err != nil {
-		return "", err
-	}
-	return a.etag, nil
-}
-
 type (
-	rolloutStart  struct{ change }
-	rolloutPause  struct{ change }
+	rolloutStart struct{ change }
+	rolloutPause struct {
+		change
+		Because
+	}
 	rolloutResume struct{ change }
-	rolloutCancel struct{ change }
+	rolloutCancel struct {
+		change
+		Because
+	}
 )
 
 func (c *rolloutStart) Run(ctx context.Context, io cli.Streams, g *Global) error {
-	return c.do(ctx, io, g, "start")
+	return c.do(ctx, io, g, "start", "")
 }
 
 func (c *rolloutPause) Run(ctx context.Context, io cli.Streams, g *Global) error {
-	return c.do(ctx, io, g, "pause")
+	return c.do(ctx, io, g, "pause", c.Reason)
 }
 
 func (c *rolloutResume) Run(ctx context.Context, io cli.Streams, g *Global) error {
-	return c.do(ctx, io, g, "resume")
+	return c.do(ctx, io, g, "resume", "")
 }
 
 func (c *rolloutCancel) Run(ctx context.Context, io cli.Streams, g *Global) error {
-	return c.do(ctx, io, g, "cancel")
+	return c.do(ctx, io, g, "cancel", c.Reason)
 }
 
 type rolloutRevert struct {
@@ -266,7 +304,8 @@ type rolloutRevert struct {
 	To            string `required:"" help:"The older version to go back to." placeholder:"VERSION"`
 	IgnoreWindows bool   `help:"Do not wait for maintenance windows."`
 	Policy        string `help:"JSON file with waves and gates, as for create; what it leaves out is faster than there." type:"existingfile" placeholder:"FILE"`
-	Revision      int64  `help:"Only if the rollout still has this revision." placeholder:"N"`
+	Note          string `help:"Why."`
+	Guard
 }
 
 func (c *rolloutRevert) Run(ctx context.Context, io cli.Streams, g *Global) error {
@@ -274,11 +313,14 @@ func (c *rolloutRevert) Run(ctx context.Context, io cli.Streams, g *Global) erro
 	if err != nil {
 		return err
 	}
-	etag, err := (&change{ID: c.ID, Revision: c.Revision}).etag(ctx, api)
+	etag, err := c.etag(ctx, api, rolloutPath(c.ID))
 	if err != nil {
 		return err
 	}
 	body := map[string]any{"to": c.To, "ignore_windows": c.IgnoreWindows}
+	if c.Note != "" {
+		body["note"] = c.Note
+	}
 	if err := addPolicy(body, c.Policy); err != nil {
 		return err
 	}
@@ -294,7 +336,8 @@ type outcome struct {
 	Wave    *int       `json:"wave"`
 	State   string     `json:"state"`
 	Attempt int        `json:"attempt"`
-	Running string     `json:"running"`
+	From    string     `json:"from"`
+	Outcome string     `json:"outcome"`
 	Reason  string     `json:"reason"`
 	At      *time.Time `json:"at"`
 }
@@ -309,7 +352,8 @@ var outcomeTable = table[outcome]{
 	}},
 	{"STATE", func(o outcome) string { return o.State }},
 	{"ATTEMPT", func(o outcome) string { return strconv.Itoa(o.Attempt) }},
-	{"RUNNING", func(o outcome) string { return o.Running }},
+	{"FROM", func(o outcome) string { return o.From }},
+	{"OUTCOME", func(o outcome) string { return o.Outcome }},
 	{"REASON", func(o outcome) string { return o.Reason }},
 	{"AT", func(o outcome) string { return when(o.At) }},
 }
@@ -341,12 +385,7 @@ type event struct {
 }
 
 var eventTable = table[event]{
-	{"AT", func(e event) string {
-		if e.At == nil {
-			return ""
-		}
-		return e.At.UTC().Format(time.RFC3339)
-	}},
+	{"AT", func(e event) string { return stamp(e.At) }},
 	{"EVENT", func(e event) string { return e.Kind }},
 	{"BY", func(e event) string { return e.Actor }},
 	{"DETAIL", func(e event) string {
