@@ -13,7 +13,7 @@ build: ## Build broker, fleetd, agent and fleetctl into bin/
 	CGO_ENABLED=0 $(GO) build -o bin/ ./broker ./fleetd ./agent ./fleetd/fleetctl
 
 demo: setup ## Roll a good and a bad release out to 40 real agents (KEEP=1 leaves it up)
-	$(GO) run ./internal/demo $(if $(KEEP),--keep)
+	@$(GO) build -o .cache/stack/demo ./internal/demo && exec .cache/stack/demo --with-parent $(if $(KEEP),--keep)
 
 test: setup ## Everything that must hold: format, vet, staticcheck, tests, race detector
 	@scripts/test

@@ -181,7 +181,7 @@ func (*rolloutStart) Help() string  { return examples("fleetctl rollout start r-
 func (*rolloutResume) Help() string { return examples("fleetctl rollout resume r-k3j5mz7qabcd") }
 
 func (*rolloutWatch) Help() string {
-	return examples("fleetctl rollout watch r-k3j5mz7qabcd", "fleetctl rollout watch r-k3j5mz7qabcd --every 10s -o json")
+	return examples("fleetctl rollout watch", "fleetctl rollout watch r-k3j5mz7qabcd", "fleetctl rollout watch r-k3j5mz7qabcd --every 10s -o json")
 }
 
 func (*rolloutPause) Help() string {

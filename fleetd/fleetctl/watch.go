@@ -3,8 +3,10 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"net/url"
 	"os"
 	"strings"
 	"time"
@@ -15,7 +17,7 @@ import (
 )
 
 type rolloutWatch struct {
-	ID    string        `arg:"" help:"Rollout id."`
+	ID    string        `arg:"" optional:"" help:"Rollout id. Without it: the newest rollout."`
 	Every time.Duration `help:"How often to look." default:"2s"`
 }
 
@@ -29,6 +31,11 @@ func (c *rolloutWatch) Run(ctx context.Context, streams cli.Streams, g *Global) 
 	api, err := g.client()
 	if err != nil {
 		return err
+	}
+	if c.ID == "" {
+		if c.ID, err = api.newestRollout(ctx); err != nil {
+			return err
+		}
 	}
 	screen := newScreen(streams.Out)
 	last := ""
@@ -61,6 +68,24 @@ func (c *rolloutWatch) Run(ctx context.Context, streams cli.Streams, g *Global) 
 		case <-time.After(c.Every):
 		}
 	}
+}
+
+// newestRollout is the id of the rollout that was created last.
+func (api *client) newestRollout(ctx context.Context) (string, error) {
+	a, err := api.get(ctx, "/v1/rollouts", url.Values{"limit": {"1"}})
+	if err != nil {
+		return "", err
+	}
+	var page struct {
+		Items []rollout `json:"items"`
+	}
+	if err := a.decode(&page); err != nil {
+		return "", err
+	}
+	if len(page.Items) == 0 {
+		return "", errors.New("there is no rollout yet: see 'fleetctl rollout create --help'")
+	}
+	return page.Items[0].ID, nil
 }
 
 // screen shows a rollout again and again in one place.

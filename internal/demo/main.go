@@ -34,13 +34,20 @@ func main() {
 	agents := flag.Int("agents", 40, "how many devices, at least 12")
 	out := flag.String("out", "demo.json", "where to write the results; empty: nowhere")
 	limit := flag.Duration("limit", 3*time.Minute, "give up after this time, counted from the end of the set-up")
+	withParent := flag.Bool("with-parent", false, "stop when the program that started this one ends, however it does")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, stop) // a second Ctrl-C does not wait
+	if *withParent {
+		if err := endWithParent(); err != nil {
+			fmt.Fprintf(os.Stderr, "demo: --with-parent: %v\n", err)
+			os.Exit(1)
+		}
+	}
 	if err := run(ctx, *keep, *agents, *out, *limit); err != nil {
 		if ctx.Err() != nil {
-			fmt.Fprintln(os.Stderr, "demo: interrupted; everything was stopped")
+			fmt.Fprintf(os.Stderr, "demo: interrupted: %v\n", err)
 			os.Exit(130)
 		}
 		fmt.Fprintf(os.Stderr, "demo: %v\n", err)
@@ -74,8 +81,12 @@ func run(ctx context.Context, keep bool, agents int, out string, limit time.Dura
 	}
 	defer func() {
 		say("stopping everything")
-		if stopErr := s.Stop(); stopErr != nil && ctx.Err() == nil {
+		stopErr := s.Stop()
+		switch {
+		case stopErr != nil:
 			err = errors.Join(err, stopErr)
+		case err != nil && ctx.Err() != nil:
+			err = errors.New("everything was stopped")
 		}
 	}()
 
@@ -105,6 +116,19 @@ func run(ctx context.Context, keep bool, agents int, out string, limit time.Dura
 			return err
 		}
 		<-ctx.Done()
+	}
+	return nil
+}
+
+// endWithParent has the kernel send this process SIGTERM when its parent ends, so
+// that nothing is left when that was killed.
+func endWithParent() error {
+	parent := os.Getppid()
+	if _, _, errno := syscall.RawSyscall(syscall.SYS_PRCTL, syscall.PR_SET_PDEATHSIG, uintptr(syscall.SIGTERM), 0); errno != 0 {
+		return errno
+	}
+	if os.Getppid() != parent { // it ended before the kernel knew
+		return errors.New("the parent has ended already")
 	}
 	return nil
 }
@@ -155,7 +179,7 @@ Try next, in another terminal, after
 these:
   %s device list --region eu --below 1.2.0
   %s rollout revert %s --to 1.0.0 --policy %s
-  %s rollout watch ID-OF-THE-REVERT
+  %s rollout watch
 `, s.APIURL(), s.Keys, s.BrokerURL(), s.Influx.URL(), s.Postgres.Dir(), s.TokenFile(token.Admin), s.Dir,
 		env, s.Bins.Fleetctl, s.Bins.Fleetctl, d.good, file, s.Bins.Fleetctl)
 	return nil

@@ -140,11 +140,7 @@ func (d *demo) rollGood(ctx context.Context, result *Result) error {
 		return err
 	}
 	result.Rollouts = append(result.Rollouts, outcomeOf(r))
-	if r.State != "completed" || r.Count("committed") != d.agents {
-		return fmt.Errorf("rollout of %s is %s (%s) with %d of %d devices committed",
-			goodVersion, r.State, r.Reason, r.Count("committed"), d.agents)
-	}
-	return nil
+	return checkGood(r, d.agents)
 }
 
 // measurePause pauses the running rollout, waits until the last connected
@@ -180,10 +176,9 @@ func (d *demo) rollBad(ctx context.Context, result *Result) error {
 	if err != nil {
 		return err
 	}
-	if r.State != "paused" {
-		return fmt.Errorf("rollout of %s is %s, expected the breaker to pause it", badVersion, r.State)
+	if r.State == "paused" {
+		d.say("the breaker paused it: %s", r.Reason)
 	}
-	d.say("the breaker paused it: %s", r.Reason)
 	// Those that were in the middle of it finish: back to the version before.
 	r, err = d.watch(ctx, r.ID, func(r *stack.Rollout) bool { return r.Count("downloading", "verified", "staged", "trying") == 0 })
 	if err != nil {
@@ -193,40 +188,40 @@ func (d *demo) rollBad(ctx context.Context, result *Result) error {
 	return d.checkContained(ctx, r)
 }
 
-// checkContained is the promise about a bad release: nobody outside the canary
-// wave ever activated it, and whoever did rolled back by itself.
+// checkContained: nobody outside the canary wave ever activated the bad version,
+// and whoever did rolled back by itself.
 func (d *demo) checkContained(ctx context.Context, r *stack.Rollout) error {
+	if err := checkStopped(r); err != nil {
+		return err
+	}
 	outcomes, err := d.stack.Outcomes(ctx, r.ID)
 	if err != nil {
 		return err
 	}
-	canary := map[string]bool{}
-	rolledBack := 0
-	for _, o := range outcomes {
-		if o.Wave != nil && *o.Wave == 0 {
-			canary[o.Device] = true
-		}
-		if o.State == "rolled_back" {
-			rolledBack++
-		}
-		if o.State == "committed" {
-			return fmt.Errorf("%s committed the bad version", o.Device)
-		}
+	activated, err := d.activated(badVersion)
+	if err != nil {
+		return err
 	}
-	if rolledBack == 0 {
-		return fmt.Errorf("no device reported that it rolled back")
+	if err := checkCanaries(outcomes, activated); err != nil {
+		return err
 	}
-	for _, a := range d.stack.Agents() {
-		activated, err := a.Activated(badVersion)
-		if err != nil {
-			return err
-		}
-		if activated && !canary[a.ID] {
-			return fmt.Errorf("%s activated the bad version although it is not in the canary wave", a.ID)
-		}
-	}
-	d.say("%d canary devices rolled back by themselves; nobody else ever activated %s", rolledBack, badVersion)
+	d.say("%d canary devices rolled back by themselves; nobody else ever activated %s", len(activated), badVersion)
 	return nil
+}
+
+// activated are the devices that ever launched a version, by their own logs.
+func (d *demo) activated(version string) ([]string, error) {
+	var ids []string
+	for _, a := range d.stack.Agents() {
+		yes, err := a.Activated(version)
+		if err != nil {
+			return nil, err
+		}
+		if yes {
+			ids = append(ids, a.ID)
+		}
+	}
+	return ids, nil
 }
 
 // closing looks at what the whole fleet runs, and at the check-ins.
@@ -247,8 +242,19 @@ func (d *demo) closing(ctx context.Context, result *Result) error {
 		}
 	}
 	result.CheckIn = quantiles(checkIns)
-	if d.stack.Influx == nil {
-		return nil
+	if err := result.check(); err != nil {
+		return err
+	}
+	if err := checkFleet(devices, d.agents); err != nil {
+		return err
+	}
+	// Success is a verified boot: each device launched the version itself.
+	booted, err := d.activated(goodVersion)
+	if err != nil {
+		return err
+	}
+	if len(booted) != d.agents {
+		return fmt.Errorf("%d of %d devices launched %s", len(booted), d.agents, goodVersion)
 	}
 	return d.checkHistory(ctx)
 }
