@@ -107,7 +107,7 @@ func TestBatteryDeviceInstallsBetweenItsCheckIns(t *testing.T) {
 	d.ends(e.Rollout, topics.StateCommitted)
 	d.runs("1.1.0", image.SHA256)
 	d.eventually("the heartbeat with what runs now", d.last(func(h topics.Heartbeat) error {
-		if h.Mode != topics.ModePolling || h.Versions["system"] != "1.1.0" || h.CheckInMillis == 0 {
+		if h.Mode != topics.ModePolling || h.IntervalSeconds != 3601 || h.Versions["system"] != "1.1.0" || h.CheckInMillis == 0 {
 			return fmt.Errorf("%+v", h)
 		}
 		return nil

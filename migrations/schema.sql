@@ -86,7 +86,9 @@ CREATE TABLE public.contact (
     heartbeat jsonb,
     epoch bigint DEFAULT 0 NOT NULL,
     sequence bigint DEFAULT 0 NOT NULL,
-    assignment_held bigint DEFAULT 0 NOT NULL
+    assignment_held bigint DEFAULT 0 NOT NULL,
+    polling_seconds bigint DEFAULT 0 NOT NULL,
+    CONSTRAINT contact_polling_range CHECK ((polling_seconds >= 0))
 )
 WITH (fillfactor='70');
 CREATE TABLE public.dead_letter (

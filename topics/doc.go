@@ -23,4 +23,5 @@
 // History:
 //
 //	2026-11  schema 1: manifest, assignment, command, status, heartbeat, log, presence, refusal
+//	2026-11  heartbeat: interval_s
 package topics

@@ -10,6 +10,11 @@ type Heartbeat struct {
 	Versions map[string]string `json:"versions"`
 	BootID   string            `json:"boot_id"`
 	Mode     Mode              `json:"mode"`
+	// IntervalSeconds is the longest time that may pass between two check-ins
+	// of a polling device, jitter included, as it goes by now: its assignment's
+	// or its own setting. Absent: it stays connected, or is older than this
+	// field. Receivers take more than a year for a year.
+	IntervalSeconds int64 `json:"interval_s,omitempty"`
 	// Agent is the agent's own version.
 	Agent string `json:"agent"`
 	// UptimeSeconds of the machine.
@@ -51,6 +56,7 @@ func (h Heartbeat) Validate() error {
 		checkSchema(h.Schema),
 		CheckID("boot_id", h.BootID),
 		oneOf("mode", h.Mode, ModeConnected, ModePolling),
+		notNegative("interval_s", h.IntervalSeconds),
 		CheckVersion("agent", h.Agent),
 		notNegative("uptime_s", h.UptimeSeconds),
 		notNegative("check_in_ms", h.CheckInMillis),

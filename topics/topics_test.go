@@ -3,6 +3,9 @@ package topics
 import (
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -240,6 +243,15 @@ func TestRefusalsNameTheField(t *testing.T) {
 	mustRefuse(t, ErrTooLarge, func() error { _, err := DecodeStatus(make([]byte, MaxStatus+1)); return err })
 	mustRefuse(t, ErrInvalid, func() error { _, err := DecodeStatus([]byte(`{"schema":"one"}`)); return err })
 	mustRefuse(t, ErrInvalid, func() error { _, err := DecodeStatus([]byte(`{} {}`)); return err })
+	raw, err := os.ReadFile("testdata/golden/heartbeat-1-interval.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	negative := strings.Replace(string(raw), `"interval_s":960`, `"interval_s":-1`, 1)
+	var named *FieldError
+	if _, err := DecodeHeartbeat([]byte(negative)); !errors.As(err, &named) || named.Field != "interval_s" {
+		t.Errorf("an interval below zero: %v", err)
+	}
 }
 
 func goodManifest() Manifest {
@@ -299,6 +311,18 @@ func FuzzDecode(f *testing.F) {
 	kinds := append([]Kind{KindManifest}, DeviceKinds...)
 	for i := range kinds {
 		f.Add(i, []byte(fmt.Sprintf(`{"schema":1,"kind":%q}`, kinds[i])))
+	}
+	goldens, err := filepath.Glob("testdata/golden/*.json")
+	if err != nil || len(goldens) < len(kinds) {
+		f.Fatalf("%d goldens, %v", len(goldens), err)
+	}
+	for _, file := range goldens {
+		raw, err := os.ReadFile(file)
+		if err != nil {
+			f.Fatal(err)
+		}
+		kind, _, _ := strings.Cut(filepath.Base(file), "-")
+		f.Add(slices.Index(kinds, Kind(strings.TrimSuffix(kind, ".json"))), raw)
 	}
 	f.Fuzz(func(t *testing.T, i int, raw []byte) {
 		if i < 0 || i >= len(kinds) {

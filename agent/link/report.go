@@ -25,11 +25,14 @@ func (l *Link) Heartbeat() {
 
 func (l *Link) heartbeat() topics.Heartbeat {
 	f := l.facts(false)
-	mode, _, _ := l.schedule()
+	mode, interval, jitter := l.schedule()
 	_, quality := l.clock.Read()
 	h := topics.Heartbeat{
 		Versions: f.Versions, BootID: f.BootID, Mode: mode, TimeZone: l.cfg.TimeZone,
 		Manifests: map[string]int64{}, Clock: quality, At: l.now(),
+	}
+	if mode == topics.ModePolling {
+		h.IntervalSeconds = int64((interval + jitter + time.Second - 1) / time.Second)
 	}
 	l.mu.Lock()
 	h.CheckInMillis = l.checkInMS

@@ -65,7 +65,7 @@ type Wave struct {
 	Soak      string           `json:"soak"`
 	SampleAt  *time.Time       `json:"sample_at,omitempty" doc:"When the gate first had its sample"`
 	Members   int64            `json:"members" doc:"Devices that have said what they run and that the release concerns; those never seen do not count until they appear"`
-	Counts    map[string]int64 `json:"counts" doc:"Devices by state; only on a single rollout"`
+	Counts    map[string]int64 `json:"counts" doc:"Devices by state; silent: started, then nothing for too long; unreached: due for long, never reported; absent: not heard of since long before the wave opened, which no gate waits for. Only on a single rollout"`
 	Gate      string           `json:"gate,omitempty" doc:"What the open wave waits for; only on a single rollout"`
 }
 

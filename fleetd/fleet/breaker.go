@@ -129,25 +129,27 @@ func Decide(r Rollout, e Evidence) Decision {
 	}
 	if r.Last(w) {
 		// All counts those whom the waves have reached, so the last wave's
-		// share is committed when all of them are.
+		// share is committed when all of them are. Absent ones may come back until
+		// the deadline.
+		members := e.All.Members + e.All.Absent
 		switch {
 		case e.All.Members == 0 && !e.Proven:
-			return Decision{Stay, FirstDevice(w)}
-		case e.All.Committed >= e.All.Members:
-			return Decision{Complete, fmt.Sprintf("%d of %d devices committed", e.All.Committed, e.All.Members)}
-		case e.All.Decided >= e.All.Members:
+			return Decision{Stay, FirstDevice(w, e.All)}
+		case e.All.Committed >= members:
+			return Decision{Complete, fmt.Sprintf("%d of %d devices committed", e.All.Committed, members)}
+		case e.All.Decided >= members:
 			// Somebody who resumed it since the newest outcome has seen the
 			// share, and accepts it.
 			if below(e.All.Committed, e.All.Sample(), r.Policy.Gate.SuccessPercent) && (r.ResumedAt.IsZero() || len(e.Newest) > 0) {
 				return Decision{Halt, fmt.Sprintf("gate: %s %% of %d devices succeeded, %s %% needed",
 					number(float64(e.All.Committed)*100/float64(e.All.Sample())), e.All.Sample(), number(r.Policy.Gate.SuccessPercent))}
 			}
-			return Decision{Complete, fmt.Sprintf("nobody left undecided: %d of %d devices committed", e.All.Committed, e.All.Members)}
+			return Decision{Complete, fmt.Sprintf("nobody left undecided: %d of %d devices committed", e.All.Committed, members)}
 		}
-		return Decision{Stay, fmt.Sprintf("%d of %d devices committed", e.All.Committed, e.All.Members)}
+		return Decision{Stay, fmt.Sprintf("%d of %d devices committed", e.All.Committed, members)}
 	}
 	if e.Wave.Members == 0 && !e.Proven {
-		return Decision{Stay, FirstDevice(w)}
+		return Decision{Stay, FirstDevice(w, e.Wave)}
 	}
 	gate := Gate(r.Policy.Gate, w, e.Wave, e.Now)
 	switch {

@@ -49,6 +49,9 @@ type DeviceAttributes struct {
 	PollingSeconds int64
 }
 
+// MaxPollingSeconds is the longest interval of a polling device: a year.
+const MaxPollingSeconds = 366 * 24 * 3600
+
 // MaxLabels is how many labels a device may have.
 const MaxLabels = 32
 
@@ -62,7 +65,7 @@ func (a DeviceAttributes) Validate(pointer string) error {
 	if err != nil {
 		return err
 	}
-	if a.PollingSeconds < 0 || a.PollingSeconds > 366*24*3600 {
+	if a.PollingSeconds < 0 || a.PollingSeconds > MaxPollingSeconds {
 		return Invalid(pointer+"/polling_s", "must be from 0 to a year")
 	}
 	if len(a.Labels) > MaxLabels {

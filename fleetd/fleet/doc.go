@@ -22,6 +22,12 @@
 // end nor a revert's. From its first report on it counts, and waits for its
 // turn in the waves by its position, as everybody does.
 //
+// A member that was not heard of since long before a wave opened (AbsentAfter)
+// is absent from it: no gate and no share is about it, or one dead canary would
+// hold up the fleet. It has its position in the wave nevertheless, counts again
+// as soon as it is back, and the rollout does not end without it before its
+// deadline.
+//
 // The share of a wave is taken of the members at the moment when it opens.
 // Devices that join later are in it by position, so that the share holds when
 // a cohort grows a hundredfold, as far as it held before: a wave of one device

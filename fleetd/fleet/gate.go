@@ -31,15 +31,21 @@ type Evidence struct {
 	Newest []Tally
 }
 
+// AbsentAfter is how long before a wave opens a device must have been heard of
+// last to be absent from it; for one that polls seldom it is the time after
+// which it counts as silent, if that is longer.
+const AbsentAfter = 24 * time.Hour
+
 // Counts are numbers of members, as package fleet counts them. A device whose latest attempt ended
 // well is committed, and failed when it did not; silent and unreached devices
 // are undecided beside those.
 type Counts struct {
-	Members   int64
+	Members   int64 // without those that are absent
+	Absent    int64 // not heard of since long before the wave opened
 	Committed int64
 	Failed    int64 // failed or rolled back
 	Silent    int64 // started, then nothing for too long
-	Unreached int64 // due for long, seen lately, never reported
+	Unreached int64 // due for long, but never reported
 	Decided   int64 // at the end of an attempt, or silent
 }
 

@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"fmt"
 	"time"
 
 	"groundswell/topics"
@@ -34,7 +35,7 @@ type Wave struct {
 	Soak     Duration
 	// SampleAt is when the gate first had its sample; zero: not yet.
 	SampleAt time.Time
-	Members  int64 // as last counted; package fleet says who counts
+	Members  int64 // as last counted, absent ones too; package fleet says who counts
 	// Counts by state; only where the reader asked for them.
 	Counts map[string]int64
 	// Gate says what the open wave waits for; only where the reader asked.
@@ -75,11 +76,15 @@ func OpenWave(share, members, previous int64, kth func(k int64) (int64, error)) 
 }
 
 // FirstDevice is what a wave without members waits for.
-func FirstDevice(w Wave) string {
+func FirstDevice(w Wave, c Counts) string {
+	text := "the first device that the release concerns"
 	if w.Cohort != "" {
-		return "the first device of canary cohort " + w.Cohort + " that the release concerns"
+		text = "the first device of canary cohort " + w.Cohort + " that the release concerns"
 	}
-	return "the first device that the release concerns"
+	if c.Absent > 0 {
+		text += fmt.Sprintf(" (%d not heard of for long)", c.Absent)
+	}
+	return text
 }
 
 // Respread is what is left of a wave's spread when it goes on at now after a

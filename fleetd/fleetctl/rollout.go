@@ -51,7 +51,8 @@ var waveTable = table[wave]{
 	{"COMMITTED", func(w wave) string { return strconv.Itoa(w.Counts.Committed) }},
 	{"ROLLED BACK", func(w wave) string { return strconv.Itoa(w.Counts.RolledBack) }},
 	{"FAILED", func(w wave) string { return strconv.Itoa(w.Counts.Failed) }},
-	{"SILENT", func(w wave) string { return strconv.Itoa(w.Counts.Silent) }},
+	{"SILENT", func(w wave) string { return strconv.Itoa(w.Counts.Silent + w.Counts.Unreached) }},
+	{"ABSENT", func(w wave) string { return strconv.Itoa(w.Counts.Absent) }},
 	{"OPENED", func(w wave) string { return when(w.OpenedAt) }},
 	{"CLOSED", func(w wave) string { return when(w.ClosedAt) }},
 	{"WAITS FOR", func(w wave) string { return w.Gate }},
@@ -82,6 +83,7 @@ func (r rollout) total() counts {
 		t.RolledBack += c.RolledBack
 		t.Silent += c.Silent
 		t.Unreached += c.Unreached
+		t.Absent += c.Absent
 	}
 	return t
 }

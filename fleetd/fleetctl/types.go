@@ -85,6 +85,7 @@ type counts struct {
 	RolledBack  int `json:"rolled_back"`
 	Silent      int `json:"silent"`
 	Unreached   int `json:"unreached"`
+	Absent      int `json:"absent"`
 }
 
 // busy is how many devices are between their start and an outcome.

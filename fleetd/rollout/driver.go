@@ -182,8 +182,9 @@ func (d *Driver) look(ctx context.Context, r fleet.Rollout) error {
 		return nil
 	}
 	decision := fleet.Decide(r, evidence)
-	if w, ok := r.Current(); ok && (decision.Move == fleet.Sampled || evidence.Wave.Members != w.Members) {
-		if err := d.cfg.Store.Observe(ctx, d.lease, r.ID, w.Index, evidence.Wave.Members, decision.Move == fleet.Sampled); err != nil {
+	members := evidence.Wave.Members + evidence.Wave.Absent
+	if w, ok := r.Current(); ok && (decision.Move == fleet.Sampled || members != w.Members) {
+		if err := d.cfg.Store.Observe(ctx, d.lease, r.ID, w.Index, members, decision.Move == fleet.Sampled); err != nil {
 			return err
 		}
 	}

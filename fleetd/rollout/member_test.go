@@ -1,7 +1,9 @@
 package rollout_test
 
 import (
+	"cmp"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -73,6 +75,106 @@ func TestDevicesThatWereNeverSeenHoldNothingUp(t *testing.T) {
 	f.tick()
 	if got = f.now(r.ID); got.State != fleet.Reverted {
 		t.Errorf("got %s: %s", got.State, f.now(back.ID).Waves[0].Gate)
+	}
+}
+
+// byPosition sorts the devices as the rollout reaches them.
+func (f *fixture) byPosition(r fleet.Rollout) []string {
+	return slices.SortedFunc(slices.Values(f.ids), func(a, b string) int {
+		return cmp.Compare(topics.Position(topics.Bucket(a), r.Offset), topics.Position(topics.Bucket(b), r.Offset))
+	})
+}
+
+// lost makes devices unheard of for a time.
+func (f *fixture) lost(interval string, ids ...string) {
+	f.T.Helper()
+	for _, id := range ids {
+		f.Exec(`UPDATE contact SET first_contact = now() - interval '1 year', last_contact = now() - interval '` + interval + `' WHERE device = '` + id + `'`)
+	}
+}
+
+func TestDevicesThatAreLongGoneHoldNoGate(t *testing.T) {
+	f := newFixture(t, 50)
+	r := f.Running(fleet.PolicySpec{Waves: storetest.Waves(2, 10, 100)})
+	ids := f.byPosition(r)
+	f.lost("25 hours", ids[0], ids[1], ids[4])
+	f.tick()
+	// The canary is the first one that is there.
+	got := f.now(r.ID)
+	if w := got.Waves[0]; w.Members != 3 || w.Counts["absent"] != 2 || w.Counts["waiting"] != 1 || !slices.Contains(f.reached(got), ids[2]) {
+		t.Fatalf("got %+v", got.Waves)
+	}
+	f.report(r, topics.StateCommitted, ids[2])
+	f.tick()
+	// A tenth of the 47 that are there (the committed one is) are five.
+	got = f.now(r.ID)
+	if w, _ := got.Current(); w.Index != 1 || len(f.reached(got)) != 8 || w.Counts["absent"] != 1 {
+		t.Fatalf("%d reached: %+v", len(f.reached(got)), got.Waves)
+	}
+	f.report(r, topics.StateCommitted, f.reached(got)[1:]...)
+	f.report(r, topics.StateCommitted, f.reached(got)[0])
+	for range 3 {
+		f.tick()
+	}
+	if w, _ := f.now(r.ID).Current(); w.Index != 2 {
+		t.Fatalf("got %+v", f.now(r.ID).Waves)
+	}
+}
+
+func TestALostDeviceIsNotForgotten(t *testing.T) {
+	f := newFixture(t, 4)
+	r := f.Running(fleet.PolicySpec{Waves: storetest.Waves(100)})
+	ids := f.byPosition(r)
+	f.lost("2 days", ids[0])
+	f.tick()
+	f.report(r, topics.StateCommitted, ids[1:]...)
+	f.tick()
+	if got := f.now(r.ID); got.State != fleet.Running || got.Waves[0].Counts["absent"] != 1 {
+		t.Fatalf("ended without it: %s: %+v", got.Reason, got.Waves)
+	}
+	f.Apply(f.Beat(ids[0], "m1", "1.0.0", 1, 2)) // it is back
+	if got := f.now(r.ID); got.Waves[0].Counts["absent"] != 0 || got.Waves[0].Counts["waiting"] != 1 {
+		t.Fatalf("got %+v", got.Waves)
+	}
+	f.report(r, topics.StateCommitted, ids[0])
+	f.tick()
+	if got := f.now(r.ID); got.State != fleet.Completed || got.Reason != "4 of 4 devices committed" {
+		t.Errorf("got %s: %s", got.State, got.Reason)
+	}
+}
+
+func TestAWaveOfLostDevicesOpensNothing(t *testing.T) {
+	f := newFixture(t, 20)
+	r := f.Running(fleet.PolicySpec{Waves: storetest.Waves(10, 100)})
+	ids := f.byPosition(r)
+	f.lost("2 days", ids...)
+	for range 3 {
+		f.tick()
+	}
+	got := f.now(r.ID)
+	if w, _ := got.Current(); w.Index != 0 || !strings.Contains(w.Gate, "not heard of for long") {
+		t.Fatalf("nobody is there, and it went on: %+v", got.Waves)
+	}
+	f.Apply(f.Beat(ids[9], "m1", "1.0.0", 1, 2))
+	for range 3 {
+		f.tick()
+	}
+	got = f.now(r.ID)
+	if w, _ := got.Current(); w.Index != 0 || !slices.Contains(f.reached(got), ids[9]) {
+		t.Errorf("got %+v", got.Waves)
+	}
+}
+
+// It polls once a week, so that three days of silence mean nothing.
+func TestADeviceThatPollsSeldomIsNotAbsent(t *testing.T) {
+	f := newFixture(t, 10)
+	r := f.Running(fleet.PolicySpec{Waves: storetest.Waves(10, 100)})
+	ids := f.byPosition(r)
+	f.Exec(`UPDATE contact SET polling_seconds = 7 * 86400 WHERE device = '` + ids[0] + `'`)
+	f.lost("3 days", ids[0])
+	f.tick()
+	if w := f.now(r.ID).Waves[0]; w.Members != 1 || w.Counts["waiting"] != 1 {
+		t.Errorf("got %+v", w)
 	}
 }
 

@@ -44,7 +44,7 @@ func (s *Store) Evidence(ctx context.Context, id string) (r fleet.Rollout, e fle
 				}
 			}
 			if e.Wave.Members == 0 {
-				if e.Proven, e.Beyond, err = proven(ctx, tx, r, w, w.Threshold, args); err != nil {
+				if e.Proven, e.Beyond, err = proven(ctx, tx, r, w, w.Threshold, e.Now, args); err != nil {
 					return fmt.Errorf("look for proof of %s: %w", id, err)
 				}
 			}
@@ -107,11 +107,12 @@ func outcome(limit string) string {
 			UNION ALL
 			SELECT o.model, o.hardware, o.region, o.from_version, true, 'silent', o.silent_at
 			FROM (
-				SELECT *, greatest(reported_at, until_at, $4::timestamptz) + silent_after * interval '1 second' AS silent_at
-				FROM rollout_device WHERE rollout = $1 AND state NOT IN ('committed', 'failed', 'rolled_back')
-			) o LEFT JOIN contact c ON c.device = o.device
+				SELECT o.*, c.last_contact, greatest(o.reported_at, o.until_at, $4::timestamptz) + ` + silentAfter + ` * interval '1 second' AS silent_at
+				FROM rollout_device o JOIN rollout r ON r.id = o.rollout JOIN device d ON d.id = o.device LEFT JOIN contact c ON c.device = o.device
+				WHERE o.rollout = $1 AND o.state NOT IN ('committed', 'failed', 'rolled_back')
+			) o
 			WHERE o.silent_at > $2 AND o.silent_at <= $3
-				AND (o.state <> 'waiting' OR o.until_at IS NOT NULL AND c.last_contact >= o.until_at)
+				AND (o.state <> 'waiting' OR o.until_at IS NOT NULL AND o.last_contact >= o.until_at)
 				AND (o.outcome IS NULL OR o.outcome_at <= $2)
 		)`
 }
@@ -167,7 +168,7 @@ func countMembers(ctx context.Context, tx pgx.Tx, r fleet.Rollout, t fleet.Tally
 	}[t.Slice]
 	err = tx.QueryRow(ctx, eligibleMembers+`
 		SELECT count(*) FROM (
-			SELECT FROM eligible e JOIN rollout_wave w ON `+inWave+` WHERE `+column+` = $9 LIMIT $10) x`,
+			SELECT FROM eligible e JOIN rollout_wave w ON `+inWave+` WHERE e.present_until >= w.opened_at AND `+column+` = $9 LIMIT $10) x`,
 		append(args[:8:8], t.Value, max(r.Policy.Breaker.MinSample, fleet.SliceFloor))...).Scan(&n)
 	if err != nil {
 		return 0, fmt.Errorf("count slice %s of %s: %w", t.Slice, r.ID, err)

@@ -79,6 +79,7 @@ type (
 		CheckIn   *time.Time      `json:"check_in"`
 		Millis    int64           `json:"millis"`
 		Mode      topics.Mode     `json:"mode"`
+		Polling   int64           `json:"polling"`
 		Agent     string          `json:"agent"`
 		Heartbeat json.RawMessage `json:"heartbeat"`
 		Epoch     int64           `json:"epoch"`
@@ -174,7 +175,7 @@ func (u *uplink) runs(m message, component, version string, epoch, sequence int6
 
 func (u *uplink) heartbeat(m message, p topics.Heartbeat) {
 	row := beatRow{
-		Device: m.device, Mode: p.Mode, Agent: p.Agent, Heartbeat: m.record.Payload,
+		Device: m.device, Mode: p.Mode, Polling: min(p.IntervalSeconds, fleet.MaxPollingSeconds), Agent: p.Agent, Heartbeat: m.record.Payload,
 		Epoch: p.Epoch, Sequence: p.Sequence, Held: p.Assignment, at: m.at,
 	}
 	if p.CheckInMillis > 0 {

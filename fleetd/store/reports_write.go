@@ -39,10 +39,10 @@ const (
 			EXISTS (SELECT FROM cohort_member WHERE cohort = r.canary_cohort AND device = d.id),
 			d.model, d.hardware, d.region, n."from", n.state, coalesce(n.reason, ''), coalesce(n.detail, ''),
 			n.revision, n.epoch, n.attempt, n.sequence, clock_timestamp(), n.until,
-			greatest(r.silent_seconds, r.silent_factor * d.polling_seconds)
+			` + silentAfter + `
 		FROM json_to_recordset($1) AS n (rollout text, device text, "from" text, state text, reason text, detail text,
 			revision bigint, epoch bigint, attempt integer, sequence bigint, until timestamptz)
-		JOIN rollout r ON r.id = n.rollout JOIN device d ON d.id = n.device
+		JOIN rollout r ON r.id = n.rollout JOIN device d ON d.id = n.device JOIN contact c ON c.device = n.device
 		WHERE r.started_at IS NOT NULL AND EXISTS (
 			SELECT FROM rollout_cohort rc JOIN cohort_member m ON m.cohort = rc.cohort WHERE rc.rollout = r.id AND m.device = d.id)
 		ON CONFLICT (rollout, device) DO UPDATE SET
@@ -69,8 +69,8 @@ const (
 	writeBeats = `
 		UPDATE contact c SET last_check_in = coalesce(n.check_in, c.last_check_in),
 			check_in_ms = CASE WHEN n.check_in IS NULL THEN c.check_in_ms ELSE n.millis END,
-			mode = n.mode, agent = n.agent, heartbeat = n.heartbeat, epoch = n.epoch, sequence = n.sequence, assignment_held = n.held
-		FROM json_to_recordset($1) AS n (device text, check_in timestamptz, millis bigint, mode text, agent text, heartbeat jsonb,
+			mode = n.mode, polling_seconds = n.polling, agent = n.agent, heartbeat = n.heartbeat, epoch = n.epoch, sequence = n.sequence, assignment_held = n.held
+		FROM json_to_recordset($1) AS n (device text, check_in timestamptz, millis bigint, mode text, polling bigint, agent text, heartbeat jsonb,
 			epoch bigint, sequence bigint, held bigint)
 		WHERE c.device = n.device AND (c.epoch, c.sequence) < (n.epoch, n.sequence) RETURNING c.device`
 

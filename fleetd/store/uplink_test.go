@@ -3,6 +3,7 @@ package store_test
 import (
 	"bytes"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -307,15 +308,47 @@ func TestSilentAndUnreachedDevicesAreFoundByTheClock(t *testing.T) {
 	if err != nil || e.Wave != (fleet.Counts{Members: 6, Committed: 1, Silent: 2, Unreached: 1, Decided: 3}) || e.Window[0].Failures != 2 || e.Window[0].FirstReason != "silent" {
 		t.Errorf("got %+v, %v", e, err)
 	}
-	// A polling device has three intervals.
-	w.exec(`UPDATE rollout_device SET silent_after = 3 * 3600 WHERE device = 'cam-00000'`)
+	// A polling device has three intervals, as it says itself or as its operator
+	// says, whichever is longer; no heartbeat makes that for ever.
+	polling := func(id string, seconds, sequence int64) {
+		t.Helper()
+		h := must(topics.DecodeHeartbeat(w.Beat(id, "m1", "1.0.0", 1, sequence).Payload))
+		h.Mode, h.IntervalSeconds = topics.ModePolling, seconds
+		w.Apply(w.Uplink(topics.DeviceHeartbeat(id), "m1", must(topics.Encode(h))))
+	}
+	seconds := func(id string) int64 {
+		t.Helper()
+		return w.number(`SELECT polling_seconds FROM contact WHERE device = $1`, id)
+	}
+	polling("cam-00000", 3600, 5)
+	polling("cam-00005", 300, 5)
+	polled := map[string]int64{"silent": 1, "downloading": 1, "trying": 1, "committed": 1, "waiting": 1, "unreached": 1}
+	check("polling every hour", polled)
+	polling("cam-00005", 400, 6)
+	polled["waiting"] = 2
+	delete(polled, "unreached")
+	check("polling every 400 s", polled)
+	if _, e, err := w.Evidence(t.Context(), r.ID); err != nil || e.Wave.Silent != 1 || e.Window[0].Failures != 1 {
+		t.Errorf("got %+v, %v", e, err)
+	}
+	polling("cam-00005", 0, 7)
+	if n := seconds("cam-00005"); n != 0 {
+		t.Errorf("it no longer polls, and has %d s", n)
+	}
+	w.exec(`UPDATE device SET polling_seconds = 400 WHERE id = 'cam-00005'`)
+	check("as its operator says", polled)
+	polling("cam-00000", math.MaxInt64, 6)
+	if n := seconds("cam-00000"); n != fleet.MaxPollingSeconds {
+		t.Errorf("an endless interval is taken for %d s", n)
+	}
 	// One that has been dead for days says nothing about the release.
 	w.exec(`UPDATE contact SET last_contact = now() - interval '3 days' WHERE device = 'cam-00005'`)
-	check("polling, dead", map[string]int64{"silent": 1, "downloading": 1, "trying": 1, "committed": 1, "waiting": 2})
+	polled["absent"], polled["waiting"] = 1, 1
+	check("polling, dead", polled)
 	// A pause stops the clock: after it nobody is silent at once.
 	r = must(w.PauseRollout(t.Context(), alice, r.ID, r.Revision, ""))
 	r = must(w.ResumeRollout(t.Context(), alice, r.ID, r.Revision, ""))
-	check("resumed", map[string]int64{"downloading": 1, "trying": 1, "committed": 1, "waiting": 3})
+	check("resumed", map[string]int64{"downloading": 1, "trying": 1, "committed": 1, "waiting": 2, "absent": 1})
 }
 
 func TestTwoReplicasApplyTheSameAtOnce(t *testing.T) {

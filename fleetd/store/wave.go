@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -12,10 +13,14 @@ import (
 	"groundswell/topics"
 )
 
-// RecentContact is how shortly before a wave opened a device must have been in
-// contact to count as unreached when it does not report: one that has been
-// dead for longer says nothing about the release.
-const RecentContact = 24 * time.Hour
+// silentAfter is after how many seconds without news a device d with its contact
+// c counts as silent in rollout r. Of the intervals that its operator and the
+// device itself name the longer one counts: it learns of a shorter one at the
+// end of the longer.
+const silentAfter = `greatest(r.silent_seconds, r.silent_factor * greatest(d.polling_seconds, c.polling_seconds))`
+
+// absentAfter is fleet.AbsentAfter in seconds.
+var absentAfter = strconv.FormatFloat(fleet.AbsentAfter.Seconds(), 'f', 0, 64)
 
 // eligibleArgs are the arguments $1 to $8 of eligibleMembers.
 func eligibleArgs(ctx context.Context, tx pgx.Tx, r fleet.Rollout) ([]any, error) {
@@ -53,17 +58,24 @@ func eligibleArgs(ctx context.Context, tx pgx.Tx, r fleet.Rollout) ([]any, error
 // the release's models and hardware, and running a version that it replaces or
 // with a report on the rollout. The model of a device that was never seen is
 // not known, so it is not among them. A device in several of the cohorts is
-// there once; canary says that it is in the canary cohort.
-const eligibleMembers = `
+// there once; canary says that it is in the canary cohort. One without a report
+// is absent from a wave that opens after present_until: a day after its last
+// contact (fleet.AbsentAfter), or later if it polls so seldom.
+var eligibleMembers = `
 	WITH member AS (
 		SELECT device, (bucket - $4::integer + 1000000) % 1000000 AS position, bool_or(cohort = $3) AS canary
 		FROM cohort_member WHERE cohort = ANY($2) GROUP BY device, bucket
 	), eligible AS (
-		SELECT m.device, m.position, m.canary, d.model, d.hardware, d.region, d.polling_seconds,
+		SELECT m.device, m.position, m.canary, d.model, d.hardware, d.region,
 			coalesce(o.from_version, v.version, '') AS from_version,
-			o.state, o.outcome, o.reported_at, o.until_at, o.silent_after
+			o.state, o.outcome, o.reported_at, o.until_at, c.first_contact, c.last_contact,
+			` + silentAfter + ` * interval '1 second' AS silent_after,
+			CASE WHEN o.device IS NULL THEN c.last_contact + greatest(` + absentAfter + `, ` + silentAfter + `) * interval '1 second'
+				ELSE 'infinity' END AS present_until
 		FROM member m
+		JOIN rollout r ON r.id = $1
 		JOIN device d ON d.id = m.device
+		LEFT JOIN contact c ON c.device = m.device
 		LEFT JOIN rollout_device o ON o.rollout = $1 AND o.device = m.device
 		LEFT JOIN device_version v ON v.device = m.device AND v.component = $7
 		WHERE d.model = ANY($5)
@@ -99,14 +111,14 @@ func openNext(ctx context.Context, tx pgx.Tx, r fleet.Rollout, now time.Time) er
 		start, threshold := int64(0), int64(topics.Buckets)
 		if w.Cohort == "" {
 			start = previous
-			if threshold, err = percentThreshold(ctx, tx, r, w, previous, 0, args); err != nil {
+			if threshold, err = percentThreshold(ctx, tx, r, w, previous, 0, now, args); err != nil {
 				return err
 			}
 		}
 		state, closed := fleet.WaveOpen, (*time.Time)(nil)
 		if threshold == start && !r.Last(w) {
 			if !proof {
-				if proof, _, err = proven(ctx, tx, r, w, start, args); err != nil {
+				if proof, _, err = proven(ctx, tx, r, w, start, now, args); err != nil {
 					return err
 				}
 			}
@@ -139,7 +151,7 @@ func widen(ctx context.Context, tx pgx.Tx, r fleet.Rollout, now time.Time) error
 	if err != nil {
 		return err
 	}
-	threshold, err := percentThreshold(ctx, tx, r, w, w.Threshold, w.Threshold, args)
+	threshold, err := percentThreshold(ctx, tx, r, w, w.Threshold, w.Threshold, now, args)
 	if err != nil {
 		return err
 	}
@@ -155,7 +167,7 @@ func widen(ctx context.Context, tx pgx.Tx, r fleet.Rollout, now time.Time) error
 // proven is fleet.Evidence's Proven and Beyond, for a wave without members that
 // ends at threshold; behind a canary cohort's wave there is nobody. Who runs the release without having committed
 // it in some rollout of it, in a trial perhaps, proves nothing.
-func proven(ctx context.Context, tx pgx.Tx, r fleet.Rollout, w fleet.Wave, threshold int64, args []any) (proof, beyond bool, err error) {
+func proven(ctx context.Context, tx pgx.Tx, r fleet.Rollout, w fleet.Wave, threshold int64, now time.Time, args []any) (proof, beyond bool, err error) {
 	if r.Kind == topics.EntryRevert {
 		return true, false, nil
 	}
@@ -163,8 +175,8 @@ func proven(ctx context.Context, tx pgx.Tx, r fleet.Rollout, w fleet.Wave, thres
 	if err != nil || proof {
 		return proof, false, err
 	}
-	err = tx.QueryRow(ctx, eligibleMembers+`SELECT EXISTS (SELECT FROM eligible WHERE NOT canary AND position >= $9)`,
-		append(args[:8:8], threshold)...).Scan(&beyond)
+	err = tx.QueryRow(ctx, eligibleMembers+`SELECT EXISTS (SELECT FROM eligible WHERE NOT canary AND position >= $9 AND present_until >= $10)`,
+		append(args[:8:8], threshold, now)...).Scan(&beyond)
 	if err != nil || beyond {
 		return false, beyond, err
 	}
@@ -182,18 +194,19 @@ func proven(ctx context.Context, tx pgx.Tx, r fleet.Rollout, w fleet.Wave, thres
 	return proof, false, err
 }
 
-// percentThreshold finds where a wave ends that takes its share of the members
-// at position from or behind it. One statement counts them and finds the one at
+// percentThreshold finds where a wave ends that opens now and takes its share of
+// the present members at position from or behind it. One statement counts them and finds the one at
 // the wave's end, because both have to look at all.
-func percentThreshold(ctx context.Context, tx pgx.Tx, r fleet.Rollout, w fleet.Wave, previous, from int64, args []any) (int64, error) {
+func percentThreshold(ctx context.Context, tx pgx.Tx, r fleet.Rollout, w fleet.Wave, previous, from int64, now time.Time, args []any) (int64, error) {
 	share := fleet.WavePolicy{Percent: w.Percent}.Share()
 	if share >= topics.Buckets {
 		return fleet.OpenWave(share, 0, previous, nil)
 	}
 	var members, last int64
 	err := tx.QueryRow(ctx, eligibleMembers+`, ranked AS (
-			SELECT position, row_number() OVER (ORDER BY position) AS place, count(*) OVER () AS members FROM eligible WHERE NOT canary AND position >= $10
-		) SELECT members, position FROM ranked WHERE place = greatest(1, ($9 * members + 999999) / 1000000)`, append(args[:8:8], share, from)...).Scan(&members, &last)
+			SELECT position, row_number() OVER (ORDER BY position) AS place, count(*) OVER () AS members
+			FROM eligible WHERE NOT canary AND position >= $10 AND present_until >= $11
+		) SELECT members, position FROM ranked WHERE place = greatest(1, ($9 * members + 999999) / 1000000)`, append(args[:8:8], share, from, now)...).Scan(&members, &last)
 	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
 		return 0, fmt.Errorf("find the end of wave %d of %s: %w", w.Index, r.ID, err)
 	}
@@ -209,13 +222,13 @@ func percentThreshold(ctx context.Context, tx pgx.Tx, r fleet.Rollout, w fleet.W
 // end of an attempt, and has said nothing for too long. A waiting device counts
 // only when the time that it named has passed and it was in contact since.
 const isSilent = `(e.state NOT IN ('committed', 'failed', 'rolled_back')
-	AND greatest(e.reported_at, e.until_at, $10::timestamptz) + e.silent_after * interval '1 second' <= $9::timestamptz
-	AND (e.state <> 'waiting' OR e.until_at IS NOT NULL AND c.last_contact >= e.until_at))`
+	AND greatest(e.reported_at, e.until_at, $10::timestamptz) + e.silent_after <= $9::timestamptz
+	AND (e.state <> 'waiting' OR e.until_at IS NOT NULL AND e.last_contact >= e.until_at))`
 
 // standing counts the eligible members of one wave by state and outcome.
 type standing struct {
 	wave    int
-	state   string // what a device reports, or "silent", "unreached", "waiting"
+	state   string // what a device reports, or "silent", "unreached", "absent", "waiting"
 	outcome string
 	n       int64
 }
@@ -223,23 +236,21 @@ type standing struct {
 // standings counts the members of the waves that have opened; only of wave
 // only, unless that is negative.
 func standings(ctx context.Context, tx pgx.Tx, r fleet.Rollout, only int, now time.Time, args []any) ([]standing, error) {
-	silent := r.Policy.Silent
 	rows, err := tx.Query(ctx, eligibleMembers+`
 		SELECT w.index,
 			CASE
+				WHEN e.present_until < w.opened_at THEN 'absent'
 				WHEN e.state IS NULL THEN CASE WHEN
-					greatest(c.first_contact, w.opens_at + w.spread_seconds * (e.position - w.start_ppm) / greatest(w.threshold_ppm - w.start_ppm, 1)
-						* interval '1 second') + greatest($11::double precision, $12::double precision * e.polling_seconds) * interval '1 second' <= $9
-					AND c.last_contact >= w.opened_at - $13::interval
+					greatest(e.first_contact, w.opens_at + w.spread_seconds * (e.position - w.start_ppm) / greatest(w.threshold_ppm - w.start_ppm, 1)
+						* interval '1 second') + e.silent_after <= $9
 					THEN 'unreached' ELSE 'waiting' END
 				WHEN `+isSilent+` THEN 'silent'
 				ELSE e.state
 			END AS standing, coalesce(e.outcome, ''), count(*)
 		FROM eligible e
 		JOIN rollout_wave w ON `+inWave+`
-		LEFT JOIN contact c ON c.device = e.device
-		WHERE $14::integer < 0 OR w.index = $14
-		GROUP BY 1, 2, 3`, append(args[:8:8], now, optional(r.ResumedAt), time.Duration(silent.AtLeast).Seconds(), silent.Factor, RecentContact, only)...)
+		WHERE $11::integer < 0 OR w.index = $11
+		GROUP BY 1, 2, 3`, append(args[:8:8], now, optional(r.ResumedAt), only)...)
 	if err != nil {
 		return nil, fmt.Errorf("count devices of %s: %w", r.ID, err)
 	}
@@ -255,6 +266,10 @@ func standings(ctx context.Context, tx pgx.Tx, r fleet.Rollout, only int, now ti
 
 // tallied adds a standing to the counts of its wave.
 func (s standing) tallied(c fleet.Counts) fleet.Counts {
+	if s.state == "absent" {
+		c.Absent += s.n
+		return c
+	}
 	c.Members += s.n
 	failed := s.outcome == string(topics.StateFailed) || s.outcome == string(topics.StateRolledBack)
 	switch {
@@ -304,19 +319,19 @@ func describeWaves(ctx context.Context, tx pgx.Tx, r *fleet.Rollout) error {
 				counts = s.tallied(counts)
 			}
 		}
-		w.Members = counts.Members
+		w.Members = counts.Members + counts.Absent
 		if w.State != fleet.WaveOpen {
 			continue
 		}
 		proof := true
 		if counts.Members == 0 {
-			if proof, _, err = proven(ctx, tx, *r, *w, w.Threshold, args); err != nil {
+			if proof, _, err = proven(ctx, tx, *r, *w, w.Threshold, now, args); err != nil {
 				return err
 			}
 		}
 		switch {
 		case !proof:
-			w.Gate = fleet.FirstDevice(*w)
+			w.Gate = fleet.FirstDevice(*w, counts)
 		case !r.Last(*w):
 			w.Gate = fleet.Gate(r.Policy.Gate, *w, counts, now).Waits
 		}

@@ -89,4 +89,4 @@ func counts(w stack.Wave) string {
 }
 
 // states in the order of a deployment.
-var states = []string{"waiting", "downloading", "verified", "staged", "trying", "committed", "rolled_back", "failed", "silent", "unreached"}
+var states = []string{"waiting", "downloading", "verified", "staged", "trying", "committed", "rolled_back", "failed", "silent", "unreached", "absent"}
