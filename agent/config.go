@@ -8,6 +8,8 @@ import (
 	"strings"
 	"time"
 
+	"groundswell/agent/link"
+	"groundswell/internal/mqttclient"
 	"groundswell/internal/ops"
 	"groundswell/topics"
 )
@@ -62,10 +64,12 @@ type Config struct {
 type MQTT struct {
 	// Servers are "mqtts://host:port", tried in order. Required.
 	Servers []string `yaml:"servers"`
-	// KeepAlive is the longest silence before a ping. Default 1 min.
+	// KeepAlive is the longest silence before a ping. Default 1 min; at most
+	// 65535 s, which is all that MQTT can say.
 	KeepAlive time.Duration `yaml:"keep_alive"`
 	// SessionExpiry is how long the broker keeps commands for a device that is
-	// away. Default 24 h; at least twice the polling interval.
+	// away. Default 24 h; at least twice the polling interval; at most
+	// 4294967295 s, which means for ever.
 	SessionExpiry time.Duration `yaml:"session_expiry"`
 	// CheckInTimeout bounds how long a polling device waits for what is
 	// retained. Default 15 s.
@@ -87,9 +91,10 @@ type Trust struct {
 
 // Polling is the schedule of battery mode.
 type Polling struct {
-	// Interval between two connections. Default 15 min.
+	// Interval between two connections. Default 15 min; at most 366 days.
 	Interval time.Duration `yaml:"interval"`
-	// Jitter is added at random, from [0, Jitter). Default 1 min.
+	// Jitter is added at random, from [0, Jitter). Default 1 min; at most 366
+	// days.
 	Jitter time.Duration `yaml:"jitter"`
 }
 
@@ -234,6 +239,20 @@ func (c *Config) validateTimes() error {
 	}
 	if c.Polling.Jitter < 0 {
 		return errors.New("polling.jitter: must not be negative")
+	}
+	for _, d := range []struct {
+		key         string
+		value, most time.Duration
+	}{
+		{"mqtt.keep_alive", c.MQTT.KeepAlive, mqttclient.MaxKeepAlive},
+		{"mqtt.session_expiry", c.MQTT.SessionExpiry, mqttclient.MaxExpiry},
+		// The session outlives twice their sum.
+		{"polling.interval", c.Polling.Interval, link.MaxPolling},
+		{"polling.jitter", c.Polling.Jitter, link.MaxPolling},
+	} {
+		if d.value > d.most {
+			return fmt.Errorf("%s: must be at most %d s", d.key, d.most/time.Second)
+		}
 	}
 	if c.Health.Total < c.Health.Settle {
 		return errors.New("health.total: must not be below health.settle")

@@ -27,6 +27,10 @@ func TestConfigurationIsRefusedByKey(t *testing.T) {
 	if err := parse(valid); err != nil {
 		t.Fatal(err)
 	}
+	longest := strings.Replace(valid, "8883\"]", "8883\"], keep_alive: 65535s, session_expiry: 4294967295s", 1) + "polling: {interval: 8784h, jitter: 8784h}\n"
+	if err := parse(longest); err != nil {
+		t.Errorf("the longest that MQTT can say: %v", err)
+	}
 	for _, c := range []struct{ key, text string }{
 		{"data_dir", strings.Replace(valid, "data_dir: /var/lib/agent", "", 1)},
 		{"mqtt.servers", strings.Replace(valid, `"mqtts://broker:8883"`, "", 1)},
@@ -38,6 +42,11 @@ func TestConfigurationIsRefusedByKey(t *testing.T) {
 		{"time_zone", valid + "time_zone: Europe/Atlantis\n"},
 		{"component", valid + "component: ../x\n"},
 		{"polling.interval", valid + "polling: {interval: 0s}\n"},
+		{"mqtt.keep_alive", strings.Replace(valid, "8883\"]", "8883\"], keep_alive: 65536s", 1)},
+		{"mqtt.keep_alive", strings.Replace(valid, "8883\"]", "8883\"], keep_alive: 65535500ms", 1)}, // 65536 s, and that is 0
+		{"mqtt.session_expiry", strings.Replace(valid, "8883\"]", "8883\"], session_expiry: 4294967296s", 1)},
+		{"polling.interval", valid + "polling: {interval: 8785h}\n"},
+		{"polling.jitter", valid + "polling: {jitter: 2540000h}\n"}, // twice that overflows
 		{"heartbeat", valid + "heartbeat: -1s\n"},
 		{"health.total", valid + "health: {settle: 10m}\n"},
 		{"retry", valid + "retry: {min: 1h, max: 1m}\n"},

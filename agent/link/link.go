@@ -192,8 +192,13 @@ func (l *Link) heartbeatEvery() time.Duration {
 	return l.cfg.Heartbeat
 }
 
-// seconds is n seconds, at most a year: more would overflow.
-func seconds(n int64) time.Duration { return time.Duration(min(n, 366*24*3600)) * time.Second }
+// MaxPolling bounds the interval between two check-ins, and its jitter.
+const MaxPolling = 366 * 24 * time.Hour
+
+// seconds is n seconds, at most MaxPolling: more would overflow.
+func seconds(n int64) time.Duration {
+	return time.Duration(min(n, int64(MaxPolling/time.Second))) * time.Second
+}
 
 func remind(c chan struct{}) {
 	select {

@@ -328,6 +328,30 @@ func TestBadConfigurationIsRefused(t *testing.T) {
 	if _, err := New(Config{Servers: []string{"mqtt://h:1"}}); err == nil {
 		t.Error("empty client id accepted")
 	}
+	for field, c := range map[string]Config{
+		"keep alive":     {KeepAlive: MaxKeepAlive + time.Millisecond},
+		"session expiry": {SessionExpiry: MaxExpiry + time.Millisecond},
+	} {
+		c.Servers, c.ClientID = []string{"mqtt://h:1"}, "x"
+		if _, err := New(c); err == nil || !strings.Contains(err.Error(), field) {
+			t.Errorf("%s: got %v", field, err)
+		}
+	}
+}
+
+func TestDurationsBecomeWholeSeconds(t *testing.T) {
+	for d, want := range map[time.Duration]uint32{
+		0: 0, 1: 1, time.Second: 1, time.Second + 1: 2, 1500 * time.Millisecond: 2,
+		MaxExpiry - 1: 1<<32 - 1, MaxExpiry: 1<<32 - 1, MaxExpiry + 1: 1<<32 - 1, 1<<63 - 1: 1<<32 - 1,
+	} {
+		if got := wholeSeconds(d); got != want {
+			t.Errorf("%v: got %d s, want %d", d, got, want)
+		}
+	}
+	c := Config{KeepAlive: MaxKeepAlive, SessionExpiry: MaxExpiry}
+	if p := c.connect(false); p.KeepAlive != 65535 || *p.Properties.SessionExpiryInterval != 1<<32-1 {
+		t.Errorf("CONNECT has %d s and %d s", p.KeepAlive, *p.Properties.SessionExpiryInterval)
+	}
 }
 
 func TestDialIsOneConnection(t *testing.T) {

@@ -11,6 +11,15 @@ import (
 	"github.com/eclipse/paho.golang/paho"
 )
 
+// What MQTT's fields can hold.
+const (
+	// MaxKeepAlive is that of CONNECT's Keep Alive, a 16-bit field [MQTT-3.1.2.10].
+	MaxKeepAlive = (1<<16 - 1) * time.Second
+	// MaxExpiry is that of a session's and a message's expiry, 32-bit fields. For
+	// a session it means "without end".
+	MaxExpiry = (1<<32 - 1) * time.Second
+)
+
 // Config is everything about a connection. Servers and ClientID are required.
 type Config struct {
 	// Servers are "mqtts://host:port" (TLS) or "mqtt://host:port", tried in order.
@@ -21,9 +30,11 @@ type Config struct {
 	// CleanStart forgets, at the first connect, the session that the broker holds.
 	CleanStart bool
 	// SessionExpiry is how long the broker keeps the session (subscriptions and
-	// queued messages) after the connection ends. 0 means not at all.
+	// queued messages) after the connection ends. 0 means not at all; at most
+	// MaxExpiry.
 	SessionExpiry time.Duration
-	// KeepAlive is the longest silence before a ping. Default 60 s.
+	// KeepAlive is the longest silence before a ping. Default 60 s; at most
+	// MaxKeepAlive.
 	KeepAlive time.Duration
 	// ReceiveMaximum is how many unacknowledged QoS 1 messages the broker may
 	// have under way to us. Default 64.
@@ -90,8 +101,11 @@ func (c *Config) prepare() ([]*url.URL, error) {
 	if c.MaxPacketSize == 0 {
 		c.MaxPacketSize = 256 << 10
 	}
-	if c.KeepAlive > 65535*time.Second {
-		return nil, fmt.Errorf("keep alive: %v is longer than MQTT's 65535 s", c.KeepAlive)
+	if c.KeepAlive > MaxKeepAlive {
+		return nil, fmt.Errorf("keep alive: %v is longer than MQTT's %d s", c.KeepAlive, MaxKeepAlive/time.Second)
+	}
+	if c.SessionExpiry > MaxExpiry {
+		return nil, fmt.Errorf("session expiry: %v is longer than MQTT's %d s", c.SessionExpiry, MaxExpiry/time.Second)
 	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)

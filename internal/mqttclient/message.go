@@ -54,7 +54,7 @@ type Publication struct {
 	Retain     bool
 	Properties []Property
 	// Expiry is how long the broker may keep it for somebody absent, rounded
-	// up to whole seconds; 0 means without end.
+	// up to whole seconds, at most MaxExpiry; 0 means without end.
 	Expiry time.Duration
 }
 
@@ -118,15 +118,11 @@ func (p *Publication) size() int {
 	return n
 }
 
-// wholeSeconds rounds up, and caps at what MQTT calls "without end".
+// wholeSeconds rounds up, and caps at MaxExpiry. d is not negative.
 func wholeSeconds(d time.Duration) uint32 {
-	const max = 1<<32 - 1
-	s := (d + time.Second - 1) / time.Second
-	if s < 0 {
-		return 0
-	}
-	if s > max {
-		return max
+	s := min(d, MaxExpiry) / time.Second
+	if s*time.Second < d && d < MaxExpiry {
+		s++
 	}
 	return uint32(s)
 }
