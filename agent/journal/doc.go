@@ -15,6 +15,12 @@
 // is the newest that was verified. A device that has lost all of that begins
 // another epoch when it has verified what time it is.
 //
+// A disk that takes no writes any more, full or read-only, loses nothing that is
+// in the journal, and the queue is still sent. Steps of a deployment are not
+// made without it. What may be lost is kept in memory meanwhile; it is numbered
+// from a range that every write sets aside and that a restart skips, so numbers
+// have gaps, and none means two things.
+//
 // The queue is bounded. A heartbeat replaces the one before it; logs push out
 // the oldest log; status reports push out nothing but older status reports,
 // those that end no attempt first.

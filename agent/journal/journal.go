@@ -20,9 +20,15 @@ type Journal struct {
 	log    *slog.Logger
 
 	mu      sync.Mutex // guards what follows, and the file
-	raw     []byte     // the record as it is on disk
+	raw     []byte     // the record: as it is on disk, or ahead of that by what Hold could not write
+	limit   int64      // the highest number that Hold may give to what it cannot write; 0: none
+	broken  error      // why the last write failed; nil when it did not
 	changed chan struct{}
 }
+
+// reserve is how many numbers each write sets aside for reports that cannot be
+// written: 45 days of a heartbeat a minute.
+const reserve = 1 << 16
 
 const (
 	name      = "journal"
@@ -59,7 +65,15 @@ func Open(dir string, now time.Time, log *slog.Logger) (*Journal, error) {
 			log.Warn("the newest journal was damaged, the one before it is used; a new epoch begins", "epoch", r.Epoch)
 		}
 		if !older && r.Epoch > 0 {
-			j.raw = raw
+			if r.Reserved > 0 {
+				// How many of them were used nobody knows, and one more may have been by
+				// each run that found the disk as it is now.
+				r.Sequence = r.Reserved + 1
+				j.limit = r.Sequence
+			}
+			if j.raw, err = json.Marshal(r); err != nil {
+				return nil, fmt.Errorf("open journal: %w", err)
+			}
 			if copied < r.Epoch {
 				j.copyEpoch(r.Epoch)
 			}
@@ -147,20 +161,41 @@ func Read(dir string) (Record, error) {
 	return r, nil
 }
 
+// save writes the record down and then goes by it. Caller holds mu.
 func (j *Journal) save(r Record) error {
+	r.Reserved = r.Sequence + reserve
 	raw, err := json.Marshal(r)
 	if err != nil {
 		return err
 	}
-	if err := j.file.Save(raw); err != nil {
+	err = j.file.Save(raw)
+	if err != nil && j.broken == nil {
+		j.log.Error("journal cannot be written: nothing is started or activated until it can", "err", err)
+	} else if err == nil && j.broken != nil {
+		j.log.Info("journal can be written again")
+	}
+	if j.broken = err; err != nil {
 		return err
 	}
+	j.limit = r.Reserved
+	j.use(raw)
+	return nil
+}
+
+// use goes by a record. Caller holds mu.
+func (j *Journal) use(raw []byte) {
 	j.raw = raw
 	select {
 	case j.changed <- struct{}{}:
 	default: // one reminder is enough
 	}
-	return nil
+}
+
+// Broken is why the last write failed; nil when it did not.
+func (j *Journal) Broken() error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.broken
 }
 
 // get decodes a copy that shares nothing. Caller holds mu.
@@ -191,6 +226,43 @@ func (j *Journal) Update(change func(*Record) error) error {
 	return j.save(r)
 }
 
+// Hold is Update for what may be lost: a heartbeat, a log, or that a report was
+// sent. When it cannot be written the record changes nevertheless, as long as
+// this process lives, and the next write that goes well makes it durable; so a
+// device whose disk fails can still say so. change may be called twice and
+// queues at most one report. It is numbered from what the writes before have set
+// aside; once that is used up it gets a number that was used already, so that it
+// is a sign of life and no more. A journal that was never written has nothing
+// set aside, and then it is an error.
+func (j *Journal) Hold(change func(*Record) error) error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	r := j.get()
+	if err := change(&r); err != nil {
+		return err
+	}
+	err := j.save(r)
+	if err == nil {
+		return nil
+	}
+	if r.Sequence > j.get().Sequence && r.Sequence > j.limit {
+		if j.limit == 0 {
+			return err
+		}
+		r = j.get()
+		r.Sequence = j.limit - 1
+		if err := change(&r); err != nil {
+			return err
+		}
+	}
+	raw, err := json.Marshal(r)
+	if err != nil {
+		return err
+	}
+	j.use(raw)
+	return nil
+}
+
 // Next is the report to send now; ok is false when the queue is empty.
 func (j *Journal) Next() (report Report, ok bool) {
 	j.mu.Lock()
@@ -199,14 +271,15 @@ func (j *Journal) Next() (report Report, ok bool) {
 	return r.next()
 }
 
-// Sent removes a report that the broker has acknowledged.
+// Sent removes a report that the broker has acknowledged. Where that cannot be
+// written, it is sent once more after a restart; receivers are used to that.
 func (j *Journal) Sent(id int64) error { return j.remove(id, 0) }
 
 // Drop removes a report that the broker will never take, and counts it.
 func (j *Journal) Drop(id int64) error { return j.remove(id, 1) }
 
 func (j *Journal) remove(id, dropped int64) error {
-	return j.Update(func(r *Record) error {
+	return j.Hold(func(r *Record) error {
 		for i, q := range r.Queue {
 			if q.ID == id {
 				r.Queue = append(r.Queue[:i:i], r.Queue[i+1:]...)

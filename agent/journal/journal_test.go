@@ -47,6 +47,10 @@ func heartbeat() topics.Heartbeat {
 		Agent: "0.1.0", Clock: topics.ClockTrusted, At: begun}
 }
 
+// restarted is where the numbering of an epoch stands after a restart, when the
+// journal was at n.
+func restarted(n int64) int64 { return n + reserve + 1 }
+
 func update1(t testing.TB, j *Journal, change func(*Record) error) {
 	t.Helper()
 	if err := j.Update(change); err != nil {
@@ -69,7 +73,7 @@ func TestStepAndItsReportAreOneWrite(t *testing.T) {
 		t.Fatalf("got %v", err)
 	}
 	again := open(t, dir, begun.Add(time.Hour)).Snapshot()
-	if again.Epoch != begun.Unix() || again.Sequence != 1 || again.Deployments["system"].State != update.Downloading || len(again.Queue) != 1 {
+	if again.Epoch != begun.Unix() || again.Sequence != restarted(1) || again.Deployments["system"].State != update.Downloading || len(again.Queue) != 1 {
 		t.Fatalf("after a restart: %+v", again)
 	}
 	if s, err := topics.DecodeStatus(again.Queue[0].Payload); err != nil || s.Epoch != begun.Unix() || s.Sequence != 1 {
@@ -172,7 +176,7 @@ func TestNoNumberIsUsedTwiceAfterDamage(t *testing.T) {
 				t.Fatalf("%d reports are left of the generation before", len(r.Queue))
 			}
 			update1(t, j, func(r *Record) error { return r.QueueStatus(status(topics.StateStaged)) })
-			if again := open(t, dir, begun.Add(time.Hour)).Snapshot(); again.Epoch != r.Epoch || again.Sequence != 1 {
+			if again := open(t, dir, begun.Add(time.Hour)).Snapshot(); again.Epoch != r.Epoch || again.Sequence != restarted(1) {
 				t.Fatalf("the epoch does not last: %+v", again)
 			}
 		})
@@ -328,7 +332,7 @@ func TestEpochBegunBlindGivesWayToTheTimeThatWasVerified(t *testing.T) {
 	update1(t, j, func(r *Record) error { return r.QueueHeartbeat(heartbeat()) })
 	issued := begun.AddDate(0, 1, 0)
 	witness(issued, false, issued.Unix(), true)
-	if r := j.Snapshot(); r.Sequence != 0 {
+	if r := j.Snapshot(); r.Sequence != restarted(0) {
 		t.Errorf("sequence %d in a new epoch", r.Sequence)
 	}
 	witness(begun, false, issued.Unix(), true)
@@ -364,7 +368,136 @@ func TestLostJournalOnAFullDisk(t *testing.T) {
 	if err := queue(); err != nil {
 		t.Fatal(err)
 	}
-	if r := open(t, dir, begun).Snapshot(); r.Epoch != begun.Unix() || r.Sequence != 1 || len(r.Queue) != 1 {
+	if r := open(t, dir, begun).Snapshot(); r.Epoch != begun.Unix() || r.Sequence != restarted(1) || len(r.Queue) != 1 {
 		t.Fatalf("after a restart: %+v", r)
+	}
+}
+
+// numbers lists those of the reports in the queue, the oldest first.
+func numbers(t *testing.T, r Record) (list []int64) {
+	t.Helper()
+	for _, q := range r.Queue {
+		var p struct {
+			Epoch    int64 `json:"epoch"`
+			Sequence int64 `json:"sequence"`
+		}
+		if err := json.Unmarshal(q.Payload, &p); err != nil || p.Epoch != r.Epoch {
+			t.Fatalf("%s, %v", q.Payload, err)
+		}
+		list = append(list, p.Sequence)
+	}
+	return list
+}
+
+// breakDisk makes the journal refuse every write until mend.
+func breakDisk(t *testing.T, dir string) (mend func()) {
+	t.Helper()
+	path := filepath.Join(dir, "journal.new")
+	if err := os.MkdirAll(filepath.Join(path, "x"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	return func() {
+		if err := os.RemoveAll(path); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestDeviceWhoseDiskFailsStillSpeaksAndLosesNothing(t *testing.T) {
+	dir := t.TempDir()
+	j := open(t, dir, begun)
+	step := func(r *Record) error { return r.QueueStatus(status(topics.StateCommitted)) }
+	beat := func(r *Record) error { return r.QueueHeartbeat(heartbeat()) }
+	hold := func() {
+		t.Helper()
+		if err := j.Hold(beat); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := func(when string, want ...int64) {
+		t.Helper()
+		if got := numbers(t, j.Snapshot()); fmt.Sprint(got) != fmt.Sprint(want) {
+			t.Fatalf("%s: %v wait, want %v", when, got, want)
+		}
+	}
+	update1(t, j, step)
+	mend := breakDisk(t, dir)
+	if j.Broken() != nil {
+		t.Error("broken before any write failed")
+	}
+	hold()
+	want("the first heartbeat without a disk", 1, 2)
+	if err := j.Update(step); err == nil || j.Broken() == nil {
+		t.Fatalf("a step without its journal: %v, %v", err, j.Broken())
+	}
+	want("a step that was refused", 1, 2)
+	// What was journalled before is sent, once.
+	q, _ := j.Next()
+	if err := j.Sent(q.ID); err != nil || q.Kind != topics.KindStatus {
+		t.Fatalf("%s, %v", q.Kind, err)
+	}
+	hold()
+	want("the status was sent", 3)
+
+	// Killed: the status is sent again, and no number is used for something else.
+	j = open(t, dir, begun)
+	want("after a restart", 1)
+	hold()
+	hold()
+	again := restarted(1)
+	want("a restart on the failing disk", 1, again)
+	if s := j.Snapshot().Sequence; s != again {
+		t.Errorf("the journal is at %d", s)
+	}
+	mend()
+	update1(t, j, step)
+	want("the disk is mended", 1, again, again+1)
+	if j.Broken() != nil {
+		t.Error(j.Broken())
+	}
+	hold()
+	if r := open(t, dir, begun).Snapshot(); len(r.Queue) != 3 || r.Sequence <= again+2 {
+		t.Errorf("on disk: %+v", r)
+	}
+}
+
+func TestNumbersThatWereSetAsideRunOut(t *testing.T) {
+	dir := t.TempDir()
+	j := open(t, dir, begun)
+	update1(t, j, func(r *Record) error { r.Command = "c-1"; return nil })
+	defer breakDisk(t, dir)()
+	j.mu.Lock()
+	j.limit = 3
+	j.mu.Unlock()
+	for _, want := range []int64{1, 2, 3, 3, 3} {
+		if err := j.Hold(func(r *Record) error { return r.QueueHeartbeat(heartbeat()) }); err != nil {
+			t.Fatal(err)
+		}
+		if got := numbers(t, j.Snapshot()); len(got) != 1 || got[0] != want {
+			t.Errorf("got %v, want %d", got, want)
+		}
+		q, _ := j.Next()
+		if err := j.Sent(q.ID); err != nil { // numbers nothing
+			t.Fatal(err)
+		}
+		if r := j.Snapshot(); len(r.Queue) != 0 || r.Sequence != want {
+			t.Errorf("after it was sent: %+v", r)
+		}
+	}
+}
+
+func TestNothingIsNumberedFromAJournalThatSetNothingAside(t *testing.T) {
+	dir := t.TempDir()
+	raw := []byte(`{"epoch":7,"sequence":9,"next_id":3}`) // of an agent that set nothing aside
+	if err := NewFile(filepath.Join(dir, name)).Save(raw); err != nil {
+		t.Fatal(err)
+	}
+	j := open(t, dir, begun)
+	if r := j.Snapshot(); r.Epoch != 7 || r.Sequence != 9 {
+		t.Fatalf("%+v", r)
+	}
+	defer breakDisk(t, dir)()
+	if err := j.Hold(func(r *Record) error { return r.QueueHeartbeat(heartbeat()) }); err == nil {
+		t.Error("numbered from nothing")
 	}
 }

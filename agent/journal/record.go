@@ -18,6 +18,9 @@ type Record struct {
 	// epoch. See topics.Status.
 	Epoch    int64 `json:"epoch"`
 	Sequence int64 `json:"sequence"`
+	// Reserved: numbers up to here may have been given to reports that could not
+	// be written down. 0: none. See Journal.Hold.
+	Reserved int64 `json:"reserved,omitempty"`
 	// Blind: nothing was left that told of earlier epochs, so Epoch may be below
 	// one of them. See Journal.Witness.
 	Blind bool `json:"blind,omitempty"`
@@ -88,7 +91,7 @@ func (r *Record) Fail(rollout string, now, notBefore time.Time) {
 }
 
 // begin begins a new epoch.
-func (r *Record) begin(epoch int64) { r.Epoch, r.Sequence = epoch, 0 }
+func (r *Record) begin(epoch int64) { r.Epoch, r.Sequence, r.Reserved = epoch, 0, 0 }
 
 // SetDeployment stores or, when it is idle, removes a component's deployment.
 func (r *Record) SetDeployment(component string, d Deployment) {

@@ -77,6 +77,7 @@ type Link struct {
 	manifests  map[string]held[topics.Manifest]
 	refused    map[string][]byte // by topic: curable refusals, as received
 	reported   map[[32]byte]bool // refusals that were reported, bounded
+	toldBroken bool              // the journal cannot be written, and that was reported
 	conn       *conn             // nil while there is no connection
 	view       decide.View       // of the last complete connection; without Live and Age
 	heard      time.Duration     // by the clock's Uptime: when the broker was heard last on it

@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"slices"
 	"sync"
 	"testing"
@@ -57,9 +59,12 @@ func (p *peer) Unsubscribe(context.Context, []string) error { return nil }
 
 func newLink(t *testing.T) *Link { return newLinkAt(t, clock.New(time.Time{}, nil)) }
 
-func newLinkAt(t *testing.T, clk *clock.Clock) *Link {
+func newLinkAt(t *testing.T, clk *clock.Clock) *Link { return newLinkIn(t, t.TempDir(), clk) }
+
+// newLinkIn has its journal in dir.
+func newLinkIn(t *testing.T, dir string, clk *clock.Clock) *Link {
 	t.Helper()
-	j, err := journal.Open(t.TempDir(), time.Now(), slog.New(slog.DiscardHandler))
+	j, err := journal.Open(dir, time.Now(), slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -133,6 +138,59 @@ func TestRefusedReportIsSentAgainUnchangedAfterAPause(t *testing.T) {
 			}
 		}
 	})
+}
+
+// Heartbeats go on, one log says why nothing else happens, and what was
+// journalled before is sent once.
+func TestDeviceWithAFailingDiskIsHeardOf(t *testing.T) {
+	dir := t.TempDir()
+	l := newLinkIn(t, dir, clock.New(time.Time{}, nil))
+	if err := l.journal.Update(func(r *journal.Record) error {
+		return r.QueueLog(topics.Log{Source: "system", Text: "before", At: l.now()})
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(filepath.Join(dir, "journal.new", "x"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	p := &peer{}
+	c := l.open(time.Now())
+	sendAll := func() (sent []topics.Kind) {
+		for range 10 {
+			report, ok := l.journal.Next()
+			if !ok {
+				return sent
+			}
+			if !l.sendOne(t.Context(), c, p, report) {
+				t.Fatalf("%s: to be sent again", report.Kind)
+			}
+			sent = append(sent, report.Kind)
+		}
+		t.Fatal("it goes on sending the same")
+		return nil
+	}
+	for i, want := range [][]topics.Kind{
+		{topics.KindLog, topics.KindLog, topics.KindHeartbeat},
+		{topics.KindHeartbeat},
+		{topics.KindHeartbeat},
+	} {
+		l.Heartbeat()
+		if got := sendAll(); !slices.Equal(got, want) {
+			t.Errorf("beat %d: sent %v, want %v", i, got, want)
+		}
+	}
+	if err := os.RemoveAll(filepath.Join(dir, "journal.new")); err != nil {
+		t.Fatal(err)
+	}
+	l.Heartbeat()
+	sendAll()
+	if err := os.MkdirAll(filepath.Join(dir, "journal.new", "x"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	l.Heartbeat()
+	if got := sendAll(); !slices.Contains(got, topics.KindLog) {
+		t.Errorf("the second time it is not told: %v", got)
+	}
 }
 
 func TestRefusedCohortDoesNotCostTheConnection(t *testing.T) {

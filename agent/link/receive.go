@@ -151,7 +151,7 @@ func (l *Link) refuse(name topics.Name, topic string, raw []byte, err error) {
 	}
 	l.log.Warn("message refused; nothing is activated until the topic brings one that verifies", "topic", topic, "bytes", len(raw), "err", err)
 	text := fmt.Sprintf("message on %s refused: %v", topic, err)
-	if errQueue := l.journal.Update(func(r *journal.Record) error {
+	if errQueue := l.journal.Hold(func(r *journal.Record) error {
 		return r.QueueLog(topics.Log{Source: "agent", Text: text, At: l.now()})
 	}); errQueue != nil {
 		l.log.Error("refusal cannot be reported", "err", errQueue)

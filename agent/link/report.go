@@ -3,6 +3,7 @@ package link
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"math/rand/v2"
 	"time"
@@ -12,14 +13,30 @@ import (
 	"groundswell/topics"
 )
 
-// Heartbeat queues a heartbeat; it replaces one that waits.
+// Heartbeat queues a heartbeat; it replaces one that waits. A disk that takes no
+// writes keeps it from nobody, and is told of in a log: once, until it has
+// mended.
 func (l *Link) Heartbeat() {
 	h := l.heartbeat()
-	if err := l.journal.Update(func(r *journal.Record) error {
+	if err := l.journal.Hold(func(r *journal.Record) error {
 		h.Command = r.Command
 		return r.QueueHeartbeat(h)
 	}); err != nil {
 		l.log.Error("heartbeat cannot be queued", "err", err)
+	}
+	broken := l.journal.Broken()
+	l.mu.Lock()
+	tell := broken != nil && !l.toldBroken
+	l.toldBroken = broken != nil
+	l.mu.Unlock()
+	if !tell {
+		return
+	}
+	text := fmt.Sprintf("journal cannot be written, nothing is started or activated until it can: %v", broken)
+	if err := l.journal.Hold(func(r *journal.Record) error {
+		return r.QueueLog(topics.Log{Source: "agent", Text: text, At: l.now()})
+	}); err != nil {
+		l.log.Error("failing disk cannot be reported", "err", err)
 	}
 }
 
@@ -94,8 +111,7 @@ func (l *Link) sendOne(ctx context.Context, c *conn, s session, report journal.R
 		return false
 	}
 	if err != nil {
-		// It will be sent again after a restart; receivers are used to that.
-		l.log.Error("report cannot be removed from the journal", "err", err)
+		l.log.Error("report cannot be removed from the queue", "err", err)
 		return false
 	}
 	return true
