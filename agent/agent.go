@@ -172,11 +172,13 @@ func manage(ctx context.Context, cfg Config, firmware *slot.Supervised, tail *te
 		}
 		return nil
 	})
+	server.Ready("journal", func(context.Context) error { return records.Broken() })
 	if err := server.Listen(); err != nil {
 		return err
 	}
 	if err := ops.WriteAddresses(cfg.AddressesFile, map[string]string{"ops": server.Addr()}); err != nil {
-		return err
+		// A disk that takes no writes must not keep the device from being managed.
+		log.Error("addresses cannot be written", "err", err)
 	}
 	log.Info("agent runs", "model", id.Model, "hardware", id.Hardware, "mode", string(cfg.Mode), "component", cfg.Component)
 	g, ctx := errgroup.WithContext(ctx)

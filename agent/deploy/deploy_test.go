@@ -88,6 +88,9 @@ func TestOnlyWhatCannotMendItselfEndsTheAttempt(t *testing.T) {
 		final bool
 	}{
 		{fmt.Errorf("download: %w", syscall.ENOSPC), "disk-full", true},
+		{fmt.Errorf("download: %w", syscall.EDQUOT), "disk-full", true},
+		{fmt.Errorf("download: %w", syscall.EROFS), "disk", true},
+		{fmt.Errorf("download: %w", syscall.EIO), "disk", true},
 		{fmt.Errorf("download: %w: %w", fetch.ErrWrongBytes, trust.ErrDigest), "wrong-bytes", true},
 		{trust.ErrSecurityFloor, "security-floor", true},
 		{trust.ErrExpired, "metadata", false},

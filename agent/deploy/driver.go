@@ -92,6 +92,7 @@ type Driver struct {
 
 	// Only Run's goroutine touches what follows.
 	dep     journal.Deployment
+	refused int    // writes of a perishable step, one after the other, that failed
 	waited  string // the last reason to wait that was reported
 	expired bool   // it was said that something has expired
 }
@@ -170,6 +171,14 @@ func (d *Driver) resume(ctx context.Context) ([]update.Effect, error) {
 	return effects, nil
 }
 
+// perishable lists the events that are true for a moment only, with the effect
+// that finds out anew. When such a step cannot be journalled, because the disk
+// is full, nobody makes it days later on the strength of what was seen then.
+var perishable = map[update.Event]update.Effect{
+	update.Jump:    update.Await, // the manifest as it was
+	update.Healthy: update.Watch,
+}
+
 // step journals the move that an event makes.
 func (d *Driver) step(ctx context.Context, event update.Event) ([]update.Effect, error) {
 	state, effects, err := update.Step(d.dep.State, event)
@@ -183,17 +192,24 @@ func (d *Driver) step(ctx context.Context, event update.Event) ([]update.Effect,
 	}
 	before := d.dep
 	d.dep.State = state
-	d.log.Info("deployment", "rollout", before.Entry.Rollout, "release", before.Entry.Version, "attempt", before.Attempt,
-		"event", string(event), "state", string(state), "reason", d.dep.Reason)
-	if err := d.save(ctx, func(r *journal.Record) error {
+	if again, ok := perishable[event]; ok {
+		if err := d.write(nil); err != nil {
+			d.dep = before
+			d.refused++
+			d.log.Error("cannot go on without the journal, looking again later", "event", string(event), "err", err)
+			return []update.Effect{again}, d.downloads.Pause(ctx, d.refused)
+		}
+		d.refused = 0
+	} else if err := d.save(ctx, func(r *journal.Record) error {
 		if event != update.Stop {
 			return nil
 		}
-		s := d.status(topics.StateWaiting)
-		return r.QueueStatus(s)
+		return r.QueueStatus(d.status(topics.StateWaiting))
 	}); err != nil {
 		return nil, err
 	}
+	d.log.Info("deployment", "rollout", before.Entry.Rollout, "release", before.Entry.Version, "attempt", before.Attempt,
+		"event", string(event), "state", string(state), "reason", d.dep.Reason)
 	d.cfg.At(string(state))
 	if state == update.Idle {
 		d.dep = journal.Deployment{State: update.Idle}
@@ -240,14 +256,24 @@ func (d *Driver) perform(ctx context.Context, effects []update.Effect) (event up
 }
 
 // save writes the deployment, and what change adds, in one go. It insists: a
-// step that is not in the journal was not made. Falling back alone does not
-// wait for that: a disk that is full must not keep a version running that is
-// not well, and falling back only removes files.
+// step that is not in the journal was not made. Two things do not wait for that,
+// and only remove files: falling back, because a disk that is full must not keep
+// a version running that is not well, and discarding the download that may be
+// what has filled it.
 func (d *Driver) save(ctx context.Context, change func(*journal.Record) error) error {
 	return d.insist(ctx, "journal", func() error {
 		err := d.write(change)
-		if err != nil && d.dep.State == update.RolledBack {
-			err = errors.Join(err, d.slots.FallBack(ctx))
+		if err == nil {
+			return nil
+		}
+		switch d.dep.State {
+		case update.RolledBack:
+			return errors.Join(err, d.slots.FallBack(ctx))
+		case update.Failed:
+			if err := d.slots.Discard(); err != nil {
+				return errors.Join(err, d.write(change))
+			}
+			return d.write(change)
 		}
 		return err
 	})

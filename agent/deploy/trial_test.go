@@ -24,7 +24,8 @@ type bank struct {
 	armed   bool
 	trial   update.Trial
 	confirm error
-	fell    int // calls of FallBack
+	fell    int    // calls of FallBack
+	discard func() // instead of nothing
 }
 
 func (b *bank) Ready(context.Context) error      { return nil }
@@ -34,9 +35,14 @@ func (b *bank) Armed() bool                      { return b.armed }
 func (b *bank) Output() string                   { return "" }
 func (b *bank) Staging(string) (string, error)   { return "", nil }
 func (b *bank) Stage(slot.Image) (string, error) { return "b", nil }
-func (b *bank) Discard() error                   { return nil }
 func (b *bank) Activate(context.Context) error   { return nil }
 func (b *bank) Confirm(string) error             { return b.confirm }
+func (b *bank) Discard() error {
+	if b.discard != nil {
+		b.discard()
+	}
+	return nil
+}
 func (b *bank) FallBack(context.Context) error {
 	b.fell++
 	b.armed, b.trial = false, update.NotArmed
@@ -118,6 +124,70 @@ func TestFullDiskDoesNotKeepASickVersionRunning(t *testing.T) {
 		t.Fatalf("%v, %v", effects, err)
 	}
 	if got := d.journal.Snapshot().Deployments["system"].State; got != update.RolledBack {
+		t.Errorf("journal says %s", got)
+	}
+}
+
+// The leave to jump, and the proof of health, are true for a moment: what could
+// not be journalled then is not done when the disk is emptied, days later.
+func TestWhatCannotBeJournalledIsLookedAtAgain(t *testing.T) {
+	for _, c := range []struct {
+		from  update.State
+		event update.Event
+		again update.Effect
+		to    update.State
+	}{
+		{update.Staged, update.Jump, update.Await, update.Trying},
+		{update.Trying, update.Healthy, update.Watch, update.Committed},
+	} {
+		t.Run(string(c.event), func(t *testing.T) {
+			b := onTrial()
+			d, dir := newDriver(t, b, c.from)
+			empty := fill(t, dir)
+			paused := 0
+			d.downloads = idle{pause: func() { paused++ }}
+			for n := 1; n <= 3; n++ {
+				effects, err := d.step(t.Context(), c.event)
+				if err != nil || !slices.Equal(effects, []update.Effect{c.again}) || paused != n {
+					t.Fatalf("%v, %v, after %d pauses", effects, err, paused)
+				}
+				if got := d.journal.Snapshot().Deployments["system"].State; got != c.from || d.dep.State != c.from {
+					t.Fatalf("in state %s, the journal says %s", d.dep.State, got)
+				}
+			}
+			if b.fell != 0 {
+				t.Error("it fell back")
+			}
+			empty()
+			if _, err := d.step(t.Context(), c.event); err != nil || d.dep.State != c.to || d.journal.Snapshot().Deployments["system"].State != c.to {
+				t.Errorf("with a disk: state %s, %v", d.dep.State, err)
+			}
+			// Told to stop while it waits.
+			ctx, cancel := context.WithCancel(t.Context())
+			d.dep.State = c.from
+			defer fill(t, dir)()
+			cancel()
+			if _, err := d.step(ctx, c.event); err == nil {
+				t.Error("goes on after its end")
+			}
+		})
+	}
+}
+
+// The download is what has filled the disk: nobody else would empty it.
+func TestDownloadThatFilledTheDiskIsDiscardedBeforeAnythingIsWritten(t *testing.T) {
+	b := onTrial()
+	b.armed = false
+	d, dir := newDriver(t, b, update.Downloading)
+	b.discard = fill(t, dir)
+	d.downloads = idle{pause: func() { t.Error("waiting for the disk with the download on it") }}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	d.cfg.At = func(string) { cancel() } // journalled
+	if _, err := d.step(ctx, update.Fail); err != nil {
+		t.Fatal(err)
+	}
+	if got := d.journal.Snapshot().Deployments["system"].State; got != update.Failed {
 		t.Errorf("journal says %s", got)
 	}
 }

@@ -488,7 +488,7 @@ func TestNumbersThatWereSetAsideRunOut(t *testing.T) {
 
 func TestNothingIsNumberedFromAJournalThatSetNothingAside(t *testing.T) {
 	dir := t.TempDir()
-	raw := []byte(`{"epoch":7,"sequence":9,"next_id":3}`) // of an agent that set nothing aside
+	raw := []byte(`{"epoch":7,"sequence":9,"next_id":3,"queue":[{"id":3,"kind":"status","payload":{}}]}`) // of an agent that set nothing aside
 	if err := NewFile(filepath.Join(dir, name)).Save(raw); err != nil {
 		t.Fatal(err)
 	}
@@ -499,5 +499,8 @@ func TestNothingIsNumberedFromAJournalThatSetNothingAside(t *testing.T) {
 	defer breakDisk(t, dir)()
 	if err := j.Hold(func(r *Record) error { return r.QueueHeartbeat(heartbeat()) }); err == nil {
 		t.Error("numbered from nothing")
+	}
+	if err := j.Sent(3); err != nil || len(j.Snapshot().Queue) != 0 {
+		t.Errorf("what numbers nothing: %v, %+v", err, j.Snapshot())
 	}
 }
