@@ -203,7 +203,7 @@ func watchStats(ctx context.Context, db *store.Store, metrics *ops.Registry) err
 	pending := metrics.NewGauge("groundswell_outbox_pending", "Signed messages that the broker has not taken yet.")
 	oldest := metrics.NewGauge("groundswell_outbox_oldest_seconds", "Age of the oldest of them.")
 	dead := metrics.NewGauge("groundswell_dead_letters", "Messages of devices that can never be stored.")
-	alerts := metrics.NewGauge("groundswell_alerts", "Conditions that an operator should see.")
+	alerts := metrics.NewGauge("groundswell_alerts", "Conditions that an operator should see and has not acknowledged.")
 	for {
 		if stats, err := db.Stats(ctx); err == nil { // readiness says when the database is down
 			pending.Set(float64(stats.OutboxPending))

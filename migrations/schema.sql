@@ -5,7 +5,20 @@ CREATE TABLE public.alert (
     message text NOT NULL,
     count bigint DEFAULT 1 NOT NULL,
     first_at timestamp with time zone DEFAULT now() NOT NULL,
-    last_at timestamp with time zone DEFAULT now() NOT NULL
+    last_at timestamp with time zone DEFAULT now() NOT NULL,
+    id bigint NOT NULL,
+    revision bigint DEFAULT 1 NOT NULL,
+    acknowledged_at timestamp with time zone,
+    acknowledged_by text DEFAULT ''::text NOT NULL,
+    note text DEFAULT ''::text NOT NULL
+);
+ALTER TABLE public.alert ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME public.alert_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
 );
 CREATE TABLE public.artifact (
     sha256 text NOT NULL COLLATE pg_catalog."C",
@@ -326,6 +339,8 @@ CREATE TABLE public.rollout_wave (
     CONSTRAINT rollout_wave_share CHECK (((share_ppm > 0) AND (share_ppm <= 1000000))),
     CONSTRAINT rollout_wave_state CHECK ((state = ANY (ARRAY['pending'::text, 'open'::text, 'passed'::text])))
 );
+ALTER TABLE ONLY public.alert
+    ADD CONSTRAINT alert_id_unique UNIQUE (id);
 ALTER TABLE ONLY public.alert
     ADD CONSTRAINT alert_pkey PRIMARY KEY (kind, object);
 ALTER TABLE ONLY public.artifact

@@ -39,20 +39,6 @@ func rawDetail(detail string) json.RawMessage {
 	return json.RawMessage(detail)
 }
 
-// Alert is a condition that an operator should see.
-type Alert struct {
-	Kind    string    `json:"kind"`
-	Object  string    `json:"object"`
-	Message string    `json:"message"`
-	Count   int64     `json:"count" doc:"How often it was seen"`
-	FirstAt time.Time `json:"first_at"`
-	LastAt  time.Time `json:"last_at"`
-}
-
-func viewAlert(a store.Alert) Alert {
-	return Alert{Kind: a.Kind, Object: a.Object, Message: a.Message, Count: a.Count, FirstAt: a.FirstAt.UTC(), LastAt: a.LastAt.UTC()}
-}
-
 // DeadLetter is a message of a device that can never be stored.
 type DeadLetter struct {
 	ID       int64     `json:"id"`
@@ -87,13 +73,6 @@ func (s *Server) registerAudit() {
 	}) (*listOutput[AuditEntry], error) {
 		entries, next, err := s.Store.Audit(ctx, store.AuditFilter{Object: in.Object, Actor: in.Actor}, in.page())
 		return list(entries, next, err, viewAudit)
-	})
-
-	register(s, operation{
-		id: "list-alerts", method: http.MethodGet, path: "/v1/alerts", tag: "audit", role: token.Viewer, summary: "List conditions that an operator should see",
-	}, func(ctx context.Context, in *struct{ PageQuery }) (*listOutput[Alert], error) {
-		alerts, next, err := s.Store.Alerts(ctx, in.page())
-		return list(alerts, next, err, viewAlert)
 	})
 
 	register(s, operation{

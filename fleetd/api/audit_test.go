@@ -8,6 +8,8 @@ import (
 
 	"groundswell/certs/trust"
 	"groundswell/fleetd/api"
+	"groundswell/fleetd/store"
+	"groundswell/topics"
 )
 
 // change is one successful call of an operation that changes something.
@@ -42,6 +44,14 @@ func (w *world) changes() []change {
 	matched := func(method, path string, body any) func() call {
 		return func() call { return call{method: method, path: path, body: body, header: at(path)} }
 	}
+	alert := func() string { // of a device that sent nonsense
+		if _, err := w.store.ApplyUplink(w.t.Context(), []store.UplinkRecord{{Topic: topics.DeviceStatus("cam-1"), Payload: []byte("{"), Sequence: 1 << 40}}); err != nil {
+			w.t.Fatal(err)
+		}
+		var list struct{ Items []api.Alert }
+		w.must(200, &list, call{method: "GET", path: "/v1/alerts"})
+		return fmt.Sprintf("/v1/alerts/%d", list.Items[0].ID)
+	}
 	rollout := do("POST", "/v1/rollouts", `{"release":{"name":"camera","version":"1.2.0"},"cohorts":["all"]}`)
 	return []change{
 		{"put-artifact", func() call {
@@ -73,6 +83,14 @@ func (w *world) changes() []change {
 		{"revert-rollout", step("revert", `{"to":"1.0.0"}`)},
 		{"create-rollout", rollout},
 		{"cancel-rollout", step("cancel", nil)},
+		{"acknowledge-alert", func() call {
+			path := alert()
+			return call{method: "POST", path: path + "/acknowledge", body: `{"note":"x"}`, header: at(path)}
+		}},
+		{"clear-alert", func() call {
+			path := alert()
+			return call{method: "DELETE", path: path, header: at(path)}
+		}},
 		{"rotate-root", func() call {
 			root, err := trust.RotateRoot(w.imageRoot, w.imageSpec(), w.rootKey)
 			if err != nil {

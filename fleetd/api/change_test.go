@@ -67,6 +67,9 @@ func TestAChangeNeedsTheETagThatIsInForce(t *testing.T) {
 		t.Errorf("cancelled: %+v", paused)
 	}
 
+	for _, body := range []string{`{"selector":null}`, `{"selector":""}`} {
+		w.refused(422, "/selector", call{method: "PATCH", path: "/v1/cohorts/all", body: body, header: match(1)})
+	}
 	w.refused(428, "If-Match", call{method: "PATCH", path: "/v1/cohorts/all", body: `{"description":"x"}`})
 	w.refused(428, "If-Match", call{method: "DELETE", path: "/v1/cohorts/all"})
 	w.refused(409, "", call{method: "DELETE", path: "/v1/cohorts/all", header: match(1)})
@@ -146,10 +149,10 @@ func TestDevicesAreRegisteredImportedFoundAndPaged(t *testing.T) {
 	w.must(200, nil, call{method: "PUT", path: "/v1/devices/cam-1", body: `{"region":"us"}`, header: match(1)})
 	var d api.Device
 	w.must(200, &d, call{method: "PATCH", path: "/v1/devices/cam-1", body: `{"labels":{"a":"1","b":"2"},"customer":"acme"}`, header: match(2)})
-	w.must(200, &d, call{method: "PATCH", path: "/v1/devices/cam-1", body: `{"labels":{"a":null}}`, header: match(3)})
+	w.must(200, &d, call{method: "PATCH", path: "/v1/devices/cam-1", body: `{"labels":{"a":null},"customer":null}`, header: match(3)})
 	d = api.Device{}
 	w.must(200, &d, call{method: "GET", path: "/v1/devices/cam-1"})
-	if d.Region != "us" || d.Customer != "acme" || d.TimeZone != "" || len(d.Labels) != 1 || d.Labels["b"] != "2" || d.Revision != 4 {
+	if d.Region != "us" || d.Customer != "" || d.TimeZone != "" || len(d.Labels) != 1 || d.Labels["b"] != "2" || d.Revision != 4 {
 		t.Errorf("patched: %+v", d)
 	}
 	var devices []map[string]any
@@ -210,6 +213,33 @@ func TestARolloutIsDraftedChangedWatchedAndReverted(t *testing.T) {
 		t.Errorf("drafted: %+v", r)
 	}
 	before := r.Policy
+	// A merge patch: null takes away, and what is not allowed to be away is refused.
+	w.must(200, &r, call{method: "PATCH", path: "/v1/rollouts/" + r.ID, header: match(r.Revision),
+		body: `{"start_at":"2099-01-01T00:00:00Z","priority":7,"from":"<1.0.5","canary_cohort":""}`})
+	if r.StartAt == nil || r.Priority != 7 || r.From != "<1.0.5" || r.Note != "n" {
+		t.Errorf("changed: %+v", r)
+	}
+	var cleared api.Rollout
+	w.must(200, &cleared, call{method: "PATCH", path: "/v1/rollouts/" + r.ID, header: match(r.Revision),
+		body: `{"start_at":null,"priority":null,"from":null,"canary_cohort":null}`})
+	if cleared.StartAt != nil || cleared.Priority != 0 || cleared.From != "" || cleared.Note != "n" {
+		t.Errorf("null took nothing away: %+v", cleared)
+	}
+	// What was said about an older revision is stale before it is wrong.
+	w.refused(412, "", call{method: "PATCH", path: "/v1/rollouts/" + r.ID, body: `{"from":"nonsense"}`, header: match(r.Revision)})
+	r = cleared
+	w.refused(422, "/from", call{method: "PATCH", path: "/v1/rollouts/" + r.ID, body: `{"from":"nonsense"}`, header: match(r.Revision)})
+	w.refused(422, "/cohorts", call{method: "PATCH", path: "/v1/rollouts/" + r.ID, body: `{"cohorts":null}`, header: match(r.Revision)})
+	w.refused(422, "/release/name", call{method: "PATCH", path: "/v1/rollouts/" + r.ID, body: `{"release":null}`, header: match(r.Revision)})
+	policy := r.Policy
+	cleared = api.Rollout{}
+	w.must(200, &cleared, call{method: "PATCH", path: "/v1/rollouts/" + r.ID, body: `{"policy":null}`, header: match(r.Revision)})
+	if len(cleared.Policy.Waves) != 5 || cleared.Policy.Attempts != policy.Attempts || len(cleared.Policy.Windows) != 0 {
+		t.Errorf("null is the default policy: %+v", cleared.Policy)
+	}
+	w.must(200, &r, call{method: "PATCH", path: "/v1/rollouts/" + r.ID, header: match(cleared.Revision),
+		body: map[string]any{"policy": map[string]any{"waves": []map[string]any{{"percent": 25, "spread": "0s", "soak": "1s"}, {"percent": 100}},
+			"breaker": map[string]any{"slices": []string{"none"}}, "settle": "3s", "windows": policy.Windows}}})
 	w.must(200, &r, call{method: "PATCH", path: "/v1/rollouts/" + r.ID, body: `{"from":"<1.1.0"}`, header: match(r.Revision)})
 	if r.From != "<1.1.0" || fmt.Sprint(r.Policy) != fmt.Sprint(before) || r.Note != "n" {
 		t.Errorf("a change of from changed more: %+v", r)

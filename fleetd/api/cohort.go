@@ -97,9 +97,9 @@ func (s *Server) registerCohorts() {
 		CohortPath
 		IfMatch
 		Body struct {
-			Description *string  `json:"description,omitempty" maxLength:"2048" pattern:"^[^\\x00]*$"`
-			Selector    *string  `json:"selector,omitempty"`
-			Devices     []string `json:"devices,omitempty"`
+			Description patched[string]   `json:"description,omitempty" maxLength:"2048" pattern:"^[^\\x00]*$"`
+			Selector    patched[string]   `json:"selector,omitempty"`
+			Devices     patched[[]string] `json:"devices,omitempty"`
 		}
 	}) (*object[Cohort], error) {
 		revision, err := in.revision()
@@ -110,16 +110,19 @@ func (s *Server) registerCohorts() {
 		if err != nil {
 			return nil, err
 		}
-		spec := c.CohortSpec
-		set(&spec.Description, in.Body.Description)
-		if in.Body.Selector != nil {
-			spec.Selector, spec.Devices = *in.Body.Selector, nil
+		if err := current("cohort "+in.Name, c.Revision, revision); err != nil {
+			return nil, err
 		}
-		if in.Body.Devices != nil {
-			if in.Body.Selector == nil {
+		spec := c.CohortSpec
+		in.Body.Description.apply(&spec.Description)
+		if in.Body.Selector.given {
+			spec.Selector, spec.Devices = in.Body.Selector.value, nil
+		}
+		if in.Body.Devices.given {
+			if !in.Body.Selector.given {
 				spec.Selector = ""
 			}
-			spec.Devices = in.Body.Devices
+			spec.Devices = in.Body.Devices.value
 		}
 		// If the cohort changed between the two, the revision is stale.
 		c, err = s.Store.UpdateCohort(ctx, actor(ctx), revision, spec)

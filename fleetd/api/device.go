@@ -204,18 +204,18 @@ func (q DeviceQuery) filter() fleet.DeviceFilter {
 }
 
 type devicePatch struct {
-	Region         *string            `json:"region,omitempty"`
-	Customer       *string            `json:"customer,omitempty"`
-	TimeZone       *string            `json:"time_zone,omitempty"`
+	Region         patched[string]    `json:"region,omitempty"`
+	Customer       patched[string]    `json:"customer,omitempty"`
+	TimeZone       patched[string]    `json:"time_zone,omitempty"`
 	Labels         map[string]*string `json:"labels,omitempty" doc:"Those to set; null takes one away"`
-	PollingSeconds *int64             `json:"polling_s,omitempty"`
+	PollingSeconds patched[int64]     `json:"polling_s,omitempty"`
 }
 
 func (p devicePatch) apply(a *fleet.DeviceAttributes) {
-	set(&a.Region, p.Region)
-	set(&a.Customer, p.Customer)
-	set(&a.TimeZone, p.TimeZone)
-	set(&a.PollingSeconds, p.PollingSeconds)
+	p.Region.apply(&a.Region)
+	p.Customer.apply(&a.Customer)
+	p.TimeZone.apply(&a.TimeZone)
+	p.PollingSeconds.apply(&a.PollingSeconds)
 	for key, value := range p.Labels {
 		if value == nil {
 			delete(a.Labels, key)
@@ -225,12 +225,6 @@ func (p devicePatch) apply(a *fleet.DeviceAttributes) {
 			a.Labels = map[string]string{}
 		}
 		a.Labels[key] = *value
-	}
-}
-
-func set[T any](to *T, given *T) {
-	if given != nil {
-		*to = *given
 	}
 }
 
@@ -274,7 +268,7 @@ func (s *Server) registerDevices() {
 	register(s, operation{
 		id: "patch-device", method: http.MethodPatch, path: "/v1/devices/{id}", tag: "devices", role: token.Operator,
 		summary:     "Change some attributes of a device",
-		description: "What is absent stays; an empty text takes the attribute away.",
+		description: "What is absent stays; null or an empty text takes the attribute away.",
 		errors:      []int{http.StatusNotFound, http.StatusPreconditionFailed, http.StatusPreconditionRequired},
 	}, func(ctx context.Context, in *struct {
 		DevicePath
@@ -287,6 +281,9 @@ func (s *Server) registerDevices() {
 		}
 		d, err := s.Store.Device(ctx, in.ID)
 		if err != nil {
+			return nil, err
+		}
+		if err := current("device "+in.ID, d.Revision, revision); err != nil {
 			return nil, err
 		}
 		in.Body.apply(&d.DeviceAttributes)

@@ -130,34 +130,32 @@ func (c rolloutCreate) domain() (fleet.RolloutSpec, error) {
 // rolloutPatch changes a draft. What is absent stays; a policy is replaced as
 // a whole.
 type rolloutPatch struct {
-	Release      *releaseRef `json:"release,omitempty"`
-	Cohorts      []string    `json:"cohorts,omitempty"`
-	CanaryCohort *string     `json:"canary_cohort,omitempty"`
-	From         *string     `json:"from,omitempty"`
-	Priority     *int64      `json:"priority,omitempty"`
-	StartAt      *time.Time  `json:"start_at,omitempty"`
-	Note         *string     `json:"note,omitempty" maxLength:"2048" pattern:"^[^\\x00]*$"`
-	Policy       *policySpec `json:"policy,omitempty"`
+	Release      patched[releaseRef] `json:"release,omitempty"`
+	Cohorts      patched[[]string]   `json:"cohorts,omitempty"`
+	CanaryCohort patched[string]     `json:"canary_cohort,omitempty"`
+	From         patched[string]     `json:"from,omitempty"`
+	Priority     patched[int64]      `json:"priority,omitempty"`
+	StartAt      patched[time.Time]  `json:"start_at,omitempty" doc:"null: it starts when told to"`
+	Note         patched[string]     `json:"note,omitempty" maxLength:"2048" pattern:"^[^\\x00]*$"`
+	Policy       patched[policySpec] `json:"policy,omitempty" doc:"null: the default"`
 }
 
 func (p rolloutPatch) apply(r fleet.Rollout) (fleet.RolloutSpec, error) {
 	spec := r.RolloutSpec
 	spec.PolicySpec = specOf(r.Policy)
-	if p.Release != nil {
-		spec.Release, spec.Version = p.Release.Name, p.Release.Version
+	if p.Release.given {
+		spec.Release, spec.Version = p.Release.value.Name, p.Release.value.Version
 	}
-	if p.Cohorts != nil {
-		spec.Cohorts = p.Cohorts
-	}
-	set(&spec.CanaryCohort, p.CanaryCohort)
-	set(&spec.From, p.From)
-	set(&spec.Priority, p.Priority)
-	set(&spec.StartAt, p.StartAt)
-	set(&spec.Note, p.Note)
-	if p.Policy == nil {
+	p.Cohorts.apply(&spec.Cohorts)
+	p.CanaryCohort.apply(&spec.CanaryCohort)
+	p.From.apply(&spec.From)
+	p.Priority.apply(&spec.Priority)
+	p.StartAt.apply(&spec.StartAt)
+	p.Note.apply(&spec.Note)
+	if !p.Policy.given {
 		return spec, nil
 	}
-	policy, err := p.Policy.domain()
+	policy, err := p.Policy.value.domain()
 	spec.PolicySpec = policy
 	return spec, err
 }
@@ -267,7 +265,7 @@ func (s *Server) registerRollouts() {
 
 	register(s, operation{
 		id: "patch-rollout", method: http.MethodPatch, path: "/v1/rollouts/{id}", tag: "rollouts", role: token.Operator,
-		summary: "Change a draft", description: "What is absent stays; a policy is replaced as a whole.",
+		summary: "Change a draft", description: "What is absent stays, null takes away; a policy is replaced as a whole.",
 		errors: []int{http.StatusNotFound, http.StatusConflict, http.StatusPreconditionFailed, http.StatusPreconditionRequired},
 	}, func(ctx context.Context, in *struct {
 		RolloutPath
@@ -280,6 +278,9 @@ func (s *Server) registerRollouts() {
 		}
 		r, err := s.Store.Rollout(ctx, in.ID)
 		if err != nil {
+			return nil, err
+		}
+		if err := current("rollout "+in.ID, r.Revision, revision); err != nil {
 			return nil, err
 		}
 		spec, err := in.Body.apply(r)

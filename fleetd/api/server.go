@@ -84,6 +84,7 @@ func New(cfg Config) *Server {
 	s.registerCohorts()
 	s.registerReleases()
 	s.registerRollouts()
+	s.registerAlerts()
 	s.registerAudit()
 	s.registerDocs()
 	return s

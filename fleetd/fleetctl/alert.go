@@ -2,6 +2,9 @@ package main
 
 import (
 	"context"
+	"fmt"
+	"net/http"
+	"net/url"
 	"strconv"
 	"time"
 
@@ -9,70 +12,121 @@ import (
 )
 
 type alert struct {
-	Kind    string     `json:"kind"`
-	Object  string     `json:"object"`
-	Message string     `json:"message"`
-	Count   int64      `json:"count"`
-	FirstAt *time.Time `json:"first_at"`
-	LastAt  *time.Time `json:"last_at"`
+	ID             int64      `json:"id"`
+	Revision       int64      `json:"revision"`
+	Kind           string     `json:"kind"`
+	Object         string     `json:"object"`
+	Message        string     `json:"message"`
+	Count          int64      `json:"count"`
+	FirstAt        *time.Time `json:"first_at"`
+	LastAt         *time.Time `json:"last_at"`
+	State          string     `json:"state"`
+	AcknowledgedAt *time.Time `json:"acknowledged_at"`
+	AcknowledgedBy string     `json:"acknowledged_by"`
+	Note           string     `json:"note"`
 }
 
 var alertTable = table[alert]{
+	{"ID", func(a alert) string { return strconv.FormatInt(a.ID, 10) }},
 	{"ALERT", func(a alert) string { return a.Kind }},
 	{"OBJECT", func(a alert) string { return a.Object }},
+	{"STATE", func(a alert) string { return a.State }},
 	{"COUNT", func(a alert) string { return strconv.FormatInt(a.Count, 10) }},
 	{"FIRST", func(a alert) string { return when(a.FirstAt) }},
 	{"LAST", func(a alert) string { return when(a.LastAt) }},
 	{"MESSAGE", func(a alert) string { return a.Message }},
+	{"KNOWN TO", func(a alert) string { return a.AcknowledgedBy }},
+	{"NOTE", func(a alert) string { return a.Note }},
 }
 
-type alertsCmd struct {
-	Limit int `help:"At most so many; 0 means all." default:"100"`
+type alertCmd struct {
+	List        alertList        `cmd:"" help:"List them."`
+	Show        alertShow        `cmd:"" help:"Show one."`
+	Acknowledge alertAcknowledge `cmd:"" help:"Say that you know of it; it stays until it is cleared."`
+	Clear       alertClear       `cmd:"" help:"Say that it is over; seen again, it is a new one."`
 }
 
-func (c *alertsCmd) Run(ctx context.Context, io cli.Streams, g *Global) error {
+type alertList struct {
+	State string `help:"Only these: open or acknowledged." enum:",open,acknowledged" default:"" placeholder:"STATE"`
+	Limit int    `help:"At most so many; 0 means all." default:"100"`
+}
+
+func (c *alertList) Run(ctx context.Context, io cli.Streams, g *Global) error {
 	api, err := g.client()
 	if err != nil {
 		return err
 	}
-	items, err := api.list(ctx, "/v1/alerts", nil, c.Limit)
+	query := url.Values{}
+	if c.State != "" {
+		query.Set("state", c.State)
+	}
+	items, err := api.list(ctx, "/v1/alerts", query, c.Limit)
 	if err != nil {
 		return err
 	}
 	return showList(g, io, items, alertTable)
 }
 
-// deadLetter is a message of a device that fleetd could not store.
-type deadLetter struct {
-	ID       int64      `json:"id"`
-	At       *time.Time `json:"at"`
-	Topic    string     `json:"topic"`
-	Payload  []byte     `json:"payload_b64"`
-	Consumer string     `json:"consumer"`
-	Reason   string     `json:"reason"`
+func alertPath(id int64, action string) string {
+	return "/v1/alerts/" + strconv.FormatInt(id, 10) + action
 }
 
-var deadLetterTable = table[deadLetter]{
-	{"ID", func(d deadLetter) string { return strconv.FormatInt(d.ID, 10) }},
-	{"AT", func(d deadLetter) string { return stamp(d.At) }},
-	{"TOPIC", func(d deadLetter) string { return d.Topic }},
-	{"SIZE", func(d deadLetter) string { return size(int64(len(d.Payload))) }},
-	{"FOR", func(d deadLetter) string { return d.Consumer }},
-	{"REASON", func(d deadLetter) string { return d.Reason }},
+type alertShow struct {
+	ID int64 `arg:"" help:"Its number, as listed."`
 }
 
-type deadLettersCmd struct {
-	Limit int `help:"At most so many, newest first; 0 means all." default:"100"`
-}
-
-func (c *deadLettersCmd) Run(ctx context.Context, io cli.Streams, g *Global) error {
+func (c *alertShow) Run(ctx context.Context, io cli.Streams, g *Global) error {
 	api, err := g.client()
 	if err != nil {
 		return err
 	}
-	items, err := api.list(ctx, "/v1/dead-letters", nil, c.Limit)
+	a, err := api.get(ctx, alertPath(c.ID, ""), nil)
 	if err != nil {
 		return err
 	}
-	return showList(g, io, items, deadLetterTable)
+	return show(g, io, a, alertTable)
+}
+
+type alertAcknowledge struct {
+	ID   int64  `arg:"" help:"Its number, as listed."`
+	Note string `help:"For the others who look after the fleet."`
+	Guard
+}
+
+func (c *alertAcknowledge) Run(ctx context.Context, io cli.Streams, g *Global) error {
+	api, err := g.client()
+	if err != nil {
+		return err
+	}
+	etag, err := c.etag(ctx, api, alertPath(c.ID, ""))
+	if err != nil {
+		return err
+	}
+	a, err := api.do(ctx, request{method: http.MethodPost, path: alertPath(c.ID, "/acknowledge"), body: map[string]any{"note": c.Note}, ifMatch: etag})
+	if err != nil {
+		return err
+	}
+	return show(g, io, a, alertTable)
+}
+
+type alertClear struct {
+	ID int64 `arg:"" help:"Its number, as listed."`
+	Guard
+}
+
+func (c *alertClear) Run(ctx context.Context, io cli.Streams, g *Global) error {
+	api, err := g.client()
+	if err != nil {
+		return err
+	}
+	etag, err := c.etag(ctx, api, alertPath(c.ID, ""))
+	if err != nil {
+		return err
+	}
+	_, err = api.do(ctx, request{method: http.MethodDelete, path: alertPath(c.ID, ""), ifMatch: etag})
+	if err != nil || g.Output == "json" {
+		return err
+	}
+	_, err = fmt.Fprintf(io.Out, "alert %d is cleared\n", c.ID)
+	return err
 }

@@ -254,7 +254,17 @@ func (*commandStatus) Help() string {
 	return examples("fleetctl device command-status c-k3j5mz7qabcd", "fleetctl device command-status c-k3j5mz7qabcd --wait 30s")
 }
 
-func (*alertsCmd) Help() string      { return examples("fleetctl alerts", "fleetctl alerts -o json") }
+func (*alertList) Help() string {
+	return examples("fleetctl alert list", "fleetctl alert list --state open -o json")
+}
+func (*alertShow) Help() string { return examples("fleetctl alert show 7") }
+func (*alertAcknowledge) Help() string {
+	return examples("fleetctl alert acknowledge 7 --note 'replaced on Monday'") + `
+
+Refused when it was seen again since you looked: look again, or name the
+revision that you mean by --revision.`
+}
+func (*alertClear) Help() string     { return examples("fleetctl alert clear 7") }
 func (*deadLettersCmd) Help() string { return examples("fleetctl dead-letters --limit 10") }
 
 func (*auditCmd) Help() string {

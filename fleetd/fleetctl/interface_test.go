@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"regexp"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -21,6 +22,7 @@ import (
 	"groundswell/internal/devstack"
 	"groundswell/internal/devstack/devtest"
 	"groundswell/internal/devstack/stack"
+	"groundswell/topics"
 )
 
 // document is what is looked at of fleetd's OpenAPI document.
@@ -144,10 +146,10 @@ func TestOperatorsReachEveryOperationOfTheInterface(t *testing.T) {
 	}
 
 	policy := write(t, "policy.json", `{"waves":[{"percent":50,"soak":"1h"},{"percent":100}]}`)
-	draft := f.idOf("rollout", "create", "camera@1.1.0", "--cohort", "eu", "--priority", "3")
-	changed := f.must("rollout", "update", draft, "--policy", policy, "--priority", "0", "--note", "second thoughts", "-o", "json")
+	draft := f.idOf("rollout", "create", "camera@1.1.0", "--cohort", "eu", "--priority", "3", "--start-at", "2099-01-01T00:00:00Z")
+	changed := f.must("rollout", "update", draft, "--policy", policy, "--priority", "0", "--note", "second thoughts", "--start-at", "", "-o", "json")
 	contains(t, "the draft changed", changed, "second thoughts", `"soak": "1h0m0s"`)
-	if strings.Contains(changed, `"priority": 3`) {
+	if strings.Contains(changed, `"priority": 3`) || strings.Contains(changed, "2099") {
 		t.Errorf("a flag that was given as zero changed nothing:\n%s", changed)
 	}
 	f.must("rollout", "start", draft)
@@ -161,7 +163,24 @@ func TestOperatorsReachEveryOperationOfTheInterface(t *testing.T) {
 	other := f.idOf("rollout", "create", "camera@1.1.0", "--cohort", "eu")
 	contains(t, "cancelled", f.must("rollout", "cancel", other), "cancelled")
 
-	f.must("alerts")
+	for i := range topics.MaxCohorts {
+		f.must("cohort", "create", fmt.Sprintf("zone-%d", i), "--selector", "zone=a")
+	}
+	f.must("device", "set", "cam-1", "--label", "zone=a", "--region", "eu") // one too many, with eu
+	var alerts []alert
+	if err := json.Unmarshal([]byte(f.must("alerts", "list", "-o", "json")), &alerts); err != nil || len(alerts) != 1 || alerts[0].Object != "device/cam-1" {
+		t.Fatalf("alerts: %+v, %v", alerts, err)
+	}
+	number := strconv.FormatInt(alerts[0].ID, 10)
+	contains(t, "known", f.must("alert", "acknowledge", number, "--note", "wanted"), "acknowledged", "wanted")
+	contains(t, "an alert", f.must("alert", "show", number), "too-many-cohorts", "wanted")
+	if out := f.must("alert", "list", "--state", "open"); strings.Contains(out, "cam-1") {
+		t.Errorf("acknowledged, and open:\n%s", out)
+	}
+	contains(t, "cleared", f.must("alert", "clear", number), number)
+	if out := f.must("alert", "list"); strings.Contains(out, "cam-1") {
+		t.Errorf("cleared, and listed:\n%s", out)
+	}
 	f.must("dead-letters")
 	contains(t, "the audit", f.must("audit", "--object", "device/cam-1"), "device")
 	contains(t, "who", f.must("whoami"), "admin")
@@ -215,7 +234,7 @@ func TestChangesHoldForWhatTheOperatorSaw(t *testing.T) {
 	for _, args := range [][]string{
 		{"device", "set", "x", "--region", "eu"}, {"cohort", "update", "x", "--description", ""}, {"cohort", "delete", "x"},
 		{"rollout", "update", "x", "--note", "n"}, {"rollout", "start", "x"}, {"rollout", "pause", "x"}, {"rollout", "resume", "x"},
-		{"rollout", "cancel", "x"}, {"rollout", "revert", "x", "--to", "1.0.0"},
+		{"rollout", "cancel", "x"}, {"rollout", "revert", "x", "--to", "1.0.0"}, {"alert", "acknowledge", "7"}, {"alert", "clear", "7"},
 	} {
 		var got []string
 		flags := server(t, func(w http.ResponseWriter, r *http.Request) {

@@ -54,7 +54,7 @@ type grammar struct {
 	Rollout rolloutCmd `cmd:"" help:"Create, start, watch, pause, resume, cancel and revert rollouts."`
 	Device  deviceCmd  `cmd:"" help:"List, show, register, change and ask devices."`
 
-	Alerts      alertsCmd      `cmd:"" help:"List what an operator should look at."`
+	Alert       alertCmd       `cmd:"" aliases:"alerts" help:"List, acknowledge and clear what an operator should look at."`
 	DeadLetters deadLettersCmd `cmd:"" help:"List messages of devices that could not be stored."`
 	Audit       auditCmd       `cmd:"" help:"List who changed what."`
 	Whoami      whoamiCmd      `cmd:"" help:"Show who fleetd takes you for."`

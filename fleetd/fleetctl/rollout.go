@@ -144,15 +144,15 @@ func (c *rolloutCreate) Run(ctx context.Context, io cli.Streams, g *Global) erro
 }
 
 type rolloutUpdate struct {
-	ID       string     `arg:"" help:"Rollout id."`
-	Release  string     `help:"NAME@VERSION of a published release." placeholder:"RELEASE"`
-	Cohorts  []string   `name:"cohort" help:"Target cohort instead of those so far; may be repeated." placeholder:"NAME"`
-	Canary   *string    `help:"A cohort that comes first, as a whole; empty: none." placeholder:"COHORT"`
-	From     *string    `help:"Only devices that run such a version; empty: any." placeholder:"CONSTRAINT"`
-	Priority *int64     `help:"Wins over rollouts of lower priority for the same component."`
-	StartAt  *time.Time `help:"Start by itself at this time (RFC 3339), once it is started." format:"2006-01-02T15:04:05Z07:00" placeholder:"TIME"`
-	Policy   string     `help:"JSON file, as for create; it replaces the whole policy." type:"existingfile" placeholder:"FILE"`
-	Note     *string    `help:"Why."`
+	ID       string   `arg:"" help:"Rollout id."`
+	Release  string   `help:"NAME@VERSION of a published release." placeholder:"RELEASE"`
+	Cohorts  []string `name:"cohort" help:"Target cohort instead of those so far; may be repeated." placeholder:"NAME"`
+	Canary   *string  `help:"A cohort that comes first, as a whole; empty: none." placeholder:"COHORT"`
+	From     *string  `help:"Only devices that run such a version; empty: any." placeholder:"CONSTRAINT"`
+	Priority *int64   `help:"Wins over rollouts of lower priority for the same component."`
+	StartAt  *string  `help:"Start by itself at this time (RFC 3339), once it is started; empty: at once." placeholder:"TIME"`
+	Policy   string   `help:"JSON file, as for create; it replaces the whole policy." type:"existingfile" placeholder:"FILE"`
+	Note     *string  `help:"Why."`
 	Guard
 }
 
@@ -171,7 +171,17 @@ func (c *rolloutUpdate) Run(ctx context.Context, io cli.Streams, g *Global) erro
 	given(body, "canary_cohort", c.Canary)
 	given(body, "from", c.From)
 	given(body, "priority", c.Priority)
-	given(body, "start_at", c.StartAt)
+	switch {
+	case c.StartAt == nil:
+	case *c.StartAt == "":
+		body["start_at"] = nil
+	default:
+		at, err := time.Parse(time.RFC3339, *c.StartAt)
+		if err != nil {
+			return cli.UsageError("--start-at %q is not a time such as 2026-12-24T22:00:00Z", *c.StartAt)
+		}
+		body["start_at"] = at
+	}
 	given(body, "note", c.Note)
 	if err := addPolicy(body, c.Policy); err != nil {
 		return err

@@ -148,12 +148,14 @@ func TestAWaveOfLostDevicesOpensNothing(t *testing.T) {
 	r := f.Running(fleet.PolicySpec{Waves: storetest.Waves(10, 100)})
 	ids := f.byPosition(r)
 	f.lost("2 days", ids...)
+	f.tick()
+	before := f.now(r.ID).Revision
 	for range 3 {
 		f.tick()
 	}
 	got := f.now(r.ID)
-	if w, _ := got.Current(); w.Index != 0 || !strings.Contains(w.Gate, "not heard of for long") {
-		t.Fatalf("nobody is there, and it went on: %+v", got.Waves)
+	if w, _ := got.Current(); w.Index != 0 || !strings.Contains(w.Gate, "not heard of for long") || got.Revision != before {
+		t.Fatalf("nobody is there, and it went on, revision %d after %d: %+v", got.Revision, before, got.Waves)
 	}
 	f.Apply(f.Beat(ids[9], "m1", "1.0.0", 1, 2))
 	for range 3 {
@@ -162,6 +164,21 @@ func TestAWaveOfLostDevicesOpensNothing(t *testing.T) {
 	got = f.now(r.ID)
 	if w, _ := got.Current(); w.Index != 0 || !slices.Contains(f.reached(got), ids[9]) {
 		t.Errorf("got %+v", got.Waves)
+	}
+}
+
+// Five of the five that are there fail; fifteen others would make a large
+// sample.
+func TestAbsentDevicesHideNoFailures(t *testing.T) {
+	f := newFixture(t, 20)
+	r := f.Running(fleet.PolicySpec{Waves: storetest.Waves(100)})
+	ids := f.byPosition(r)
+	f.lost("2 days", ids[5:]...)
+	f.tick()
+	f.report(r, topics.StateRolledBack, ids[:5]...)
+	f.tick()
+	if got := f.now(r.ID); got.State != fleet.Paused || !strings.Contains(got.Reason, "5 of 5 devices failed") {
+		t.Errorf("got %s: %s", got.State, got.Reason)
 	}
 }
 
@@ -326,7 +343,7 @@ func TestAReleaseThatFitsNobodyAnyMoreDoesNotStart(t *testing.T) {
 	if got := f.now(late.ID); got.State != fleet.Cancelled || !strings.Contains(got.Reason, "no device of model m1") {
 		t.Errorf("got %s: %s", got.State, got.Reason)
 	}
-	alerts, _, err := f.Alerts(t.Context(), store.Page{})
+	alerts, _, err := f.Alerts(t.Context(), "", store.Page{})
 	if err != nil || len(alerts) != 1 || alerts[0].Kind != "not-started" || alerts[0].Object != "rollout/"+late.ID {
 		t.Errorf("got %+v, %v", alerts, err)
 	}

@@ -74,30 +74,3 @@ func (s *Store) DeadLetters(ctx context.Context, p Page) ([]DeadLetterEntry, str
 	letters, next := cut(letters, limit, func(d DeadLetterEntry) []any { return []any{d.ID} })
 	return letters, next, nil
 }
-
-// Alert is a condition that an operator should see.
-type Alert struct {
-	Kind, Object, Message string
-	Count                 int64
-	FirstAt, LastAt       time.Time
-}
-
-// Alerts lists them by kind and object.
-func (s *Store) Alerts(ctx context.Context, p Page) ([]Alert, string, error) {
-	var kind, object string
-	limit, err := p.start(&kind, &object)
-	if err != nil {
-		return nil, "", err
-	}
-	rows, err := s.pool.Query(ctx, `
-		SELECT kind, object, message, count, first_at, last_at FROM alert WHERE (kind, object) > ($1, $2) ORDER BY kind, object LIMIT $3`, kind, object, limit+1)
-	if err != nil {
-		return nil, "", fmt.Errorf("list alerts: %w", err)
-	}
-	alerts, err := pgx.CollectRows(rows, pgx.RowToStructByPos[Alert])
-	if err != nil {
-		return nil, "", fmt.Errorf("list alerts: %w", err)
-	}
-	alerts, next := cut(alerts, limit, func(a Alert) []any { return []any{a.Kind, a.Object} })
-	return alerts, next, nil
-}

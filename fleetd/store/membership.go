@@ -135,23 +135,6 @@ func settle(batch *pgx.Batch, d fleet.Device, wanted []string, current []members
 	}
 }
 
-// alert queues a condition that an operator should see.
-func alert(batch *pgx.Batch, kind, object, message string) {
-	batch.Queue(`
-		INSERT INTO alert AS a (kind, object, message) VALUES ($1, $2, $3)
-		ON CONFLICT (kind, object) DO UPDATE SET message = $3, count = a.count + 1, last_at = now()`, kind, object, message)
-}
-
-// raise is alert, at once.
-func raise(ctx context.Context, tx pgx.Tx, kind, object, message string) error {
-	batch := &pgx.Batch{}
-	alert(batch, kind, object, message)
-	if err := tx.SendBatch(ctx, batch).Close(); err != nil {
-		return fmt.Errorf("raise alert %s of %s: %w", kind, object, err)
-	}
-	return nil
-}
-
 // letGo removes those who were only held in cohorts by rollouts that are over,
 // and tells them.
 func (s *Store) letGo(ctx context.Context, tx pgx.Tx, cohorts []string) error {

@@ -245,7 +245,7 @@ func (s *Store) Stats(ctx context.Context) (Stats, error) {
 	var oldest *time.Duration
 	err := s.pool.QueryRow(ctx, `
 		SELECT (SELECT count(*) FROM outbox), (SELECT clock_timestamp() - min(created_at) FROM outbox),
-			(SELECT count(*) FROM dead_letter), (SELECT count(*) FROM alert)`).
+			(SELECT count(*) FROM dead_letter), (SELECT count(*) FROM alert WHERE acknowledged_at IS NULL)`).
 		Scan(&out.OutboxPending, &oldest, &out.DeadLetters, &out.Alerts)
 	if err != nil {
 		return Stats{}, fmt.Errorf("read stats: %w", err)

@@ -30,7 +30,7 @@ const writeRefusals = `
 		INSERT INTO alert AS a (kind, object, message, count)
 		SELECT 'refused', object, (array_agg(message ORDER BY at DESC))[1], count(*)
 		FROM told JOIN fresh ON request_id = id GROUP BY object ORDER BY object
-		ON CONFLICT (kind, object) DO UPDATE SET message = excluded.message, count = a.count + excluded.count, last_at = now()
+		ON CONFLICT (kind, object) DO UPDATE SET message = excluded.message, count = a.count + excluded.count, ` + seenAgain + `
 	)
 	SELECT request_id FROM fresh`
 

@@ -51,7 +51,7 @@ func TestWhatTheBrokerRefusedIsAuditedOnce(t *testing.T) {
 	if e := entries[0]; e.Action != "refused.subscribe" {
 		t.Errorf("got %+v", e)
 	}
-	alerts, _, err := w.Alerts(t.Context(), store.Page{})
+	alerts, _, err := w.Alerts(t.Context(), "", store.Page{})
 	if err != nil || len(alerts) != 1 {
 		t.Fatalf("got %+v, %v", alerts, err)
 	}

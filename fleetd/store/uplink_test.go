@@ -216,7 +216,7 @@ func TestPoisonRecordDoesNotStopTheOthers(t *testing.T) {
 			t.Errorf("not kept as it came: %+v", l)
 		}
 	}
-	alerts, _, err := w.Alerts(t.Context(), store.Page{})
+	alerts, _, err := w.Alerts(t.Context(), "", store.Page{})
 	if err != nil || len(alerts) != 5 {
 		t.Fatalf("%d alerts, %v: %+v", len(alerts), err, alerts)
 	}
@@ -505,7 +505,7 @@ func TestNobodyIsInMoreThanSixteenCohorts(t *testing.T) {
 	if a := w.assignment("other"); len(a.Cohorts) != topics.MaxCohorts {
 		t.Errorf("got %v", a.Cohorts)
 	}
-	alerts, _, err := w.Alerts(ctx, store.Page{})
+	alerts, _, err := w.Alerts(ctx, "", store.Page{})
 	if err != nil || len(alerts) != 1 || alerts[0].Object != "device/other" {
 		t.Errorf("got %+v, %v", alerts, err)
 	}
