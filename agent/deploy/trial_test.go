@@ -145,9 +145,15 @@ func TestWhatCannotBeJournalledIsLookedAtAgain(t *testing.T) {
 			d, dir := newDriver(t, b, c.from)
 			empty := fill(t, dir)
 			paused := 0
-			d.downloads = idle{pause: func() { paused++ }}
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			d.downloads = idle{pause: func() {
+				if paused++; paused > 3 {
+					cancel() // it insists
+				}
+			}}
 			for n := 1; n <= 3; n++ {
-				effects, err := d.step(t.Context(), c.event)
+				effects, err := d.step(ctx, c.event)
 				if err != nil || !slices.Equal(effects, []update.Effect{c.again}) || paused != n {
 					t.Fatalf("%v, %v, after %d pauses", effects, err, paused)
 				}
@@ -159,11 +165,10 @@ func TestWhatCannotBeJournalledIsLookedAtAgain(t *testing.T) {
 				t.Error("it fell back")
 			}
 			empty()
-			if _, err := d.step(t.Context(), c.event); err != nil || d.dep.State != c.to || d.journal.Snapshot().Deployments["system"].State != c.to {
+			if _, err := d.step(ctx, c.event); err != nil || d.dep.State != c.to || d.journal.Snapshot().Deployments["system"].State != c.to {
 				t.Errorf("with a disk: state %s, %v", d.dep.State, err)
 			}
 			// Told to stop while it waits.
-			ctx, cancel := context.WithCancel(t.Context())
 			d.dep.State = c.from
 			defer fill(t, dir)()
 			cancel()
@@ -180,10 +185,12 @@ func TestDownloadThatFilledTheDiskIsDiscardedBeforeAnythingIsWritten(t *testing.
 	b.armed = false
 	d, dir := newDriver(t, b, update.Downloading)
 	b.discard = fill(t, dir)
-	d.downloads = idle{pause: func() { t.Error("waiting for the disk with the download on it") }}
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	d.cfg.At = func(string) { cancel() } // journalled
+	d.downloads = idle{pause: func() {
+		t.Error("waiting for the disk with the download on it")
+		cancel()
+	}}
 	if _, err := d.step(ctx, update.Fail); err != nil {
 		t.Fatal(err)
 	}
