@@ -47,6 +47,9 @@ type Dir struct {
 	mu     sync.Mutex // guards the files and what follows
 	booted *string    // what boot chose last, "" if nothing could be; nil before the first
 	kept   string     // the slot to keep, while the link could not be pointed to it
+	ended  string     // the slot whose trial is over, while that could not be written
+
+	fault func(path string) error // asked before each change of the disk, for tests; nil otherwise
 }
 
 // trial is one boot of another slot than the active one, counted.
@@ -228,7 +231,7 @@ func (d *Dir) Stage(image Image) (slot string, err error) {
 	}
 	// A part can be completed; what is long enough and wrong cannot.
 	if info, err := os.Stat(staging); err == nil && info.Size() >= image.Length {
-		errStaging = errors.Join(errStaging, remove(staging))
+		errStaging = errors.Join(errStaging, d.remove(staging))
 	}
 	return slot, fmt.Errorf("%w: %w", ErrNotStaged, errStaging)
 }
@@ -236,7 +239,10 @@ func (d *Dir) Stage(image Image) (slot string, err error) {
 // place moves the staging file of a slot to where it is run from. The old image
 // goes first: a slot is empty until all of the new one is there.
 func (d *Dir) place(staging, slot string, image Image) error {
-	if err := remove(d.file(slot, "image.json")); err != nil {
+	if err := d.remove(d.file(slot, "image.json")); err != nil {
+		return err
+	}
+	if err := d.writable(staging); err != nil {
 		return err
 	}
 	if err := os.Chmod(staging, 0o700); err != nil {
@@ -264,7 +270,7 @@ func (d *Dir) discard(keep string) error {
 	}
 	for _, path := range files {
 		if path != keep {
-			if err := remove(path); err != nil {
+			if err := d.remove(path); err != nil {
 				return err
 			}
 		}
@@ -325,7 +331,7 @@ func (d *Dir) choose() (slot string, image Image, onTrial bool, err error) {
 	active := d.active()
 	var failures []error
 	t, ok := d.trial()
-	if ok && t.Slot != active && t.Tries > 0 {
+	if ok && t.Slot != active && t.Slot != d.ended && t.Tries > 0 {
 		t.Tries--
 		image, err := d.bootable(t.Slot)
 		if err != nil {
@@ -405,24 +411,37 @@ func (d *Dir) confirm(slot string) error {
 }
 
 // fallBack ends the trial and makes sure that its slot never boots again
-// without another. It only removes files, so that it works on a full disk. If
-// the active slot has been damaged meanwhile, the image stays where it is: it
-// may be the only thing that this device has left.
-func (d *Dir) fallBack() error {
+// without another. It only removes files, so that it works on a full disk. On
+// one that is read-only it fails, but holds as long as this process lives; after
+// that the trial has what is left of its tries, once its launches can be counted
+// again. If the active slot has been damaged meanwhile, the image stays where it
+// is: it may be the only thing that this device has left.
+//
+// over reports whether the trial has ended, at least for this process.
+func (d *Dir) fallBack() (over bool, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	active := d.active()
 	if t, ok := d.trial(); ok && t.Slot != active {
 		if _, err := d.good(active); err == nil {
-			if err := remove(d.file(t.Slot, "image.json")); err != nil {
-				return fmt.Errorf("fall back: %w", err)
+			d.ended = t.Slot
+			if err := d.remove(d.file(t.Slot, "image.json")); err != nil {
+				return true, fmt.Errorf("fall back: %w", err)
 			}
 		}
 	}
-	return d.endTrial()
+	over = d.ended != ""
+	err = d.endTrial()
+	return over || err == nil, err
 }
 
-func (d *Dir) endTrial() error { return remove(filepath.Join(d.path, "trial.json")) }
+func (d *Dir) endTrial() error {
+	err := d.remove(filepath.Join(d.path, "trial.json"))
+	if err == nil {
+		d.ended = ""
+	}
+	return err
+}
 
 // Trial says what became of the trial of a slot, given which slot runs now.
 func (d *Dir) Trial(slot, running string) update.Trial {
@@ -449,8 +468,11 @@ func (d *Dir) armed() bool {
 
 // link points the active link to a slot, atomically.
 func (d *Dir) link(slot string) error {
+	if err := d.writable(d.path); err != nil {
+		return err
+	}
 	tmp := filepath.Join(d.path, ".active")
-	if err := remove(tmp); err != nil {
+	if err := d.remove(tmp); err != nil {
 		return err
 	}
 	if err := os.Symlink(slot, tmp); err != nil {
@@ -468,6 +490,9 @@ func (d *Dir) writeJSON(path string, v any) error {
 	if err != nil {
 		return err
 	}
+	if err := d.writable(path); err != nil {
+		return err
+	}
 	tmp := path + ".new"
 	file, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
@@ -483,8 +508,15 @@ func (d *Dir) writeJSON(path string, v any) error {
 	return journal.SyncDir(filepath.Dir(path))
 }
 
-func remove(path string) error {
-	err := os.Remove(path)
+// remove needs no disk that can be written when there is nothing to remove.
+func (d *Dir) remove(path string) error {
+	if _, err := os.Lstat(path); errors.Is(err, os.ErrNotExist) {
+		return nil // of which a read-only disk would say that it is read-only
+	}
+	err := d.writable(path)
+	if err == nil {
+		err = os.Remove(path)
+	}
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
@@ -492,4 +524,12 @@ func remove(path string) error {
 		return err
 	}
 	return journal.SyncDir(filepath.Dir(path))
+}
+
+// writable is where tests let the disk fail.
+func (d *Dir) writable(path string) error {
+	if d.fault == nil {
+		return nil
+	}
+	return d.fault(path)
 }

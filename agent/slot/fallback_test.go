@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 
 	"groundswell/agent/update"
@@ -110,6 +111,78 @@ func TestFullDiskKeepsTheActiveVersionRunning(t *testing.T) {
 	if m.s.Armed() {
 		t.Error("the trial is not over")
 	}
+}
+
+// A disk that fails is mounted read-only by the kernel, in the middle of a trial.
+func TestReadOnlyDiskDoesNotKeepASickVersionRunning(t *testing.T) {
+	m := newMachine(t)
+	m.on()
+	m.stage("1.1.0", "sick")
+	if err := m.s.Activate(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	m.runs("1.1.0")
+	readOnly := func(path string) error { return &os.PathError{Op: "write", Path: path, Err: syscall.EROFS} }
+	fault := func(f func(string) error) {
+		m.dir.mu.Lock()
+		defer m.dir.mu.Unlock()
+		m.dir.fault = f
+	}
+	fault(readOnly)
+	for range 2 {
+		if err := m.s.FallBack(t.Context()); !errors.Is(err, syscall.EROFS) {
+			t.Fatalf("fell back for good: %v", err)
+		}
+		m.answers("1.0.0")
+	}
+	m.s.ask() // as after a crash
+	m.answers("1.0.0")
+
+	fault(nil)
+	m.s.ask()
+	m.answers("1.0.0") // though the trial has a try left
+	if err := m.s.FallBack(t.Context()); err != nil || m.s.Armed() {
+		t.Fatalf("on a disk that was mended: %v, armed %v", err, m.s.Armed())
+	}
+	m.stage("1.2.0", "healthy")
+	if err := m.s.Activate(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	m.answers("1.2.0") // the next trial is one
+}
+
+func TestReadOnlyDiskWithNothingToFallBackTo(t *testing.T) {
+	m := newMachine(t)
+	m.on()
+	m.stage("1.1.0", "healthy")
+	if err := m.s.Activate(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	m.answers("1.1.0")
+	m.rot("a")
+	m.dir.mu.Lock()
+	m.dir.fault = func(string) error { return syscall.EROFS }
+	m.dir.mu.Unlock()
+	boot := m.s.Running().BootID
+	if err := m.s.FallBack(t.Context()); !errors.Is(err, syscall.EROFS) {
+		t.Errorf("got %v", err)
+	}
+	if r := m.s.Running(); r.BootID != boot || !r.Up {
+		t.Errorf("what runs was ended for nothing: %+v", r)
+	}
+}
+
+func TestNothingToRemoveNeedsNoWriting(t *testing.T) {
+	m := newMachine(t)
+	m.on()
+	m.dir.fault = func(path string) error { return syscall.EROFS }
+	if err := m.s.FallBack(t.Context()); err != nil {
+		t.Errorf("nothing is on trial: %v", err)
+	}
+	if err := m.s.Discard(); err != nil {
+		t.Errorf("nothing was downloaded: %v", err)
+	}
+	m.dir.fault = nil
 }
 
 func TestGoodSlotBootsAndIsKeptWhereTheLinkCannotBeWritten(t *testing.T) {

@@ -119,6 +119,9 @@ func (d *Dir) launched(pid int) error {
 	if err != nil {
 		return err
 	}
+	if err := d.writable(d.path); err != nil {
+		return err
+	}
 	tmp := filepath.Join(d.path, "session.json.new")
 	if err := os.WriteFile(tmp, data, 0o600); err != nil {
 		return err

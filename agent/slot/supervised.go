@@ -2,6 +2,7 @@ package slot
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -257,16 +258,18 @@ func (s *Supervised) Confirm(slot string) error {
 
 // FallBack ends the trial, makes sure that its slot never boots again without
 // another, and waits until the launch of the active one was tried: nil does not
-// mean that it went well. It may be repeated.
+// mean that it went well. It may be repeated. On a disk that takes no writes it
+// boots the active one nevertheless, if that is whole, and is an error.
 func (s *Supervised) FallBack(ctx context.Context) error {
-	if err := s.dir.fallBack(); err != nil {
+	over, err := s.dir.fallBack()
+	if !over {
 		return err
 	}
 	// What the active slot holds is for booting to judge.
 	if active, _, _ := s.dir.Active(); s.Running().Slot == active {
-		return nil
+		return err
 	}
-	return s.await(ctx, s.ask())
+	return errors.Join(err, s.await(ctx, s.ask()))
 }
 
 // Armed reports whether there is a trial that was not ended.
