@@ -126,7 +126,7 @@ type candidate struct {
 
 func decideComponent(component string, a topics.Assignment, manifests map[string]topics.Manifest, f Facts, now time.Time) Decision {
 	attempt, busy := f.InProgress[component]
-	winners := winner(taking(component, a, manifests, f))
+	winners := winner(taking(component, a, manifests, f), f)
 	if len(winners) == 0 {
 		if busy {
 			return Decision{Action: Stop, Reason: ReasonCancelled, Wave: -1}
@@ -175,7 +175,7 @@ func qualifies(e topics.Entry, f Facts) bool {
 }
 
 // winner returns the candidates of the winning rollout.
-func winner(candidates []candidate) []candidate {
+func winner(candidates []candidate, f Facts) []candidate {
 	if len(candidates) == 0 {
 		return nil
 	}
@@ -186,6 +186,15 @@ func winner(candidates []candidate) []candidate {
 			cmp.Compare(y.Rollout, x.Rollout), // sequences are unique; this only makes a fault harmless
 		)
 	})
+	running := f.Versions[best.Component]
+	if best.State == topics.EntryCompleted && running == best.Version && f.InProgress[best.Component].Rollout != best.Rollout {
+		newer := func(c candidate) bool {
+			return c.Sequence > best.Sequence && c.Kind != topics.EntryRevert && lower(running, c.Version)
+		}
+		if slices.ContainsFunc(candidates, newer) {
+			return winner(slices.DeleteFunc(candidates, func(c candidate) bool { return !newer(c) }), f)
+		}
+	}
 	return slices.DeleteFunc(candidates, func(c candidate) bool { return c.Rollout != best.Rollout })
 }
 

@@ -128,6 +128,8 @@ func TestWinnerAndWhatItMeans(t *testing.T) {
 	revert := entry("r-3", func(e *topics.Entry) {
 		e.Sequence, e.Priority, e.Kind, e.Version, e.From = 3, 1, topics.EntryRevert, "1.0.0", "=1.1.0"
 	})
+	done := func(e topics.Entry) topics.Entry { e.State = topics.EntryCompleted; return e }
+	later := entry("r-4", func(e *topics.Entry) { e.Sequence, e.Version = 4, "1.2.0" }) // of no priority
 	edited := func(e topics.Entry, change func(*topics.Entry)) topics.Entry { change(&e); return e }
 
 	cases := []struct {
@@ -169,6 +171,16 @@ func TestWinnerAndWhatItMeans(t *testing.T) {
 		{"revert goes back", facts("1.1.0"), [][]topics.Entry{{revert}}, Start, ReasonTurn, "r-3"},
 		{"revert is only for those who run it", facts("0.9.0"), [][]topics.Entry{{revert, on()}}, Start, ReasonTurn, "r-1"},
 		{"reverted stays reverted", facts("1.0.0"), [][]topics.Entry{{revert, on()}}, None, ReasonSatisfied, "r-3"},
+		{"a completed revert holds nobody who has followed it", facts("1.0.0"), [][]topics.Entry{{done(revert), later}}, Start, ReasonTurn, "r-4"},
+		{"but whoever has not, follows it first", facts("1.1.0"), [][]topics.Entry{{done(revert), later}}, Start, ReasonTurn, "r-3"},
+		{"a revert that still runs holds", facts("1.0.0"), [][]topics.Entry{{revert, later}}, None, ReasonSatisfied, "r-3"},
+		{"what a completed revert has beaten stays beaten", facts("1.0.0"), [][]topics.Entry{{done(revert), on()}}, None, ReasonSatisfied, "r-3"},
+		{"a completed winner gives way to no revert", facts("1.1.0"),
+			[][]topics.Entry{{on(func(e *topics.Entry) { e.State, e.Priority = topics.EntryCompleted, 9 }), revert}}, None, ReasonSatisfied, "r-1"},
+		{"nor to a lower version", facts("1.0.0"), [][]topics.Entry{{done(revert), edited(later, version("0.9.0"))}}, None, ReasonSatisfied, "r-3"},
+		{"it gives way to a paused one, which blocks", facts("1.0.0"), [][]topics.Entry{{done(revert), edited(later, paused)}}, None, ReasonPaused, "r-4"},
+		{"the trial of a completed one goes on", with(facts("1.0.0"), busyWith("r-3")), [][]topics.Entry{{done(revert), later}}, Start, ReasonInProgress, "r-3"},
+		{"a later update goes on beside it", with(facts("1.0.0"), busyWith("r-4")), [][]topics.Entry{{done(revert), later}}, Start, ReasonInProgress, "r-4"},
 		{"same rollout in two manifests: the higher revision", facts("1.0.0"),
 			[][]topics.Entry{{on()}, {on(paused, func(e *topics.Entry) { e.Revision = 2 })}}, None, ReasonPaused, "r-1"},
 		{"and the other way round", facts("1.0.0"),

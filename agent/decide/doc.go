@@ -12,7 +12,10 @@
 // two manifests the highest revision counts. Per component the highest
 // priority wins, then the highest sequence. The winner alone is looked at: if
 // it is paused, given up or would be a downgrade, nothing is done, and no
-// lower one gets its turn.
+// lower one gets its turn. Only a completed winner that the device has followed
+// stands in the way of no newer update to a higher version, whatever its
+// priority: or an urgent fix or a revert would hold its devices for ever.
+// Everything else stays beaten, so that nothing goes round in circles.
 //
 // A device starts at the moment that its position in the wave gives it. If a
 // window was closed at that moment, it starts after the next opening, at the

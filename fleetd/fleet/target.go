@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"cmp"
 	"slices"
 	"time"
 
@@ -34,11 +35,12 @@ type Install struct {
 // component; planned holds the rollouts of each cohort's manifest. As on the
 // device, only rollouts take part that are for its model and hardware revision,
 // and whose constraint admits what it runs (or that bring just that): of those
-// the highest priority wins, then the newest. A component is absent when the
+// the highest priority wins, then the newest; a completed one that the device
+// has followed gives way to newer updates to higher versions. A component is absent when the
 // device runs nothing of it, and when nothing wins or the winner, an update, is
 // older than what runs.
 func Targets(d Device, planned map[string][]Planned) map[string]Target {
-	winners := map[string]Planned{}
+	candidates := map[string][]Planned{}
 	for _, cohort := range d.Cohorts {
 		for _, p := range planned[cohort] {
 			running, known := d.Versions[p.Rollout.Component]
@@ -48,14 +50,12 @@ func Targets(d Device, planned map[string][]Planned) map[string]Target {
 			if ok, err := topics.Satisfies(running, p.Rollout.From); running != p.Rollout.Version && (err != nil || !ok) {
 				continue
 			}
-			w, taken := winners[p.Rollout.Component]
-			if !taken || p.Rollout.Priority > w.Rollout.Priority || p.Rollout.Priority == w.Rollout.Priority && p.Rollout.Sequence > w.Rollout.Sequence {
-				winners[p.Rollout.Component] = p
-			}
+			candidates[p.Rollout.Component] = append(candidates[p.Rollout.Component], p)
 		}
 	}
 	targets := map[string]Target{}
-	for component, p := range winners {
+	for component, all := range candidates {
+		p := winner(all, d.Versions[component])
 		r := p.Rollout
 		order, err := topics.CompareVersions(r.Version, d.Versions[component])
 		if err != nil || order < 0 && r.Kind != topics.EntryRevert {
@@ -73,4 +73,23 @@ func Targets(d Device, planned map[string][]Planned) map[string]Target {
 		}
 	}
 	return targets
+}
+
+// winner is which of the rollouts that take part counts for a device that runs
+// version; there is at least one.
+func winner(all []Planned, version string) Planned {
+	best := slices.MaxFunc(all, func(x, y Planned) int {
+		return cmp.Or(cmp.Compare(x.Rollout.Priority, y.Rollout.Priority), cmp.Compare(x.Rollout.Sequence, y.Rollout.Sequence))
+	})
+	if best.Rollout.State != Completed || best.Rollout.Version != version {
+		return best
+	}
+	newer := slices.DeleteFunc(all, func(p Planned) bool {
+		order, err := topics.CompareVersions(version, p.Rollout.Version)
+		return p.Rollout.Sequence <= best.Rollout.Sequence || p.Rollout.Kind == topics.EntryRevert || err != nil || order >= 0
+	})
+	if len(newer) == 0 {
+		return best
+	}
+	return winner(newer, version)
 }

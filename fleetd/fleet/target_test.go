@@ -33,23 +33,30 @@ func TestTargetIsWhatTheWinningRolloutBrings(t *testing.T) {
 		return target.Rollout + " " + string(target.State)
 	}
 	first := make("r-1", "1.1.0", 1, nil)
+	done := make("r-1", "1.0.0", 1, func(p *fleet.Planned) { p.Rollout.Priority, p.Rollout.State = 9, fleet.Completed })
 	for name, c := range map[string]struct {
 		all, ours []fleet.Planned
 		want      string
 	}{
-		"nothing":                     {nil, nil, ""},
-		"one":                         {[]fleet.Planned{first}, nil, "r-1 running"},
-		"its turn has come":           {[]fleet.Planned{make("r-1", "1.1.0", 1, func(p *fleet.Planned) { p.Rollout.Offset = 300_000 })}, nil, "r-1 running reached"},
-		"the newest wins":             {[]fleet.Planned{make("r-2", "1.0.5", 2, nil), first}, nil, "r-2 running"},
-		"also from another cohort":    {[]fleet.Planned{first}, []fleet.Planned{make("r-2", "1.2.0", 2, nil)}, "r-2 running"},
-		"the highest priority wins":   {[]fleet.Planned{make("r-2", "1.2.0", 2, nil), make("r-1", "1.1.0", 1, func(p *fleet.Planned) { p.Rollout.Priority = 1 })}, nil, "r-1 running"},
-		"a paused winner blocks":      {[]fleet.Planned{first, make("r-2", "1.2.0", 2, func(p *fleet.Planned) { p.Rollout.State = fleet.Paused })}, nil, "r-2 paused"},
-		"a draft is in no manifest":   {[]fleet.Planned{first, make("r-2", "1.2.0", 2, func(p *fleet.Planned) { p.Rollout.State = fleet.Draft })}, nil, "r-1 running"},
-		"for another model":           {[]fleet.Planned{first, make("r-2", "1.2.0", 2, func(p *fleet.Planned) { p.Release.Models = []string{"m2"} })}, nil, "r-1 running"},
-		"the constraint forbids it":   {[]fleet.Planned{first, make("r-2", "1.2.0", 2, func(p *fleet.Planned) { p.Rollout.From = ">=1.1.0" })}, nil, "r-1 running"},
-		"it runs just that":           {[]fleet.Planned{make("r-1", "1.0.0", 1, func(p *fleet.Planned) { p.Rollout.From = "<1.0.0" })}, nil, "r-1 running"},
-		"an update never goes back":   {[]fleet.Planned{first, make("r-2", "0.9.0", 2, nil)}, nil, ""},
-		"a revert does":               {[]fleet.Planned{first, make("r-2", "0.9.0", 2, func(p *fleet.Planned) { p.Rollout.Kind, p.Rollout.From = topics.EntryRevert, "=1.0.0" })}, nil, "r-2 running"},
+		"nothing":                   {nil, nil, ""},
+		"one":                       {[]fleet.Planned{first}, nil, "r-1 running"},
+		"its turn has come":         {[]fleet.Planned{make("r-1", "1.1.0", 1, func(p *fleet.Planned) { p.Rollout.Offset = 300_000 })}, nil, "r-1 running reached"},
+		"the newest wins":           {[]fleet.Planned{make("r-2", "1.0.5", 2, nil), first}, nil, "r-2 running"},
+		"also from another cohort":  {[]fleet.Planned{first}, []fleet.Planned{make("r-2", "1.2.0", 2, nil)}, "r-2 running"},
+		"the highest priority wins": {[]fleet.Planned{make("r-2", "1.2.0", 2, nil), make("r-1", "1.1.0", 1, func(p *fleet.Planned) { p.Rollout.Priority = 1 })}, nil, "r-1 running"},
+		"a paused winner blocks":    {[]fleet.Planned{first, make("r-2", "1.2.0", 2, func(p *fleet.Planned) { p.Rollout.State = fleet.Paused })}, nil, "r-2 paused"},
+		"a draft is in no manifest": {[]fleet.Planned{first, make("r-2", "1.2.0", 2, func(p *fleet.Planned) { p.Rollout.State = fleet.Draft })}, nil, "r-1 running"},
+		"for another model":         {[]fleet.Planned{first, make("r-2", "1.2.0", 2, func(p *fleet.Planned) { p.Release.Models = []string{"m2"} })}, nil, "r-1 running"},
+		"the constraint forbids it": {[]fleet.Planned{first, make("r-2", "1.2.0", 2, func(p *fleet.Planned) { p.Rollout.From = ">=1.1.0" })}, nil, "r-1 running"},
+		"it runs just that":         {[]fleet.Planned{make("r-1", "1.0.0", 1, func(p *fleet.Planned) { p.Rollout.From = "<1.0.0" })}, nil, "r-1 running"},
+		"an update never goes back": {[]fleet.Planned{first, make("r-2", "0.9.0", 2, nil)}, nil, ""},
+		"a revert does":             {[]fleet.Planned{first, make("r-2", "0.9.0", 2, func(p *fleet.Planned) { p.Rollout.Kind, p.Rollout.From = topics.EntryRevert, "=1.0.0" })}, nil, "r-2 running"},
+		"a completed one that it follows gives way to a newer update": {[]fleet.Planned{done, make("r-2", "1.2.0", 2, nil)}, nil, "r-2 running"},
+		"not to an older one":         {[]fleet.Planned{done, make("r-0", "1.2.0", 0, nil)}, nil, "r-1 completed"},
+		"not to a revert":             {[]fleet.Planned{done, make("r-2", "0.9.0", 2, func(p *fleet.Planned) { p.Rollout.Kind = topics.EntryRevert })}, nil, "r-1 completed"},
+		"not to a lower one":          {[]fleet.Planned{done, make("r-2", "0.9.0", 2, nil)}, nil, "r-1 completed"},
+		"not while it runs":           {[]fleet.Planned{make("r-1", "1.0.0", 1, func(p *fleet.Planned) { p.Rollout.Priority = 9 }), make("r-2", "1.2.0", 2, nil)}, nil, "r-1 running"},
+		"not before it follows":       {[]fleet.Planned{make("r-1", "1.1.0", 1, func(p *fleet.Planned) { p.Rollout.Priority, p.Rollout.State = 9, fleet.Completed }), make("r-2", "1.2.0", 2, nil)}, nil, "r-1 completed"},
 		"a component it does not run": {[]fleet.Planned{make("r-1", "1.1.0", 1, func(p *fleet.Planned) { p.Rollout.Component = "radio" })}, nil, ""},
 	} {
 		if diff := cmp.Diff(c.want, got(c.all, c.ours)); diff != "" {
