@@ -32,6 +32,9 @@ import (
 // there.
 var faults func(point string)
 
+// machineClock is the machine's clock. Tests put it wrong.
+var machineClock = time.Now
+
 // errNotConnected is why the agent is not ready.
 var errNotConnected = errors.New("no connection now")
 
@@ -103,7 +106,7 @@ func pause(ctx context.Context, b Backoff, n int) error {
 // manage connects the device and drives its component, until ctx ends or
 // something is wrong that may not be later.
 func manage(ctx context.Context, cfg Config, firmware *slot.Supervised, tail *telemetry.Tail, log *slog.Logger) error {
-	clk := clock.New(clock.Built(), nil)
+	clk := clock.NewFrom(clock.Built(), machineClock, nil)
 	credential, id, authority, err := identity(cfg)
 	if err != nil {
 		return err
@@ -138,7 +141,7 @@ func manage(ctx context.Context, cfg Config, firmware *slot.Supervised, tail *te
 	}
 	// After the verifier, which has told the clock what time it is at least: a new
 	// epoch is numbered by it.
-	records, err := journal.Open(cfg.DataDir, clk.Now(), log)
+	records, err := journal.Open(cfg.DataDir, clk.Floor(), log)
 	if err != nil {
 		return err
 	}

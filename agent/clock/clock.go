@@ -47,8 +47,11 @@ func New(floor time.Time, now func() time.Time) *Clock {
 }
 
 // NewFrom is New with a machine of its own: its clock, and the time since its
-// boot.
+// boot. A nil boot is the kernel's.
 func NewFrom(floor time.Time, now func() time.Time, boot func() time.Duration) *Clock {
+	if boot == nil {
+		boot = uptime
+	}
 	return &Clock{now: now, boot: boot, floor: floor, since: boot()}
 }
 
@@ -92,6 +95,14 @@ func (c *Clock) Reset(t time.Time) {
 // lowest is the floor, run on. Caller holds mu.
 func (c *Clock) lowest(boot time.Duration) time.Time {
 	return c.floor.Add(max(0, boot-c.since))
+}
+
+// Floor is the time as far as it is certain: whatever the machine's clock says,
+// it is at least that late.
+func (c *Clock) Floor() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.lowest(c.boot())
 }
 
 // Now is the time.

@@ -42,6 +42,9 @@ func TestClockInTheFutureDoesNoLastingHarm(t *testing.T) {
 	if got := c.Now(); !got.Equal(machine) {
 		t.Fatalf("got %v", got)
 	}
+	if got := c.Floor(); !got.Equal(right.Add(-time.Hour)) {
+		t.Errorf("certain is %v", got)
+	}
 	c.Raise(right)
 	machine = right
 	if got := c.Now(); got.Sub(right).Abs() > time.Second {

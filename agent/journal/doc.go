@@ -11,9 +11,10 @@
 // or none was there, a new epoch begins, because numbers of the lost one may
 // have been sent already. It has to be above all before it, or fleetd ignores
 // what it numbers: it is above the copy of the epoch that is kept in a file of
-// its own, and no earlier than the time, which for a device without a clock
-// is the newest that was verified. A device that has lost all of that begins
-// another epoch when it has verified what time it is.
+// its own, and no earlier than the newest time that was verified. The device's
+// clock alone gives no number: one of the year 2100 would leave no room above. A
+// device that has lost all of that, or is new, begins another epoch when it has
+// verified what time it is.
 //
 // A disk that takes no writes any more, full or read-only, loses nothing that is
 // in the journal, and the queue is still sent. Steps of a deployment are not

@@ -36,8 +36,10 @@ const (
 )
 
 // Open reads the journal in dir, or begins one. now gives a new epoch its
-// number: it should be no earlier than anything that was verified. A journal
-// that was damaged is begun anew, with what is left of it.
+// number: it is the newest time that was verified, and not what a clock says
+// that nobody has confirmed. An epoch of the year 2100 would be the highest for
+// good: should it be lost, all that comes after is ignored. A journal that was
+// damaged is begun anew, with what is left of it.
 //
 // The disk need not take writes. A journal that cannot be written yet is in
 // memory only, and nothing of its epoch is sent before it can: what is sent was
@@ -80,8 +82,8 @@ func Open(dir string, now time.Time, log *slog.Logger) (*Journal, error) {
 			return j, nil
 		}
 	}
-	// Higher than any before, also when the clock was not.
-	r.Blind = r.Epoch == 0 && copied == 0
+	// Higher than any before, as far as anything is left that tells.
+	r.Blind = copied == 0 || copied < r.Epoch
 	r.begin(max(r.Epoch+1, copied+1, now.Unix(), 1))
 	log.Info("epoch begun", "epoch", r.Epoch)
 	j.copyEpoch(r.Epoch)
@@ -124,10 +126,11 @@ func (j *Journal) copyEpoch(epoch int64) {
 const leap = time.Minute
 
 // Witness tells the journal the time after a message was verified, and whether
-// the device's own clock agrees. An epoch that was begun blind, by a device that
-// had lost everything and with it perhaps the time, gives way to one of that
-// time: the lost epoch was begun before it, most likely, and fleetd ignores what
-// is not above it.
+// the device's own clock agrees: it is right then, or the message would have
+// expired. An epoch that was begun blind, by a device that is new or has lost
+// everything and with it perhaps the time, gives way to one of that time: the
+// lost epoch was begun before it, most likely, and fleetd ignores what is not
+// above it.
 func (j *Journal) Witness(now time.Time, agrees bool) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
