@@ -27,37 +27,6 @@ type deviceCmd struct {
 	Status  commandStatus `cmd:"" name:"command-status" help:"Show what became of a command."`
 }
 
-var deviceTable = table[device]{
-	{"DEVICE", func(d device) string { return d.ID }},
-	{"MODEL", func(d device) string { return d.Model }},
-	{"HARDWARE", func(d device) string { return d.Hardware }},
-	{"REGION", func(d device) string { return d.Region }},
-	{"TIME ZONE", func(d device) string { return d.TimeZone }},
-	{"VERSION", func(d device) string { return versions(d.Versions) }},
-	{"CONNECTED", func(d device) string {
-		if d.Connected {
-			return "yes"
-		}
-		return "no"
-	}},
-	{"LAST CONTACT", func(d device) string { return when(d.LastContact) }},
-	{"COHORTS", func(d device) string { return strings.Join(d.Cohorts, ",") }},
-}
-
-// versions shows the main component's version bare and the others by name.
-func versions(m map[string]string) string {
-	var parts []string
-	if v, ok := m["system"]; ok {
-		parts = append(parts, v)
-	}
-	for _, name := range sortedKeys(m) {
-		if name != "system" {
-			parts = append(parts, name+"="+m[name])
-		}
-	}
-	return strings.Join(parts, " ")
-}
-
 type deviceList struct {
 	Cohort    string `help:"Members of this cohort."`
 	Model     string `help:"Of this model."`
@@ -87,31 +56,6 @@ func (c *deviceList) Run(ctx context.Context, io cli.Streams, g *Global) error {
 		return err
 	}
 	return showList(g, io, items, deviceTable)
-}
-
-type deviceShow struct {
-	ID string `arg:"" help:"Device id."`
-}
-
-func (c *deviceShow) Run(ctx context.Context, io cli.Streams, g *Global) error {
-	api, err := g.client()
-	if err != nil {
-		return err
-	}
-	path := devicePath(c.ID)
-	a, err := api.get(ctx, path, nil)
-	if err != nil {
-		return err
-	}
-	if err := show(g, io, a, deviceTable); err != nil || g.Output == "json" {
-		return err
-	}
-	history, err := api.list(ctx, path+"/history", nil, 20)
-	if err != nil || len(history) == 0 {
-		return err
-	}
-	fmt.Fprintln(io.Out)
-	return showList(g, io, history, historyTable)
 }
 
 // importBatch is how many devices one request may carry.

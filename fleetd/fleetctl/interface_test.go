@@ -132,7 +132,7 @@ func TestOperatorsReachEveryOperationOfTheInterface(t *testing.T) {
 		t.Errorf("a stale change: exit code %d, %s", code, errOut)
 	}
 	f.refused("time_zone", f.flags, "device", "set", "cam-1", "--time-zone", "Europe/Atlantis")
-	contains(t, "the device", f.must("device", "show", "cam-1"), "Europe/London")
+	contains(t, "the device", f.must("device", "show", "cam-1"), "Europe/London", "floor=2", "every 15m0s", "connected", "COMPONENT", "1.0.0")
 
 	f.must("cohort", "create", "eu", "--selector", "region=us")
 	contains(t, "the cohort changed", f.must("cohort", "update", "eu", "--selector", "region=eu", "--description", "Europe"), "region=eu", "Europe")
@@ -209,7 +209,7 @@ func TestOperatorsReachEveryOperationOfTheInterface(t *testing.T) {
 func tablesFit(t *testing.T, doc document) {
 	t.Helper()
 	for name, row := range map[string]any{
-		"Release": release{}, "Cohort": cohort{}, "Device": device{}, "Rollout": rollout{}, "Wave": wave{}, "RolloutDevice": outcome{},
+		"Release": release{}, "Cohort": cohort{}, "Device": device{}, "Target": target{}, "Install": install{}, "Rollout": rollout{}, "Wave": wave{}, "RolloutDevice": outcome{},
 		"Event": event{}, "AuditEntry": auditRow{}, "Report": historyRow{}, "Log": logRow{}, "Command": command{}, "Alert": alert{},
 		"DeadLetter": deadLetter{}, "Who": who{},
 	} {

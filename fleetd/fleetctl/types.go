@@ -30,17 +30,47 @@ type cohort struct {
 }
 
 type device struct {
-	ID          string            `json:"id"`
-	Model       string            `json:"model"`
-	Hardware    string            `json:"hardware"`
-	Region      string            `json:"region"`
-	Customer    string            `json:"customer"`
-	TimeZone    string            `json:"time_zone"`
-	Connected   bool              `json:"connected"`
-	Mode        string            `json:"mode"`
-	Versions    map[string]string `json:"versions"`
-	LastContact *time.Time        `json:"last_contact"`
-	Cohorts     []string          `json:"cohorts"`
+	ID            string             `json:"id"`
+	Revision      int64              `json:"revision"`
+	Model         string             `json:"model"`
+	Hardware      string             `json:"hardware"`
+	Region        string             `json:"region"`
+	Customer      string             `json:"customer"`
+	TimeZone      string             `json:"time_zone"`
+	Labels        map[string]string  `json:"labels"`
+	Polling       int64              `json:"polling_s"`
+	Bucket        int64              `json:"bucket"`
+	Connected     bool               `json:"connected"`
+	Node          string             `json:"node"`
+	Mode          string             `json:"mode"`
+	Agent         string             `json:"agent"`
+	Versions      map[string]string  `json:"versions"`
+	Targets       map[string]target  `json:"targets"`
+	Installs      map[string]install `json:"installs"`
+	FirstContact  *time.Time         `json:"first_contact"`
+	LastContact   *time.Time         `json:"last_contact"`
+	LastCheckIn   *time.Time         `json:"last_check_in"`
+	CheckInMillis int64              `json:"check_in_ms"`
+	Cohorts       []string           `json:"cohorts"`
+}
+
+// target is what a device is told to run of a component.
+type target struct {
+	Rollout string `json:"rollout"`
+	Kind    string `json:"kind"`
+	State   string `json:"state"`
+	Version string `json:"version"`
+	Reached bool   `json:"reached"`
+}
+
+// install is the newest step that a device reported of a component.
+type install struct {
+	Rollout string     `json:"rollout"`
+	Version string     `json:"version"`
+	State   string     `json:"state"`
+	Reason  string     `json:"reason"`
+	Attempt int        `json:"attempt"`
+	At      *time.Time `json:"at"`
 }
 
 type rollout struct {
