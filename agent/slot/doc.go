@@ -12,7 +12,8 @@
 // running, and never anything that was not verified: the executable's SHA-256
 // is compared before every launch.
 //
-// The process is the head of a session and dies with the agent. Before each
+// The process is the head of a session and dies with the agent; it has nothing
+// of the agent's environment but PATH, and none of its descriptors. Before each
 // launch whatever runs of an earlier one is ended, children and their children
 // too, also those that an agent left which was killed; while that does not
 // succeed, nothing is launched on trial. So nothing but the version on trial

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"sync"
 	"syscall"
 	"time"
@@ -27,6 +28,22 @@ var spawner = sync.OnceValue(func() chan<- func() {
 	}()
 	return requests
 })
+
+// keepOwn marks every descriptor but 0, 1 and 2 to be closed in children. Go
+// does so with what it opens; what the agent itself was started with may be
+// anything.
+func keepOwn() error {
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if fd, err := strconv.Atoi(e.Name()); err == nil && fd > 2 {
+			syscall.CloseOnExec(fd) // of the directory's own, closed by now, nothing comes
+		}
+	}
+	return nil
+}
 
 func spawn(cmd *exec.Cmd) error {
 	// A session of its own is a process group of its own, too.
@@ -69,6 +86,9 @@ func (s *Supervised) launch(slot string, image Image, bootID, addr string) (*pro
 		cmd.Env = append(cmd.Env, mark) // the last of a name counts
 		cmd.Stdout, cmd.Stderr = s.output, s.output
 		cmd.WaitDelay = time.Second // for grandchildren that hold the pipe
+		if err := keepOwn(); err != nil {
+			s.cfg.Log.Warn("descriptors that the agent was started with may be handed on", "err", err)
+		}
 		err := spawn(cmd)
 		// Another goroutine's child, between its fork and its exec, may hold the
 		// file that was being written a moment ago.

@@ -309,6 +309,32 @@ func TestProvisioningNeverReplacesWhatIsThere(t *testing.T) {
 	}
 }
 
+// A descriptor that the agent was started with, as a socket by its supervisor.
+func TestDescriptorsOfTheAgentAreNotHandedOn(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "secret")
+	fd, err := syscall.Open(path, syscall.O_CREAT|syscall.O_RDWR, 0o600) // without O_CLOEXEC
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer syscall.Close(fd)
+	m := newMachine(t)
+	m.on()
+	m.answers("1.0.0")
+	s, ok := m.dir.session()
+	if !ok {
+		t.Fatal("no session")
+	}
+	links, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", s.ID))
+	if err != nil || len(links) < 3 {
+		t.Fatalf("%v, %v", links, err)
+	}
+	for _, link := range links {
+		if target, err := os.Readlink(link); err == nil && target == path {
+			t.Errorf("%s is %s", link, target)
+		}
+	}
+}
+
 func TestNothingOfTheComponentOutlivesTheAgent(t *testing.T) {
 	m := newMachine(t)
 	m.on()
