@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -40,7 +41,8 @@ func (d *device) components() (pids []int) {
 	return pids
 }
 
-// component waits for the one that runs, as a child of the agent.
+// component waits until one runs, and answers. Before that it might end for want
+// of somebody to read what it says.
 func (d *device) component() (pid int) {
 	d.t.Helper()
 	d.eventually("one component", func() error {
@@ -49,7 +51,16 @@ func (d *device) component() (pid int) {
 			return fmt.Errorf("processes %v", pids)
 		}
 		pid = pids[0]
-		return nil
+		for _, v := range environ(pid) {
+			if addr, ok := strings.CutPrefix(v, "FIRMWARE_ADDR="); ok {
+				resp, err := http.Get("http://" + addr + "/healthz")
+				if err != nil {
+					return err
+				}
+				return resp.Body.Close()
+			}
+		}
+		return errors.New("without an address")
 	})
 	return pid
 }
