@@ -3,12 +3,16 @@ package main
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/url"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
 	"groundswell/agent/link"
+	"groundswell/agent/slot"
 	"groundswell/internal/mqttclient"
 	"groundswell/internal/ops"
 	"groundswell/topics"
@@ -101,8 +105,8 @@ type Polling struct {
 // Firmware is how the component is run.
 type Firmware struct {
 	Args []string `yaml:"args"`
-	// Env is all of its environment besides PATH and FIRMWARE_ADDR, _BOOT_ID,
-	// _SLOT and _VERSION.
+	// Env is all of its environment besides PATH and what the agent sets:
+	// FIRMWARE_ADDR, _BOOT_ID, _SLOT and _VERSION, and GROUNDSWELL_SLOTS.
 	Env map[string]string `yaml:"env"`
 	// Addr is where it listens; it gets it as FIRMWARE_ADDR. With port 0 (the
 	// default is 127.0.0.1:0) a free one is chosen for each launch.
@@ -177,7 +181,7 @@ func (c *Config) Validate() error {
 		return errors.New("mqtt.servers: is missing")
 	}
 	for i, s := range c.MQTT.Servers {
-		if u, err := url.Parse(s); err != nil || u.Scheme != "mqtts" || u.Host == "" {
+		if u, err := url.Parse(s); err != nil || u.Scheme != "mqtts" || u.Hostname() == "" || u.Port() == "" {
 			return fmt.Errorf("mqtt.servers[%d]: must be of the form mqtts://host:port", i)
 		}
 	}
@@ -200,15 +204,14 @@ func (c *Config) Validate() error {
 	if c.Mode != topics.ModeConnected && c.Mode != topics.ModePolling {
 		return fmt.Errorf("mode: %q is neither connected nor polling", c.Mode)
 	}
-	if _, _, err := net.SplitHostPort(c.Firmware.Addr); err != nil {
-		return fmt.Errorf("firmware.addr: %q is not of the form host:port", c.Firmware.Addr)
+	if err := c.Firmware.validate(); err != nil {
+		return err
 	}
-	if c.Firmware.Tries < 1 {
-		return errors.New("firmware.tries: must be at least 1")
-	}
-	for k := range c.Firmware.Env {
-		if k == "" || strings.ContainsAny(k, "=\x00") {
-			return fmt.Errorf("firmware.env: %q is not a name", k)
+	// A typing error here would have every release rolled back.
+	if c.Health.URL != "none" {
+		u, err := url.Parse(strings.ReplaceAll(c.Health.URL, "{addr}", "127.0.0.1:80"))
+		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+			return fmt.Errorf("health.url: %q is neither an http or https URL nor none", c.Health.URL)
 		}
 	}
 	if (c.Initial.Artifact == "") != (c.Initial.Version == "") {
@@ -220,6 +223,36 @@ func (c *Config) Validate() error {
 		}
 	}
 	return c.validateTimes()
+}
+
+// validate refuses what would keep the component from being launched at all.
+func (f *Firmware) validate() error {
+	_, port, err := net.SplitHostPort(f.Addr)
+	if err == nil {
+		_, err = strconv.ParseUint(port, 10, 16)
+	}
+	if err != nil {
+		return fmt.Errorf("firmware.addr: %q is not of the form host:port", f.Addr)
+	}
+	if f.Tries < 1 {
+		return errors.New("firmware.tries: must be at least 1")
+	}
+	for i, arg := range f.Args {
+		if strings.Contains(arg, "\x00") {
+			return fmt.Errorf("firmware.args[%d]: must not contain U+0000", i)
+		}
+	}
+	for _, k := range slices.Sorted(maps.Keys(f.Env)) {
+		switch {
+		case k == "" || strings.ContainsAny(k, "=\x00"):
+			return fmt.Errorf("firmware.env: %q is not a name", k)
+		case strings.Contains(f.Env[k], "\x00"):
+			return fmt.Errorf("firmware.env.%s: must not contain U+0000", k)
+		case strings.HasPrefix(k, "FIRMWARE_") || k == slot.MarkName:
+			return fmt.Errorf("firmware.env.%s: is set by the agent", k)
+		}
+	}
+	return nil
 }
 
 func (c *Config) validateTimes() error {
@@ -257,9 +290,12 @@ func (c *Config) validateTimes() error {
 	if c.Health.Total < c.Health.Settle {
 		return errors.New("health.total: must not be below health.settle")
 	}
-	for key, b := range map[string]Backoff{"backoff": c.Backoff, "retry": c.Retry, "firmware.backoff": c.Firmware.Backoff} {
+	for _, b := range []struct {
+		key string
+		Backoff
+	}{{"backoff", c.Backoff}, {"retry", c.Retry}, {"firmware.backoff", c.Firmware.Backoff}} {
 		if b.Min <= 0 || b.Max < b.Min {
-			return fmt.Errorf("%s: must have 0 < min <= max", key)
+			return fmt.Errorf("%s: must have 0 < min <= max", b.key)
 		}
 	}
 	return nil

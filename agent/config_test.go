@@ -27,6 +27,9 @@ func TestConfigurationIsRefusedByKey(t *testing.T) {
 	if err := parse(valid); err != nil {
 		t.Fatal(err)
 	}
+	if err := parse(valid + "health: {url: none}\n"); err != nil {
+		t.Error(err)
+	}
 	longest := strings.Replace(valid, "8883\"]", "8883\"], keep_alive: 65535s, session_expiry: 4294967295s", 1) + "polling: {interval: 8784h, jitter: 8784h}\n"
 	if err := parse(longest); err != nil {
 		t.Errorf("the longest that MQTT can say: %v", err)
@@ -53,6 +56,16 @@ func TestConfigurationIsRefusedByKey(t *testing.T) {
 		{"firmware.addr", valid + "firmware: {addr: nowhere}\n"},
 		{"firmware.tries", valid + "firmware: {tries: 0}\n"},
 		{"firmware.env", valid + "firmware: {env: {\"A=B\": c}}\n"},
+		{"mqtt.servers[0]", strings.Replace(valid, ":8883", "", 1)},
+		{"firmware.addr", valid + "firmware: {addr: \"127.0.0.1:http\"}\n"},
+		{"firmware.addr", valid + "firmware: {addr: \"127.0.0.1:65536\"}\n"},
+		{"firmware.args[1]", valid + "firmware: {args: [a, \"b\\0\"]}\n"},
+		{"firmware.env.LENS", valid + "firmware: {env: {LENS: \"b\\0\"}}\n"},
+		{"firmware.env.FIRMWARE_ADDR", valid + "firmware: {env: {FIRMWARE_ADDR: \"127.0.0.1:80\"}}\n"},
+		{"firmware.env.GROUNDSWELL_SLOTS", valid + "firmware: {env: {GROUNDSWELL_SLOTS: x}}\n"},
+		{"health.url", valid + "health: {url: \"{addr}/healthz\"}\n"},
+		{"health.url", valid + "health: {url: \"\"}\n"},
+		{"health.url", valid + "health: {url: /healthz}\n"},
 		{"initial", valid + "initial: {artifact: x}\n"},
 		{"initial.version", valid + "initial: {artifact: x, version: one}\n"},
 		{"heartbaet", valid + "heartbaet: 1m\n"},

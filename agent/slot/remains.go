@@ -33,8 +33,8 @@ import (
 // its session and its parents is not found; control groups would find that one
 // too, but a plain user often may not make any.
 
-// markName is the variable of the mark.
-const markName = "GROUNDSWELL_SLOTS"
+// MarkName is the variable of the mark.
+const MarkName = "GROUNDSWELL_SLOTS"
 
 // mark names the slots among all on this machine, whatever path they are
 // mounted at.
@@ -47,7 +47,7 @@ func (d *Dir) mark() (string, error) {
 	if !ok {
 		return "", errors.New("a file without an inode")
 	}
-	return fmt.Sprintf("%s=%x:%x", markName, stat.Dev, stat.Ino), nil
+	return fmt.Sprintf("%s=%x:%x", MarkName, stat.Dev, stat.Ino), nil
 }
 
 // session is that of a launch, as written down.

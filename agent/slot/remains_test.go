@@ -33,7 +33,7 @@ func TestMain(m *testing.M) {
 }
 
 func strayConfig(addr, strays string) Config {
-	return Config{Addr: addr, Tries: 3, Env: map[string]string{"STRAYS": strays, markName: "forged"}}
+	return Config{Addr: addr, Tries: 3, Env: map[string]string{"STRAYS": strays, MarkName: "forged"}}
 }
 
 // strayMachine has a fixed port and a version in it whose children stray.
