@@ -38,10 +38,6 @@ var machineClock = time.Now
 // errNotConnected is why the agent is not ready.
 var errNotConnected = errors.New("no connection now")
 
-// errIdentity: the certificate is not that of this device. Unlike a file that is
-// damaged, nothing but a person brings that about.
-var errIdentity = errors.New("wrong certificate")
-
 // run is the agent: it keeps the component running, whatever else is wrong, and
 // manages it.
 func run(ctx context.Context, cfg Config, log *slog.Logger) error {
@@ -72,7 +68,8 @@ func run(ctx context.Context, cfg Config, log *slog.Logger) error {
 			if err == nil || ctx.Err() != nil {
 				return nil
 			}
-			if errors.Is(err, errIdentity) {
+			// Whoever sets a device up is told at once; in service it has work to do.
+			if errors.Is(err, errIdentity) && !inService(cfg) {
 				return err
 			}
 			if time.Since(began) > cfg.Retry.Max {
@@ -85,6 +82,12 @@ func run(ctx context.Context, cfg Config, log *slog.Logger) error {
 		}
 	})
 	return g.Wait()
+}
+
+// inService reports whether the device was managed before.
+func inService(cfg Config) bool {
+	_, err := journal.Read(cfg.DataDir)
+	return !errors.Is(err, os.ErrNotExist)
 }
 
 // pause waits before attempt n+1: full jitter.
@@ -112,11 +115,12 @@ func manage(ctx context.Context, cfg Config, firmware *slot.Supervised, tail *te
 		return err
 	}
 	log = log.With("device", id.Name)
-	brokerTLS, err := certs.ClientTLS(certs.TLSOptions{Credential: credential, Authority: authority, Now: clk.Now}, certs.ServiceBroker)
+	current := newRenewed(cfg, id, credential, log)
+	brokerTLS, err := current.client(authority, clk.Now, certs.ServiceBroker)
 	if err != nil {
 		return fmt.Errorf("tls: %w", err)
 	}
-	sourceTLS, err := certs.ClientTLS(certs.TLSOptions{Credential: credential, Authority: authority, Now: clk.Now}, certs.ServiceFleetd)
+	sourceTLS, err := current.client(authority, clk.Now, certs.ServiceFleetd)
 	if err != nil {
 		return fmt.Errorf("tls: %w", err)
 	}
@@ -227,34 +231,6 @@ func lock(dir string) (unlock func(), err error) {
 		return nil, fmt.Errorf("data_dir: another agent uses it: %w", err)
 	}
 	return func() { file.Close() }, nil
-}
-
-// identity is who the device is, by its certificate.
-func identity(cfg Config) (certs.Credential, certs.Identity, *certs.Authority, error) {
-	fail := func(err error) (certs.Credential, certs.Identity, *certs.Authority, error) {
-		return certs.Credential{}, certs.Identity{}, nil, fmt.Errorf("tls: %w", err)
-	}
-	credential, err := certs.LoadCredential(cfg.TLS.Cert, cfg.TLS.Key)
-	if err != nil {
-		return fail(err)
-	}
-	id, err := credential.Identity()
-	if err != nil {
-		return fail(err)
-	}
-	authority, err := certs.LoadAuthority(cfg.TLS.CA)
-	if err != nil {
-		return fail(err)
-	}
-	switch {
-	case id.Kind != topics.PrincipalDevice:
-		return fail(fmt.Errorf("%w: it is for a %s, not a device", errIdentity, id.Kind))
-	case cfg.Device != "" && cfg.Device != id.Name:
-		return fail(fmt.Errorf("%w: it is for device %q, the configuration for %q", errIdentity, id.Name, cfg.Device))
-	case cfg.TrustDomain != "" && cfg.TrustDomain != id.TrustDomain:
-		return fail(fmt.Errorf("%w: it is of trust domain %q, the configuration of %q", errIdentity, id.TrustDomain, cfg.TrustDomain))
-	}
-	return credential, id, authority, nil
 }
 
 func readRoots(cfg Config) (verify.Roots, error) {

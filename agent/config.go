@@ -80,7 +80,8 @@ type MQTT struct {
 	CheckInTimeout time.Duration `yaml:"check_in_timeout"`
 }
 
-// TLS names PEM files.
+// TLS names PEM files. The certificate and its key are read again for each
+// connection; for another CA the agent is restarted.
 type TLS struct {
 	Cert string `yaml:"cert"`
 	Key  string `yaml:"key"`

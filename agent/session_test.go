@@ -12,6 +12,7 @@ import (
 
 	"groundswell/agent/agenttest"
 	"groundswell/agent/journal"
+	"groundswell/certs"
 	"groundswell/certs/trust"
 	"groundswell/internal/devstack"
 	"groundswell/internal/devstack/devtest"
@@ -579,6 +580,26 @@ func TestComponentRunsWhateverIsWrongWithTheAgent(t *testing.T) {
 	d.eventually("the check-in", func() error { return d.logged("check-in complete") })
 	if err := d.process.Stop(30 * time.Second); err != nil {
 		t.Error(err)
+	}
+	// In service it is not even ended by a renewal that went to the wrong device.
+	d.forgetLog()
+	other := must[certs.Credential](t)(f.ca.IssueDevice("cam-2", model, hardware, time.Hour))
+	if err := other.Save(d.path("device.crt"), d.path("device.key")); err != nil {
+		t.Fatal(err)
+	}
+	d.process = devtest.Start(t, devstack.Spec{
+		Name: "agent-" + d.id, Path: must2(os.Executable())(t), Args: []string{"--config", d.config},
+		Env: []string{"AGENT_TEST_RUN=1"}, LogFile: d.path("agent.log"),
+	})
+	d.eventually("the refusal", func() error { return d.logged("device is not managed", "wrong certificate") })
+	d.component()
+	own := must[certs.Credential](t)(f.ca.IssueDevice("cam-1", model, hardware, time.Hour))
+	if err := own.Save(d.path("device.crt"), d.path("device.key")); err != nil {
+		t.Fatal(err)
+	}
+	d.eventually("the check-in with its own", func() error { return d.logged("check-in complete") })
+	if d.logged("component ended") == nil {
+		t.Error("the component did not run on")
 	}
 }
 

@@ -1,0 +1,78 @@
+package main
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"groundswell/certs"
+)
+
+// A certificate lives shorter than a device: the next handshake takes the one
+// that has been put in its place, and nothing that is not this device's.
+func TestRenewedCertificateIsUsedWithoutARestart(t *testing.T) {
+	now := time.Now()
+	ca := must[*certs.CA](t)(certs.NewCA(domain, now.Add(-time.Hour), 48*time.Hour))
+	dir := t.TempDir()
+	cfg := Config{TLS: TLS{Cert: filepath.Join(dir, "crt"), Key: filepath.Join(dir, "key"), CA: filepath.Join(dir, "ca")}}
+	if err := os.WriteFile(cfg.TLS.CA, ca.PEM(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	issue := func(id, model string) *x509.Certificate {
+		t.Helper()
+		c := must[certs.Credential](t)(ca.IssueDevice(id, model, hardware, time.Hour))
+		if err := c.Save(cfg.TLS.Cert, cfg.TLS.Key); err != nil {
+			t.Fatal(err)
+		}
+		return c.Certificate
+	}
+	broker := must[certs.Credential](t)(ca.IssueService(certs.ServiceBroker, nil, time.Hour))
+	server := must[*tls.Config](t)(certs.ServerTLS(certs.TLSOptions{Credential: broker, Authority: ca.Authority()}))
+
+	first := issue("cam-1", model)
+	credential, id, authority, err := identity(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := must[*tls.Config](t)(newRenewed(cfg, id, credential, slog.New(slog.DiscardHandler)).client(authority, nil, certs.ServiceBroker))
+	shown := func(when string, want *x509.Certificate) {
+		t.Helper()
+		ours, theirs := net.Pipe()
+		defer ours.Close()
+		defer theirs.Close()
+		_ = ours.SetDeadline(time.Now().Add(time.Minute)) // pipes take any
+		c, s := tls.Client(ours, client), tls.Server(theirs, server)
+		done := make(chan error, 1)
+		go func() { done <- c.HandshakeContext(t.Context()) }()
+		if err := s.HandshakeContext(t.Context()); err != nil {
+			t.Fatalf("%s: %v", when, err)
+		}
+		if err := <-done; err != nil {
+			t.Fatalf("%s: %v", when, err)
+		}
+		if got := s.ConnectionState().PeerCertificates[0]; !got.Equal(want) {
+			t.Errorf("%s: number %x is shown, want %x", when, got.SerialNumber, want.SerialNumber)
+		}
+	}
+	shown("at first", first)
+	second := issue("cam-1", model)
+	shown("renewed", second)
+	issue("cam-2", model)
+	shown("another device's in its place", second)
+	issue("cam-1", "cam-b")
+	shown("of another model", second)
+	if err := os.WriteFile(cfg.TLS.Cert, []byte("rubbish"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	shown("damaged", second)
+	if err := os.Remove(cfg.TLS.Key); err != nil {
+		t.Fatal(err)
+	}
+	shown("lost", second)
+	shown("renewed again", issue("cam-1", model))
+}
