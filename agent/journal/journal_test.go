@@ -346,6 +346,37 @@ func TestEpochBegunBlindGivesWayToTheTimeThatWasVerified(t *testing.T) {
 	}
 }
 
+// The copy of the epoch could not be written when the epoch began, and now the
+// journal falls back on its older generation: what was lost is unknown again.
+func TestEpochIsBlindWhereTheCopyIsBehindToo(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		copy  string
+		epoch int64
+		blind bool
+	}{{"behind", "5", 8, true}, {"none", "", 8, true}, {"level", "7", 8, false}, {"ahead", "9", 10, false}} {
+		t.Run(c.name, func(t *testing.T) {
+			dir := t.TempDir()
+			f := NewFile(filepath.Join(dir, name))
+			for range 2 {
+				if err := f.Save([]byte(`{"epoch":7,"sequence":1,"next_id":1}`)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			flip(t, filepath.Join(dir, name))
+			if c.copy != "" {
+				if err := NewFile(filepath.Join(dir, epochName)).Save([]byte(c.copy)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			r := open(t, dir, wokeIn1970).Snapshot()
+			if r.Blind != c.blind || r.Epoch != c.epoch {
+				t.Errorf("%+v, want epoch %d, blind %v", r, c.epoch, c.blind)
+			}
+		})
+	}
+}
+
 // A disk that takes no writes must not keep the agent, and with it the
 // firmware, from starting; and nothing is numbered that could be numbered again.
 func TestLostJournalOnAFullDisk(t *testing.T) {
