@@ -104,6 +104,10 @@ func watch(ctx context.Context, cfg Config, look func() Component, ask func(cont
 					return Verdict{}, ctx.Err()
 				}
 				since, last = time.Time{}, Verdict{Reason: ReasonHTTP, Detail: err.Error()}
+			} else if after := look(); after != c {
+				// It crashed while it was asked, and the next launch may have answered,
+				// or the old version: whatever is there now is looked at anew.
+				since, last = time.Time{}, Verdict{Reason: ReasonProcess, Detail: "it was launched again while it was asked"}
 			} else if since.IsZero() {
 				since = time.Now()
 			}

@@ -112,6 +112,32 @@ func TestOnlyStatus200IsWell(t *testing.T) {
 	}
 }
 
+// At the very end of the settling time it crashes, and the next launch answers.
+func TestAnswerOfAnotherLaunchProvesNothing(t *testing.T) {
+	for name, change := range map[string]func(*Component){
+		"launched again": func(c *Component) { c.BootID = "2" },
+		"ended":          func(c *Component) { c.Up = false },
+		"fell back":      func(c *Component) { c.OnTrial, c.BootID = false, "2" },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				cfg := Config{URL: "x", Interval: time.Second, Settle: 10 * time.Second, Total: 40 * time.Second}
+				began := time.Now()
+				c := Component{OnTrial: true, Up: true, BootID: "1"}
+				v, err := watch(t.Context(), cfg, func() Component { return c }, func(context.Context, string) error {
+					if time.Since(began) == cfg.Settle {
+						change(&c)
+					}
+					return nil
+				})
+				if took := time.Since(began); err != nil || v.Healthy && took < 2*cfg.Settle || v.Healthy != (name == "launched again") {
+					t.Errorf("%+v after %v, %v", v, took, err)
+				}
+			})
+		})
+	}
+}
+
 func TestWatchEndsWithItsContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
