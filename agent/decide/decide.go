@@ -187,9 +187,11 @@ func winner(candidates []candidate, f Facts) []candidate {
 		)
 	})
 	running := f.Versions[best.Component]
-	if best.State == topics.EntryCompleted && running == best.Version && f.InProgress[best.Component].Rollout != best.Rollout {
+	// Who has gone on from it to something newer has followed it too.
+	followed := running == best.Version || best.Kind != topics.EntryRevert && lower(best.Version, running)
+	if best.State == topics.EntryCompleted && followed && f.InProgress[best.Component].Rollout != best.Rollout {
 		newer := func(c candidate) bool {
-			return c.Sequence > best.Sequence && c.Kind != topics.EntryRevert && lower(running, c.Version)
+			return c.Sequence > best.Sequence && c.Kind != topics.EntryRevert && !lower(c.Version, running)
 		}
 		if slices.ContainsFunc(candidates, newer) {
 			return winner(slices.DeleteFunc(candidates, func(c candidate) bool { return !newer(c) }), f)

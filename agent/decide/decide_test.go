@@ -130,6 +130,8 @@ func TestWinnerAndWhatItMeans(t *testing.T) {
 	})
 	done := func(e topics.Entry) topics.Entry { e.State = topics.EntryCompleted; return e }
 	later := entry("r-4", func(e *topics.Entry) { e.Sequence, e.Version = 4, "1.2.0" }) // of no priority
+	urgent := on(func(e *topics.Entry) { e.Priority = 9 })
+	newest := entry("r-5", func(e *topics.Entry) { e.Sequence, e.Version = 5, "1.3.0" })
 	edited := func(e topics.Entry, change func(*topics.Entry)) topics.Entry { change(&e); return e }
 
 	cases := []struct {
@@ -181,6 +183,9 @@ func TestWinnerAndWhatItMeans(t *testing.T) {
 		{"it gives way to a paused one, which blocks", facts("1.0.0"), [][]topics.Entry{{done(revert), edited(later, paused)}}, None, ReasonPaused, "r-4"},
 		{"the trial of a completed one goes on", with(facts("1.0.0"), busyWith("r-3")), [][]topics.Entry{{done(revert), later}}, Start, ReasonInProgress, "r-3"},
 		{"a later update goes on beside it", with(facts("1.0.0"), busyWith("r-4")), [][]topics.Entry{{done(revert), later}}, Start, ReasonInProgress, "r-4"},
+		{"its trial too, when what was urgent is below it", with(facts("1.2.0"), busyWith("r-4")), [][]topics.Entry{{done(urgent), later}}, Start, ReasonInProgress, "r-4"},
+		{"and whoever has gone on goes on again", facts("1.2.0"), [][]topics.Entry{{done(urgent), later, newest}}, Start, ReasonTurn, "r-5"},
+		{"but not below what it runs", facts("1.4.0"), [][]topics.Entry{{done(urgent), later, newest}}, None, ReasonDowngrade, "r-1"},
 		{"same rollout in two manifests: the higher revision", facts("1.0.0"),
 			[][]topics.Entry{{on()}, {on(paused, func(e *topics.Entry) { e.Revision = 2 })}}, None, ReasonPaused, "r-1"},
 		{"and the other way round", facts("1.0.0"),

@@ -12,9 +12,10 @@
 // two manifests the highest revision counts. Per component the highest
 // priority wins, then the highest sequence. The winner alone is looked at: if
 // it is paused, given up or would be a downgrade, nothing is done, and no
-// lower one gets its turn. Only a completed winner that the device has followed
-// stands in the way of no newer update to a higher version, whatever its
-// priority: or an urgent fix or a revert would hold its devices for ever.
+// lower one gets its turn. Only a completed winner that the device has followed,
+// or gone on from to something newer, stands in the way of no newer update to
+// what it runs or higher, whatever its priority: or an urgent fix or a revert
+// would hold its devices for ever, at the first update or at the second.
 // Everything else stays beaten, so that nothing goes round in circles.
 //
 // A device starts at the moment that its position in the wave gives it. If a

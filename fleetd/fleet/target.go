@@ -36,9 +36,9 @@ type Install struct {
 // device, only rollouts take part that are for its model and hardware revision,
 // and whose constraint admits what it runs (or that bring just that): of those
 // the highest priority wins, then the newest; a completed one that the device
-// has followed gives way to newer updates to higher versions. A component is absent when the
-// device runs nothing of it, and when nothing wins or the winner, an update, is
-// older than what runs.
+// has followed, or gone on from, gives way to newer updates to what it runs or
+// higher. A component is absent when the device runs nothing of it, and when
+// nothing wins or the winner, an update, is older than what runs.
 func Targets(d Device, planned map[string][]Planned) map[string]Target {
 	candidates := map[string][]Planned{}
 	for _, cohort := range d.Cohorts {
@@ -81,12 +81,15 @@ func winner(all []Planned, version string) Planned {
 	best := slices.MaxFunc(all, func(x, y Planned) int {
 		return cmp.Or(cmp.Compare(x.Rollout.Priority, y.Rollout.Priority), cmp.Compare(x.Rollout.Sequence, y.Rollout.Sequence))
 	})
-	if best.Rollout.State != Completed || best.Rollout.Version != version {
+	// Who has gone on from it to something newer has followed it too.
+	order, err := topics.CompareVersions(best.Rollout.Version, version)
+	followed := best.Rollout.Version == version || best.Rollout.Kind != topics.EntryRevert && err == nil && order < 0
+	if best.Rollout.State != Completed || !followed {
 		return best
 	}
 	newer := slices.DeleteFunc(all, func(p Planned) bool {
 		order, err := topics.CompareVersions(version, p.Rollout.Version)
-		return p.Rollout.Sequence <= best.Rollout.Sequence || p.Rollout.Kind == topics.EntryRevert || err != nil || order >= 0
+		return p.Rollout.Sequence <= best.Rollout.Sequence || p.Rollout.Kind == topics.EntryRevert || err != nil || order > 0
 	})
 	if len(newer) == 0 {
 		return best

@@ -52,6 +52,8 @@ func TestTargetIsWhatTheWinningRolloutBrings(t *testing.T) {
 		"an update never goes back": {[]fleet.Planned{first, make("r-2", "0.9.0", 2, nil)}, nil, ""},
 		"a revert does":             {[]fleet.Planned{first, make("r-2", "0.9.0", 2, func(p *fleet.Planned) { p.Rollout.Kind, p.Rollout.From = topics.EntryRevert, "=1.0.0" })}, nil, "r-2 running"},
 		"a completed one that it follows gives way to a newer update": {[]fleet.Planned{done, make("r-2", "1.2.0", 2, nil)}, nil, "r-2 running"},
+		"nor does one below what it runs hold up a newer update": {[]fleet.Planned{
+			make("r-1", "0.9.0", 1, func(p *fleet.Planned) { p.Rollout.Priority, p.Rollout.State = 9, fleet.Completed }), make("r-2", "1.2.0", 2, nil)}, nil, "r-2 running"},
 		"not to an older one":         {[]fleet.Planned{done, make("r-0", "1.2.0", 0, nil)}, nil, "r-1 completed"},
 		"not to a revert":             {[]fleet.Planned{done, make("r-2", "0.9.0", 2, func(p *fleet.Planned) { p.Rollout.Kind = topics.EntryRevert })}, nil, "r-1 completed"},
 		"not to a lower one":          {[]fleet.Planned{done, make("r-2", "0.9.0", 2, nil)}, nil, "r-1 completed"},
