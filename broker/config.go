@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"time"
@@ -32,11 +33,30 @@ type Config struct {
 	Shards int `yaml:"shards"`
 	// Groups are the consumer groups that are kept messages for, whether they
 	// are connected or not.
-	Groups []string   `yaml:"groups"`
-	Limits Limits     `yaml:"limits"`
-	Ops    ops.Config `yaml:"ops"`
+	Groups []string `yaml:"groups"`
+	// Cluster joins further nodes; without a name this one is alone.
+	Cluster Peers      `yaml:"cluster"`
+	Limits  Limits     `yaml:"limits"`
+	Ops     ops.Config `yaml:"ops"`
 	// AddressesFile, if set, is written when all listeners are bound.
 	AddressesFile string `yaml:"addresses_file"`
+}
+
+// Peers is how the nodes of a region find one another. They authenticate to each
+// other by the certificates of TLS.
+type Peers struct {
+	// Name of the cluster; the same on all nodes.
+	Name string `yaml:"name"`
+	// Listen is host:port for the other nodes; Advertise is what they are told to
+	// dial, where that differs.
+	Listen    string `yaml:"listen"`
+	Advertise string `yaml:"advertise"`
+	// Routes are the other nodes, host:port; this one may be among them, so that
+	// all nodes have the same list.
+	Routes []string `yaml:"routes"`
+	// Replicas is how many nodes keep each message: 3 or 5 (or 1, which loses
+	// what the one had).
+	Replicas int `yaml:"replicas"`
 }
 
 // TLS names PEM files.
@@ -67,11 +87,12 @@ type Limits struct {
 // trust domain and data directory have no default.
 func DefaultConfig() Config {
 	return Config{
-		Node:   "broker-1",
-		Listen: ":8883",
-		Sync:   "always",
-		Shards: 1,
-		Groups: []string{topics.GroupRegistry, topics.GroupTelemetry},
+		Node:    "broker-1",
+		Listen:  ":8883",
+		Sync:    "always",
+		Shards:  1,
+		Groups:  []string{topics.GroupRegistry, topics.GroupTelemetry},
+		Cluster: Peers{Listen: ":6222", Replicas: 3},
 		Limits: Limits{
 			Limits:        mqtt.DefaultLimits(),
 			UplinkBytes:   4 << 30,
@@ -98,7 +119,7 @@ func (c *Config) Validate() error {
 	if err := c.edge().Validate(); err != nil {
 		return err
 	}
-	store, err := c.store()
+	store, err := c.store(&tls.Config{}) // the real one is made of files
 	if err != nil {
 		return err
 	}
@@ -109,14 +130,25 @@ func (c *Config) edge() mqtt.Config {
 	return mqtt.Config{Node: c.Node, Listen: c.Listen, TrustDomain: c.TrustDomain, Limits: c.Limits.Limits}
 }
 
-func (c *Config) store() (cluster.Config, error) {
+// store is the configuration of the store; peers is how nodes authenticate to one
+// another.
+func (c *Config) store(peers *tls.Config) (cluster.Config, error) {
 	sync, err := cluster.ParseSync(c.Sync)
 	if err != nil {
 		return cluster.Config{}, err
 	}
-	return cluster.Config{
+	store := cluster.Config{
 		Node: c.Node, Dir: c.DataDir, Sync: sync, Shards: c.Shards, Groups: c.Groups,
 		MaxUplinkBytes: c.Limits.UplinkBytes, MaxRetainedBytes: c.Limits.RetainedBytes,
 		MaxPending: c.Limits.StorePending, StoreTimeout: c.Limits.StoreTimeout,
-	}, nil
+	}
+	switch p := c.Cluster; {
+	case p.Name != "":
+		store.Peering = &cluster.Peering{
+			Cluster: p.Name, Listen: p.Listen, Advertise: p.Advertise, Routes: p.Routes, TLS: peers, Replicas: p.Replicas,
+		}
+	case len(p.Routes) > 0:
+		return cluster.Config{}, errors.New("cluster.name: is not set, but routes are")
+	}
+	return store, nil
 }

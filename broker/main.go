@@ -40,7 +40,7 @@ func run(ctx context.Context, cfg Config, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	storeConfig, err := cfg.store()
+	storeConfig, err := cfg.store(security.peers)
 	if err != nil {
 		return err
 	}
@@ -49,30 +49,41 @@ func run(ctx context.Context, cfg Config, log *slog.Logger) error {
 	}
 	registry := ops.NewRegistry()
 	store := cluster.New(storeConfig, registry, log)
-	if err := store.Open(ctx); err != nil {
-		return fmt.Errorf("open store: %w", err)
-	}
-	defer store.Close()
 	edge := mqtt.New(cfg.edge(), security.tls, security.revocations(), store, registry, log)
-	if err := edge.Listen(); err != nil {
-		return err
-	}
 	server := ops.NewServer(cfg.Ops, registry, log)
-	if err := server.Listen(); err != nil {
-		return err
-	}
 	server.Ready("mqtt", edge.Ready)
 	server.Ready("store", store.Ready)
 	server.Ready("revocations", security.ready)
-	if err := ops.WriteAddresses(cfg.AddressesFile, map[string]string{"mqtt": edge.Addr(), "ops": server.Addr()}); err != nil {
+	if err := server.Listen(); err != nil {
 		return err
 	}
 	security.changed = edge.RevocationsChanged
 
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return edge.Run(ctx) })
-	g.Go(func() error { return server.Run(ctx) })
-	g.Go(func() error { return store.Measure(ctx) })
+	g.Go(func() error { return server.Run(ctx) }) // tells what is missing while the store waits for other nodes
 	g.Go(func() error { return security.run(ctx) })
+	g.Go(func() error {
+		if err := store.Open(ctx); err != nil {
+			if ctx.Err() != nil {
+				return nil // told to stop while it waited
+			}
+			return fmt.Errorf("open store: %w", err)
+		}
+		defer store.Close()
+		if err := edge.Listen(); err != nil {
+			return err
+		}
+		addresses := map[string]string{"mqtt": edge.Addr(), "ops": server.Addr()}
+		if peers := store.PeerAddr(); peers != "" {
+			addresses["peers"] = peers
+		}
+		if err := ops.WriteAddresses(cfg.AddressesFile, addresses); err != nil {
+			return err
+		}
+		g, ctx := errgroup.WithContext(ctx)
+		g.Go(func() error { return edge.Run(ctx) })
+		g.Go(func() error { return store.Measure(ctx) })
+		return g.Wait()
+	})
 	return g.Wait()
 }

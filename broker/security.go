@@ -13,6 +13,7 @@ import (
 // security is who the broker is and whom it believes.
 type security struct {
 	tls     *tls.Config
+	peers   *tls.Config
 	crl     *certs.CRLFile // nil: no revocation list
 	changed func()         // set before run
 }
@@ -48,6 +49,9 @@ func loadSecurity(cfg Config, log *slog.Logger) (*security, error) {
 		log.Warn("no revocation list is configured: nobody can be revoked")
 	}
 	if s.tls, err = certs.ServerTLS(options); err != nil {
+		return nil, fmt.Errorf("tls: %w", err)
+	}
+	if s.peers, err = certs.PeerTLS(options, certs.ServiceBroker); err != nil {
 		return nil, fmt.Errorf("tls: %w", err)
 	}
 	return s, nil

@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
-	"strings"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -34,7 +34,9 @@ type Cluster struct {
 	log     *slog.Logger
 	metrics metrics
 
+	opened atomic.Bool
 	server *server.Server
+	secret nats.Option // how this process authenticates to server
 	// One connection per kind of traffic, so that none waits behind another.
 	publishing *nats.Conn
 	consuming  *nats.Conn
@@ -71,11 +73,15 @@ func New(cfg Config, reg *ops.Registry, log *slog.Logger) *Cluster {
 }
 
 // Open starts the server and makes sure that the streams and the groups exist.
-// After an error nothing is left running.
+// With peers it waits for as many of them as that needs, until ctx ends. After an
+// error nothing is left running.
 func (c *Cluster) Open(ctx context.Context) (err error) {
-	ctx, cancel := context.WithTimeout(ctx, startTimeout)
-	defer cancel()
-	c.server, err = server.NewServer(&server.Options{
+	if c.cfg.Peering == nil {
+		alone, cancel := context.WithTimeout(ctx, startTimeout)
+		defer cancel()
+		ctx = alone
+	}
+	options := &server.Options{
 		ServerName:         c.cfg.Node,
 		DontListen:         true,
 		JetStream:          true,
@@ -86,7 +92,17 @@ func (c *Cluster) Open(ctx context.Context) (err error) {
 		NoSigs:             true,
 		NoLog:              true,
 		NoSystemAccount:    false,
-	})
+	}
+	if c.cfg.Peering != nil {
+		user, password, err := c.cfg.Peering.join(options)
+		if err != nil {
+			return err
+		}
+		c.secret = nats.UserInfo(user, password)
+	}
+	// With replicas the server commits in groups by itself.
+	options.SyncAlways = c.cfg.Sync.Always && c.replicas() > 1
+	c.server, err = server.NewServer(options)
 	if err != nil {
 		return fmt.Errorf("embedded NATS server: %w", err)
 	}
@@ -122,7 +138,7 @@ func (c *Cluster) Open(ctx context.Context) (err error) {
 	if err = c.openStreams(ctx); err != nil {
 		return err
 	}
-	if c.cfg.Sync.Always {
+	if c.cfg.Sync.Always && c.replicas() == 1 {
 		c.commit = newCommitter(c.cfg.Dir)
 		c.commit.start()
 		// What a killed process left may be in the kernel's memory only.
@@ -131,8 +147,9 @@ func (c *Cluster) Open(ctx context.Context) (err error) {
 		}
 	}
 	c.startPutters()
+	c.opened.Store(true)
 	c.log.Info("store open", "dir", c.cfg.Dir, "sync", c.cfg.Sync.String(),
-		"shards", c.cfg.Shards, "groups", c.cfg.Groups, "replicas", 1)
+		"shards", c.cfg.Shards, "groups", c.cfg.Groups, "replicas", c.replicas())
 	if !c.cfg.Sync.Always {
 		c.log.Warn("acknowledged reports of the last interval are lost when the power goes", "sync", c.cfg.Sync.String())
 	}
@@ -140,30 +157,32 @@ func (c *Cluster) Open(ctx context.Context) (err error) {
 }
 
 func (c *Cluster) connect() (*nats.Conn, error) {
-	return nats.Connect("", nats.InProcessServer(c.server), nats.Name(c.cfg.Node),
-		nats.MaxReconnects(-1), nats.ReconnectWait(100*time.Millisecond),
+	options := []nats.Option{
+		nats.InProcessServer(c.server), nats.Name(c.cfg.Node),
+		nats.MaxReconnects(-1), nats.ReconnectWait(100 * time.Millisecond),
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
 			c.log.Warn("connection to the embedded NATS server", "err", err)
-		}))
+		}),
+	}
+	if c.secret != nil {
+		options = append(options, c.secret)
+	}
+	return nats.Connect("", options...)
 }
 
 // openStreams makes the streams and the groups.
 func (c *Cluster) openStreams(ctx context.Context) error {
 	var err error
-	c.retained, err = c.admin.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
-		Name: retainedStream, Subjects: []string{retainedPrefix + ">"},
-		Storage: jetstream.FileStorage, Retention: jetstream.LimitsPolicy,
-		MaxMsgsPerSubject: 1, Discard: jetstream.DiscardNew, MaxBytes: c.cfg.MaxRetainedBytes,
-		Replicas: 1, AllowDirect: true, Duplicates: time.Second,
+	c.retained, err = c.stream(ctx, jetstream.StreamConfig{
+		Name: retainedStream, Subjects: []string{retainedPrefix + ">"}, Retention: jetstream.LimitsPolicy,
+		MaxMsgsPerSubject: 1, MaxBytes: c.cfg.MaxRetainedBytes, AllowDirect: true,
 	})
 	if err != nil {
-		return fmt.Errorf("stream %s: %w", retainedStream, err)
+		return err
 	}
-	info, err := c.retained.Info(ctx)
-	if err != nil {
-		return fmt.Errorf("stream %s: %w", retainedStream, err)
+	if c.watched, err = c.lastSequence(ctx, c.retained); err != nil {
+		return err
 	}
-	c.watched = info.State.LastSeq
 	if err := c.openPresent(ctx); err != nil {
 		return err
 	}
@@ -179,24 +198,31 @@ func (c *Cluster) openStreams(ctx context.Context) error {
 	}
 	for shard := range c.cfg.Shards {
 		name := uplinkStream(shard)
-		stream, err := c.admin.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
-			Name: name, Subjects: []string{fmt.Sprintf("%s%d.>", uplinkPrefix, shard)},
-			Storage: jetstream.FileStorage, Retention: jetstream.InterestPolicy,
-			Discard: jetstream.DiscardNew, MaxBytes: c.cfg.MaxUplinkBytes / int64(c.cfg.Shards),
-			Replicas: 1, Duplicates: time.Second,
+		stream, err := c.stream(ctx, jetstream.StreamConfig{
+			Name: name, Subjects: []string{fmt.Sprintf("%s%d.>", uplinkPrefix, shard)}, Retention: jetstream.InterestPolicy,
+			MaxBytes: c.cfg.MaxUplinkBytes / int64(c.cfg.Shards), Metadata: map[string]string{shardsKey: strconv.Itoa(c.cfg.Shards)},
 		})
 		if err != nil {
-			return fmt.Errorf("stream %s: %w", name, err)
+			return err
 		}
 		c.streams = append(c.streams, stream)
-		c.durable[shard].Store(stream.CachedInfo().State.LastSeq)
+		last, err := c.lastSequence(ctx, stream)
+		if err != nil {
+			return err
+		}
+		c.durable[shard].Store(last)
 		for _, group := range c.cfg.Groups {
-			consumer, err := consuming.CreateOrUpdateConsumer(ctx, name, jetstream.ConsumerConfig{
-				Durable: group, AckPolicy: jetstream.AckExplicitPolicy, AckWait: AckWait,
-				MaxDeliver: -1, MaxAckPending: maxAckPending, DeliverPolicy: jetstream.DeliverAllPolicy,
+			var consumer jetstream.Consumer
+			what := fmt.Sprintf("group %s on stream %s", group, name)
+			err := c.patiently(ctx, what, func(ctx context.Context) (err error) {
+				consumer, err = consuming.CreateOrUpdateConsumer(ctx, name, jetstream.ConsumerConfig{
+					Durable: group, AckPolicy: jetstream.AckExplicitPolicy, AckWait: AckWait,
+					MaxDeliver: -1, MaxAckPending: maxAckPending, DeliverPolicy: jetstream.DeliverAllPolicy,
+				})
+				return err
 			})
 			if err != nil {
-				return fmt.Errorf("group %s on stream %s: %w", group, name, err)
+				return fmt.Errorf("%s: %w", what, err)
 			}
 			c.groups[group].shards = append(c.groups[group].shards, consumer)
 		}
@@ -210,23 +236,59 @@ func (c *Cluster) openStreams(ctx context.Context) error {
 	return nil
 }
 
+// stream makes sure that a stream exists, with what all of them have in common.
+func (c *Cluster) stream(ctx context.Context, cfg jetstream.StreamConfig) (stream jetstream.Stream, err error) {
+	cfg.Storage, cfg.Discard = jetstream.FileStorage, jetstream.DiscardNew
+	cfg.Replicas, cfg.Duplicates = c.replicas(), time.Second
+	err = c.patiently(ctx, "stream "+cfg.Name, func(ctx context.Context) (err error) {
+		stream, err = c.admin.CreateOrUpdateStream(ctx, cfg)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("stream %s: %w", cfg.Name, err)
+	}
+	return stream, nil
+}
+
+// shardsKey is where the first uplink stream says how many there are.
+const shardsKey = "groundswell-shards"
+
 // checkShards refuses a number of shards that differs from the stored one: a
 // device would move to another shard, and fewer shards would strand messages.
 func (c *Cluster) checkShards(ctx context.Context) error {
-	have := 0
-	names := c.admin.StreamNames(ctx)
-	for name := range names.Name() {
-		if strings.HasPrefix(name, "uplink-") {
-			have++
+	var first jetstream.Stream
+	err := c.patiently(ctx, "stream "+uplinkStream(0), func(ctx context.Context) (err error) {
+		first, err = c.admin.Stream(ctx, uplinkStream(0))
+		if errors.Is(err, jetstream.ErrStreamNotFound) {
+			return nil
 		}
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("stream %s: %w", uplinkStream(0), err)
 	}
-	if err := names.Err(); err != nil {
-		return fmt.Errorf("list streams: %w", err)
+	if first == nil {
+		return nil
 	}
-	if have != 0 && have != c.cfg.Shards {
-		return fmt.Errorf("shards: the store in %s has %d, the configuration says %d", c.cfg.Dir, have, c.cfg.Shards)
+	if have := first.CachedInfo().Config.Metadata[shardsKey]; have != strconv.Itoa(c.cfg.Shards) {
+		return fmt.Errorf("shards: the store in %s has %s, the configuration says %d", c.cfg.Dir, have, c.cfg.Shards)
 	}
 	return nil
+}
+
+// lastSequence is where a stream ends now.
+func (c *Cluster) lastSequence(ctx context.Context, stream jetstream.Stream) (last uint64, err error) {
+	err = c.patiently(ctx, "stream "+stream.CachedInfo().Config.Name, func(ctx context.Context) error {
+		info, err := stream.Info(ctx)
+		if err == nil {
+			last = info.State.LastSeq
+		}
+		return err
+	})
+	if err != nil {
+		return 0, fmt.Errorf("stream %s: %w", stream.CachedInfo().Config.Name, err)
+	}
+	return last, nil
 }
 
 // Close stops everything. What is under way fails with ErrUnavailable. It may
@@ -247,6 +309,9 @@ func (c *Cluster) Close() {
 	}
 	c.failPending()
 	if c.server != nil {
+		if c.cfg.Peering != nil {
+			c.server.LameDuckShutdown() // hands leadership over before it goes
+		}
 		c.server.Shutdown()
 		c.server.WaitForShutdown()
 	}
@@ -254,7 +319,10 @@ func (c *Cluster) Close() {
 
 // Ready is nil when messages can be stored and the groups exist.
 func (c *Cluster) Ready(ctx context.Context) error {
-	if c.server == nil || !c.server.JetStreamEnabled() {
+	if !c.opened.Load() {
+		return fmt.Errorf("%w: not open yet", ErrUnavailable)
+	}
+	if !c.server.JetStreamEnabled() {
 		return fmt.Errorf("%w: JetStream does not run", ErrUnavailable)
 	}
 	if c.commit != nil {
@@ -262,16 +330,34 @@ func (c *Cluster) Ready(ctx context.Context) error {
 			return err
 		}
 	}
+	for _, stream := range []jetstream.Stream{c.retained, c.present} {
+		if _, err := led(ctx, stream); err != nil {
+			return err
+		}
+	}
 	for shard, stream := range c.streams {
-		info, err := stream.Info(ctx)
+		info, err := led(ctx, stream)
 		if err != nil {
-			return fmt.Errorf("%w: %s: %w", ErrUnavailable, uplinkStream(shard), err)
+			return err
 		}
 		if info.State.Consumers < len(c.cfg.Groups) {
 			return fmt.Errorf("%w: %s has %d groups, %d are declared", ErrUnavailable, uplinkStream(shard), info.State.Consumers, len(c.cfg.Groups))
 		}
 	}
 	return nil
+}
+
+// led asks after a stream that can be written to: without a majority of its
+// nodes it has no leader.
+func led(ctx context.Context, stream jetstream.Stream) (*jetstream.StreamInfo, error) {
+	info, err := stream.Info(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %s: %w", ErrUnavailable, stream.CachedInfo().Config.Name, err)
+	}
+	if info.Cluster != nil && info.Config.Replicas > 1 && info.Cluster.Leader == "" {
+		return nil, fmt.Errorf("%w: %s has no leader: too few of its nodes are there", ErrUnavailable, info.Config.Name)
+	}
+	return info, nil
 }
 
 // storeError translates what JetStream says.

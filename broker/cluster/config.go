@@ -57,6 +57,8 @@ type Config struct {
 	MaxPending int
 	// StoreTimeout bounds the wait for the store.
 	StoreTimeout time.Duration
+	// Peering joins other nodes. Nil: this one is alone.
+	Peering *Peering
 }
 
 // MaxShards is the largest number of shards.
@@ -90,6 +92,9 @@ func (c Config) Validate() error {
 			return fmt.Errorf("groups[%d]: %q is not a legal name, or stands twice", i, g)
 		}
 		seen[strings.ToLower(g)] = true
+	}
+	if c.Peering != nil {
+		return c.Peering.validate()
 	}
 	return nil
 }

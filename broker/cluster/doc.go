@@ -26,7 +26,11 @@
 // group that is no longer declared keeps its backlog (deleting the consumer
 // would drop it); Open says so in the log.
 //
-// The server is single and has no ports: clients are in-process connections.
-// That is where the cluster goes in: routes and replicas are options of the
-// same server, and nothing outside of this package would notice.
+// Alone, the server has no ports: clients are in-process connections. With
+// peers (see Peering) each node's server has routes to the others, by mutual TLS,
+// and every stream is kept on several of them: a message counts as stored when a
+// majority has it (under Sync "always": on its disk), so that one node of three
+// may be lost with everything on it. Without a majority nothing is stored, and
+// Ready says so. The port for clients, without which no routes would form, is on
+// loopback and has a password that only this process knows.
 package cluster

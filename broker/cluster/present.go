@@ -73,17 +73,16 @@ func (m *Mark) remove() {
 }
 
 func (c *Cluster) openPresent(ctx context.Context) error {
-	stream, err := c.admin.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
-		Name: presentStream, Subjects: []string{presentPrefix + ">"},
-		Storage: jetstream.FileStorage, Retention: jetstream.LimitsPolicy,
-		MaxMsgsPerSubject: 1, Discard: jetstream.DiscardNew, MaxBytes: c.cfg.MaxRetainedBytes,
-		Replicas: 1, AllowMsgTTL: true, Duplicates: time.Second,
+	stream, err := c.stream(ctx, jetstream.StreamConfig{
+		Name: presentStream, Subjects: []string{presentPrefix + ">"}, Retention: jetstream.LimitsPolicy,
+		MaxMsgsPerSubject: 1, MaxBytes: c.cfg.MaxRetainedBytes, AllowMsgTTL: true,
 	})
 	if err != nil {
-		return fmt.Errorf("stream %s: %w", presentStream, err)
+		return err
 	}
-	c.present, c.presentLast = stream, stream.CachedInfo().State.LastSeq
-	return nil
+	c.present = stream
+	c.presentLast, err = c.lastSequence(ctx, stream)
+	return err
 }
 
 // Leftovers hands the records of connections that an earlier run of the broker

@@ -32,13 +32,14 @@ type Broker struct {
 	log         *slog.Logger
 	metrics     metrics
 
-	listener *listener
-	server   *mochi.Server
-	groups   map[string]*group
-	revoked  chan struct{}  // holds a token when the revocation list has changed
-	wg       sync.WaitGroup // everything that a connection started
-	stopping atomic.Bool
-	life     context.Context // of Run; set before the first connection
+	listener  *listener // set before listening
+	listening atomic.Bool
+	server    *mochi.Server
+	groups    map[string]*group
+	revoked   chan struct{}  // holds a token when the revocation list has changed
+	wg        sync.WaitGroup // everything that a connection started
+	stopping  atomic.Bool
+	life      context.Context // of Run; set before the first connection
 
 	notStored throttle
 	told      *tellings
@@ -78,6 +79,7 @@ func (b *Broker) Listen() error {
 	b.listener = &listener{
 		tcp: tcp, tls: b.tls, limits: &b.cfg.Limits, metrics: &b.metrics, log: b.log, wg: &b.wg, serve: b.serve,
 	}
+	b.listening.Store(true)
 	return nil
 }
 
@@ -91,7 +93,7 @@ func (b *Broker) Addr() string {
 
 // Ready is nil when connections are accepted.
 func (b *Broker) Ready(context.Context) error {
-	if b.listener == nil || b.stopping.Load() {
+	if !b.listening.Load() || b.stopping.Load() {
 		return errors.New("not listening")
 	}
 	return nil

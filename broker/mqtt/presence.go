@@ -43,13 +43,16 @@ func (b *Broker) presence(c *conn, connected bool, reason string) {
 	})
 }
 
-// reportLost stores a disconnect for every device that was connected when an
-// earlier run of the broker died. A device that is back has a connection of a
+// reportLost stores a disconnect for every device that was connected to this
+// node when an earlier run of it died. A device that is back has a connection of a
 // higher number, which its lost one does not touch.
 func (b *Broker) reportLost(ctx context.Context) {
 	lost, underWay := 0, make(chan struct{}, lostAtOnce)
 	err := b.store.Leftovers(ctx, func(device string, payload []byte, m *cluster.Mark) bool {
 		p, err := topics.DecodePresence(payload)
+		if err == nil && p.Node != b.cfg.Node {
+			return true // of a node that lives, or reports it at its own start
+		}
 		if err == nil {
 			p.Connected, p.Reason, p.At = false, "lost", time.Now().UTC().Truncate(time.Second)
 			payload, err = topics.Encode(p)

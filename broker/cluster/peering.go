@@ -1,0 +1,151 @@
+package cluster
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"strconv"
+	"time"
+
+	"groundswell/topics"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// Peering joins the brokers of a region to one: each embeds a NATS server, and
+// these keep every stream on several of them.
+type Peering struct {
+	// Cluster is the name that all of them share; a legal id.
+	Cluster string
+	// Listen is host:port for the others; port 0 takes a free one. Advertise is
+	// what they are told to dial, where that differs.
+	Listen, Advertise string
+	// Routes are the others' addresses, host:port; the own may be among them.
+	// Nodes that are not named learn of each other from those that are.
+	Routes []string
+	// TLS is for both directions; see certs.PeerTLS.
+	TLS *tls.Config
+	// Replicas is how many nodes keep each message: 3 or 5, or 1 (which loses
+	// what the one had).
+	Replicas int
+}
+
+func (p *Peering) validate() error {
+	switch {
+	case !topics.ValidID(p.Cluster):
+		return fmt.Errorf("cluster.name: %q is not a legal id", p.Cluster)
+	case p.Replicas != 1 && p.Replicas != 3 && p.Replicas != 5:
+		return fmt.Errorf("cluster.replicas: %d is none of 1, 3 and 5", p.Replicas)
+	case p.TLS == nil:
+		return errors.New("cluster: no TLS")
+	case len(p.Routes) == 0:
+		return errors.New("cluster.routes: none named, so no other node would be found")
+	}
+	if _, _, err := hostPort(p.Listen); err != nil {
+		return fmt.Errorf("cluster.listen: %w", err)
+	}
+	if p.Advertise != "" {
+		if _, _, err := hostPort(p.Advertise); err != nil {
+			return fmt.Errorf("cluster.advertise: %w", err)
+		}
+	}
+	for i, route := range p.Routes {
+		if _, port, err := hostPort(route); err != nil || port == 0 {
+			return fmt.Errorf("cluster.routes[%d]: %q is not host:port", i, route)
+		}
+	}
+	return nil
+}
+
+func hostPort(address string) (host string, port int, err error) {
+	host, text, err := net.SplitHostPort(address)
+	if err != nil {
+		return "", 0, fmt.Errorf("%q is not host:port", address)
+	}
+	port, err = strconv.Atoi(text)
+	if err != nil || port < 0 || port > 65535 {
+		return "", 0, fmt.Errorf("%q is not host:port", address)
+	}
+	return host, port, nil
+}
+
+// join completes the options of a server that has peers. The server opens a
+// port for clients only because without one it would form no routes; it is on
+// loopback, and nobody but this process has the password.
+func (p *Peering) join(o *server.Options) (user, password string, err error) {
+	host, port, err := hostPort(p.Listen)
+	if err != nil {
+		return "", "", err
+	}
+	if port == 0 {
+		port = server.RANDOM_PORT
+	}
+	user, password = "broker", rand.Text()
+	o.DontListen, o.Host, o.Port = false, "127.0.0.1", server.RANDOM_PORT
+	o.Username, o.Password = user, password
+	o.LameDuckGracePeriod, o.LameDuckDuration = 200*time.Millisecond, 2*time.Second // for our own connections
+	o.Cluster = server.ClusterOpts{
+		Name: p.Cluster, Host: host, Port: port, Advertise: p.Advertise,
+		TLSConfig: p.TLS, TLSTimeout: 5, PingInterval: 2 * time.Second, MaxPingsOut: 3,
+	}
+	for _, route := range p.Routes {
+		o.Routes = append(o.Routes, &url.URL{Scheme: "nats-route", Host: route})
+	}
+	return user, password, nil
+}
+
+// PeerAddr is the address that other nodes dial, "" when there are none.
+func (c *Cluster) PeerAddr() string {
+	if c.cfg.Peering == nil || c.server == nil {
+		return ""
+	}
+	return c.server.ClusterAddr().String()
+}
+
+func (c *Cluster) replicas() int {
+	if c.cfg.Peering == nil {
+		return 1
+	}
+	return c.cfg.Peering.Replicas
+}
+
+// patiently repeats what the cluster cannot do yet: while it has no leader, or
+// not yet enough nodes for the replicas. Alone, a node does everything at once.
+func (c *Cluster) patiently(ctx context.Context, what string, do func(context.Context) error) error {
+	told := time.Now()
+	for {
+		attempt, cancel := context.WithTimeout(ctx, c.cfg.StoreTimeout)
+		err := do(attempt)
+		cancel()
+		if err == nil || c.cfg.Peering == nil || !passing(err) {
+			return err
+		}
+		if time.Since(told) > 5*time.Second {
+			told = time.Now()
+			c.log.Warn("waiting for the other nodes", "for", what, "err", err)
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%s: %w: %w: %w", what, ErrUnavailable, ctx.Err(), err)
+		case <-time.After(250 * time.Millisecond):
+		}
+	}
+}
+
+// passing reports whether an error may go away by itself.
+func passing(err error) bool {
+	var api *jetstream.APIError
+	if !errors.As(err, &api) {
+		return true // no answer, or a connection that is not up yet
+	}
+	switch api.ErrorCode {
+	case 10058, 10052, 10065: // in use with other settings, invalid configuration, overlapping subjects
+		return false
+	}
+	return true
+}
