@@ -113,10 +113,15 @@ func Decide(r Rollout, e Evidence) Decision {
 	if r.State == Completed {
 		return Decision{Stay, "completed"}
 	}
-	if deadline := r.StartedAt.Add(time.Duration(r.Policy.Deadline)); !e.Now.Before(deadline) {
-		return Decision{Complete, fmt.Sprintf("deadline of %v passed", r.Policy.Deadline)}
-	}
 	w, ok := r.Current()
+	if deadline := r.StartedAt.Add(time.Duration(r.Policy.Deadline)); !e.Now.Before(deadline) {
+		reason := fmt.Sprintf("deadline of %v passed", r.Policy.Deadline)
+		if ok && e.Away > 0 {
+			// All who were there have it: the others get it when they are back.
+			return Decision{Open, fmt.Sprintf("%s; %d devices were not heard of for long", reason, e.Away)}
+		}
+		return Decision{Complete, reason}
+	}
 	switch {
 	case ok:
 	case r.passed():
@@ -153,6 +158,8 @@ func Decide(r Rollout, e Evidence) Decision {
 	}
 	gate := Gate(r.Policy.Gate, w, e.Wave, e.Now)
 	switch {
+	case gate.Pass && e.Away > 0:
+		return Decision{Stay, AllAway(e.Away)}
 	case gate.Pass:
 		return Decision{Open, fmt.Sprintf("%d of %d outcomes were successes", e.Wave.Committed, e.Wave.Sample())}
 	case gate.Sampled && w.SampleAt.IsZero():

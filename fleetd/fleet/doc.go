@@ -23,12 +23,16 @@
 // turn in the waves by its position, as everybody does.
 //
 // A member that was not heard of since long before a wave opened (AbsentAfter)
-// is absent from it: no gate and no share is about it, or one dead canary would
-// hold up the fleet. It has its position in the wave nevertheless, counts again
-// as soon as it is back, and the rollout does not end without it before its
-// deadline.
+// is absent from it: no gate is about it, or one dead canary would hold up the
+// fleet. It has its position in the wave nevertheless, counts again as soon as
+// it is back, and the rollout does not end without it before its deadline. But
+// when all who are left are absent, something else is wrong than they are (this
+// server was down, its database is a day old, a site has no power): then the
+// open wave is the last until one of them is back, or until the deadline. A
+// revert does not wait.
 //
-// The share of a wave is taken of the members at the moment when it opens.
+// The share of a wave is taken of the members at the moment when it opens,
+// absent ones too, and it reaches at least the first one that is there.
 // Devices that join later are in it by position, so that the share holds when
 // a cohort grows a hundredfold, as far as it held before: a wave of one device
 // among three is a third of the ring. No wave is left behind on nothing: one

@@ -22,6 +22,10 @@ type Evidence struct {
 	// Beyond: no device has committed, and there are members behind the open
 	// wave. Only read while that has none.
 	Beyond bool
+	// Away counts the members behind the open wave when all of them are absent.
+	// 0: some are there, or nobody is left. Only read when the gate lets the
+	// next wave open.
+	Away int64
 	// Window tallies the outcomes within the breaker's window: the whole
 	// rollout (Slice "") and each slice.
 	Window []Tally
@@ -60,6 +64,12 @@ type GateResult struct {
 	Pass bool
 	// Waits says for what, for people. Absent when Pass.
 	Waits string
+}
+
+// AllAway is what a wave waits for whose gate would let the next one open, but
+// for nobody who is there.
+func AllAway(away int64) string {
+	return fmt.Sprintf("one of the %d devices behind it, none of which was heard of for long", away)
 }
 
 // Gate decides whether the wave after w may open. A wave without members

@@ -106,9 +106,9 @@ func TestDevicesThatAreLongGoneHoldNoGate(t *testing.T) {
 	}
 	f.report(r, topics.StateCommitted, ids[2])
 	f.tick()
-	// A tenth of the 47 that are there (the committed one is) are five.
+	// A tenth of the 50 are five, though two of those are not there.
 	got = f.now(r.ID)
-	if w, _ := got.Current(); w.Index != 1 || len(f.reached(got)) != 8 || w.Counts["absent"] != 1 {
+	if w, _ := got.Current(); w.Index != 1 || len(f.reached(got)) != 5 || w.Counts["absent"] != 1 {
 		t.Fatalf("%d reached: %+v", len(f.reached(got)), got.Waves)
 	}
 	f.report(r, topics.StateCommitted, f.reached(got)[1:]...)
@@ -118,6 +118,73 @@ func TestDevicesThatAreLongGoneHoldNoGate(t *testing.T) {
 	}
 	if w, _ := f.now(r.ID).Current(); w.Index != 2 {
 		t.Fatalf("got %+v", f.now(r.ID).Waves)
+	}
+}
+
+// Nobody was heard of for two days: fleetd was down, or its database is that
+// old. What comes next is the wave that would have come, and not before
+// somebody is back.
+func TestAFleetThatWasAwayOpensNoWaveOnNothing(t *testing.T) {
+	f := newFixture(t, 200)
+	r := f.Running(fleet.PolicySpec{Waves: storetest.Waves(0.1, 1, 10, 50, 100)})
+	ids := f.byPosition(r)
+	f.report(r, topics.StateCommitted, ids[0])
+	f.lost("2 days", ids...)
+	for range 6 {
+		f.tick()
+	}
+	got := f.now(r.ID)
+	if w, _ := got.Current(); w.Index != 0 || w.Gate != "one of the 199 devices behind it, none of which was heard of for long" {
+		t.Fatalf("got %+v", got.Waves)
+	}
+	f.Apply(f.Beat(ids[150], "m1", "1.0.0", 1, 30), f.Beat(ids[180], "m1", "1.0.0", 1, 30))
+	f.tick()
+	got = f.now(r.ID)
+	if w, _ := got.Current(); w.Index != 1 || len(f.reached(got)) != 2 {
+		t.Fatalf("two are back, and %d are reached: %+v", len(f.reached(got)), got.Waves)
+	}
+	// At the deadline all who were there have it, and the others may come.
+	f.report(r, topics.StateCommitted, ids[:2]...)
+	f.lost("2 days", ids[150], ids[180])
+	f.Exec(`UPDATE rollout SET started_at = started_at - interval '1 year'`)
+	for range 6 {
+		f.tick()
+	}
+	if got := f.now(r.ID); got.State != fleet.Completed || len(f.reached(got)) != 200 {
+		t.Errorf("%d reached, %s: %+v", len(f.reached(got)), got.State, got.Waves)
+	}
+}
+
+// One of them runs the release, put there by hand; the others are away. That
+// proves nothing about them.
+func TestThatOthersAreAwayIsNoProof(t *testing.T) {
+	f := newFixture(t, 50)
+	f.Apply(f.Beat(f.ids[7], "m1", "1.1.0", 1, 30))
+	f.lost("2 days", append(slices.Clone(f.ids[:7]), f.ids[8:]...)...)
+	r := f.Running(fleet.PolicySpec{Waves: storetest.Waves(1, 10, 100)})
+	for range 4 {
+		f.tick()
+	}
+	if got := f.now(r.ID); len(f.reached(got)) != 0 {
+		t.Errorf("%d reached: %+v", len(f.reached(got)), got.Waves)
+	}
+}
+
+// Who comes back with what is reverted goes back at once.
+func TestARevertWaitsForNobodyWhoIsAway(t *testing.T) {
+	f := newFixture(t, 50)
+	f.AddRelease("1.0.0")
+	waves := fleet.PolicySpec{Waves: storetest.Waves(1, 100)}
+	r := f.Running(waves)
+	f.tick()
+	f.report(r, topics.StateCommitted, f.ids...)
+	back := storetest.Must(f.RevertRollout(t.Context(), storetest.Alice, r.ID, f.now(r.ID).Revision, store.RevertSpec{To: "1.0.0", Policy: &waves}))
+	f.Apply(f.back(f.reached(back)[0], back.ID, 20))
+	f.lost("2 days", f.ids...)
+	f.tick()
+	f.tick()
+	if got := f.now(back.ID); len(f.reached(got)) != 50 {
+		t.Errorf("%d reached: %+v", len(f.reached(got)), got.Waves)
 	}
 }
 

@@ -48,6 +48,9 @@ func (s *Store) Evidence(ctx context.Context, id string) (r fleet.Rollout, e fle
 					return fmt.Errorf("look for proof of %s: %w", id, err)
 				}
 			}
+			if e.Away, err = away(ctx, tx, r, w, e.Wave, e.Proven, e.Now, args); err != nil {
+				return err
+			}
 		}
 		e.Window, e.Newest, err = outcomes(ctx, tx, r, e, args)
 		return err

@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strconv"
 	"time"
@@ -165,8 +164,10 @@ func widen(ctx context.Context, tx pgx.Tx, r fleet.Rollout, now time.Time) error
 }
 
 // proven is fleet.Evidence's Proven and Beyond, for a wave without members that
-// ends at threshold; behind a canary cohort's wave there is nobody. Who runs the release without having committed
-// it in some rollout of it, in a trial perhaps, proves nothing.
+// ends at threshold; behind a canary cohort's wave there is nobody. That some
+// run the release already is no proof while others are only away. Who runs it
+// without having committed it in some rollout of it, in a trial perhaps, proves
+// nothing.
 func proven(ctx context.Context, tx pgx.Tx, r fleet.Rollout, w fleet.Wave, threshold int64, now time.Time, args []any) (proof, beyond bool, err error) {
 	if r.Kind == topics.EntryRevert {
 		return true, false, nil
@@ -175,10 +176,9 @@ func proven(ctx context.Context, tx pgx.Tx, r fleet.Rollout, w fleet.Wave, thres
 	if err != nil || proof {
 		return proof, false, err
 	}
-	err = tx.QueryRow(ctx, eligibleMembers+`SELECT EXISTS (SELECT FROM eligible WHERE NOT canary AND position >= $9 AND present_until >= $10)`,
-		append(args[:8:8], threshold, now)...).Scan(&beyond)
-	if err != nil || beyond {
-		return false, beyond, err
+	there, gone, err := behind(ctx, tx, threshold, now, args)
+	if err != nil || there || gone > 0 {
+		return false, there, err
 	}
 	cohorts := r.AllCohorts()
 	if w.Cohort != "" {
@@ -194,27 +194,69 @@ func proven(ctx context.Context, tx pgx.Tx, r fleet.Rollout, w fleet.Wave, thres
 	return proof, false, err
 }
 
+// behind reports whether members are there at position threshold or behind it,
+// and how many are absent.
+func behind(ctx context.Context, tx pgx.Tx, threshold int64, now time.Time, args []any) (there bool, gone int64, err error) {
+	err = tx.QueryRow(ctx, eligibleMembers+`
+		SELECT coalesce(bool_or(present_until >= $10), false), count(*) FILTER (WHERE present_until < $10)
+		FROM eligible WHERE NOT canary AND position >= $9`, append(args[:8:8], threshold, now)...).Scan(&there, &gone)
+	return there, gone, err
+}
+
+// away is fleet.Evidence's Away for the open wave w. A revert waits for nobody:
+// whoever comes back with what is reverted has waited long enough.
+func away(ctx context.Context, tx pgx.Tx, r fleet.Rollout, w fleet.Wave, c fleet.Counts, proof bool, now time.Time, args []any) (int64, error) {
+	overdue := !now.Before(r.StartedAt.Add(time.Duration(r.Policy.Deadline)))
+	opens := fleet.Gate(r.Policy.Gate, w, c, now).Pass
+	if c.Members == 0 {
+		opens = proof && (opens || overdue)
+	}
+	if !opens || r.Last(w) || r.Kind == topics.EntryRevert {
+		return 0, nil
+	}
+	threshold := w.Threshold
+	if w.Cohort != "" {
+		threshold = 0
+	}
+	there, gone, err := behind(ctx, tx, threshold, now, args)
+	if err != nil {
+		return 0, fmt.Errorf("look behind wave %d of %s: %w", w.Index, r.ID, err)
+	}
+	if there {
+		return 0, nil
+	}
+	return gone, nil
+}
+
 // percentThreshold finds where a wave ends that opens now and takes its share of
-// the present members at position from or behind it. One statement counts them and finds the one at
-// the wave's end, because both have to look at all.
+// the members at position from or behind it, absent ones too: or the first
+// devices that come back after everybody was away would be half a fleet. But it
+// reaches as far as the first one that is there; while nobody is, it adds
+// nothing. One statement counts them and finds the one at the wave's end,
+// because both have to look at all.
 func percentThreshold(ctx context.Context, tx pgx.Tx, r fleet.Rollout, w fleet.Wave, previous, from int64, now time.Time, args []any) (int64, error) {
 	share := fleet.WavePolicy{Percent: w.Percent}.Share()
 	if share >= topics.Buckets {
 		return fleet.OpenWave(share, 0, previous, nil)
 	}
-	var members, last int64
+	var members int64
+	var last, there *int64
 	err := tx.QueryRow(ctx, eligibleMembers+`, ranked AS (
-			SELECT position, row_number() OVER (ORDER BY position) AS place, count(*) OVER () AS members
-			FROM eligible WHERE NOT canary AND position >= $10 AND present_until >= $11
-		) SELECT members, position FROM ranked WHERE place = greatest(1, ($9 * members + 999999) / 1000000)`, append(args[:8:8], share, from, now)...).Scan(&members, &last)
-	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
+			SELECT position, present_until >= $11 AS present, row_number() OVER (ORDER BY position) AS place, count(*) OVER () AS members
+			FROM eligible WHERE NOT canary AND position >= $10
+		) SELECT count(*), max(position) FILTER (WHERE place = greatest(1, ($9 * members + 999999) / 1000000)), min(position) FILTER (WHERE present)
+		FROM ranked`, append(args[:8:8], share, from, now)...).Scan(&members, &last, &there)
+	if err != nil {
 		return 0, fmt.Errorf("find the end of wave %d of %s: %w", w.Index, r.ID, err)
 	}
+	if there == nil {
+		return previous, nil
+	}
 	return fleet.OpenWave(share, members, previous, func(k int64) (int64, error) {
-		if k != topics.ShareCount(share, members) {
+		if last == nil || k != topics.ShareCount(share, members) {
 			return 0, fmt.Errorf("wave %d of %s: position of member %d was not read", w.Index, r.ID, k)
 		}
-		return last, nil
+		return max(*last, *there), nil
 	})
 }
 
@@ -334,6 +376,13 @@ func describeWaves(ctx context.Context, tx pgx.Tx, r *fleet.Rollout) error {
 			w.Gate = fleet.FirstDevice(*w, counts)
 		case !r.Last(*w):
 			w.Gate = fleet.Gate(r.Policy.Gate, *w, counts, now).Waits
+			gone, err := away(ctx, tx, *r, *w, counts, proof, now, args)
+			if err != nil {
+				return err
+			}
+			if gone > 0 {
+				w.Gate = fleet.AllAway(gone)
+			}
 		}
 	}
 	return nil
