@@ -86,7 +86,11 @@ func (s *Store) register(ctx context.Context, tx pgx.Tx, messages []message) err
 const healAfter = time.Minute
 
 // heal puts assignments into the outbox again that devices turn out not to
-// hold: the broker has lost them.
+// hold: the broker has lost them. To whoever holds a newer one than is stored
+// (the database was restored from a backup, and the broker too, or the fleet is
+// too large for the publisher to compare all), it is signed anew above that one,
+// as far as one can be that was signed by now (fleet.NextVersion): what a device
+// claims moves no version into the far future.
 func (s *Store) heal(ctx context.Context, tx pgx.Tx, held map[string]int64) error {
 	if len(held) == 0 {
 		return nil
@@ -96,12 +100,30 @@ func (s *Store) heal(ctx context.Context, tx pgx.Tx, held map[string]int64) erro
 	for d, v := range held {
 		devices, versions = append(devices, d), append(versions, v)
 	}
+	const differs = `
+		FROM unnest($1::text[], $2::bigint[]) AS h (device, version) JOIN assignment a ON a.device = h.device
+		WHERE a.published_at < clock_timestamp() - $3::interval AND h.version `
+	rows, err := tx.Query(ctx, `
+		SELECT a.device, least(h.version, extract(epoch FROM clock_timestamp())::bigint + 3600)`+differs+`> a.version`, devices, versions, healAfter)
+	if err != nil {
+		return fmt.Errorf("look for devices that are ahead: %w", err)
+	}
+	ahead := map[string]int64{}
+	var device string
+	var version int64
+	if _, err := pgx.ForEachRow(rows, []any{&device, &version}, func() error { ahead[device] = version; return nil }); err != nil {
+		return fmt.Errorf("look for devices that are ahead: %w", err)
+	}
+	if len(ahead) > 0 {
+		s.log.Warn("devices hold newer assignments than are stored, signing anew", "count", len(ahead))
+		if err := s.signAssignmentsAbove(ctx, tx, ahead); err != nil {
+			return err
+		}
+	}
 	tag, err := tx.Exec(ctx, `
 		INSERT INTO outbox (kind, id, region, version)
-		SELECT 'assignment', a.device, $3, a.version
-		FROM unnest($1::text[], $2::bigint[]) AS h (device, version) JOIN assignment a ON a.device = h.device
-		WHERE h.version < a.version AND a.published_at < clock_timestamp() - $4::interval
-		ORDER BY a.device ON CONFLICT DO NOTHING`, devices, versions, Region, healAfter)
+		SELECT 'assignment', a.device, $4, a.version`+differs+`< a.version
+		ORDER BY a.device ON CONFLICT DO NOTHING`, devices, versions, healAfter, Region)
 	if err != nil || tag.RowsAffected() == 0 {
 		return err
 	}

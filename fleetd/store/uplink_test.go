@@ -449,6 +449,19 @@ func TestAssignmentThatADeviceDoesNotHoldGoesOutAgain(t *testing.T) {
 	if holding(0, 4); pending() != 1 {
 		t.Error("it was not sent again")
 	}
+	// The database is back from yesterday, and so is the broker: nobody but the
+	// device knows of what it holds.
+	w.exec(`DELETE FROM outbox`)
+	w.exec(`UPDATE assignment SET version = version - 1000`)
+	if holding(rows[0].Version, 5); pending() != 1 || w.assignment("cam-00000").Version <= rows[0].Version {
+		t.Errorf("it holds %d, and would be sent %d", rows[0].Version, w.assignment("cam-00000").Version)
+	}
+	// What a device claims moves no version anywhere.
+	w.exec(`DELETE FROM outbox`)
+	w.exec(`UPDATE assignment SET published_at = now() - interval '1 hour'`)
+	if holding(1<<62, 6); w.assignment("cam-00000").Version > time.Now().Unix()+7200 {
+		t.Errorf("version %d", w.assignment("cam-00000").Version)
+	}
 }
 
 func TestMembersOfARunningRolloutArePinned(t *testing.T) {
