@@ -8,8 +8,8 @@ import (
 	"groundswell/topics"
 )
 
-// MaxCompleted is how many completed rollouts of a component a manifest keeps,
-// the newest, for devices that were offline.
+// MaxCompleted is how many completed rollouts of a component a manifest keeps at
+// most, the newest, for devices that were offline.
 const MaxCompleted = 8
 
 // MetadataLifetime is how long a signed manifest or assignment is valid. It is
@@ -30,6 +30,9 @@ type ManifestInput struct {
 	Pin         *topics.SnapshotPin
 	Version     int64
 	Now         time.Time
+	// Completed is how many completed rollouts of a component it keeps. 0:
+	// MaxCompleted.
+	Completed int
 }
 
 // NextVersion is the version of what is signed after previous: max(previous+1,
@@ -45,13 +48,16 @@ func BuildManifest(in ManifestInput) (topics.Manifest, error) {
 	}
 	rollouts := append([]Planned(nil), in.Rollouts...)
 	sort.Slice(rollouts, func(i, j int) bool { return rollouts[i].Rollout.Sequence > rollouts[j].Rollout.Sequence })
+	if in.Completed == 0 {
+		in.Completed = MaxCompleted
+	}
 	completed := map[string]int{}
 	for _, p := range rollouts {
 		if !p.Rollout.State.InManifest() {
 			continue
 		}
 		if p.Rollout.State == Completed {
-			if completed[p.Rollout.Component]++; completed[p.Rollout.Component] > MaxCompleted {
+			if completed[p.Rollout.Component]++; completed[p.Rollout.Component] > in.Completed {
 				continue
 			}
 		}

@@ -16,8 +16,8 @@ import (
 
 // signManifests builds and signs the manifests of cohorts as the transaction
 // sees them, stores them and puts them into the outbox. It takes the cohorts'
-// row locks, in order of name. What does not fit is refused, and with it the
-// change.
+// row locks, in order of name. What does not fit (see fitting) is
+// refused, and with it the change.
 func (s *Store) signManifests(ctx context.Context, tx pgx.Tx, cohorts []string) error {
 	if len(cohorts) == 0 {
 		return nil
@@ -74,19 +74,11 @@ func (s *Store) signManifestsAbove(ctx context.Context, tx pgx.Tx, floor map[str
 	}
 	for _, cohort := range cohorts {
 		version := fleet.NextVersion(max(previous[cohort], floor[cohort]), now)
-		m, err := fleet.BuildManifest(fleet.ManifestInput{
+		m, signed, err := s.fitting(fleet.ManifestInput{
 			TrustDomain: s.options.TrustDomain, Cohort: cohort, Rollouts: planned[cohort], Pin: pin, Version: version, Now: now,
 		})
 		if err != nil {
 			return err
-		}
-		signed, err := s.options.Signer.SignManifest(m, now.Add(fleet.MetadataLifetime))
-		if err != nil {
-			return fmt.Errorf("sign manifest of cohort %s: %w", cohort, err)
-		}
-		if len(signed) > topics.MaxManifest {
-			return fmt.Errorf("%w: the manifest of cohort %s would have %d bytes, at most %d: it has %d rollouts, cancel some that are over",
-				fleet.ErrConflict, cohort, len(signed), topics.MaxManifest, len(m.Entries))
 		}
 		_, err = tx.Exec(ctx, `
 			INSERT INTO manifest (cohort, version, signed, issued_at, refresh_at) VALUES ($1, $2, $3, $4, $5)
@@ -100,6 +92,30 @@ func (s *Store) signManifestsAbove(ctx context.Context, tx pgx.Tx, floor map[str
 		}
 	}
 	return nil
+}
+
+// fitting builds and signs a manifest. When it is too large, completed rollouts
+// make room, the oldest of each component first: a fleet with a long history
+// must not be one that cannot open a wave.
+func (s *Store) fitting(in fleet.ManifestInput) (topics.Manifest, []byte, error) {
+	for in.Completed = fleet.MaxCompleted; ; in.Completed-- {
+		m, err := fleet.BuildManifest(in)
+		if err != nil {
+			return m, nil, err
+		}
+		signed, err := s.options.Signer.SignManifest(m, in.Now.Add(fleet.MetadataLifetime))
+		large := errors.Is(err, topics.ErrTooLarge) || len(signed) > topics.MaxManifest
+		switch {
+		case large && in.Completed > 1:
+		case large:
+			return m, nil, fmt.Errorf("%w: the manifest of cohort %s would have more than %d bytes: it has %d rollouts, cancel some",
+				fleet.ErrConflict, in.Cohort, topics.MaxManifest, len(m.Entries))
+		case err != nil:
+			return m, nil, fmt.Errorf("sign manifest of cohort %s: %w", in.Cohort, err)
+		default:
+			return m, signed, nil
+		}
+	}
 }
 
 // refreshAt is when metadata signed now is to be signed anew: at half its life,

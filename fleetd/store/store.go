@@ -17,7 +17,8 @@ import (
 	"groundswell/topics"
 )
 
-// Signer signs what devices obey, with fleetd's director key.
+// Signer signs what devices obey, with fleetd's director key. What is above
+// topics.MaxPayload when it is signed is topics.ErrTooLarge.
 type Signer interface {
 	SignManifest(m topics.Manifest, expires time.Time) ([]byte, error)
 	SignAssignment(a topics.Assignment, expires time.Time) ([]byte, error)
