@@ -14,6 +14,8 @@ import (
 	"groundswell/certs/token"
 	"groundswell/certs/trust"
 	"groundswell/fleetd/api"
+	"groundswell/fleetd/store/storetest"
+	"groundswell/internal/devstack/devtest"
 	"groundswell/topics"
 )
 
@@ -422,6 +424,58 @@ func TestTwoListsAtOnceNeverLoseARelease(t *testing.T) {
 	}
 }
 
+// What was published after the backup is gone, but devices hold it: what is
+// published next has to reach them nevertheless.
+func TestAReleaseReachesDevicesAfterTheDatabaseWasRestored(t *testing.T) {
+	url, name := devtest.NamedDatabase(t)
+	w := newWorldOn(t, url)
+	get := func(name string) []byte {
+		t.Helper()
+		return w.must(200, nil, call{method: "GET", path: "/v1/repository/image/" + name, as: token.Viewer}).raw
+	}
+	state := storetest.Must(trust.NewState(domain, w.imageRoot, w.directorRoot))
+	// learn is what a device does with the pin of a manifest; known are the
+	// releases that it knows then.
+	learn := func() (pin topics.SnapshotPin, known int) {
+		t.Helper()
+		pin = storetest.Must(w.store.ImagePin(t.Context()))
+		if state.NeedsSnapshot(pin) {
+			var names trust.TargetsPin
+			var err error
+			if state, names, err = state.Snapshot(get(fmt.Sprintf("%d.snapshot.json", pin.Version)), pin, now()); err != nil {
+				t.Fatal(err)
+			}
+			if state, _, err = state.Targets(get(fmt.Sprintf("%d.targets.json", names.Version)), now()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return pin, len(storetest.Must(state.Images(now())).All())
+	}
+	w.release("1.0.0")
+	backup, _ := learn()
+	w.release("1.1.0")
+	lost, known := learn()
+	if known != 2 {
+		t.Fatalf("%d releases", known)
+	}
+	sql := fmt.Sprintf(`BEGIN;
+		DELETE FROM repository_file WHERE name <> 'root.json' AND version > CASE name WHEN 'targets.json' THEN 1 ELSE %d END;
+		DELETE FROM release WHERE version = '1.1.0';
+		UPDATE image_pin SET version = %[1]d, length = %d, sha256 = '%s'; COMMIT`, backup.Version, backup.Length, backup.SHA256)
+	if _, err := devtest.Postgres(t).Query(t.Context(), name, sql); err != nil {
+		t.Fatal(err)
+	}
+	// A backup is older than this second.
+	devtest.Eventually(t, 0, "the next second", devtest.True(func() bool { return now().Unix() > lost.Version }))
+	if _, known := learn(); known != 2 {
+		t.Fatalf("%d releases", known)
+	}
+	w.release("1.2.0") // the release keys' holders have kept their list
+	if pin, known := learn(); known != 3 {
+		t.Errorf("the device knows %d releases; snapshot %d was lost, the new one is %d", known, lost.Version, pin.Version)
+	}
+}
+
 func TestARootIsFollowedStepByStep(t *testing.T) {
 	w := newWorld(t)
 	w.release("1.0.0")
@@ -447,9 +501,15 @@ func TestARootIsFollowedStepByStep(t *testing.T) {
 	w.refused(409, "/root_b64", put(three))
 	w.refused(422, "/root_b64", put(foreign))
 	w.refused(422, "/root_b64", put(w.directorRoot))
+	pinned := func() int64 { return storetest.Must(w.store.ImagePin(t.Context())).Version }
+	first := pinned()
 	var root api.Root
 	w.must(200, &root, put(two))
 	w.must(200, &root, put(two)) // again
+	second := pinned()
+	if second <= first {
+		t.Errorf("snapshot %d after %d", second, first)
+	}
 	if root.Version != 2 {
 		t.Errorf("root: %+v", root)
 	}
@@ -459,7 +519,10 @@ func TestARootIsFollowedStepByStep(t *testing.T) {
 		t.Errorf("ready: %v", err)
 	}
 	// The snapshot was signed anew after each.
-	w.must(200, nil, call{method: "GET", path: "/v1/repository/image/3.snapshot.json"})
+	if again := pinned(); again <= second {
+		t.Errorf("snapshot %d after %d", again, second)
+	}
+	w.must(200, nil, call{method: "GET", path: fmt.Sprintf("/v1/repository/image/%d.snapshot.json", pinned())})
 	w.must(200, nil, call{method: "GET", path: "/v1/repository/image/2.root.json"})
 }
 

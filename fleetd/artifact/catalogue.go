@@ -142,8 +142,8 @@ func (c *Catalogue) Publish(ctx context.Context, by fleet.Actor, raw []byte) ([]
 	if err != nil {
 		return nil, err
 	}
-	// The snapshot is read first: whoever publishes in between makes one of
-	// the version that ours would have, and then ours is the conflict.
+	// The snapshot is read first: when somebody publishes in between, ours is
+	// not made from what is there any more, and is the conflict.
 	snapshot, err := c.newest(ctx, snapshotFile)
 	if err != nil {
 		return nil, err
@@ -167,7 +167,7 @@ func (c *Catalogue) Publish(ctx context.Context, by fleet.Actor, raw []byte) ([]
 	if err != nil {
 		return nil, err
 	}
-	publication, err := c.sign(ctx, raw, snapshot.Version+1)
+	publication, err := c.sign(ctx, raw, snapshot.Version)
 	if err != nil {
 		return nil, err
 	}
@@ -230,9 +230,14 @@ const (
 	timestampLife = 14 * 24 * time.Hour
 )
 
-// sign makes the snapshot of the given version and the timestamp for targets.
-func (c *Catalogue) sign(ctx context.Context, targets []byte, version int64) (store.Publication, error) {
+// sign makes the snapshot that follows the one of version base (0: none), and the
+// timestamp, for targets. Versions are numbered as manifests are
+// (fleet.NextVersion): a database that is restored from an older backup must not
+// give a version out twice, because devices and caches that hold the lost one
+// would not ask for the other.
+func (c *Catalogue) sign(ctx context.Context, targets []byte, base int64) (store.Publication, error) {
 	now := time.Now()
+	version := fleet.NextVersion(base, now)
 	snapshot, pin, err := trust.MakeSnapshot(targets, version, now.Add(snapshotLife), c.cfg.SnapshotKey)
 	if err != nil {
 		return store.Publication{}, fmt.Errorf("sign snapshot %d: %w", version, err)
@@ -246,7 +251,8 @@ func (c *Catalogue) sign(ctx context.Context, targets []byte, version int64) (st
 			{Repository: string(trust.Image), Name: snapshotFile, Version: version, Bytes: snapshot},
 			timestamp,
 		},
-		Pin: &pin,
+		Base: base,
+		Pin:  &pin,
 	}, nil
 }
 
@@ -255,7 +261,7 @@ func (c *Catalogue) signTimestamp(ctx context.Context, snapshot []byte) (fleet.R
 	if err != nil {
 		return last, err
 	}
-	version := last.Version + 1
+	version := fleet.NextVersion(last.Version, time.Now())
 	raw, err := trust.MakeTimestamp(snapshot, version, time.Now().Add(timestampLife), c.cfg.TimestampKey)
 	if err != nil {
 		return last, fmt.Errorf("sign timestamp %d: %w", version, err)
@@ -312,10 +318,10 @@ func (c *Catalogue) renew(ctx context.Context, inAnyCase bool) error {
 	var publication store.Publication
 	switch {
 	case inAnyCase || time.Since(snapshot.CreatedAt) > snapshotLife/2:
-		publication, err = c.sign(ctx, targets.Bytes, snapshot.Version+1)
+		publication, err = c.sign(ctx, targets.Bytes, snapshot.Version)
 	case time.Since(timestamp.CreatedAt) > timestampLife/2:
 		timestamp, err = c.signTimestamp(ctx, snapshot.Bytes)
-		publication.Files = []fleet.RepositoryFile{timestamp}
+		publication.Files, publication.Base = []fleet.RepositoryFile{timestamp}, snapshot.Version
 	default:
 		return nil
 	}

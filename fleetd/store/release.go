@@ -101,6 +101,10 @@ type Publication struct {
 	Releases []fleet.Release
 	// Files are the signed metadata: targets, snapshot, timestamp.
 	Files []fleet.RepositoryFile
+	// Base is the version of the newest snapshot when Files were made; 0: there
+	// was none. If there is another by now, ErrConflict: what Files say is not
+	// made from what is there.
+	Base int64
 	// Pin, if not nil, is the snapshot that manifests pin from now on.
 	Pin *topics.SnapshotPin
 }
@@ -124,6 +128,9 @@ func (s *Store) PublishReleases(ctx context.Context, by fleet.Actor, p Publicati
 		}
 		// One at a time: the pin must not go back.
 		if _, err := tx.Exec(ctx, `LOCK TABLE image_pin IN SHARE ROW EXCLUSIVE MODE`); err != nil {
+			return err
+		}
+		if err := based(ctx, tx, p); err != nil {
 			return err
 		}
 		files := map[string]any{}
@@ -157,6 +164,23 @@ func (s *Store) PublishReleases(ctx context.Context, by fleet.Actor, p Publicati
 		return s.pin(ctx, tx, *p.Pin)
 	})
 	return created, err
+}
+
+// based is ErrConflict unless p is made from what is there.
+func based(ctx context.Context, tx pgx.Tx, p Publication) error {
+	if len(p.Files) == 0 {
+		return nil
+	}
+	var newest int64
+	err := tx.QueryRow(ctx, `
+		SELECT coalesce(max(version), 0) FROM repository_file WHERE repository = 'image' AND name = 'snapshot.json'`).Scan(&newest)
+	if err != nil {
+		return fmt.Errorf("read the newest snapshot: %w", err)
+	}
+	if newest != p.Base {
+		return fmt.Errorf("snapshot %d was published meanwhile, this was made from %d: %w", newest, p.Base, fleet.ErrConflict)
+	}
+	return nil
 }
 
 func (s *Store) createRelease(ctx context.Context, tx pgx.Tx, by fleet.Actor, r fleet.Release) error {
