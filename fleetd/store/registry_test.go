@@ -296,6 +296,39 @@ func TestReleasesAreImmutable(t *testing.T) {
 	}
 }
 
+// Of two who publish at once, each at a moment of its own, one is told: what it
+// made knows nothing of what the other has published.
+func TestWhatIsPublishedIsMadeFromWhatIsThere(t *testing.T) {
+	w := newWorld(t)
+	publish := func(name string, version, base int64) error {
+		p := store.Publication{Base: base, Files: []fleet.RepositoryFile{{Repository: "image", Name: name, Version: version, Bytes: fmt.Append(nil, version)}}}
+		if name == "snapshot.json" {
+			p.Pin = &topics.SnapshotPin{Version: version, Length: 1, SHA256: fmt.Sprintf("%064x", version)}
+		}
+		_, err := w.PublishReleases(t.Context(), alice, p)
+		return err
+	}
+	for _, c := range []struct {
+		name          string
+		version, base int64
+		want          error
+	}{
+		{"snapshot.json", 100, 0, nil},
+		{"snapshot.json", 200, 0, fleet.ErrConflict},
+		{"timestamp.json", 200, 0, fleet.ErrConflict},
+		{"timestamp.json", 200, 100, nil},
+		{"snapshot.json", 201, 100, nil},
+		{"snapshot.json", 202, 100, fleet.ErrConflict},
+	} {
+		if err := publish(c.name, c.version, c.base); !errors.Is(err, c.want) {
+			t.Errorf("%s %d, made from %d: %v", c.name, c.version, c.base, err)
+		}
+	}
+	if pin := must(w.ImagePin(t.Context())); pin.Version != 201 {
+		t.Errorf("snapshot %d is pinned", pin.Version)
+	}
+}
+
 func TestCommandsAreNumberedPerDevice(t *testing.T) {
 	w := newWorld(t)
 	ctx := t.Context()
