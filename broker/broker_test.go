@@ -106,16 +106,21 @@ func (p *process) device(id string) (*mqttclient.Session, error) {
 	return p.client(credential, id, nil)
 }
 
-func (p *process) fleetd(id string, onMessage func(mqttclient.Message)) *mqttclient.Session {
-	p.t.Helper()
+func (p *process) service(id string, onMessage func(mqttclient.Message)) (*mqttclient.Session, error) {
 	credential, err := p.ca.IssueService("fleetd", nil, time.Hour)
 	if err != nil {
-		p.t.Fatal(err)
+		return nil, err
 	}
-	s, err := p.client(credential, id, onMessage)
-	if err != nil {
-		p.t.Fatal(err)
-	}
+	return p.client(credential, id, onMessage)
+}
+
+func (p *process) fleetd(id string, onMessage func(mqttclient.Message)) *mqttclient.Session {
+	p.t.Helper()
+	var s *mqttclient.Session
+	devtest.Eventually(p.t, 0, id+" to be let in", func() (err error) { // nodes refuse while they elect
+		s, err = p.service(id, onMessage)
+		return err
+	})
 	p.t.Cleanup(func() { s.Close() })
 	return s
 }

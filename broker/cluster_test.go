@@ -205,7 +205,10 @@ func TestAManifestReachesDevicesOnEveryNode(t *testing.T) {
 	retain := func(p *process, version int) {
 		t.Helper()
 		devtest.Eventually(t, time.Minute, fmt.Sprintf("version %d to be retained", version), func() error {
-			s := p.fleetd("fleetd-publisher", nil)
+			s, err := p.service("fleetd-publisher", nil)
+			if err != nil {
+				return err // while the cluster elects
+			}
 			defer s.Close()
 			return s.Publish(t.Context(), mqttclient.Publication{
 				Topic: topic, Payload: fmt.Append(nil, version), QoS: 1, Retain: true,
@@ -260,11 +263,13 @@ func TestOnlyTheKilledNodesDevicesAreReportedLost(t *testing.T) {
 	all := startCluster(t, "")
 	connect := func(p *process, id string) {
 		t.Helper()
-		s, err := p.device(id)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { s.Close() })
+		devtest.Eventually(t, 0, id+" to be let in", func() error {
+			s, err := p.device(id)
+			if err == nil {
+				t.Cleanup(func() { s.Close() })
+			}
+			return err
+		})
 	}
 	var mu sync.Mutex // guards told
 	told := map[string][]topics.Presence{}

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -36,7 +37,7 @@ type Cluster struct {
 
 	opened atomic.Bool
 	server *server.Server
-	secret nats.Option // how this process authenticates to server
+	login  nats.Option // how this process authenticates to server
 	// One connection per kind of traffic, so that none waits behind another.
 	publishing *nats.Conn
 	consuming  *nats.Conn
@@ -45,6 +46,8 @@ type Cluster struct {
 	uplink     jetstream.JetStream // on publishing
 	retained   jetstream.Stream
 	present    jetstream.Stream
+	sessions   jetstream.Stream   // nil when alone
+	claimed    uint64             // last sequence of sessions before Open
 	streams    []jetstream.Stream // uplink, by shard
 	groups     map[string]*Group
 	watched    uint64 // last retained sequence before Open
@@ -88,17 +91,15 @@ func (c *Cluster) Open(ctx context.Context) (err error) {
 		StoreDir:           c.cfg.Dir,
 		SyncInterval:       c.cfg.Sync.Interval, // 0, its default of minutes, when the committer does it
 		JetStreamMaxMemory: 64 << 20,
-		JetStreamMaxStore:  c.cfg.MaxUplinkBytes + 2*c.cfg.MaxRetainedBytes + 64<<20,
+		JetStreamMaxStore:  c.cfg.MaxUplinkBytes + 3*c.cfg.MaxRetainedBytes + 64<<20,
 		NoSigs:             true,
 		NoLog:              true,
 		NoSystemAccount:    false,
 	}
 	if c.cfg.Peering != nil {
-		user, password, err := c.cfg.Peering.join(options)
-		if err != nil {
+		if c.login, err = c.cfg.Peering.join(options); err != nil {
 			return err
 		}
-		c.secret = nats.UserInfo(user, password)
 	}
 	// With replicas the server commits in groups by itself.
 	options.SyncAlways = c.cfg.Sync.Always && c.replicas() > 1
@@ -164,8 +165,8 @@ func (c *Cluster) connect() (*nats.Conn, error) {
 			c.log.Warn("connection to the embedded NATS server", "err", err)
 		}),
 	}
-	if c.secret != nil {
-		options = append(options, c.secret)
+	if c.login != nil {
+		options = append(options, c.login)
 	}
 	return nats.Connect("", options...)
 }
@@ -184,6 +185,9 @@ func (c *Cluster) openStreams(ctx context.Context) error {
 		return err
 	}
 	if err := c.openPresent(ctx); err != nil {
+		return err
+	}
+	if err := c.openSessions(ctx); err != nil {
 		return err
 	}
 	if err := c.checkShards(ctx); err != nil {
@@ -387,6 +391,9 @@ func (l natsLog) Noticef(format string, v ...any) {
 	l.log.Debug("nats", "text", fmt.Sprintf(format, v...))
 }
 func (l natsLog) Warnf(format string, v ...any) {
+	if strings.Contains(format, "will not be verified") {
+		return // by the library; certs.PeerTLS verifies
+	}
 	l.log.Warn("nats", "text", fmt.Sprintf(format, v...))
 }
 func (l natsLog) Errorf(format string, v ...any) {

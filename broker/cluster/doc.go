@@ -32,5 +32,5 @@
 // majority has it (under Sync "always": on its disk), so that one node of three
 // may be lost with everything on it. Without a majority nothing is stored, and
 // Ready says so. The port for clients, without which no routes would form, is on
-// loopback and has a password that only this process knows.
+// loopback and opens only to a key that this process makes.
 package cluster

@@ -2,7 +2,6 @@ package cluster
 
 import (
 	"context"
-	"crypto/rand"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -14,7 +13,9 @@ import (
 	"groundswell/topics"
 
 	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nkeys"
 )
 
 // Peering joins the brokers of a region to one: each embeds a NATS server, and
@@ -76,18 +77,26 @@ func hostPort(address string) (host string, port int, err error) {
 
 // join completes the options of a server that has peers. The server opens a
 // port for clients only because without one it would form no routes; it is on
-// loopback, and nobody but this process has the password.
-func (p *Peering) join(o *server.Options) (user, password string, err error) {
+// loopback, and nobody but this process has the key, which login is made of.
+func (p *Peering) join(o *server.Options) (login nats.Option, err error) {
 	host, port, err := hostPort(p.Listen)
 	if err != nil {
-		return "", "", err
+		return nil, err
+	}
+	key, err := nkeys.CreateUser()
+	if err != nil {
+		return nil, fmt.Errorf("key of the loopback port: %w", err)
+	}
+	user, err := key.PublicKey()
+	if err != nil {
+		return nil, fmt.Errorf("key of the loopback port: %w", err)
 	}
 	if port == 0 {
 		port = server.RANDOM_PORT
 	}
-	user, password = "broker", rand.Text()
 	o.DontListen, o.Host, o.Port = false, "127.0.0.1", server.RANDOM_PORT
-	o.Username, o.Password = user, password
+	o.Nkeys = []*server.NkeyUser{{Nkey: user}}
+	o.ReconnectErrorReports = 60                                                    // of the attempts, one a second
 	o.LameDuckGracePeriod, o.LameDuckDuration = 200*time.Millisecond, 2*time.Second // for our own connections
 	o.Cluster = server.ClusterOpts{
 		Name: p.Cluster, Host: host, Port: port, Advertise: p.Advertise,
@@ -96,7 +105,7 @@ func (p *Peering) join(o *server.Options) (user, password string, err error) {
 	for _, route := range p.Routes {
 		o.Routes = append(o.Routes, &url.URL{Scheme: "nats-route", Host: route})
 	}
-	return user, password, nil
+	return nats.Nkey(user, key.Sign), nil
 }
 
 // PeerAddr is the address that other nodes dial, "" when there are none.
@@ -114,15 +123,23 @@ func (c *Cluster) replicas() int {
 	return c.cfg.Peering.Replicas
 }
 
+// askAgain is how long one request to a cluster that forms may take: nobody
+// answers while there is no leader.
+const askAgain = 2 * time.Second
+
 // patiently repeats what the cluster cannot do yet: while it has no leader, or
 // not yet enough nodes for the replicas. Alone, a node does everything at once.
 func (c *Cluster) patiently(ctx context.Context, what string, do func(context.Context) error) error {
 	told := time.Now()
 	for {
-		attempt, cancel := context.WithTimeout(ctx, c.cfg.StoreTimeout)
+		limit := c.cfg.StoreTimeout
+		if c.Clustered() {
+			limit = min(limit, askAgain)
+		}
+		attempt, cancel := context.WithTimeout(ctx, limit)
 		err := do(attempt)
 		cancel()
-		if err == nil || c.cfg.Peering == nil || !passing(err) {
+		if err == nil || !c.Clustered() || !passing(err) {
 			return err
 		}
 		if time.Since(told) > 5*time.Second {

@@ -225,20 +225,26 @@ func (c *Cluster) scan(ctx context.Context, filter, subject string, last uint64,
 func (c *Cluster) Watch(ctx context.Context, handle func(Retained)) error {
 	next := c.watched + 1
 	for ctx.Err() == nil {
-		err := c.watch(ctx, &next, handle)
+		err := c.follow(ctx, c.retained, &next, func(msg jetstream.Msg, sequence uint64) {
+			r, err := retainedMessage(msg.Subject(), msg.Headers(), msg.Data(), sequence)
+			if err != nil {
+				c.log.Error("a retained message cannot be read and is passed over", "err", err)
+				return
+			}
+			handle(r)
+		})
 		if ctx.Err() == nil {
 			c.log.Error("watching retained messages was interrupted and begins again", "err", err)
-			select {
-			case <-ctx.Done():
-			case <-time.After(time.Second):
-			}
+			pause(ctx, time.Second)
 		}
 	}
 	return nil
 }
 
-func (c *Cluster) watch(ctx context.Context, next *uint64, handle func(Retained)) error {
-	consumer, err := c.retained.OrderedConsumer(ctx, jetstream.OrderedConsumerConfig{
+// follow hands the messages of a stream from sequence *next on to handle, and
+// keeps *next up to date, until something fails.
+func (c *Cluster) follow(ctx context.Context, stream jetstream.Stream, next *uint64, handle func(msg jetstream.Msg, sequence uint64)) error {
+	consumer, err := stream.OrderedConsumer(ctx, jetstream.OrderedConsumerConfig{
 		DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: *next,
 	})
 	if err != nil {
@@ -259,12 +265,14 @@ func (c *Cluster) watch(ctx context.Context, next *uint64, handle func(Retained)
 			return err
 		}
 		*next = meta.Sequence.Stream + 1
-		r, err := retainedMessage(msg.Subject(), msg.Headers(), msg.Data(), meta.Sequence.Stream)
-		if err != nil {
-			c.log.Error("a retained message cannot be read and is passed over", "err", err)
-			continue
-		}
-		handle(r)
+		handle(msg, meta.Sequence.Stream)
+	}
+}
+
+func pause(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
 	}
 }
 

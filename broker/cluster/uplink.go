@@ -13,10 +13,11 @@ import (
 
 // Headers of stored messages.
 const (
-	headerModel    = "Gs-Model"
-	headerHardware = "Gs-Hardware"
-	headerVersion  = "Gs-Version"
-	headerOrigin   = "Gs-Origin"
+	headerModel      = "Gs-Model"
+	headerHardware   = "Gs-Hardware"
+	headerVersion    = "Gs-Version"
+	headerOrigin     = "Gs-Origin"
+	headerConnection = "Gs-Connection"
 )
 
 // Uplink is a message from a device, or from the broker about it.

@@ -47,6 +47,7 @@ type Broker struct {
 	mu      sync.Mutex // guards what follows
 	clients map[string]*client
 	conns   map[*conn]struct{} // with a good CONNECT
+	claims  map[string]*claiming
 
 	indexMu sync.RWMutex // guards index
 	index   session.Index[*client]
@@ -63,6 +64,7 @@ func New(cfg Config, tlsConfig *tls.Config, revocations certs.Revocations, store
 		told:    newTellings(),
 		clients: map[string]*client{},
 		conns:   map[*conn]struct{}{},
+		claims:  map[string]*claiming{},
 		life:    context.Background(),
 	}
 	b.metrics = newMetrics(reg, b)
@@ -123,8 +125,14 @@ func (b *Broker) Run(ctx context.Context) error {
 		g.run(serving, &loops)
 	}
 	loops.Go(func() { _ = b.store.Watch(serving, b.retainedPut) }) // returns nil when serving ends
+	loops.Go(func() { _ = b.store.WatchClaims(serving, b.seen) })
 	loops.Go(func() { b.housekeep(serving) })
 	loops.Go(func() { b.reportLost(serving) })
+	if err := b.store.OnTakeOver(b.letGo); err != nil {
+		stop()
+		loops.Wait()
+		return err
+	}
 	b.log.Info("broker listens", "address", b.Addr())
 
 	b.listener.run(ctx)

@@ -4,6 +4,7 @@ import (
 	"sync"
 	"time"
 
+	"groundswell/broker/cluster"
 	"groundswell/broker/session"
 	"groundswell/certs"
 
@@ -23,6 +24,7 @@ type client struct {
 	begun   bool  // CONNACK of conn was sent
 	expiry  time.Duration
 	expires time.Time // while offline
+	number  int64     // of the newest connection
 	ended   bool      // not in Broker.clients any more
 	will    *will     // of the connection, or delayed
 	cohorts cohorts
@@ -37,12 +39,20 @@ func (cl *client) signalMoved() {
 }
 
 // attach makes c the owner of its client id: the one that was it before is
-// disconnected, and the session begins anew if asked to.
-func (b *Broker) attach(c *conn, id string) {
+// disconnected, and the session begins anew if asked to. It fails with
+// cluster.ErrTaken when a later connection was faster.
+func (b *Broker) attach(c *conn, id string) error {
+	if c.moved {
+		b.letGo(id, c.number) // what is left of an earlier visit
+	}
 	var old *conn
 	var leases []any
 	for {
 		b.mu.Lock()
+		if b.claims[id].elsewhere > c.number {
+			b.mu.Unlock()
+			return cluster.ErrTaken
+		}
 		cl := b.clients[id]
 		if cl == nil {
 			cl = &client{
@@ -55,12 +65,18 @@ func (b *Broker) attach(c *conn, id string) {
 		}
 		b.mu.Unlock()
 
+		// A claim of another node that is heard of from here on finds cl.
 		cl.mu.Lock()
-		if cl.ended { // expired just now
+		if cl.ended { // expired just now, or taken elsewhere
 			cl.mu.Unlock()
 			continue
 		}
+		if cl.number > c.number {
+			cl.mu.Unlock()
+			return cluster.ErrTaken
+		}
 		fresh := cl.identity.Name == ""
+		c.moved = c.moved || fresh && c.found // or this node was started anew
 		old = cl.conn
 		if c.params.clean || (old != nil && cl.expiry == 0) {
 			b.forget(cl)
@@ -68,10 +84,10 @@ func (b *Broker) attach(c *conn, id string) {
 			cl.cohorts = cohorts{}
 		} else {
 			leases = cl.session.Detach()
-			c.params.present = !fresh
+			c.params.present = !fresh || c.moved
 		}
 		previous := cl.will
-		cl.identity, cl.conn, cl.begun = c.identity, c, false
+		cl.identity, cl.conn, cl.begun, cl.number = c.identity, c, false, c.number
 		cl.expiry, cl.will = c.params.expiry, c.params.will
 		cl.session.Attach(c.params.receiveMaximum)
 		c.client = cl
@@ -85,7 +101,7 @@ func (b *Broker) attach(c *conn, id string) {
 		}
 		b.giveBack(leases)
 		b.settleWill(previous, c.params.clean)
-		return
+		return b.restore(c)
 	}
 }
 
@@ -119,9 +135,11 @@ func (b *Broker) offline(c *conn) {
 	if w := cl.will; w != nil {
 		w.due = now.Add(min(w.delay, cl.expiry)) // [MQTT-3.1.3-9]
 	}
-	end := cl.expiry == 0
+	expiry := cl.expiry
+	end := expiry == 0
 	cl.mu.Unlock()
 	b.giveBack(leases)
+	b.unclaim(c, expiry)
 	if end {
 		b.end(cl, now)
 	} else {

@@ -39,7 +39,7 @@ type conn struct {
 	cert     *x509.Certificate
 	remote   string
 	mark     *cluster.Mark // of a device, after CONNACK
-	number   int64         // numbers the connections of this node, growing with time
+	number   int64         // numbers the connections, growing with time; final once claimed
 	limits   *Limits
 	frame    framing
 	refused  error // of framing; only the reader uses it
@@ -52,7 +52,13 @@ type conn struct {
 	sentID string // client id as sent
 	client *client
 	params connectParams
-	keep   atomic.Int64 // keep-alive in seconds; 0: none; -1: before CONNECT
+	// Of the connection's own goroutine: its claim; whether the cluster knows the
+	// session; and whether this node does not, because another had it.
+	claimed cluster.Claim
+	found   bool
+	moved   bool
+
+	keep atomic.Int64 // keep-alive in seconds; 0: none; -1: before CONNECT
 
 	welcomed atomic.Bool  // CONNACK was encoded: nothing may come before it
 	refusals atomic.Int32 // audited on this connection

@@ -67,7 +67,11 @@ func (b *Broker) connect(c *conn, cl *mochi.Client, pk *packets.Packet) error {
 		cl.State.ServerKeepalive = true
 	}
 	c.keep.Store(int64(cl.State.Keepalive))
-	b.attach(c, id)
+	if err = b.take(c, id); err != nil {
+		b.notStored.warn(b.log, "a client cannot be taken", "client", clip(id), "err", err)
+		b.refuseConnect(c, packets.ErrServerUnavailable, 3)
+		return packets.ErrServerUnavailable
+	}
 	return nil
 }
 
@@ -136,6 +140,7 @@ func (b *Broker) established(c *conn) {
 	b.log.Debug("client connected", "client", c.client.id, "remote", c.remote, "v5", c.v5, "session_present", c.params.present)
 	b.presence(c, true, "")
 	b.begin(c)
+	b.catchUp(c)
 	// The list may have changed between the handshake and now, when nobody
 	// knew of this connection.
 	b.checkCertificate(c, time.Now(), true)

@@ -30,9 +30,14 @@
 //   - A retained message replaces only one of a lower version.
 //   - What a group's member did not acknowledge goes to another.
 //
-// In memory only, for now: sessions, their subscriptions and what waits in them
-// (commands to a device that is away). After a restart of the broker clients
-// find Session Present 0, subscribe anew, and fleetd publishes its commands again.
+// Between nodes a client id belongs to whom the registry says (claim.go): the
+// newest connection in the cluster wins, and its session's subscriptions follow
+// it to any node, also from one that was killed.
+//
+// In memory only, for now: what waits in a session (commands to a device that is
+// away), and alone, without other nodes, the session itself. After a restart of
+// such a broker clients find Session Present 0 and subscribe anew; commands
+// fleetd publishes again in any case.
 //
 // Locks, in the order in which they may be held together: Broker.mu, client.mu,
 // Broker.indexMu, then one of group.mu and conn.mu. The acknowledgement queue has a

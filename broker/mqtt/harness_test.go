@@ -51,6 +51,15 @@ func withStore(change func(*cluster.Config)) option {
 // startNode starts a broker that ends with the test.
 func startNode(t *testing.T, options ...option) *node {
 	t.Helper()
+	n := newNode(t, options...)
+	n.start()
+	t.Cleanup(func() { n.stop() })
+	return n
+}
+
+// newNode is a broker that was not started.
+func newNode(t *testing.T, options ...option) *node {
+	t.Helper()
 	n := &node{
 		t:   t,
 		cfg: Config{Node: "node-1", TrustDomain: domain, Listen: "127.0.0.1:0", Limits: DefaultLimits()},
@@ -65,8 +74,6 @@ func startNode(t *testing.T, options ...option) *node {
 		o(n)
 	}
 	n.revoke(1)
-	n.start()
-	t.Cleanup(func() { n.stop() })
 	return n
 }
 

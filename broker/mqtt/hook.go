@@ -111,7 +111,7 @@ func (h *hook) OnPacketEncode(cl *mochi.Client, pk packets.Packet) packets.Packe
 	}
 	c := cl.Net.Conn.(*conn)
 	c.welcomed.Store(true)
-	if c.client == nil {
+	if c.client == nil || pk.ReasonCode != packets.CodeSuccess.Code { // [MQTT-3.2.2-6]
 		pk.Properties = packets.Properties{ReasonString: pk.Properties.ReasonString}
 		return pk
 	}

@@ -55,6 +55,9 @@ func (b *Broker) subscribe(c *conn, pk *packets.Packet) packets.Code {
 		}
 		ack.ReasonCodes = append(ack.ReasonCodes, code.Code)
 	}
+	if !b.saveOrEnd(c) {
+		return packets.CodeSuccess
+	}
 	if err := c.mochi.WritePacket(ack); err != nil {
 		return packets.CodeSuccess // the connection is ending
 	}
@@ -141,7 +144,9 @@ func (b *Broker) unsubscribe(c *conn, pk *packets.Packet) packets.Code {
 		}
 		ack.ReasonCodes = append(ack.ReasonCodes, code.Code)
 	}
-	_ = c.mochi.WritePacket(ack) // a closed connection gets no answer
+	if b.saveOrEnd(c) {
+		_ = c.mochi.WritePacket(ack) // a closed connection gets no answer
+	}
 	return packets.CodeSuccess
 }
 

@@ -21,12 +21,12 @@ const (
 
 // Subscription is one filter of a client.
 type Subscription struct {
-	Filter            string
-	QoS               byte // as granted
-	NoLocal           bool
-	RetainAsPublished bool
-	RetainHandling    RetainHandling
-	Identifier        int // 0: none
+	Filter            string         `json:"filter"`
+	QoS               byte           `json:"qos"` // as granted
+	NoLocal           bool           `json:"no_local,omitempty"`
+	RetainAsPublished bool           `json:"retain_as_published,omitempty"`
+	RetainHandling    RetainHandling `json:"retain_handling,omitempty"`
+	Identifier        int            `json:"identifier,omitempty"` // 0: none
 }
 
 // Session is one client's state, with or without a connection.

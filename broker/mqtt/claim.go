@@ -1,0 +1,244 @@
+package mqtt
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"groundswell/broker/cluster"
+	"groundswell/broker/session"
+
+	"github.com/mochi-mqtt/server/v2/packets"
+)
+
+// Between nodes a client id belongs to whom the registry says (cluster.Claim).
+// A connection claims its id before its CONNACK; the node that had it lets go,
+// because it is asked to or because it sees the claim. Every change of the
+// session that must outlive the node is written under the same claim, so that a
+// node that has lost a client cannot change it any more. Alone, a node has no
+// registry, and sessions are in its memory only.
+
+// claimAttempts is how often a claim is tried when others claim the same id.
+const claimAttempts = 50
+
+// savedSession is what a claim holds of a session.
+type savedSession struct {
+	Subscriptions []session.Subscription `json:"subscriptions"`
+}
+
+// claiming is a client id that connections of this node are claiming: what other
+// nodes claim meanwhile must not be missed, though there is no client yet.
+type claiming struct {
+	connections int
+	elsewhere   int64 // the newest connection on another node that was heard of
+}
+
+// take claims c's client id and attaches c to its session.
+func (b *Broker) take(c *conn, id string) error {
+	b.mu.Lock()
+	p := b.claims[id]
+	if p == nil {
+		p = &claiming{}
+		b.claims[id] = p
+	}
+	p.connections++
+	b.mu.Unlock()
+	defer func() {
+		b.mu.Lock()
+		if p.connections--; p.connections == 0 {
+			delete(b.claims, id)
+		}
+		b.mu.Unlock()
+	}()
+	if err := b.claim(c, id); err != nil {
+		return err
+	}
+	return b.attach(c, id)
+}
+
+// claim makes c the owner of its client id in the whole cluster.
+func (b *Broker) claim(c *conn, id string) error {
+	if !b.store.Clustered() {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(b.life, storeWait)
+	defer cancel()
+	for range claimAttempts {
+		old, err := b.store.Lookup(ctx, id)
+		if err != nil && !errors.Is(err, cluster.ErrNotFound) {
+			return err
+		}
+		found := err == nil && (old.Connected || time.Now().Before(old.Expires))
+		// Whatever the clocks of the nodes say, a later claim has a higher number.
+		c.number = max(c.number, old.Connection+1)
+		mine := cluster.Claim{Node: b.cfg.Node, Connection: c.number, Connected: true, Revision: old.Revision}
+		if found && !c.params.clean {
+			mine.State = old.State
+		}
+		mine.Revision, err = b.store.Write(ctx, id, mine)
+		if errors.Is(err, cluster.ErrTaken) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if old.Connected && old.Node != b.cfg.Node {
+			b.store.TakeOver(ctx, old.Node, id, c.number)
+		}
+		c.claimed, c.found = mine, found && !c.params.clean
+		c.moved = c.found && old.Node != b.cfg.Node
+		return nil
+	}
+	return fmt.Errorf("%w: %d others claimed %s", cluster.ErrBusy, claimAttempts, clip(id))
+}
+
+// restore fills the session of a client that another node had. The caller is the
+// connection's own goroutine, before CONNACK.
+func (b *Broker) restore(c *conn) error {
+	if !c.moved || len(c.claimed.State) == 0 {
+		return nil
+	}
+	var saved savedSession
+	if err := json.Unmarshal(c.claimed.State, &saved); err != nil {
+		return fmt.Errorf("session of %s: %w", clip(c.client.id), err)
+	}
+	for _, sub := range saved.Subscriptions {
+		// What it may subscribe to may have changed meanwhile.
+		if _, code, text := b.subscribeOne(c, sub); code.Code >= packets.ErrUnspecifiedError.Code {
+			b.log.Info("subscription of a session from another node ended", "client", c.client.id, "filter", clip(sub.Filter), "reason", text)
+		}
+	}
+	return nil
+}
+
+// catchUp sends what is retained for the subscriptions of a session that another
+// node had: nobody here knows what it has got.
+func (b *Broker) catchUp(c *conn) {
+	if !c.moved {
+		return
+	}
+	c.client.mu.Lock()
+	subs := slices.Collect(c.client.session.Subscriptions)
+	c.client.mu.Unlock()
+	for _, sub := range subs {
+		b.sendRetained(c, sub)
+	}
+}
+
+// save writes the subscriptions of a session that outlives its connection, if
+// they have changed. After an error the connection must end: the client would
+// rely on what the cluster does not know.
+func (b *Broker) save(c *conn) error {
+	if !b.store.Clustered() {
+		return nil
+	}
+	cl := c.client
+	cl.mu.Lock()
+	keep := cl.conn == c && cl.expiry > 0
+	subs := slices.Collect(cl.session.Subscriptions)
+	cl.mu.Unlock()
+	if !keep {
+		return nil
+	}
+	slices.SortFunc(subs, func(x, y session.Subscription) int { return cmp.Compare(x.Filter, y.Filter) })
+	state, err := json.Marshal(savedSession{subs})
+	if err != nil {
+		return err
+	}
+	if bytes.Equal(state, c.claimed.State) {
+		return nil
+	}
+	next := c.claimed
+	next.State = state
+	return b.write(c, next)
+}
+
+// write replaces c's claim.
+func (b *Broker) write(c *conn, next cluster.Claim) error {
+	ctx, cancel := context.WithTimeout(b.life, storeWait)
+	defer cancel()
+	revision, err := b.store.Write(ctx, c.client.id, next)
+	if err != nil {
+		return err
+	}
+	next.Revision = revision
+	c.claimed = next
+	return nil
+}
+
+// saveOrEnd is save; a connection whose session cannot be saved is ended.
+func (b *Broker) saveOrEnd(c *conn) bool {
+	err := b.save(c)
+	switch {
+	case err == nil:
+		return true
+	case errors.Is(err, cluster.ErrTaken):
+		b.letGo(c.client.id, c.number+1)
+	default:
+		b.notStored.warn(b.log, "a session was not stored, its client has to come again", "client", c.client.id, "err", err)
+		c.disconnect(packets.ErrServerUnavailable, "error")
+	}
+	return false
+}
+
+// unclaim says that the client is not connected any more. The claim stays while
+// the session does.
+func (b *Broker) unclaim(c *conn, expiry time.Duration) {
+	if !b.store.Clustered() || c.claimed.Revision == 0 {
+		return
+	}
+	next := c.claimed
+	next.Connected, next.Expires = false, time.Now().Add(expiry)
+	if expiry == 0 {
+		next.State = nil
+	}
+	if err := b.write(c, next); err != nil && !errors.Is(err, cluster.ErrTaken) {
+		// Whoever claims it next asks this node, which has nothing any more.
+		b.notStored.warn(b.log, "the end of a connection was not stored", "client", c.client.id, "err", err)
+	}
+}
+
+// seen is called for every claim that was written on any node.
+func (b *Broker) seen(id string, claim cluster.Claim) {
+	if claim.Node != b.cfg.Node {
+		b.letGo(id, claim.Connection)
+	}
+}
+
+// letGo ends what this node has of a client that a later connection, on another
+// node, has claimed. Its session has moved there.
+func (b *Broker) letGo(id string, connection int64) {
+	b.mu.Lock()
+	if p := b.claims[id]; p != nil {
+		p.elsewhere = max(p.elsewhere, connection)
+	}
+	cl := b.clients[id]
+	if cl == nil {
+		b.mu.Unlock()
+		return
+	}
+	cl.mu.Lock()
+	if cl.ended || cl.number >= connection {
+		cl.mu.Unlock()
+		b.mu.Unlock()
+		return
+	}
+	cl.ended = true
+	delete(b.clients, cl.id)
+	old, w := cl.conn, cl.will
+	cl.conn, cl.begun, cl.will = nil, false, nil
+	b.forget(cl)
+	leases := cl.session.Clear()
+	cl.mu.Unlock()
+	b.mu.Unlock()
+	if old != nil {
+		old.disconnect(packets.ErrSessionTakenOver, "taken-over") // [MQTT-3.1.4-3]
+	}
+	b.giveBack(leases)
+	b.settleWill(w, false)
+}

@@ -1,0 +1,198 @@
+package mqtt
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"sync"
+	"testing"
+	"time"
+
+	"groundswell/broker/cluster"
+	"groundswell/certs"
+	"groundswell/internal/mqttclient"
+	"groundswell/topics"
+)
+
+// startTrio starts three brokers that are one.
+func startTrio(t *testing.T, options ...option) []*node {
+	t.Helper()
+	routes := freeAddresses(t, 3)
+	var nodes []*node
+	for i := range 3 {
+		n := newNode(t, options...)
+		credential, err := authority().IssueService(certs.ServiceBroker, nil, time.Hour)
+		if err != nil {
+			t.Fatal(err)
+		}
+		peers, err := certs.PeerTLS(certs.TLSOptions{Credential: credential, Authority: authority().Authority()}, certs.ServiceBroker)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n.cfg.Node = fmt.Sprintf("node-%d", i+1)
+		n.store.Node = n.cfg.Node
+		n.store.Peering = &cluster.Peering{Cluster: "test", Listen: routes[i], Routes: routes, TLS: peers, Replicas: 3}
+		nodes = append(nodes, n)
+	}
+	all(nodes, (*node).start)
+	if t.Failed() {
+		t.FailNow()
+	}
+	t.Cleanup(func() { all(nodes, func(n *node) { n.stop() }) })
+	return nodes
+}
+
+func freeAddresses(t *testing.T, n int) (addresses []string) {
+	t.Helper()
+	for range n {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		addresses = append(addresses, l.Addr().String())
+	}
+	return addresses
+}
+
+func all(nodes []*node, do func(*node)) {
+	var wg sync.WaitGroup
+	for _, n := range nodes {
+		wg.Go(func() { do(n) })
+	}
+	wg.Wait()
+}
+
+// kept makes the session outlive the connection.
+func kept(cfg *mqttclient.Config) { cfg.SessionExpiry = time.Hour }
+
+func TestASessionFollowsItsClientToAnyNode(t *testing.T) {
+	t.Parallel()
+	nodes := startTrio(t)
+	fleetd := nodes[2].fleetd("fleetd")
+	fleetd.assign("cam-1", 1, `"eu"`)
+	fleetd.mustRetain(topics.CohortManifest("eu"), 1, "one")
+	credential := deviceCredential(t, "cam-1")
+	p := nodes[0].dial(credential, "cam-1", kept)
+	if p.SessionPresent {
+		t.Fatal("a session before the first")
+	}
+	p.subscribe(topics.DeviceAssignment("cam-1"), topics.CohortManifest("eu"))
+	if m := p.nextOf(topics.CohortManifest("eu")); string(m.Payload) != "one" {
+		t.Fatalf("got %s", m.Payload)
+	}
+	p.Close() // without a DISCONNECT
+	fleetd.mustRetain(topics.CohortManifest("eu"), 2, "two")
+
+	// Elsewhere it goes on: nothing is subscribed to again, and what came
+	// meanwhile comes now.
+	p = nodes[1].dial(credential, "cam-1", kept)
+	if !p.SessionPresent {
+		t.Fatal("the session was not on the second node")
+	}
+	if m := p.nextOf(topics.CohortManifest("eu")); string(m.Payload) != "two" {
+		t.Fatalf("got %s", m.Payload)
+	}
+	eventually(t, "the first node to forget it", func() bool { _, sessions := nodes[0].edge.counts(); return sessions == 0 })
+
+	// While it is connected, too: the second node lets go.
+	q := nodes[0].dial(credential, "cam-1", kept)
+	select {
+	case <-p.Done():
+	case <-time.After(patience):
+		t.Fatal("it is connected twice")
+	}
+	if code, ok := mqttclient.Refused(p.Err()); !ok || code != 0x8E {
+		t.Errorf("taken over: %v", p.Err())
+	}
+	if !q.SessionPresent {
+		t.Error("taken over without its session")
+	}
+	q.nextOf(topics.CohortManifest("eu"))
+
+	// What it has left is gone everywhere.
+	if err := q.Unsubscribe(t.Context(), []string{topics.CohortManifest("eu")}); err != nil {
+		t.Fatal(err)
+	}
+	q.Close()
+	q = nodes[1].dial(credential, "cam-1", kept)
+	if q.nextOf(topics.DeviceAssignment("cam-1")); !q.SessionPresent {
+		t.Error("no session")
+	}
+	fleetd.mustRetain(topics.CohortManifest("eu"), 3, "three")
+	fleetd.assign("cam-1", 2, `"us"`)
+	if m := q.next(); m.Topic != topics.DeviceAssignment("cam-1") {
+		t.Errorf("got %s", m.Topic)
+	}
+
+	// Its node dies; and a clean start forgets.
+	q.Close()
+	nodes[1].stop()
+	eventually(t, "the others to take it", func() bool {
+		p, err := mqttclient.Dial(t.Context(), nodes[0].config(credential, "cam-1"))
+		if err != nil {
+			return false
+		}
+		defer p.Close()
+		return p.SessionPresent
+	})
+	q = nodes[2].dial(credential, "cam-1", func(cfg *mqttclient.Config) { cfg.CleanStart = true })
+	if q.SessionPresent {
+		t.Error("a clean start found a session")
+	}
+}
+
+func TestConcurrentConnectsEndWithOneOwner(t *testing.T) {
+	t.Parallel()
+	nodes := startTrio(t)
+	credential := deviceCredential(t, "cam-1")
+	for round := range 200 {
+		sessions := make([]*mqttclient.Session, 4)
+		var wg sync.WaitGroup
+		for i := range sessions {
+			wg.Go(func() {
+				cfg := nodes[(round+i)%3].config(credential, "cam-1")
+				cfg.SessionExpiry = time.Hour
+				if s, err := mqttclient.Dial(context.WithoutCancel(t.Context()), cfg); err == nil { // else another was faster
+					sessions[i] = s
+				}
+			})
+		}
+		wg.Wait()
+		live := func() (n int) {
+			for _, s := range sessions {
+				if s == nil {
+					continue
+				}
+				select {
+				case <-s.Done():
+				default:
+					n++
+				}
+			}
+			return n
+		}
+		eventually(t, fmt.Sprintf("round %d: one live session", round), func() bool { return live() <= 1 })
+		owners := 0
+		for _, n := range nodes {
+			conns, _ := n.edge.counts()
+			owners += conns
+		}
+		if live() != 1 || owners > 4 {
+			t.Fatalf("round %d: %d live sessions, %d connections", round, live(), owners)
+		}
+		for _, s := range sessions {
+			if s != nil {
+				s.Close()
+			}
+		}
+	}
+	eventually(t, "every connection to end", func() bool {
+		owners := 0
+		for _, n := range nodes {
+			conns, _ := n.edge.counts()
+			owners += conns
+		}
+		return owners == 0
+	})
+}
