@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"groundswell/broker/session"
 	"groundswell/certs"
 	"groundswell/internal/mqttclient"
 	"groundswell/topics"
@@ -226,6 +227,27 @@ func TestLeavingACohortEndsTheSubscription(t *testing.T) {
 	}
 	if code := refusal(t, dev.trySubscribe(topics.CohortManifest("a"))); code != 0x87 {
 		t.Fatalf("after leaving: 0x%02x", code)
+	}
+}
+
+// TestReadingForASubscriptionThatHasEndedBringsNothing: the broker may still be
+// reading what is retained for a subscription when the device leaves the cohort.
+func TestReadingForASubscriptionThatHasEndedBringsNothing(t *testing.T) {
+	n := startNode(t)
+	fleetd := n.fleetd("fleetd")
+	fleetd.assign("cam-1", 1, `"a"`)
+	fleetd.mustRetain(topics.CohortManifest("a"), 1, "a1")
+	dev := n.device("cam-1")
+	n.edge.mu.Lock()
+	c := n.edge.clients["cam-1"].conn
+	n.edge.mu.Unlock()
+	// Both ways of reading, as if the device had just left.
+	n.edge.sendRetainedOne(c, session.Subscription{Filter: topics.CohortManifest("a"), QoS: 1},
+		topics.Name{Kind: topics.KindManifest, ID: "a"})
+	n.edge.sendRetainedAll(c, session.Subscription{Filter: topics.AllManifests, QoS: 1})
+	dev.subscribe(topics.DeviceAssignment("cam-1"))
+	if m := dev.next(); m.Topic != topics.DeviceAssignment("cam-1") {
+		t.Fatalf("got %q of a cohort that the device has left", m.Payload)
 	}
 }
 

@@ -40,6 +40,11 @@ func (b *Broker) route(m session.Message, origin string) (taken int, err error) 
 func (b *Broker) deliver(cl *client, m session.Message) error {
 	cl.mu.Lock()
 	defer cl.mu.Unlock()
+	return b.queue(cl, m)
+}
+
+// queue is deliver for a caller that holds cl.mu.
+func (b *Broker) queue(cl *client, m session.Message) error {
 	if cl.ended {
 		return nil
 	}

@@ -199,7 +199,18 @@ func (b *Broker) sendRetainedOne(c *conn, sub session.Subscription, name topics.
 		c.disconnect(packets.ErrServerBusy, "error")
 		return
 	}
-	b.deliver(c.client, retainedFor(r, sub, true))
+	b.deliverStored(c.client, sub, r)
+}
+
+// deliverStored queues a retained message that was read for a subscription,
+// unless the subscription has ended since: a device that leaves a cohort while
+// its manifest is being read gets it no more.
+func (b *Broker) deliverStored(cl *client, sub session.Subscription, r cluster.Retained) {
+	cl.mu.Lock()
+	defer cl.mu.Unlock()
+	if _, ok := cl.session.Subscription(sub.Filter); ok {
+		_ = b.queue(cl, retainedFor(r, sub, true)) // as in retainedPut
+	}
 }
 
 // sendRetainedAll reads the retained messages of a filter with wildcards, no
@@ -221,7 +232,7 @@ func (b *Broker) sendRetainedAll(c *conn, sub session.Subscription) {
 			return false
 		}
 		if len(r.Payload) > 0 {
-			b.deliver(cl, retainedFor(r, sub, true))
+			b.deliverStored(cl, sub, r)
 		}
 		return true
 	})
