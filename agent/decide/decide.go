@@ -179,25 +179,13 @@ func winner(candidates []candidate, f Facts) []candidate {
 	if len(candidates) == 0 {
 		return nil
 	}
-	best := slices.MaxFunc(candidates, func(x, y candidate) int {
-		return cmp.Or(
-			cmp.Compare(x.Priority, y.Priority),
-			cmp.Compare(x.Sequence, y.Sequence),
-			cmp.Compare(y.Rollout, x.Rollout), // sequences are unique; this only makes a fault harmless
-		)
-	})
-	running := f.Versions[best.Component]
-	// Who has gone on from it to something newer has followed it too.
-	followed := running == best.Version || best.Kind != topics.EntryRevert && lower(best.Version, running)
-	if best.State == topics.EntryCompleted && followed && f.InProgress[best.Component].Rollout != best.Rollout {
-		newer := func(c candidate) bool {
-			return c.Sequence > best.Sequence && c.Kind != topics.EntryRevert && !lower(c.Version, running)
-		}
-		if slices.ContainsFunc(candidates, newer) {
-			return winner(slices.DeleteFunc(candidates, func(c candidate) bool { return !newer(c) }), f)
-		}
+	contenders := make([]topics.Contender, len(candidates))
+	for i, c := range candidates {
+		contenders[i] = c.Contender()
 	}
-	return slices.DeleteFunc(candidates, func(c candidate) bool { return c.Rollout != best.Rollout })
+	component := candidates[0].Component
+	best := topics.Winner(contenders, f.Versions[component], f.InProgress[component].Rollout)
+	return slices.DeleteFunc(candidates, func(c candidate) bool { return c.Rollout != best })
 }
 
 func consider(w candidate, attempt Attempt, busy bool, f Facts, loc *time.Location, now time.Time) Decision {

@@ -1,7 +1,6 @@
 package fleet
 
 import (
-	"cmp"
 	"slices"
 	"time"
 
@@ -34,11 +33,10 @@ type Install struct {
 // Targets says what the manifests of a device's cohorts tell it to run, by
 // component; planned holds the rollouts of each cohort's manifest. As on the
 // device, only rollouts take part that are for its model and hardware revision,
-// and whose constraint admits what it runs (or that bring just that): of those
-// the highest priority wins, then the newest; a completed one that the device
-// has followed, or gone on from, gives way to newer updates to what it runs or
-// higher. A component is absent when the device runs nothing of it, and when
-// nothing wins or the winner, an update, is older than what runs.
+// and whose constraint admits what it runs (or that bring just that); of those
+// topics.Winner says which counts. A component is absent when the device runs
+// nothing of it, and when nothing wins or the winner, an update, is older than
+// what runs.
 func Targets(d Device, planned map[string][]Planned) map[string]Target {
 	candidates := map[string][]Planned{}
 	for _, cohort := range d.Cohorts {
@@ -76,23 +74,15 @@ func Targets(d Device, planned map[string][]Planned) map[string]Target {
 }
 
 // winner is which of the rollouts that take part counts for a device that runs
-// version; there is at least one.
+// version; there is at least one. What the device has begun is not known here.
 func winner(all []Planned, version string) Planned {
-	best := slices.MaxFunc(all, func(x, y Planned) int {
-		return cmp.Or(cmp.Compare(x.Rollout.Priority, y.Rollout.Priority), cmp.Compare(x.Rollout.Sequence, y.Rollout.Sequence))
-	})
-	// Who has gone on from it to something newer has followed it too.
-	order, err := topics.CompareVersions(best.Rollout.Version, version)
-	followed := best.Rollout.Version == version || best.Rollout.Kind != topics.EntryRevert && err == nil && order < 0
-	if best.Rollout.State != Completed || !followed {
-		return best
+	contenders := make([]topics.Contender, len(all))
+	for i, p := range all {
+		r := p.Rollout
+		contenders[i] = topics.Contender{
+			Rollout: r.ID, Kind: r.Kind, Version: r.Version, Priority: r.Priority, Sequence: r.Sequence, Completed: r.State == Completed,
+		}
 	}
-	newer := slices.DeleteFunc(all, func(p Planned) bool {
-		order, err := topics.CompareVersions(version, p.Rollout.Version)
-		return p.Rollout.Sequence <= best.Rollout.Sequence || p.Rollout.Kind == topics.EntryRevert || err != nil || order > 0
-	})
-	if len(newer) == 0 {
-		return best
-	}
-	return winner(newer, version)
+	best := topics.Winner(contenders, version, "")
+	return all[slices.IndexFunc(all, func(p Planned) bool { return p.Rollout.ID == best })]
 }
