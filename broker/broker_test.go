@@ -13,7 +13,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -39,12 +38,28 @@ type process struct {
 // startBroker builds and starts it; more is added to its configuration.
 func startBroker(t *testing.T, more string) *process {
 	t.Helper()
+	p := newSite(t).broker("node-1", "127.0.0.1:0", more)
+	p.start()
+	return p
+}
+
+// site is a directory with what brokers of one fleet share: authority,
+// certificate, revocation list.
+type site struct {
+	t   *testing.T
+	ca  *certs.CA
+	dir string
+}
+
+func (s *site) path(name string) string { return filepath.Join(s.dir, name) }
+
+func newSite(t *testing.T) *site {
+	t.Helper()
 	ca, err := certs.NewCA(domain, time.Now().Add(-time.Hour), 24*time.Hour)
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir := t.TempDir()
-	in := func(name string) string { return filepath.Join(dir, name) }
+	s := &site{t: t, ca: ca, dir: t.TempDir()}
 	credential, err := ca.IssueService(certs.ServiceBroker, nil, time.Hour)
 	if err != nil {
 		t.Fatal(err)
@@ -54,32 +69,40 @@ func startBroker(t *testing.T, more string) *process {
 		t.Fatal(err)
 	}
 	for _, err := range []error{
-		ca.Save(in("ca.crt"), in("ca.key")), credential.Save(in("tls.crt"), in("tls.key")),
-		certs.WritePublicFile(in("crl.pem"), list),
-		os.WriteFile(in("broker.yaml"), fmt.Appendf(nil, `
-node: node-1
-trust_domain: %s
-listen: 127.0.0.1:0
-tls: {cert: %s, key: %s, ca: %s, crl: %s}
-data_dir: %s
-ops: {listen: "127.0.0.1:0"}
-addresses_file: %s
-%s`, domain, in("tls.crt"), in("tls.key"), in("ca.crt"), in("crl.pem"), in("data"), in("addresses.json"), more), 0o600),
+		ca.Save(s.path("ca.crt"), s.path("ca.key")), credential.Save(s.path("tls.crt"), s.path("tls.key")),
+		certs.WritePublicFile(s.path("crl.pem"), list),
 	} {
 		if err != nil {
 			t.Fatal(err)
 		}
 	}
-	program, err := devstack.Program(t.Context(), "./broker")
+	return s
+}
+
+// broker builds and configures one that was not started.
+func (s *site) broker(node, listen, more string) *process {
+	s.t.Helper()
+	program, err := devstack.Program(s.t.Context(), "./broker")
 	if err != nil {
-		t.Fatal(err)
+		s.t.Fatal(err)
 	}
-	p := &process{t: t, ca: ca, spec: devstack.Spec{
-		Name: "broker", Path: program, Args: []string{"--config", in("broker.yaml")},
-		AddressesFile: in("addresses.json"), LogFile: in("broker.log"),
+	err = os.WriteFile(s.path(node+".yaml"), fmt.Appendf(nil, `
+node: %s
+trust_domain: %s
+listen: %s
+tls: {cert: %s, key: %s, ca: %s, crl: %s}
+data_dir: %s
+ops: {listen: "127.0.0.1:0"}
+addresses_file: %s
+%s`, node, domain, listen, s.path("tls.crt"), s.path("tls.key"), s.path("ca.crt"), s.path("crl.pem"),
+		s.path(node), s.path(node+".json"), more), 0o600)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return &process{t: s.t, ca: s.ca, spec: devstack.Spec{
+		Name: node, Path: program, Args: []string{"--config", s.path(node + ".yaml")},
+		AddressesFile: s.path(node + ".json"), LogFile: s.path(node + ".log"),
 	}}
-	p.start()
-	return p
 }
 
 func (p *process) start() {
@@ -131,10 +154,7 @@ func (p *process) fleetd(id string, onMessage func(mqttclient.Message)) *mqttcli
 func TestNothingAcknowledgedIsLostByAKill(t *testing.T) {
 	p := startBroker(t, "shards: 2")
 	const devices = 8
-	var mu sync.Mutex
-	acked := map[string][]int{} // by device
-	total := 0
-	var next [devices]atomic.Int64
+	y := newTally(t)
 	report := func(ctx context.Context, i int) {
 		device := fmt.Sprintf("cam-%d", i)
 		s, err := p.device(device)
@@ -145,67 +165,26 @@ func TestNothingAcknowledgedIsLostByAKill(t *testing.T) {
 		var wg sync.WaitGroup
 		for range 16 { // under way at once
 			wg.Go(func() {
-				for ctx.Err() == nil {
-					n := int(next[i].Add(1))
-					if s.Publish(ctx, mqttclient.Publication{Topic: topics.DeviceStatus(device), Payload: fmt.Append(nil, n), QoS: 1}) != nil {
-						return // perhaps stored, perhaps not
-					}
-					mu.Lock()
-					acked[device] = append(acked[device], n)
-					total++
-					mu.Unlock()
+				for ctx.Err() == nil && y.report(ctx, s, device) == nil {
 				}
 			})
 		}
 		wg.Wait()
 	}
-	count := func() int { mu.Lock(); defer mu.Unlock(); return total }
 	for range 3 {
 		ctx, cancel := context.WithCancel(t.Context())
 		var wg sync.WaitGroup
 		for i := range devices {
 			wg.Go(func() { report(ctx, i) })
 		}
-		before := count()
-		devtest.Eventually(t, 0, "reports", devtest.True(func() bool { return count() > before+3000 }))
+		before := y.count()
+		devtest.Eventually(t, 0, "reports", devtest.True(func() bool { return y.count() > before+3000 }))
 		p.Kill()
 		cancel()
 		wg.Wait()
 		p.start()
 	}
-	got := map[string]map[int]bool{}
-	subscribed := p.fleetd("fleetd-registry", func(m mqttclient.Message) {
-		name, err := topics.Parse(m.Topic)
-		if err != nil || name.Kind != topics.KindStatus {
-			return
-		}
-		n, err := strconv.Atoi(string(m.Payload))
-		if err != nil {
-			t.Errorf("got %q", m.Payload)
-		}
-		mu.Lock()
-		defer mu.Unlock()
-		if got[name.ID] == nil {
-			got[name.ID] = map[int]bool{}
-		}
-		got[name.ID][n] = true
-	})
-	if err := subscribed.Subscribe(t.Context(), []mqttclient.Subscription{{Filter: topics.Share(topics.GroupRegistry, topics.Uplink), QoS: 1}}); err != nil {
-		t.Fatal(err)
-	}
-	devtest.Eventually(t, 0, "everything acknowledged", func() error {
-		mu.Lock()
-		defer mu.Unlock()
-		for device, list := range acked {
-			for _, n := range list {
-				if !got[device][n] {
-					return fmt.Errorf("%s: %d of %d", device, n, len(list))
-				}
-			}
-		}
-		return nil
-	})
-	t.Logf("%d reports were acknowledged", total)
+	y.collect(p)
 }
 
 // TestRetainedVersionsSurviveAKill: the newest acknowledged manifest is there

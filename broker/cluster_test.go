@@ -3,9 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"net"
-	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -13,8 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"groundswell/certs"
-	"groundswell/internal/devstack"
 	"groundswell/internal/devstack/devtest"
 	"groundswell/internal/mqttclient"
 	"groundswell/topics"
@@ -26,53 +21,12 @@ type nodes []*process
 // startCluster builds and starts three.
 func startCluster(t *testing.T, more string) nodes {
 	t.Helper()
-	ca, err := certs.NewCA(domain, time.Now().Add(-time.Hour), 24*time.Hour)
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir := t.TempDir()
-	in := func(name string) string { return filepath.Join(dir, name) }
-	credential, err := ca.IssueService(certs.ServiceBroker, nil, time.Hour)
-	if err != nil {
-		t.Fatal(err)
-	}
-	list, err := ca.SignCRL(1, nil, time.Now(), time.Now().Add(time.Hour))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, err := range []error{
-		ca.Save(in("ca.crt"), in("ca.key")), credential.Save(in("tls.crt"), in("tls.key")), certs.WritePublicFile(in("crl.pem"), list),
-	} {
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	program, err := devstack.Program(t.Context(), "./broker")
-	if err != nil {
-		t.Fatal(err)
-	}
-	mqtts, peers := freeAddresses(t, 3), freeAddresses(t, 3)
+	s := newSite(t)
+	mqtts, peers := devtest.FreeAddresses(t, 3), devtest.FreeAddresses(t, 3)
 	var all nodes
 	for i := range 3 {
-		name := fmt.Sprintf("node-%d", i+1)
-		err := os.WriteFile(in(name+".yaml"), fmt.Appendf(nil, `
-node: %s
-trust_domain: %s
-listen: %s
-tls: {cert: %s, key: %s, ca: %s, crl: %s}
-data_dir: %s
-ops: {listen: "127.0.0.1:0"}
-addresses_file: %s
-cluster: {name: test, listen: %q, routes: ["%s"]}
-%s`, name, domain, mqtts[i], in("tls.crt"), in("tls.key"), in("ca.crt"), in("crl.pem"), in(name), in(name+".json"),
-			peers[i], strings.Join(peers, `", "`), more), 0o600)
-		if err != nil {
-			t.Fatal(err)
-		}
-		all = append(all, &process{t: t, ca: ca, spec: devstack.Spec{
-			Name: name, Path: program, Args: []string{"--config", in(name + ".yaml")},
-			AddressesFile: in(name + ".json"), LogFile: in(name + ".log"),
-		}})
+		all = append(all, s.broker(fmt.Sprintf("node-%d", i+1), mqtts[i], fmt.Sprintf(
+			"cluster: {name: test, listen: %q, routes: [\"%s\"]}\n%s", peers[i], strings.Join(peers, `", "`), more)))
 	}
 	// None is ready before the others are there.
 	var starting sync.WaitGroup
@@ -86,19 +40,6 @@ cluster: {name: test, listen: %q, routes: ["%s"]}
 	return all
 }
 
-func freeAddresses(t *testing.T, n int) (addresses []string) {
-	t.Helper()
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer l.Close()
-		addresses = append(addresses, l.Addr().String())
-	}
-	return addresses
-}
-
 // TestNothingAcknowledgedIsLostWhenNodesAreKilled: devices report to whichever
 // node is there while one after another is killed; whatever was acknowledged
 // reaches the group, on a node that need not be the one that took it.
@@ -106,10 +47,7 @@ func TestNothingAcknowledgedIsLostWhenNodesAreKilled(t *testing.T) {
 	t.Parallel()
 	all := startCluster(t, "shards: 2")
 	const devices = 6
-	var mu sync.Mutex // guards acked and total
-	acked := map[string][]int{}
-	total := 0
-	var next [devices]atomic.Int64
+	y := newTally(t)
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
 	var reporting sync.WaitGroup
@@ -126,27 +64,20 @@ func TestNothingAcknowledgedIsLostWhenNodesAreKilled(t *testing.T) {
 					continue
 				}
 				for failures := 0; failures < 3 && ctx.Err() == nil; {
-					n := int(next[i].Add(1))
-					err := s.Publish(ctx, mqttclient.Publication{Topic: topics.DeviceStatus(device), Payload: fmt.Append(nil, n), QoS: 1})
-					if err != nil { // perhaps stored, perhaps not
+					if y.report(ctx, s, device) != nil {
 						failures++
-						continue
+					} else {
+						failures = 0
 					}
-					failures = 0
-					mu.Lock()
-					acked[device] = append(acked[device], n)
-					total++
-					mu.Unlock()
 				}
 				s.Close()
 			}
 		})
 	}
-	count := func() int { mu.Lock(); defer mu.Unlock(); return total }
 	more := func(what string) {
 		t.Helper()
-		before := count()
-		devtest.Eventually(t, 2*time.Minute, what, devtest.True(func() bool { return count() > before+500 }))
+		before := y.count()
+		devtest.Eventually(t, 2*time.Minute, what, devtest.True(func() bool { return y.count() > before+500 }))
 	}
 	for i, p := range all {
 		more("reports before a kill")
@@ -156,44 +87,7 @@ func TestNothingAcknowledgedIsLostWhenNodesAreKilled(t *testing.T) {
 	}
 	stop()
 	reporting.Wait()
-
-	got := map[string]map[int]bool{}
-	repeated := 0
-	subscribed := all[1].fleetd("fleetd-registry", func(m mqttclient.Message) {
-		name, err := topics.Parse(m.Topic)
-		if err != nil || name.Kind != topics.KindStatus {
-			return
-		}
-		n, err := strconv.Atoi(string(m.Payload))
-		if err != nil {
-			t.Errorf("got %q", m.Payload)
-		}
-		mu.Lock()
-		defer mu.Unlock()
-		if got[name.ID] == nil {
-			got[name.ID] = map[int]bool{}
-		}
-		if got[name.ID][n] {
-			repeated++
-		}
-		got[name.ID][n] = true
-	})
-	if err := subscribed.Subscribe(t.Context(), []mqttclient.Subscription{{Filter: topics.Share(topics.GroupRegistry, topics.Uplink), QoS: 1}}); err != nil {
-		t.Fatal(err)
-	}
-	devtest.Eventually(t, 2*time.Minute, "everything acknowledged", func() error {
-		mu.Lock()
-		defer mu.Unlock()
-		for device, list := range acked {
-			for _, n := range list {
-				if !got[device][n] {
-					return fmt.Errorf("%s: %d of %d", device, n, len(list))
-				}
-			}
-		}
-		return nil
-	})
-	t.Logf("%d reports were acknowledged; %d came twice", total, repeated)
+	y.collect(all[1])
 }
 
 // TestAManifestReachesDevicesOnEveryNode: also one that was published while the

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"slices"
 	"strings"
 	"sync"
@@ -25,20 +24,6 @@ type trio struct {
 	ca    *certs.CA
 	nodes []*Cluster
 	cfgs  []Config
-}
-
-func freeAddresses(t *testing.T, n int) []string {
-	t.Helper()
-	var addresses []string
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer l.Close()
-		addresses = append(addresses, l.Addr().String())
-	}
-	return addresses
 }
 
 func (r *trio) tls() *tls.Config {
@@ -62,7 +47,7 @@ func newTrio(t *testing.T, change func(*Config)) *trio {
 		t.Fatal(err)
 	}
 	r := &trio{t: t, ca: ca, nodes: make([]*Cluster, 3)}
-	routes := freeAddresses(t, 3)
+	routes := devtest.FreeAddresses(t, 3)
 	for i := range 3 {
 		cfg := config(t)
 		cfg.Node, cfg.Shards = fmt.Sprintf("node-%d", i+1), 2

@@ -3,13 +3,13 @@ package mqtt
 import (
 	"context"
 	"fmt"
-	"net"
 	"sync"
 	"testing"
 	"time"
 
 	"groundswell/broker/cluster"
 	"groundswell/certs"
+	"groundswell/internal/devstack/devtest"
 	"groundswell/internal/mqttclient"
 	"groundswell/topics"
 )
@@ -17,7 +17,7 @@ import (
 // startTrio starts three brokers that are one.
 func startTrio(t *testing.T, options ...option) []*node {
 	t.Helper()
-	routes := freeAddresses(t, 3)
+	routes := devtest.FreeAddresses(t, 3)
 	var nodes []*node
 	for i := range 3 {
 		n := newNode(t, options...)
@@ -40,19 +40,6 @@ func startTrio(t *testing.T, options ...option) []*node {
 	}
 	t.Cleanup(func() { all(nodes, func(n *node) { n.stop() }) })
 	return nodes
-}
-
-func freeAddresses(t *testing.T, n int) (addresses []string) {
-	t.Helper()
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer l.Close()
-		addresses = append(addresses, l.Addr().String())
-	}
-	return addresses
 }
 
 func all(nodes []*node, do func(*node)) {

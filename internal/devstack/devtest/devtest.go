@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -149,6 +150,22 @@ func Write(t testing.TB, name, content string) string {
 		t.Fatal(err)
 	}
 	return path
+}
+
+// FreeAddresses returns n different 127.0.0.1 addresses that were free a moment
+// ago, for processes that must know each other's before they start.
+func FreeAddresses(t testing.TB, n int) (addresses []string) {
+	t.Helper()
+	for len(addresses) < n {
+		addr, err := devstack.FreeAddr()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !slices.Contains(addresses, addr) {
+			addresses = append(addresses, addr)
+		}
+	}
+	return addresses
 }
 
 // Eventually waits until cond returns nil, for at most timeout (0 means
