@@ -467,6 +467,12 @@ func (d *device) eventually(what string, cond func() error) {
 	devtest.Eventually(d.t, 90*time.Second, d.id+": "+what, cond)
 }
 
+// checkedIn waits until the device has heard everything that it asked for.
+func (d *device) checkedIn() {
+	d.t.Helper()
+	d.eventually("the check-in", func() error { return d.logged("check-in complete") })
+}
+
 // ends waits for the terminal report of a rollout's attempt and for rest, and
 // checks that there was exactly one.
 func (d *device) ends(rollout string, want topics.State) topics.Status {

@@ -87,7 +87,7 @@ func TestComponentGetsNothingOfTheAgents(t *testing.T) {
 	f.manifest("lobby")
 	f.assign("cam-1", []string{"lobby"})
 	d.start("") // with an environment: AGENT_TEST_RUN is in it
-	d.eventually("the check-in", func() error { return d.logged("check-in complete") })
+	d.checkedIn()
 	pid, agent := d.component(), d.process.PID()
 	if !slices.Contains(environ(agent), "AGENT_TEST_RUN=1") {
 		t.Fatalf("premise: the agent has %q", environ(agent))

@@ -341,7 +341,7 @@ func TestLogsAreSentOnCommand(t *testing.T) {
 	f.manifest("lobby")
 	f.assign("cam-1", []string{"lobby"})
 	d.start("")
-	d.eventually("the check-in", func() error { return d.logged("check-in complete") })
+	d.checkedIn()
 	// What is sent is what has been said so far, and firmware that was launched
 	// a moment ago may not have spoken: ask again, once the answer is there.
 	asked := 0
@@ -373,7 +373,7 @@ func TestRefusedManifestChangesNothingAndIsReported(t *testing.T) {
 	f.manifest("garden", entry(image))
 	f.assign("cam-1", []string{"lobby"})
 	d.start("")
-	d.eventually("the check-in", func() error { return d.logged("check-in complete") })
+	d.checkedIn()
 	// The garden's manifest, validly signed, on the lobby's topic.
 	version := f.next()
 	f.mu.Lock()
@@ -408,7 +408,7 @@ func TestNewDirectorKeyIsLearned(t *testing.T) {
 	f.manifest("lobby")
 	f.assign("cam-1", []string{"lobby"})
 	d.start("")
-	d.eventually("the check-in", func() error { return d.logged("check-in complete") })
+	d.checkedIn()
 
 	second := must[*trust.Key](t)(trust.GenerateKey())
 	spec := f.directorSpec()
@@ -527,7 +527,7 @@ func TestNewEpochIsNoEarlierThanWhatWasVerified(t *testing.T) {
 	}
 	f.publish(topics.CohortManifest("lobby"), must[[]byte](t)(trust.SignManifest(m, time.Now().Add(time.Hour), f.director)), version)
 	d.start("")
-	d.eventually("the check-in", func() error { return d.logged("check-in complete") })
+	d.checkedIn()
 	d.process.Kill()
 	if err := f.broker.Signal(stopSignal); err != nil { // nothing new is verified
 		t.Fatal(err)
@@ -577,7 +577,7 @@ func TestComponentRunsWhateverIsWrongWithTheAgent(t *testing.T) {
 		t.Error("the component did not run on")
 	}
 	write(good)
-	d.eventually("the check-in", func() error { return d.logged("check-in complete") })
+	d.checkedIn()
 	if err := d.process.Stop(30 * time.Second); err != nil {
 		t.Error(err)
 	}

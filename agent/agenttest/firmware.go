@@ -1,5 +1,5 @@
 // Package agenttest holds what the tests of the agent's packages share: real
-// firmware to install.
+// firmware to install, and disks that fail.
 package agenttest
 
 import (

@@ -3,12 +3,11 @@ package deploy
 import (
 	"context"
 	"log/slog"
-	"os"
-	"path/filepath"
 	"slices"
 	"testing"
 	"time"
 
+	"groundswell/agent/agenttest"
 	"groundswell/agent/clock"
 	"groundswell/agent/decide"
 	"groundswell/agent/fetch"
@@ -92,24 +91,10 @@ func onTrial() *bank {
 	}
 }
 
-// fill makes the journal refuse every write until the disk is emptied.
-func fill(t *testing.T, dir string) (empty func()) {
-	t.Helper()
-	path := filepath.Join(dir, "journal.new")
-	if err := os.MkdirAll(filepath.Join(path, "x"), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	return func() {
-		if err := os.RemoveAll(path); err != nil {
-			t.Error(err)
-		}
-	}
-}
-
 func TestFullDiskDoesNotKeepASickVersionRunning(t *testing.T) {
 	b := onTrial()
 	d, dir := newDriver(t, b, update.Trying)
-	empty := fill(t, dir)
+	empty := agenttest.BreakJournal(t, dir)
 	d.downloads = idle{pause: func() {
 		if b.fell == 0 {
 			t.Error("waiting for the disk with the sick version running")
@@ -143,7 +128,7 @@ func TestWhatCannotBeJournalledIsLookedAtAgain(t *testing.T) {
 		t.Run(string(c.event), func(t *testing.T) {
 			b := onTrial()
 			d, dir := newDriver(t, b, c.from)
-			empty := fill(t, dir)
+			empty := agenttest.BreakJournal(t, dir)
 			paused := 0
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
@@ -170,7 +155,7 @@ func TestWhatCannotBeJournalledIsLookedAtAgain(t *testing.T) {
 			}
 			// Told to stop while it waits.
 			d.dep.State = c.from
-			defer fill(t, dir)()
+			defer agenttest.BreakJournal(t, dir)()
 			cancel()
 			if _, err := d.step(ctx, c.event); err == nil {
 				t.Error("goes on after its end")
@@ -184,7 +169,7 @@ func TestDownloadThatFilledTheDiskIsDiscardedBeforeAnythingIsWritten(t *testing.
 	b := onTrial()
 	b.armed = false
 	d, dir := newDriver(t, b, update.Downloading)
-	b.discard = fill(t, dir)
+	b.discard = agenttest.BreakJournal(t, dir)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	d.downloads = idle{pause: func() {

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"groundswell/agent/agenttest"
 	"groundswell/agent/update"
 	"groundswell/topics"
 )
@@ -420,20 +421,6 @@ func numbers(t *testing.T, r Record) (list []int64) {
 	return list
 }
 
-// breakDisk makes the journal refuse every write until mend.
-func breakDisk(t *testing.T, dir string) (mend func()) {
-	t.Helper()
-	path := filepath.Join(dir, "journal.new")
-	if err := os.MkdirAll(filepath.Join(path, "x"), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	return func() {
-		if err := os.RemoveAll(path); err != nil {
-			t.Fatal(err)
-		}
-	}
-}
-
 func TestDeviceWhoseDiskFailsStillSpeaksAndLosesNothing(t *testing.T) {
 	dir := t.TempDir()
 	j := open(t, dir, begun)
@@ -452,7 +439,7 @@ func TestDeviceWhoseDiskFailsStillSpeaksAndLosesNothing(t *testing.T) {
 		}
 	}
 	update1(t, j, step)
-	mend := breakDisk(t, dir)
+	mend := agenttest.BreakJournal(t, dir)
 	if j.Broken() != nil {
 		t.Error("broken before any write failed")
 	}
@@ -496,7 +483,7 @@ func TestNumbersThatWereSetAsideRunOut(t *testing.T) {
 	dir := t.TempDir()
 	j := open(t, dir, begun)
 	update1(t, j, func(r *Record) error { r.Command = "c-1"; return nil })
-	defer breakDisk(t, dir)()
+	defer agenttest.BreakJournal(t, dir)()
 	j.mu.Lock()
 	j.limit = 3
 	j.mu.Unlock()
@@ -527,7 +514,7 @@ func TestNothingIsNumberedFromAJournalThatSetNothingAside(t *testing.T) {
 	if r := j.Snapshot(); r.Epoch != 7 || r.Sequence != 9 {
 		t.Fatalf("%+v", r)
 	}
-	defer breakDisk(t, dir)()
+	defer agenttest.BreakJournal(t, dir)()
 	if err := j.Hold(func(r *Record) error { return r.QueueHeartbeat(heartbeat()) }); err == nil {
 		t.Error("numbered from nothing")
 	}

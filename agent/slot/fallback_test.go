@@ -35,6 +35,16 @@ func (m *machine) obstruct(name string) {
 	}
 }
 
+// readOnly is the fault of a disk that the kernel mounted so.
+func readOnly(path string) error { return &os.PathError{Op: "write", Path: path, Err: syscall.EROFS} }
+
+// fault makes writes to the slots fail; nil mends them.
+func (m *machine) fault(f func(path string) error) {
+	m.dir.mu.Lock()
+	defer m.dir.mu.Unlock()
+	m.dir.fault = f
+}
+
 func (m *machine) runs(version string) {
 	m.t.Helper()
 	devtest.Eventually(m.t, 0, version+" to run", func() error {
@@ -53,10 +63,7 @@ func TestNothingIsSaidToRunThatCannotBeLaunched(t *testing.T) {
 	m.s.ask()
 	m.runs("")
 	// Nothing is left to lose: a new version is let in.
-	m.stage("1.1.0", "healthy")
-	if err := m.s.Activate(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	m.try("1.1.0", "healthy")
 	m.answers("1.1.0")
 	if err := m.s.Confirm("b"); err != nil {
 		t.Fatal(err)
@@ -117,18 +124,9 @@ func TestFullDiskKeepsTheActiveVersionRunning(t *testing.T) {
 func TestReadOnlyDiskDoesNotKeepASickVersionRunning(t *testing.T) {
 	m := newMachine(t)
 	m.on()
-	m.stage("1.1.0", "sick")
-	if err := m.s.Activate(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	m.try("1.1.0", "sick")
 	m.runs("1.1.0")
-	readOnly := func(path string) error { return &os.PathError{Op: "write", Path: path, Err: syscall.EROFS} }
-	fault := func(f func(string) error) {
-		m.dir.mu.Lock()
-		defer m.dir.mu.Unlock()
-		m.dir.fault = f
-	}
-	fault(readOnly)
+	m.fault(readOnly)
 	for range 2 {
 		if err := m.s.FallBack(t.Context()); !errors.Is(err, syscall.EROFS) {
 			t.Fatalf("fell back for good: %v", err)
@@ -138,31 +136,23 @@ func TestReadOnlyDiskDoesNotKeepASickVersionRunning(t *testing.T) {
 	m.s.ask() // as after a crash
 	m.answers("1.0.0")
 
-	fault(nil)
+	m.fault(nil)
 	m.s.ask()
 	m.answers("1.0.0") // though the trial has a try left
 	if err := m.s.FallBack(t.Context()); err != nil || m.s.Armed() {
 		t.Fatalf("on a disk that was mended: %v, armed %v", err, m.s.Armed())
 	}
-	m.stage("1.2.0", "healthy")
-	if err := m.s.Activate(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	m.try("1.2.0", "healthy")
 	m.answers("1.2.0") // the next trial is one
 }
 
 func TestReadOnlyDiskWithNothingToFallBackTo(t *testing.T) {
 	m := newMachine(t)
 	m.on()
-	m.stage("1.1.0", "healthy")
-	if err := m.s.Activate(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	m.try("1.1.0", "healthy")
 	m.answers("1.1.0")
 	m.rot("a")
-	m.dir.mu.Lock()
-	m.dir.fault = func(string) error { return syscall.EROFS }
-	m.dir.mu.Unlock()
+	m.fault(readOnly)
 	boot := m.s.Running().BootID
 	if err := m.s.FallBack(t.Context()); !errors.Is(err, syscall.EROFS) {
 		t.Errorf("got %v", err)
@@ -175,23 +165,20 @@ func TestReadOnlyDiskWithNothingToFallBackTo(t *testing.T) {
 func TestNothingToRemoveNeedsNoWriting(t *testing.T) {
 	m := newMachine(t)
 	m.on()
-	m.dir.fault = func(path string) error { return syscall.EROFS }
+	m.fault(readOnly)
 	if err := m.s.FallBack(t.Context()); err != nil {
 		t.Errorf("nothing is on trial: %v", err)
 	}
 	if err := m.s.Discard(); err != nil {
 		t.Errorf("nothing was downloaded: %v", err)
 	}
-	m.dir.fault = nil
+	m.fault(nil)
 }
 
 func TestGoodSlotBootsAndIsKeptWhereTheLinkCannotBeWritten(t *testing.T) {
 	m := newMachine(t)
 	m.on()
-	m.stage("1.1.0", "healthy")
-	if err := m.s.Activate(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	m.try("1.1.0", "healthy")
 	if err := m.s.Confirm("b"); err != nil {
 		t.Fatal(err)
 	}
@@ -244,10 +231,7 @@ func TestConfirmingWhatWasGivenUpIsRefused(t *testing.T) {
 func TestFallBackEndsAlsoWhereTheFallbackIsDamaged(t *testing.T) {
 	m := newMachine(t)
 	m.on()
-	m.stage("1.1.0", "healthy")
-	if err := m.s.Activate(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	m.try("1.1.0", "healthy")
 	m.answers("1.1.0")
 	if err := os.WriteFile(m.dir.file("a", "image.json"), []byte("{"), 0o600); err != nil {
 		t.Fatal(err)

@@ -92,10 +92,7 @@ func TestOldVersionsChildDoesNotAnswerForTheNewOne(t *testing.T) {
 	m.answers("1.0.0")
 	old := strays()
 	mustRun(t, old, true)
-	m.stage("1.1.0", "deaf")
-	if err := m.s.Activate(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	m.try("1.1.0", "deaf")
 	mustRun(t, old, false)
 	if resp, err := http.Get("http://" + m.cfg.Addr + "/healthz"); !errors.Is(err, syscall.ECONNREFUSED) {
 		t.Errorf("who answers for 1.1.0? %v, %v", resp, err)

@@ -86,6 +86,15 @@ func (m *machine) stage(version, mode string) Image {
 	return image
 }
 
+// try stages a version and puts it on trial.
+func (m *machine) try(version, mode string) {
+	m.t.Helper()
+	m.stage(version, mode)
+	if err := m.s.Activate(m.t.Context()); err != nil {
+		m.t.Fatal(err)
+	}
+}
+
 // answers waits until the firmware of a version answers.
 func (m *machine) answers(version string) {
 	m.t.Helper()
@@ -144,10 +153,7 @@ func TestTrialBecomesActiveOnlyWhenConfirmed(t *testing.T) {
 func TestFallBackBootsTheOldVersionAndNeverTheNewOneAgain(t *testing.T) {
 	m := newMachine(t)
 	m.on()
-	m.stage("1.2.0", "sick")
-	if err := m.s.Activate(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	m.try("1.2.0", "sick")
 	for range 2 { // safe to repeat
 		if err := m.s.FallBack(t.Context()); err != nil {
 			t.Fatal(err)
@@ -166,10 +172,7 @@ func TestFallBackBootsTheOldVersionAndNeverTheNewOneAgain(t *testing.T) {
 func TestTrialThatCrashesRunsOutOfTriesByItself(t *testing.T) {
 	m := newMachine(t)
 	m.on()
-	m.stage("1.2.0", "crash")
-	if err := m.s.Activate(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	m.try("1.2.0", "crash")
 	m.answers("1.0.0") // nobody called FallBack
 	if got := m.s.Trial("b"); got != update.FellBack {
 		t.Fatalf("trial: %v", got)
@@ -338,10 +341,7 @@ func TestDescriptorsOfTheAgentAreNotHandedOn(t *testing.T) {
 func TestNothingOfTheComponentOutlivesTheAgent(t *testing.T) {
 	m := newMachine(t)
 	m.on()
-	m.stage("1.1.0", "child")
-	if err := m.s.Activate(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	m.try("1.1.0", "child")
 	m.answers("1.1.0")
 	_, line, _ := strings.Cut(m.s.Output(), "child ")
 	var child int

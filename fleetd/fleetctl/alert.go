@@ -94,15 +94,7 @@ type alertAcknowledge struct {
 }
 
 func (c *alertAcknowledge) Run(ctx context.Context, io cli.Streams, g *Global) error {
-	api, err := g.client()
-	if err != nil {
-		return err
-	}
-	etag, err := c.etag(ctx, api, alertPath(c.ID, ""))
-	if err != nil {
-		return err
-	}
-	a, err := api.do(ctx, request{method: http.MethodPost, path: alertPath(c.ID, "/acknowledge"), body: map[string]any{"note": c.Note}, ifMatch: etag})
+	a, err := c.Guard.do(ctx, g, alertPath(c.ID, ""), request{method: http.MethodPost, path: alertPath(c.ID, "/acknowledge"), body: map[string]any{"note": c.Note}})
 	if err != nil {
 		return err
 	}
@@ -115,15 +107,7 @@ type alertClear struct {
 }
 
 func (c *alertClear) Run(ctx context.Context, io cli.Streams, g *Global) error {
-	api, err := g.client()
-	if err != nil {
-		return err
-	}
-	etag, err := c.etag(ctx, api, alertPath(c.ID, ""))
-	if err != nil {
-		return err
-	}
-	_, err = api.do(ctx, request{method: http.MethodDelete, path: alertPath(c.ID, ""), ifMatch: etag})
+	_, err := c.Guard.do(ctx, g, alertPath(c.ID, ""), request{method: http.MethodDelete, path: alertPath(c.ID, "")})
 	if err != nil || g.Output == "json" {
 		return err
 	}

@@ -241,15 +241,19 @@ func (g *Guard) patch(ctx context.Context, global *Global, path string, body map
 	if len(body) == 0 {
 		return nil, cli.UsageError("nothing to change is named")
 	}
+	return g.do(ctx, global, path, request{method: http.MethodPatch, path: path, body: body})
+}
+
+// do makes a change of the object at path. The request may go to a path below.
+func (g *Guard) do(ctx context.Context, global *Global, path string, r request) (*answer, error) {
 	api, err := global.client()
 	if err != nil {
 		return nil, err
 	}
-	etag, err := g.etag(ctx, api, path)
-	if err != nil {
+	if r.ifMatch, err = g.etag(ctx, api, path); err != nil {
 		return nil, err
 	}
-	return api.do(ctx, request{method: http.MethodPatch, path: path, body: body, ifMatch: etag})
+	return api.do(ctx, r)
 }
 
 // given puts a flag that was given into a request, also when it is empty.

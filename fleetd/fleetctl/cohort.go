@@ -100,15 +100,7 @@ type cohortDelete struct {
 }
 
 func (c *cohortDelete) Run(ctx context.Context, io cli.Streams, g *Global) error {
-	api, err := g.client()
-	if err != nil {
-		return err
-	}
-	etag, err := c.etag(ctx, api, cohortPath(c.Name))
-	if err != nil {
-		return err
-	}
-	_, err = api.do(ctx, request{method: http.MethodDelete, path: cohortPath(c.Name), ifMatch: etag})
+	_, err := c.Guard.do(ctx, g, cohortPath(c.Name), request{method: http.MethodDelete, path: cohortPath(c.Name)})
 	if err != nil || g.Output == "json" {
 		return err
 	}

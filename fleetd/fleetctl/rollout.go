@@ -263,19 +263,11 @@ type Because struct {
 }
 
 func (c *change) do(ctx context.Context, io cli.Streams, g *Global, action, reason string) error {
-	api, err := g.client()
-	if err != nil {
-		return err
-	}
-	etag, err := c.etag(ctx, api, rolloutPath(c.ID))
-	if err != nil {
-		return err
-	}
 	body := map[string]string{}
 	if reason != "" {
 		body["reason"] = reason
 	}
-	a, err := api.do(ctx, request{method: http.MethodPost, path: rolloutPath(c.ID, action), body: body, ifMatch: etag})
+	a, err := c.Guard.do(ctx, g, rolloutPath(c.ID), request{method: http.MethodPost, path: rolloutPath(c.ID, action), body: body})
 	if err != nil {
 		return err
 	}
@@ -321,14 +313,6 @@ type rolloutRevert struct {
 }
 
 func (c *rolloutRevert) Run(ctx context.Context, io cli.Streams, g *Global) error {
-	api, err := g.client()
-	if err != nil {
-		return err
-	}
-	etag, err := c.etag(ctx, api, rolloutPath(c.ID))
-	if err != nil {
-		return err
-	}
 	body := map[string]any{"to": c.To, "ignore_windows": c.IgnoreWindows}
 	if c.Note != "" {
 		body["note"] = c.Note
@@ -336,7 +320,7 @@ func (c *rolloutRevert) Run(ctx context.Context, io cli.Streams, g *Global) erro
 	if err := addPolicy(body, c.Policy); err != nil {
 		return err
 	}
-	a, err := api.do(ctx, request{method: http.MethodPost, path: rolloutPath(c.ID, "revert"), ifMatch: etag, create: true, body: body})
+	a, err := c.Guard.do(ctx, g, rolloutPath(c.ID), request{method: http.MethodPost, path: rolloutPath(c.ID, "revert"), create: true, body: body})
 	if err != nil {
 		return err
 	}

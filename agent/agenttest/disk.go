@@ -1,0 +1,22 @@
+package agenttest
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+// BreakJournal makes the journal in dir refuse every write, as on a disk that is
+// full, until mend: a directory stands where it writes its new file.
+func BreakJournal(t testing.TB, dir string) (mend func()) {
+	t.Helper()
+	path := filepath.Join(dir, "journal.new")
+	if err := os.MkdirAll(filepath.Join(path, "x"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	return func() {
+		if err := os.RemoveAll(path); err != nil {
+			t.Error(err)
+		}
+	}
+}
