@@ -77,6 +77,8 @@ type Limits struct {
 	UplinkBytes int64 `yaml:"uplink_bytes"`
 	// RetainedBytes is the size of all retained messages.
 	RetainedBytes int64 `yaml:"retained_bytes"`
+	// InboxBytes is the size of what waits for clients that are away or slow.
+	InboxBytes int64 `yaml:"inbox_bytes"`
 	// StorePending is how many messages may wait for the store at once.
 	StorePending int `yaml:"store_pending"`
 	// StoreTimeout bounds the wait for the store.
@@ -97,6 +99,7 @@ func DefaultConfig() Config {
 			Limits:        mqtt.DefaultLimits(),
 			UplinkBytes:   4 << 30,
 			RetainedBytes: 1 << 30,
+			InboxBytes:    1 << 30,
 			StorePending:  16384,
 			StoreTimeout:  10 * time.Second,
 		},
@@ -140,6 +143,7 @@ func (c *Config) store(peers *tls.Config) (cluster.Config, error) {
 	store := cluster.Config{
 		Node: c.Node, Dir: c.DataDir, Sync: sync, Shards: c.Shards, Groups: c.Groups,
 		MaxUplinkBytes: c.Limits.UplinkBytes, MaxRetainedBytes: c.Limits.RetainedBytes,
+		MaxInboxBytes: c.Limits.InboxBytes, MaxInboxPerTopic: c.Limits.SessionQueueMessages,
 		MaxPending: c.Limits.StorePending, StoreTimeout: c.Limits.StoreTimeout,
 	}
 	switch p := c.Cluster; {

@@ -46,8 +46,10 @@ type Cluster struct {
 	uplink     jetstream.JetStream // on publishing
 	retained   jetstream.Stream
 	present    jetstream.Stream
-	sessions   jetstream.Stream   // nil when alone
-	claimed    uint64             // last sequence of sessions before Open
+	sessions   jetstream.Stream
+	claimed    uint64 // last sequence of sessions before Open
+	inbox      jetstream.Stream
+	inboxLast  uint64             // last sequence of inbox before Open
 	streams    []jetstream.Stream // uplink, by shard
 	groups     map[string]*Group
 	watched    uint64 // last retained sequence before Open
@@ -91,7 +93,7 @@ func (c *Cluster) Open(ctx context.Context) (err error) {
 		StoreDir:           c.cfg.Dir,
 		SyncInterval:       c.cfg.Sync.Interval, // 0, its default of minutes, when the committer does it
 		JetStreamMaxMemory: 64 << 20,
-		JetStreamMaxStore:  c.cfg.MaxUplinkBytes + 3*c.cfg.MaxRetainedBytes + 64<<20,
+		JetStreamMaxStore:  c.cfg.MaxUplinkBytes + 3*c.cfg.MaxRetainedBytes + c.cfg.MaxInboxBytes + 64<<20,
 		NoSigs:             true,
 		NoLog:              true,
 		NoSystemAccount:    false,
@@ -188,6 +190,9 @@ func (c *Cluster) openStreams(ctx context.Context) error {
 		return err
 	}
 	if err := c.openSessions(ctx); err != nil {
+		return err
+	}
+	if err := c.openInbox(ctx); err != nil {
 		return err
 	}
 	if err := c.checkShards(ctx); err != nil {

@@ -17,7 +17,7 @@ func config(t *testing.T) Config {
 	return Config{
 		Node: "node-1", Dir: t.TempDir(), Sync: Sync{Interval: time.Second}, Shards: 1,
 		Groups:         []string{topics.GroupRegistry, topics.GroupTelemetry},
-		MaxUplinkBytes: 64 << 20, MaxRetainedBytes: 16 << 20, MaxPending: 4096, StoreTimeout: 10 * time.Second,
+		MaxUplinkBytes: 64 << 20, MaxRetainedBytes: 16 << 20, MaxInboxBytes: 16 << 20, MaxInboxPerTopic: 1000, MaxPending: 4096, StoreTimeout: 10 * time.Second,
 	}
 }
 

@@ -53,6 +53,10 @@ type Config struct {
 	MaxUplinkBytes int64
 	// MaxRetainedBytes is the size of the retained messages.
 	MaxRetainedBytes int64
+	// MaxInboxBytes is the size of all messages that wait for their subscribers;
+	// MaxInboxPerTopic is how many of one topic, 0 for any number.
+	MaxInboxBytes    int64
+	MaxInboxPerTopic int
 	// MaxPending is how many messages may be under way to the store.
 	MaxPending int
 	// StoreTimeout bounds the wait for the store.
@@ -81,6 +85,10 @@ func (c Config) Validate() error {
 		return errors.New("limits.uplink_bytes: must be at least 1 MiB")
 	case c.MaxRetainedBytes < 1<<20:
 		return errors.New("limits.retained_bytes: must be at least 1 MiB")
+	case c.MaxInboxBytes < 1<<20:
+		return errors.New("limits.inbox_bytes: must be at least 1 MiB")
+	case c.MaxInboxPerTopic < 0:
+		return errors.New("limits.session_queue_messages: must not be negative")
 	case c.MaxPending < 1:
 		return errors.New("limits.store_pending: must be at least 1")
 	case c.StoreTimeout <= 0:

@@ -35,6 +35,8 @@ type Claim struct {
 	// number, whichever node it is on.
 	Connection int64 `json:"connection"`
 	Connected  bool  `json:"connected"`
+	// Outlives: the session goes on when the connection ends without a word.
+	Outlives bool `json:"outlives,omitempty"`
 	// Expires is when the session ends; zero while connected.
 	Expires time.Time `json:"expires,omitzero"`
 	// State is the session's, as the edge encodes it. Absent: nothing.
@@ -48,9 +50,6 @@ type Claim struct {
 func (c *Cluster) Clustered() bool { return c.cfg.Peering != nil }
 
 func (c *Cluster) openSessions(ctx context.Context) (err error) {
-	if !c.Clustered() {
-		return nil
-	}
 	// Without direct gets: only the leader knows for sure whose claim is newest.
 	c.sessions, err = c.stream(ctx, jetstream.StreamConfig{
 		Name: sessionStream, Subjects: []string{sessionPrefix + ">"}, Retention: jetstream.LimitsPolicy,
@@ -172,46 +171,4 @@ func (c *Cluster) OnTakeOver(letGo func(client string, connection int64)) error 
 		return fmt.Errorf("takeover requests: %w", err)
 	}
 	return nil
-}
-
-// token makes a subject token of any client id: what is not a letter, a digit,
-// '-' or '_' becomes '=' and two hexadecimal digits.
-func token(id string) string {
-	var b strings.Builder
-	for i := range len(id) {
-		switch ch := id[i]; {
-		case ch >= 'a' && ch <= 'z', ch >= 'A' && ch <= 'Z', ch >= '0' && ch <= '9', ch == '-', ch == '_':
-			b.WriteByte(ch)
-		default:
-			fmt.Fprintf(&b, "=%02X", ch)
-		}
-	}
-	if b.Len() == 0 {
-		return "=" // no id
-	}
-	return b.String()
-}
-
-// untoken undoes token.
-func untoken(text string) (string, error) {
-	if text == "=" {
-		return "", nil
-	}
-	var b strings.Builder
-	for i := 0; i < len(text); i++ {
-		if text[i] != '=' {
-			b.WriteByte(text[i])
-			continue
-		}
-		if i+2 >= len(text) {
-			return "", fmt.Errorf("%q is not a client id", text)
-		}
-		ch, err := strconv.ParseUint(text[i+1:i+3], 16, 8)
-		if err != nil {
-			return "", fmt.Errorf("%q is not a client id", text)
-		}
-		b.WriteByte(byte(ch))
-		i += 2
-	}
-	return b.String(), nil
 }

@@ -18,6 +18,7 @@ const (
 	headerVersion    = "Gs-Version"
 	headerOrigin     = "Gs-Origin"
 	headerConnection = "Gs-Connection"
+	headerAttributes = "Gs-Attributes"
 )
 
 // Uplink is a message from a device, or from the broker about it.

@@ -49,6 +49,9 @@ type Broker struct {
 	conns   map[*conn]struct{} // with a good CONNECT
 	claims  map[string]*claiming
 
+	inboxAt atomic.Uint64 // up to where messages of the inbox have arrived
+	readers chan struct{} // holds a token for each reader of the inbox
+
 	indexMu sync.RWMutex // guards index
 	index   session.Index[*client]
 }
@@ -65,6 +68,7 @@ func New(cfg Config, tlsConfig *tls.Config, revocations certs.Revocations, store
 		clients: map[string]*client{},
 		conns:   map[*conn]struct{}{},
 		claims:  map[string]*claiming{},
+		readers: make(chan struct{}, inboxReaders),
 		life:    context.Background(),
 	}
 	b.metrics = newMetrics(reg, b)
@@ -125,6 +129,8 @@ func (b *Broker) Run(ctx context.Context) error {
 		g.run(serving, &loops)
 	}
 	loops.Go(func() { _ = b.store.Watch(serving, b.retainedPut) }) // returns nil when serving ends
+	b.inboxAt.Store(b.store.InboxLast())
+	loops.Go(func() { b.store.Follow(serving, b.arrived) })
 	loops.Go(func() { _ = b.store.WatchClaims(serving, b.seen) })
 	loops.Go(func() { b.housekeep(serving) })
 	loops.Go(func() { b.reportLost(serving) })

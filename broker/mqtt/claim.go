@@ -1,7 +1,6 @@
 package mqtt
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -20,8 +19,7 @@ import (
 // A connection claims its id before its CONNACK; the node that had it lets go,
 // because it is asked to or because it sees the claim. Every change of the
 // session that must outlive the node is written under the same claim, so that a
-// node that has lost a client cannot change it any more. Alone, a node has no
-// registry, and sessions are in its memory only.
+// node that has lost a client cannot change it any more.
 
 // claimAttempts is how often a claim is tried when others claim the same id.
 const claimAttempts = 50
@@ -29,6 +27,17 @@ const claimAttempts = 50
 // savedSession is what a claim holds of a session.
 type savedSession struct {
 	Subscriptions []session.Subscription `json:"subscriptions"`
+	// Inbox is the cursor: up to there the client has everything.
+	Inbox uint64 `json:"inbox,omitempty"`
+}
+
+// savedIn reads what a claim holds of a session.
+func savedIn(claim cluster.Claim) (saved savedSession, err error) {
+	if len(claim.State) == 0 {
+		return savedSession{}, nil
+	}
+	err = json.Unmarshal(claim.State, &saved)
+	return saved, err
 }
 
 // claiming is a client id that connections of this node are claiming: what other
@@ -63,9 +72,6 @@ func (b *Broker) take(c *conn, id string) error {
 
 // claim makes c the owner of its client id in the whole cluster.
 func (b *Broker) claim(c *conn, id string) error {
-	if !b.store.Clustered() {
-		return nil
-	}
 	ctx, cancel := context.WithTimeout(b.life, storeWait)
 	defer cancel()
 	for range claimAttempts {
@@ -73,10 +79,10 @@ func (b *Broker) claim(c *conn, id string) error {
 		if err != nil && !errors.Is(err, cluster.ErrNotFound) {
 			return err
 		}
-		found := err == nil && (old.Connected || time.Now().Before(old.Expires))
+		found := err == nil && (old.Connected && old.Outlives || time.Now().Before(old.Expires))
 		// Whatever the clocks of the nodes say, a later claim has a higher number.
 		c.number = max(c.number, old.Connection+1)
-		mine := cluster.Claim{Node: b.cfg.Node, Connection: c.number, Connected: true, Revision: old.Revision}
+		mine := cluster.Claim{Node: b.cfg.Node, Connection: c.number, Connected: true, Outlives: c.params.expiry > 0, Revision: old.Revision}
 		if found && !c.params.clean {
 			mine.State = old.State
 		}
@@ -100,17 +106,22 @@ func (b *Broker) claim(c *conn, id string) error {
 // restore fills the session of a client that another node had. The caller is the
 // connection's own goroutine, before CONNACK.
 func (b *Broker) restore(c *conn) error {
-	if !c.moved || len(c.claimed.State) == 0 {
+	if !c.moved {
 		return nil
 	}
-	var saved savedSession
-	if err := json.Unmarshal(c.claimed.State, &saved); err != nil {
-		return fmt.Errorf("session of %s: %w", clip(c.client.id), err)
+	cl := c.client
+	saved, err := savedIn(c.claimed)
+	if err != nil {
+		return fmt.Errorf("session of %s: %w", clip(cl.id), err)
 	}
+	cl.mu.Lock()
+	// A cursor beyond the end is of a stream that has lost its end.
+	cl.read, cl.behind = min(saved.Inbox, b.inboxAt.Load()), true
+	cl.mu.Unlock()
 	for _, sub := range saved.Subscriptions {
 		// What it may subscribe to may have changed meanwhile.
 		if _, code, text := b.subscribeOne(c, sub); code.Code >= packets.ErrUnspecifiedError.Code {
-			b.log.Info("subscription of a session from another node ended", "client", c.client.id, "filter", clip(sub.Filter), "reason", text)
+			b.log.Info("subscription of a session from another node ended", "client", cl.id, "filter", clip(sub.Filter), "reason", text)
 		}
 	}
 	return nil
@@ -130,43 +141,41 @@ func (b *Broker) catchUp(c *conn) {
 	}
 }
 
+// snapshot is what a claim is to hold of a session. The caller holds cl.mu.
+func (b *Broker) snapshot(cl *client) savedSession {
+	subs := slices.Collect(cl.session.Subscriptions)
+	slices.SortFunc(subs, func(x, y session.Subscription) int { return cmp.Compare(x.Filter, y.Filter) })
+	return savedSession{Subscriptions: subs, Inbox: b.cursor(cl)}
+}
+
 // save writes the subscriptions of a session that outlives its connection, if
 // they have changed. After an error the connection must end: the client would
 // rely on what the cluster does not know.
 func (b *Broker) save(c *conn) error {
-	if !b.store.Clustered() {
-		return nil
-	}
 	cl := c.client
 	cl.mu.Lock()
 	keep := cl.conn == c && cl.expiry > 0
-	subs := slices.Collect(cl.session.Subscriptions)
+	saved := b.snapshot(cl)
 	cl.mu.Unlock()
 	if !keep {
 		return nil
 	}
-	slices.SortFunc(subs, func(x, y session.Subscription) int { return cmp.Compare(x.Filter, y.Filter) })
-	state, err := json.Marshal(savedSession{subs})
-	if err != nil {
-		return err
-	}
-	if bytes.Equal(state, c.claimed.State) {
+	if before, err := savedIn(c.claimed); err == nil && slices.Equal(before.Subscriptions, saved.Subscriptions) {
 		return nil
 	}
-	next := c.claimed
-	next.State = state
-	return b.write(c, next)
+	return b.write(c, c.claimed, saved)
 }
 
 // write replaces c's claim.
-func (b *Broker) write(c *conn, next cluster.Claim) error {
-	ctx, cancel := context.WithTimeout(b.life, storeWait)
-	defer cancel()
-	revision, err := b.store.Write(ctx, c.client.id, next)
-	if err != nil {
+func (b *Broker) write(c *conn, next cluster.Claim, saved savedSession) (err error) {
+	if next.State, err = json.Marshal(saved); err != nil {
 		return err
 	}
-	next.Revision = revision
+	ctx, cancel := context.WithTimeout(b.life, storeWait)
+	defer cancel()
+	if next.Revision, err = b.store.Write(ctx, c.client.id, next); err != nil {
+		return err
+	}
 	c.claimed = next
 	return nil
 }
@@ -188,16 +197,16 @@ func (b *Broker) saveOrEnd(c *conn) bool {
 
 // unclaim says that the client is not connected any more. The claim stays while
 // the session does.
-func (b *Broker) unclaim(c *conn, expiry time.Duration) {
-	if !b.store.Clustered() || c.claimed.Revision == 0 {
+func (b *Broker) unclaim(c *conn, expiry time.Duration, saved savedSession) {
+	if c.claimed.Revision == 0 {
 		return
 	}
 	next := c.claimed
 	next.Connected, next.Expires = false, time.Now().Add(expiry)
 	if expiry == 0 {
-		next.State = nil
+		saved = savedSession{}
 	}
-	if err := b.write(c, next); err != nil && !errors.Is(err, cluster.ErrTaken) {
+	if err := b.write(c, next, saved); err != nil && !errors.Is(err, cluster.ErrTaken) {
 		// Whoever claims it next asks this node, which has nothing any more.
 		b.notStored.warn(b.log, "the end of a connection was not stored", "client", c.client.id, "err", err)
 	}

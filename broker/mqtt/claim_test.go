@@ -12,6 +12,8 @@ import (
 	"groundswell/internal/devstack/devtest"
 	"groundswell/internal/mqttclient"
 	"groundswell/topics"
+
+	"github.com/mochi-mqtt/server/v2/packets"
 )
 
 // startTrio starts three brokers that are one.
@@ -182,4 +184,86 @@ func TestConcurrentConnectsEndWithOneOwner(t *testing.T) {
 		}
 		return owners == 0
 	})
+}
+
+// TestWhatWaitsForADeviceSurvivesItsNode: 500 commands come while the device is
+// away and its node dies; on another it gets all of them, in order.
+func TestWhatWaitsForADeviceSurvivesItsNode(t *testing.T) {
+	t.Parallel()
+	nodes := startTrio(t, withLimits(func(l *Limits) { l.SessionQueueMessages = 100 })) // the rest stays in the stream
+	credential := deviceCredential(t, "cam-1")
+	dev := nodes[0].dial(credential, "cam-1", kept)
+	dev.subscribe(topics.DeviceCommand("cam-1"))
+	fleetd := nodes[1].fleetd("fleetd")
+	command := func(i int) { fleetd.publish(topics.DeviceCommand("cam-1"), fmt.Sprint(i)) }
+	for i := range 10 {
+		command(i)
+		if m := dev.next(); string(m.Payload) != fmt.Sprint(i) {
+			t.Fatalf("got %s, want %d", m.Payload, i)
+		}
+	}
+	dev.Close()
+	for i := range 250 {
+		command(10 + i)
+	}
+	nodes[0].stop()
+	for i := range 250 {
+		devtest.Eventually(t, 0, "a command to be stored", func() error { // while the two elect
+			return fleetd.Publish(t.Context(), mqttclient.Publication{Topic: topics.DeviceCommand("cam-1"), Payload: fmt.Append(nil, 260+i), QoS: 1})
+		})
+	}
+	dev = nodes[2].dial(credential, "cam-1", kept)
+	if !dev.SessionPresent {
+		t.Fatal("the session died with its node")
+	}
+	last := 9
+	for last < 509 {
+		var i int
+		if _, err := fmt.Sscan(string(dev.next().Payload), &i); err != nil || i > last+1 {
+			t.Fatalf("got %d after %d, %v", i, last, err)
+		}
+		last = max(last, i) // one that was tried again may come twice
+	}
+	command(510)
+	if m := dev.next(); string(m.Payload) != "510" {
+		t.Errorf("got %s afterwards", m.Payload)
+	}
+	eventually(t, "the inbox to be empty", func() bool { n, err := nodes[2].stored.Waiting(t.Context()); return err == nil && n == 0 })
+}
+
+// TestWhatDoesNotFitIntoTheQueueComesLater: what does not fit into its queue stays in the
+// inbox, and comes when there is room, also after the broker was started anew.
+func TestWhatDoesNotFitIntoTheQueueComesLater(t *testing.T) {
+	n := startNode(t, withLimits(func(l *Limits) { l.SessionQueueMessages = 5 }))
+	credential := deviceCredential(t, "cam-1")
+	dev := n.dial(credential, "cam-1", kept)
+	dev.subscribe(topics.DeviceCommand("cam-1"))
+	dev.Close()
+	eventually(t, "the device gone", func() bool { c, _ := n.edge.counts(); return c == 0 })
+	fleetd := n.fleetd("fleetd")
+	for i := range 40 {
+		fleetd.publish(topics.DeviceCommand("cam-1"), fmt.Sprint(i))
+	}
+	// It takes three at a time, and says nothing about the first of them.
+	r := n.rawConnect(credential, 5, "cam-1", func(pk *packets.Packet) {
+		pk.Connect.Clean = false
+		pk.Properties.ReceiveMaximum = 3
+		pk.Properties.SessionExpiryInterval, pk.Properties.SessionExpiryIntervalFlag = 3600, true
+	})
+	for i := range 3 {
+		if pk := r.expect(packets.Publish); string(pk.Payload) != fmt.Sprint(i) {
+			t.Fatalf("got %s, want %d", pk.Payload, i)
+		}
+	}
+	_ = r.conn.Close()
+	n.restart()
+	dev = n.dial(credential, "cam-1", kept)
+	if !dev.SessionPresent {
+		t.Fatal("the session died with the broker")
+	}
+	for i := range 40 {
+		if m := dev.next(); string(m.Payload) != fmt.Sprint(i) {
+			t.Fatalf("got %s, want %d", m.Payload, i)
+		}
+	}
 }

@@ -28,7 +28,14 @@ type client struct {
 	ended   bool      // not in Broker.clients any more
 	will    *will     // of the connection, or delayed
 	cohorts cohorts
-	moved   chan struct{} // holds a token when something has left the queue
+	// Of the inbox: up to where everything was queued; whether what follows is
+	// not queued as it comes, and some of it came since the reader looked; and the
+	// connection whose reader brings it.
+	read   uint64
+	behind bool
+	missed bool
+	reader *conn
+	moved  chan struct{} // holds a token when something has left the queue
 }
 
 func (cl *client) signalMoved() {
@@ -82,6 +89,7 @@ func (b *Broker) attach(c *conn, id string) error {
 			b.forget(cl)
 			leases = cl.session.Clear()
 			cl.cohorts = cohorts{}
+			cl.read, cl.behind = b.inboxAt.Load(), false
 		} else {
 			leases = cl.session.Detach()
 			c.params.present = !fresh || c.moved
@@ -112,6 +120,7 @@ func (b *Broker) begin(c *conn) {
 	if cl.conn == c {
 		cl.begun = true
 		b.pump(cl)
+		b.readInbox(cl)
 	}
 	groups := b.memberships(cl)
 	cl.mu.Unlock()
@@ -128,8 +137,9 @@ func (b *Broker) offline(c *conn) {
 		cl.mu.Unlock()
 		return
 	}
-	cl.conn, cl.begun = nil, false
+	cl.conn, cl.begun, cl.reader = nil, false, nil
 	leases := cl.session.Detach()
+	saved := b.snapshot(cl)
 	now := time.Now()
 	cl.expires = now.Add(cl.expiry)
 	if w := cl.will; w != nil {
@@ -139,7 +149,7 @@ func (b *Broker) offline(c *conn) {
 	end := expiry == 0
 	cl.mu.Unlock()
 	b.giveBack(leases)
-	b.unclaim(c, expiry)
+	b.unclaim(c, expiry, saved)
 	if end {
 		b.end(cl, now)
 	} else {

@@ -13,9 +13,14 @@ import (
 )
 
 // route hands a message to everybody who is subscribed to its topic, on this
-// node, and returns to how many. err is ErrQueueFull when a QoS 1 subscriber
-// could not take it.
-func (b *Broker) route(m session.Message, origin string) (taken int, err error) {
+// node. Who has no room does not get it, and is counted.
+func (b *Broker) route(m session.Message, origin string) {
+	b.each(m, origin, func(cl *client, m session.Message) { b.deliver(cl, m) })
+}
+
+// each hands a message, as each of its subscribers on this node is to get it, to
+// give.
+func (b *Broker) each(m session.Message, origin string, give func(*client, session.Message)) {
 	b.indexMu.RLock()
 	hits := b.index.Match(m.Topic)
 	b.indexMu.RUnlock()
@@ -27,23 +32,19 @@ func (b *Broker) route(m session.Message, origin string) (taken int, err error) 
 		out.QoS = min(m.QoS, h.QoS)
 		out.Retain = m.Retain && h.RetainAsPublished // [MQTT-3.3.1-12], [MQTT-3.3.1-13]
 		out.Identifiers = h.Identifiers
-		if derr := b.deliver(h.Subscriber, out); derr == nil {
-			taken++
-		} else if out.QoS > 0 {
-			err = derr
-		}
+		give(h.Subscriber, out)
 	}
-	return taken, err
 }
 
-// deliver queues a message for one client and sends what may be sent.
-func (b *Broker) deliver(cl *client, m session.Message) error {
+// deliver is queue for a caller that does not hold cl.mu.
+func (b *Broker) deliver(cl *client, m session.Message) {
 	cl.mu.Lock()
 	defer cl.mu.Unlock()
-	return b.queue(cl, m)
+	_ = b.queue(cl, m) // counted
 }
 
-// queue is deliver for a caller that holds cl.mu.
+// queue queues a message for one client and sends what may be sent. The caller
+// holds cl.mu.
 func (b *Broker) queue(cl *client, m session.Message) error {
 	if cl.ended {
 		return nil
@@ -76,9 +77,11 @@ func (b *Broker) pump(cl *client) {
 			// Larger than the client's Maximum Packet Size: it must not be
 			// sent, and counts as done [MQTT-3.1.2-25].
 			b.metrics.dropped.With("larger-than-client-takes").Inc()
-			if m, ok := cl.session.Ack(p.ID); ok && m.Lease != nil {
+			m, ok := cl.session.Ack(p.ID)
+			if ok && m.Lease != nil {
 				b.settleLease(m.Lease, outcomeTooLarge)
 			}
+			b.handled(m)
 		case err != nil:
 			return // the connection is ending; Detach takes care
 		default:
@@ -137,6 +140,7 @@ func (b *Broker) acknowledged(c *conn, id uint16, code byte) {
 		}
 		b.settleLease(m.Lease, outcome)
 	}
+	b.handled(m)
 	b.pump(cl)
 }
 
@@ -163,7 +167,7 @@ func (b *Broker) retainedPut(r cluster.Retained) {
 	}
 	// No publisher waits for an answer here. A queue that was full owes the
 	// message; deliver counts it and pump makes up for it.
-	_, _ = b.route(retainedFor(r, session.Subscription{QoS: 1}, false), r.Origin)
+	b.route(retainedFor(r, session.Subscription{QoS: 1}, false), r.Origin)
 }
 
 // retainedFor is the message of a retained topic. stored tells an answer to a
@@ -182,7 +186,7 @@ func retainedFor(r cluster.Retained, sub session.Subscription, stored bool) sess
 // routeUplink hands a stored report to ordinary subscribers, who get it only
 // while they are there; groups get it from the store.
 func (b *Broker) routeUplink(u cluster.Uplink, s cluster.Stored, origin string) {
-	_, _ = b.route(uplinkMessage(u, s), origin) // as in retainedPut
+	b.route(uplinkMessage(u, s), origin)
 }
 
 // uplinkMessage stamps a report.

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"groundswell/broker/cluster"
 	"groundswell/internal/mqttclient"
 	"groundswell/topics"
 
@@ -180,7 +181,7 @@ func TestCommandWaitsInTheSession(t *testing.T) {
 }
 
 func TestFullQueueOfAnAbsentDeviceIsToldToThePublisher(t *testing.T) {
-	n := startNode(t, withLimits(func(l *Limits) { l.SessionQueueMessages = 3 }))
+	n := startNode(t, withStore(func(c *cluster.Config) { c.MaxInboxPerTopic = 3 }))
 	dev := n.dial(deviceCredential(t, "cam-1"), "cam-1", func(c *mqttclient.Config) { c.SessionExpiry = time.Hour })
 	dev.subscribe(topics.DeviceCommand("cam-1"))
 	dev.Close()

@@ -66,7 +66,7 @@ func newNode(t *testing.T, options ...option) *node {
 		store: cluster.Config{
 			Node: "node-1", Dir: t.TempDir(), Sync: cluster.Sync{Interval: time.Second}, Shards: 1,
 			Groups:         []string{topics.GroupRegistry, topics.GroupTelemetry},
-			MaxUplinkBytes: 64 << 20, MaxRetainedBytes: 16 << 20, MaxPending: 4096, StoreTimeout: 10 * time.Second,
+			MaxUplinkBytes: 64 << 20, MaxRetainedBytes: 16 << 20, MaxInboxBytes: 16 << 20, MaxInboxPerTopic: 4096, MaxPending: 4096, StoreTimeout: 10 * time.Second,
 		},
 		crl: filepath.Join(t.TempDir(), "crl.pem"),
 	}

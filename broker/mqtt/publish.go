@@ -1,8 +1,10 @@
 package mqtt
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -73,7 +75,7 @@ func (b *Broker) publish(c *conn, pk *packets.Packet) packets.Code {
 	case name.Kind.Retained():
 		b.publishRetained(c, name, pk, answer)
 	default:
-		b.publishCommand(c, pk, answer)
+		b.publishCommand(c, name, pk, answer)
 	}
 	return packets.CodeSuccess
 }
@@ -161,10 +163,9 @@ func retainedVersion(pk *packets.Packet) (int64, error) {
 	return version, nil
 }
 
-// publishCommand queues a command for its device. It waits in the session, in
-// memory, until it expires; fleetd publishes it again when the device comes
-// back or the broker restarts.
-func (b *Broker) publishCommand(c *conn, pk *packets.Packet, answer answerFunc) {
+// publishCommand stores a command for its device. It waits in the inbox until
+// the device has acknowledged it, or it expires.
+func (b *Broker) publishCommand(c *conn, name topics.Name, pk *packets.Packet, answer answerFunc) {
 	m := session.Message{Topic: pk.TopicName, Payload: pk.Payload, QoS: 1}
 	for _, p := range pk.Properties.User {
 		m.Properties = append(m.Properties, session.Property{Key: p.Key, Value: p.Val})
@@ -172,15 +173,37 @@ func (b *Broker) publishCommand(c *conn, pk *packets.Packet, answer answerFunc) 
 	if n := pk.Properties.MessageExpiryInterval; n > 0 {
 		m.Expires = time.Now().Add(time.Duration(n) * time.Second)
 	}
-	taken, err := b.route(m, c.client.id)
-	switch {
-	case err != nil:
-		answer(codeFull, "the device's queue is full")
-	case taken == 0:
-		answer(codeNobody, "")
-	default:
-		answer(codeStored, "")
+	code := codeStored
+	if !b.awaited(name) {
+		code = codeNobody
 	}
+	b.appendInbox(m, c.client.id, func(err error) {
+		if err != nil {
+			b.storeFailed(c, name, err, answer)
+			return
+		}
+		answer(code, "") // the device gets it by way of Follow
+	})
+}
+
+// awaited reports whether somebody is subscribed to a device's topic: somebody
+// on this node, or the device's session, wherever it is. When that cannot be
+// known, the answer is yes.
+func (b *Broker) awaited(name topics.Name) bool {
+	b.indexMu.RLock()
+	hits := b.index.Match(name.String())
+	b.indexMu.RUnlock()
+	if len(hits) > 0 {
+		return true
+	}
+	ctx, cancel := context.WithTimeout(b.life, storeWait)
+	defer cancel()
+	claim, err := b.store.Lookup(ctx, name.ID) // a device's client id is its id
+	if err != nil {
+		return !errors.Is(err, cluster.ErrNotFound)
+	}
+	saved, err := savedIn(claim)
+	return err != nil || slices.ContainsFunc(saved.Subscriptions, func(s session.Subscription) bool { return s.Filter == name.String() })
 }
 
 // storeFailed answers a publish that was not stored: again later, whatever the

@@ -19,6 +19,9 @@ type Message struct {
 	// Revision orders the messages of one retained topic; 0 means that the
 	// topic is not retained and that nothing is conflated.
 	Revision uint64
+	// Sequence is where the message is stored, 0 if it is not. It grows along the
+	// queue.
+	Sequence uint64
 	// Lease is the caller's handle on a message that is on loan; nil if it is
 	// not.
 	Lease any

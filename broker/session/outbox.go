@@ -193,6 +193,23 @@ func (o *outbox) free() int {
 	return n
 }
 
+func (o *outbox) oldest() (oldest uint64) {
+	see := func(m *Message) {
+		if m.Sequence > 0 && (oldest == 0 || m.Sequence < oldest) {
+			oldest = m.Sequence
+		}
+	}
+	for _, f := range o.inflight {
+		see(&f.msg)
+	}
+	for _, w := range o.queue {
+		if !w.gone {
+			see(&w.msg)
+		}
+	}
+	return oldest
+}
+
 func (o *outbox) attach(window int) {
 	o.window = window
 	o.sent = 0

@@ -179,6 +179,10 @@ func (s *Session) Waiting() int { return s.out.count }
 // InFlight is how many messages were sent and not acknowledged.
 func (s *Session) InFlight() int { return len(s.out.inflight) }
 
+// Oldest is the lowest Sequence of what waits or is under way, 0 if nothing has
+// one.
+func (s *Session) Oldest() uint64 { return s.out.oldest() }
+
 // Receipt says what is known of a QoS 2 id.
 type Receipt byte
 
