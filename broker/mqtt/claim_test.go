@@ -231,39 +231,75 @@ func TestWhatWaitsForADeviceSurvivesItsNode(t *testing.T) {
 	eventually(t, "the inbox to be empty", func() bool { n, err := nodes[2].stored.Waiting(t.Context()); return err == nil && n == 0 })
 }
 
-// TestWhatDoesNotFitIntoTheQueueComesLater: what does not fit into its queue stays in the
-// inbox, and comes when there is room, also after the broker was started anew.
+// TestWhatDoesNotFitIntoTheQueueComesLater: it stays in the inbox, and comes when
+// there is room, also after the broker was started anew.
 func TestWhatDoesNotFitIntoTheQueueComesLater(t *testing.T) {
 	n := startNode(t, withLimits(func(l *Limits) { l.SessionQueueMessages = 5 }))
-	credential := deviceCredential(t, "cam-1")
-	dev := n.dial(credential, "cam-1", kept)
+	for id, between := range map[string]func(){"cam-1": func() {}, "cam-2": n.restart} {
+		credential := deviceCredential(t, id)
+		dev := n.dial(credential, id, kept)
+		dev.subscribe(topics.DeviceCommand(id))
+		dev.Close()
+		eventually(t, "the device gone", func() bool { c, _ := n.edge.counts(); return c == 0 })
+		fleetd := n.fleetd("fleetd")
+		for i := range 40 {
+			fleetd.publish(topics.DeviceCommand(id), fmt.Sprint(i))
+		}
+		// It takes three at a time, and acknowledges none.
+		r := n.rawConnect(credential, 5, id, func(pk *packets.Packet) {
+			pk.Connect.Clean = false
+			pk.Properties.ReceiveMaximum = 3
+			pk.Properties.SessionExpiryInterval, pk.Properties.SessionExpiryIntervalFlag = 3600, true
+		})
+		for i := range 3 {
+			if pk := r.expect(packets.Publish); string(pk.Payload) != fmt.Sprint(i) {
+				t.Fatalf("%s got %s, want %d", id, pk.Payload, i)
+			}
+		}
+		_ = r.conn.Close()
+		fleetd.Close()
+		between()
+		dev = n.dial(credential, id, kept)
+		if !dev.SessionPresent {
+			t.Fatalf("the session of %s is gone", id)
+		}
+		for i := range 40 {
+			if m := dev.next(); string(m.Payload) != fmt.Sprint(i) {
+				t.Fatalf("%s got %s, want %d", id, m.Payload, i)
+			}
+		}
+		dev.Close()
+		eventually(t, "the device gone", func() bool { c, _ := n.edge.counts(); return c == 0 })
+	}
+}
+
+// TestNothingIsMissedBetweenReadingAndLive: a session that falls behind and
+// catches up again and again, while messages come.
+func TestNothingIsMissedBetweenReadingAndLive(t *testing.T) {
+	n := startNode(t, withLimits(func(l *Limits) { l.SessionQueueMessages = 1 }))
+	dev := n.dial(deviceCredential(t, "cam-1"), "cam-1", func(c *mqttclient.Config) { c.ReceiveMaximum = 1 })
 	dev.subscribe(topics.DeviceCommand("cam-1"))
-	dev.Close()
-	eventually(t, "the device gone", func() bool { c, _ := n.edge.counts(); return c == 0 })
+	const publishers, each = 8, 250
 	fleetd := n.fleetd("fleetd")
-	for i := range 40 {
-		fleetd.publish(topics.DeviceCommand("cam-1"), fmt.Sprint(i))
+	var wg sync.WaitGroup
+	for p := range publishers {
+		wg.Go(func() {
+			for i := range each {
+				err := fleetd.Publish(t.Context(), mqttclient.Publication{Topic: topics.DeviceCommand("cam-1"), Payload: fmt.Append(nil, p, " ", i), QoS: 1})
+				if err != nil {
+					t.Error(err)
+				}
+			}
+		})
 	}
-	// It takes three at a time, and says nothing about the first of them.
-	r := n.rawConnect(credential, 5, "cam-1", func(pk *packets.Packet) {
-		pk.Connect.Clean = false
-		pk.Properties.ReceiveMaximum = 3
-		pk.Properties.SessionExpiryInterval, pk.Properties.SessionExpiryIntervalFlag = 3600, true
-	})
-	for i := range 3 {
-		if pk := r.expect(packets.Publish); string(pk.Payload) != fmt.Sprint(i) {
-			t.Fatalf("got %s, want %d", pk.Payload, i)
+	var next [publishers]int
+	for range publishers * each {
+		var p, i int
+		m := dev.next()
+		if _, err := fmt.Sscan(string(m.Payload), &p, &i); err != nil || i != next[p] {
+			t.Fatalf("got %q, want number %d, %v", m.Payload, next[p], err)
 		}
+		next[p]++
 	}
-	_ = r.conn.Close()
-	n.restart()
-	dev = n.dial(credential, "cam-1", kept)
-	if !dev.SessionPresent {
-		t.Fatal("the session died with the broker")
-	}
-	for i := range 40 {
-		if m := dev.next(); string(m.Payload) != fmt.Sprint(i) {
-			t.Fatalf("got %s, want %d", m.Payload, i)
-		}
-	}
+	wg.Wait()
 }
