@@ -22,7 +22,11 @@ type Config struct {
 	TrustDomain string `yaml:"trust_domain"`
 	// Listen is host:port for MQTT over TLS; port 0 takes a free one.
 	Listen string `yaml:"listen"`
-	TLS    TLS    `yaml:"tls"`
+	// WebsocketListen is host:port for MQTT over WebSocket (subprotocol "mqtt"),
+	// with the same TLS, certificates and limits; port 0 takes a free one. Empty:
+	// none. A browser's page is let in from the same host only.
+	WebsocketListen string `yaml:"websocket_listen"`
+	TLS             TLS    `yaml:"tls"`
 	// DataDir holds retained messages and what devices have reported.
 	DataDir string `yaml:"data_dir"`
 	// Sync is "always" (a message is on the disk before it is acknowledged) or
@@ -130,7 +134,9 @@ func (c *Config) Validate() error {
 }
 
 func (c *Config) edge() mqtt.Config {
-	return mqtt.Config{Node: c.Node, Listen: c.Listen, TrustDomain: c.TrustDomain, Limits: c.Limits.Limits}
+	return mqtt.Config{
+		Node: c.Node, TrustDomain: c.TrustDomain, Listen: c.Listen, WebsocketListen: c.WebsocketListen, Limits: c.Limits.Limits,
+	}
 }
 
 // store is the configuration of the store; peers is how nodes authenticate to one

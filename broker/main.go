@@ -74,6 +74,9 @@ func run(ctx context.Context, cfg Config, log *slog.Logger) error {
 			return err
 		}
 		addresses := map[string]string{"mqtt": edge.Addr(), "ops": server.Addr()}
+		if web := edge.WebsocketAddr(); web != "" {
+			addresses["mqtt-ws"] = web
+		}
 		if peers := store.PeerAddr(); peers != "" {
 			addresses["peers"] = peers
 		}

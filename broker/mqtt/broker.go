@@ -32,7 +32,8 @@ type Broker struct {
 	log         *slog.Logger
 	metrics     metrics
 
-	listener  *listener // set before listening
+	gate      *gate
+	listeners []*listener // TLS, and WebSocket if there is one; set before listening
 	listening atomic.Bool
 	server    *mochi.Server
 	groups    map[string]*group
@@ -71,30 +72,53 @@ func New(cfg Config, tlsConfig *tls.Config, revocations certs.Revocations, store
 		readers: make(chan struct{}, inboxReaders),
 		life:    context.Background(),
 	}
+	b.gate = newGate(&b.cfg.Limits)
 	b.metrics = newMetrics(reg, b)
 	b.server = newMochi(b)
 	return b
 }
 
-// Listen binds the address.
+// Listen binds the addresses.
 func (b *Broker) Listen() error {
-	tcp, err := net.Listen("tcp", b.cfg.Listen)
-	if err != nil {
-		return fmt.Errorf("mqtt listener: %w", err)
+	if err := b.bind("listen", b.cfg.Listen, false); err != nil {
+		return err
 	}
-	b.listener = &listener{
-		tcp: tcp, tls: b.tls, limits: &b.cfg.Limits, metrics: &b.metrics, log: b.log, wg: &b.wg, serve: b.serve,
+	if b.cfg.WebsocketListen != "" {
+		if err := b.bind("websocket_listen", b.cfg.WebsocketListen, true); err != nil {
+			_ = b.listeners[0].tcp.Close() // nobody was accepted
+			return err
+		}
 	}
 	b.listening.Store(true)
 	return nil
 }
 
-// Addr is the bound host:port, "" before Listen.
-func (b *Broker) Addr() string {
-	if b.listener == nil {
-		return ""
+func (b *Broker) bind(field, address string, web bool) error {
+	tcp, err := net.Listen("tcp", address)
+	if err != nil {
+		return fmt.Errorf("%s: %w", field, err)
 	}
-	return b.listener.tcp.Addr().String()
+	b.listeners = append(b.listeners, &listener{
+		tcp: tcp, web: web, tls: b.tls, gate: b.gate, limits: &b.cfg.Limits, metrics: &b.metrics, log: b.log,
+		wg: &b.wg, serve: b.serve,
+	})
+	return nil
+}
+
+// Addr is the bound host:port for MQTT over TLS, "" before Listen.
+func (b *Broker) Addr() string { return b.bound(false) }
+
+// WebsocketAddr is the bound host:port for MQTT over WebSocket, "" without it
+// and before Listen.
+func (b *Broker) WebsocketAddr() string { return b.bound(true) }
+
+func (b *Broker) bound(web bool) string {
+	for _, l := range b.listeners {
+		if l.web == web {
+			return l.tcp.Addr().String()
+		}
+	}
+	return ""
 }
 
 // Ready is nil when connections are accepted.
@@ -139,9 +163,13 @@ func (b *Broker) Run(ctx context.Context) error {
 		loops.Wait()
 		return err
 	}
-	b.log.Info("broker listens", "address", b.Addr())
+	b.log.Info("broker listens", "address", b.Addr(), "websocket", b.WebsocketAddr())
 
-	b.listener.run(ctx)
+	var accepting sync.WaitGroup
+	for _, l := range b.listeners {
+		accepting.Go(func() { l.run(ctx) })
+	}
+	accepting.Wait()
 	b.stopping.Store(true)
 	b.closeAll()
 	b.wg.Wait()
@@ -182,8 +210,11 @@ func (b *Broker) establish(c *conn) (err error) {
 // badFrame ends a connection whose next packet must not be read.
 func (b *Broker) badFrame(c *conn, err error) {
 	code, reason := packets.ErrMalformedPacket, "malformed"
-	if errors.Is(err, errTooLarge) {
+	switch {
+	case errors.Is(err, errTooLarge):
 		code, reason = packets.ErrPacketTooLarge, "too-large" // [MQTT-3.2.2-15]
+	case errors.Is(err, errFrame):
+		reason = "websocket" // the client has got a closing frame, which says it
 	}
 	if !c.isClosed() {
 		b.audit(c, topics.RefusedPacket, reason, "", err)

@@ -3,6 +3,7 @@ package mqtt
 import (
 	"errors"
 	"fmt"
+	"net"
 	"time"
 
 	"groundswell/topics"
@@ -16,7 +17,10 @@ type Config struct {
 	TrustDomain string
 	// Listen is host:port; port 0 takes a free one.
 	Listen string
-	Limits Limits
+	// WebsocketListen is host:port for MQTT over WebSocket, with the same TLS;
+	// empty: none.
+	WebsocketListen string
+	Limits          Limits
 }
 
 // Limits bound what one client, or all together, can take. Every field has a
@@ -118,6 +122,11 @@ func (c Config) Validate() error {
 		return errors.New("trust_domain: is not set")
 	case c.Listen == "":
 		return errors.New("listen: is not set")
+	}
+	if c.WebsocketListen != "" {
+		if _, _, err := net.SplitHostPort(c.WebsocketListen); err != nil {
+			return fmt.Errorf("websocket_listen: %w", err)
+		}
 	}
 	if err := c.Limits.Validate(); err != nil {
 		return fmt.Errorf("limits.%w", err)

@@ -12,6 +12,7 @@ import (
 	"groundswell/broker/cluster"
 	"groundswell/certs"
 
+	"github.com/gorilla/websocket"
 	mochi "github.com/mochi-mqtt/server/v2"
 	"github.com/mochi-mqtt/server/v2/packets"
 )
@@ -31,10 +32,12 @@ const (
 // errSlow means that a client did not take what was written to it.
 var errSlow = errors.New("client reads too slowly")
 
-// conn is a TLS connection of a client whose certificate is good. To mochi it
-// is a net.Conn whose writes never block.
+// conn is a TLS connection of a client whose certificate is good, with MQTT in it
+// as it is or in WebSocket frames. To mochi it is a net.Conn whose writes never
+// block.
 type conn struct {
 	*tls.Conn
+	web      *webSocket // nil: MQTT as it is
 	identity certs.Identity
 	cert     *x509.Certificate
 	remote   string
@@ -93,7 +96,11 @@ func (c *conn) Read(p []byte) (int, error) {
 		}
 		return 0, c.refused
 	}
-	n, err := c.Conn.Read(p)
+	n, err := c.receive(p)
+	if errors.Is(err, errFrame) {
+		c.refused = err
+		return c.Read(p)
+	}
 	good, ferr := c.frame.scan(p[:n])
 	if ferr == nil {
 		return n, err
@@ -105,9 +112,24 @@ func (c *conn) Read(p []byte) (int, error) {
 	return c.Read(p)
 }
 
+func (c *conn) receive(p []byte) (int, error) {
+	if c.web != nil {
+		return c.web.Read(p)
+	}
+	return c.Conn.Read(p)
+}
+
 // Write takes p and returns; a goroutine writes it. A full buffer closes the
 // connection.
 func (c *conn) Write(p []byte) (int, error) {
+	if c.web != nil {
+		return c.web.Write(p)
+	}
+	return c.queue(p)
+}
+
+// queue is Write for what goes into the TLS connection as it is.
+func (c *conn) queue(p []byte) (int, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
@@ -199,6 +221,9 @@ func (c *conn) full() bool {
 // Close stops reading, lets what was written go out for a short time, and ends
 // the connection. It does not block.
 func (c *conn) Close() error {
+	if c.web != nil {
+		c.web.close(websocket.CloseNormalClosure)
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {

@@ -8,7 +8,8 @@
 //   - Listener and conn: TLS handshake and CONNECT have deadlines; a packet
 //     larger than the limit ends the connection before it is buffered; writes
 //     go to a bounded buffer that a goroutine drains, so a client that does not
-//     read never blocks anybody: it is closed.
+//     read never blocks anybody: it is closed. Over WebSocket it is the same
+//     conn, behind the same TLS, with frames around the bytes.
 //   - mochi's server is never started: no housekeeping loops over all clients,
 //     no $SYS topics. EstablishConnection is called for each connection, under a
 //     recover, because mochi's decoder panics on some malformed packets.
@@ -40,6 +41,7 @@
 // fleetd publishes again in any case.
 //
 // Locks, in the order in which they may be held together: Broker.mu, client.mu,
-// Broker.indexMu, then one of group.mu and conn.mu. The acknowledgement queue has a
-// lock of its own (acks.mu), under which only conn.mu is taken.
+// Broker.indexMu, then one of group.mu and conn.mu (over WebSocket with
+// webSocket.mu before it). The acknowledgement queue has a lock of its own
+// (acks.mu), under which only conn.mu is taken.
 package mqtt

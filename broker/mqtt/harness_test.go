@@ -4,9 +4,12 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -39,6 +42,8 @@ type node struct {
 	edge   *Broker
 	stored *cluster.Cluster
 	stop   func()
+
+	registry *ops.Registry
 }
 
 type option func(*node)
@@ -101,6 +106,7 @@ func (n *node) start() {
 	if err := n.stored.Open(context.Background()); err != nil {
 		n.t.Fatal(err)
 	}
+	n.registry = reg
 	n.edge = New(n.cfg, tlsConfig, crl, n.stored, reg, log)
 	if err := n.edge.Listen(); err != nil {
 		n.t.Fatal(err)
@@ -306,4 +312,21 @@ func eventually(t *testing.T, what string, condition func() bool) {
 		}
 		time.Sleep(5 * time.Millisecond)
 	}
+}
+
+// metric is the value of one line of the node's metrics, 0 if there is none.
+func (n *node) metric(name string) float64 {
+	n.t.Helper()
+	w := httptest.NewRecorder()
+	n.registry.Handler().ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+	for line := range strings.Lines(w.Body.String()) {
+		if rest, ok := strings.CutPrefix(line, name+" "); ok {
+			var v float64
+			if _, err := fmt.Sscan(rest, &v); err != nil {
+				n.t.Fatal(err)
+			}
+			return v
+		}
+	}
+	return 0
 }

@@ -9,12 +9,9 @@ import (
 	"log/slog"
 	"net"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"groundswell/certs"
-
-	"golang.org/x/time/rate"
 )
 
 // listener accepts TCP connections, makes TLS connections of them, and hands
@@ -22,22 +19,20 @@ import (
 // not end it.
 type listener struct {
 	tcp     net.Listener
+	web     bool // MQTT over WebSocket
 	tls     *tls.Config
+	gate    *gate
 	limits  *Limits
 	metrics *metrics
 	log     *slog.Logger
 	wg      *sync.WaitGroup
 	serve   func(*conn) // blocks while the connection lives
-
-	open atomic.Int64 // connections, handshakes included
-	last atomic.Int64 // the newest connection number
 }
 
 // run accepts until ctx ends.
 func (l *listener) run(ctx context.Context) {
 	stop := context.AfterFunc(ctx, func() { _ = l.tcp.Close() }) // wakes Accept
 	defer stop()
-	pace := rate.NewLimiter(rate.Limit(l.limits.HandshakesPerSecond), max(1, l.limits.HandshakesPerSecond/10))
 	backoff := time.Duration(0)
 	for {
 		raw, err := l.tcp.Accept()
@@ -55,26 +50,39 @@ func (l *listener) run(ctx context.Context) {
 			continue
 		}
 		backoff = 0
-		if l.open.Load() >= int64(l.limits.MaxConnections) {
+		if !l.gate.enter() {
 			l.metrics.handshakes.With("limit").Inc()
 			_ = raw.Close() // nothing was said yet
 			continue
 		}
-		if err := pace.Wait(ctx); err != nil {
+		if err := l.gate.pace.Wait(ctx); err != nil {
+			l.gate.leave()
 			_ = raw.Close() // we are stopping
 			return
 		}
-		l.open.Add(1)
 		l.wg.Go(func() {
-			defer l.open.Add(-1)
-			c, err := l.handshake(ctx, raw)
-			if err != nil {
-				l.failed(raw, err)
-				return
-			}
-			l.serve(c)
+			defer l.gate.leave()
+			l.admit(ctx, raw)
 		})
 	}
+}
+
+// admit takes a connection to where its CONNECT is awaited, and serves it.
+func (l *listener) admit(ctx context.Context, raw net.Conn) {
+	c, err := l.handshake(ctx, raw)
+	if err != nil {
+		l.failed(raw.RemoteAddr().String(), err)
+		_ = raw.Close() // nothing more to say
+		return
+	}
+	if l.web {
+		if err := c.upgrade(); err != nil {
+			l.failed(c.remote, err, "identity", c.identity.String())
+			_ = c.Close() // never fails
+			return
+		}
+	}
+	l.serve(c)
 }
 
 // handshake returns the connection of a client with a good certificate.
@@ -92,37 +100,27 @@ func (l *listener) handshake(ctx context.Context, raw net.Conn) (*conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := newConn(t, id, l.nextNumber(), l.limits, l.wg)
-	// From here to CONNECT; afterwards the keep-alive counts.
+	c := newConn(t, id, l.gate.nextNumber(), l.limits, l.wg)
+	// From here to CONNECT, the request for a WebSocket included; afterwards the
+	// keep-alive counts.
 	if err := t.SetReadDeadline(time.Now().Add(l.limits.ConnectTimeout)); err != nil {
 		return nil, err
 	}
 	return c, nil
 }
 
-// nextNumber numbers a connection: nanoseconds since 1970, and more than any
-// before, so that numbers also grow over a restart.
-func (l *listener) nextNumber() int64 {
-	for {
-		last := l.last.Load()
-		next := max(time.Now().UnixNano(), last+1)
-		if l.last.CompareAndSwap(last, next) {
-			return next
-		}
-	}
-}
-
-// failed counts a handshake that failed, and audits those that were refused.
-func (l *listener) failed(raw net.Conn, err error) {
+// failed counts a connection that did not come to CONNECT, and audits those that
+// were refused.
+func (l *listener) failed(remote string, err error, attrs ...any) {
 	reason := handshakeReason(err)
 	l.metrics.handshakes.With(reason).Inc()
+	attrs = append(attrs, "remote", remote, "reason", reason, "err", err)
 	switch reason {
-	case "revoked", "trust-domain", "identity", "chain":
-		l.log.Warn("connection refused", "audit", true, "remote", raw.RemoteAddr().String(), "reason", reason, "err", err)
+	case "revoked", "trust-domain", "identity", "chain", "origin":
+		l.log.Warn("connection refused", append(attrs, "audit", true)...)
 	default:
-		l.log.Debug("handshake failed", "remote", raw.RemoteAddr().String(), "reason", reason, "err", err)
+		l.log.Debug("handshake failed", attrs...)
 	}
-	_ = raw.Close() // nothing more to say
 }
 
 func handshakeReason(err error) string {
@@ -136,6 +134,10 @@ func handshakeReason(err error) string {
 		return "identity"
 	case errors.Is(err, certs.ErrChain), errors.As(err, &verification):
 		return "chain"
+	case errors.Is(err, errOrigin):
+		return "origin"
+	case errors.Is(err, errUpgrade):
+		return "upgrade"
 	case errors.Is(err, context.DeadlineExceeded), isTimeout(err):
 		return "timeout"
 	case errors.Is(err, context.Canceled):

@@ -22,7 +22,7 @@ func newMetrics(reg *ops.Registry, b *Broker) metrics {
 	reg.NewGaugeFunc("broker_sessions", "Sessions, with or without a connection.",
 		func() float64 { _, n := b.counts(); return float64(n) })
 	return metrics{
-		handshakes:  reg.NewCounterVec("broker_handshakes_failed_total", "Connections that ended before a good TLS handshake, by reason.", "reason"),
+		handshakes:  reg.NewCounterVec("broker_handshakes_failed_total", "Connections that ended before a good handshake (of TLS, and of WebSocket), by reason.", "reason"),
 		connects:    reg.NewCounterVec("broker_connects_total", "CONNECT packets, by outcome.", "outcome"),
 		disconnects: reg.NewCounterVec("broker_disconnects_total", "Connections that ended, by reason.", "reason"),
 		refused:     reg.NewCounterVec("broker_refused_total", "What was refused to clients (connect, publish, subscribe, packet, session), by action and reason.", "action", "reason"),

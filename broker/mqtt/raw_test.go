@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"io"
+	"net"
 	"testing"
 	"time"
 
@@ -18,7 +19,7 @@ import (
 // ignore, violate. It also speaks 3.1.1.
 type raw struct {
 	t       *testing.T
-	conn    *tls.Conn
+	conn    net.Conn
 	in      *bufio.Reader
 	version byte
 }

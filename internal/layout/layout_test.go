@@ -34,6 +34,7 @@ var importers = map[string][]string{
 	"github.com/danielgtaylor/huma":            {"fleetd/api"},
 	"github.com/nats-io/":                      {"broker/cluster"},
 	"github.com/mochi-mqtt/":                   {"broker/mqtt"},
+	"github.com/gorilla/websocket":             {"broker/mqtt"},
 	"github.com/google/uuid":                   {"fleetd/fleet"},
 	"github.com/klauspost/compress":            {"fleetd/artifact", "agent/fetch"}, // the two ends of one format
 	"github.com/google/go-cmp":                 {},                                 // tests only
