@@ -1,23 +1,40 @@
 package mqtt
 
 import (
+	"errors"
 	"sync/atomic"
 	"time"
 
+	"groundswell/topics"
+
+	"github.com/mochi-mqtt/server/v2/packets"
 	"golang.org/x/time/rate"
 )
 
+// reserve is how many connections above the limit get as far as CONNECT: devices
+// to be told why they are turned away, services to be let in. Those above it are
+// closed without a word.
+const reserve = 64
+
+// errPace means that a connection would have to wait too long for its handshake.
+var errPace = errors.New("too many handshakes are waiting")
+
 // gate counts and paces the connections of all listeners together.
 type gate struct {
-	limits *Limits
-	pace   *rate.Limiter // of handshakes
+	limits   *Limits
+	pace     *rate.Limiter // of handshakes, which wait
+	connects *rate.Limiter // of CONNECTs, which are refused; nil: as many as come
 
 	open atomic.Int64 // connections, handshakes included
 	last atomic.Int64 // the newest connection number
 }
 
 func newGate(limits *Limits) *gate {
-	return &gate{limits: limits, pace: bucket(limits.HandshakesPerSecond)}
+	g := &gate{limits: limits, pace: bucket(limits.HandshakesPerSecond)}
+	if limits.ConnectsPerSecond > 0 {
+		g.connects = bucket(limits.ConnectsPerSecond)
+	}
+	return g
 }
 
 // bucket allows so many per second, and a tenth of a second's worth at once.
@@ -25,17 +42,57 @@ func bucket(perSecond int) *rate.Limiter {
 	return rate.NewLimiter(rate.Limit(perSecond), max(1, perSecond/10))
 }
 
-// enter counts a connection, or reports that there are too many. Who has entered
-// must leave.
-func (g *gate) enter() bool {
-	if g.open.Add(1) > int64(g.limits.MaxConnections) {
+// enter counts a connection; one that is above the limit is let in only to be
+// told so. Who has entered must leave.
+func (g *gate) enter() (over, ok bool) {
+	n := g.open.Add(1)
+	if n > int64(g.limits.MaxConnections)+reserve {
 		g.leave()
-		return false
+		return true, false
 	}
-	return true
+	return n > int64(g.limits.MaxConnections), true
 }
 
 func (g *gate) leave() { g.open.Add(-1) }
+
+// full reports whether there are more connections than may be.
+func (g *gate) full() bool { return g.open.Load() > int64(g.limits.MaxConnections) }
+
+// room asks whether c's CONNECT can be taken now, and answers it if not. Services
+// are few, and without them the fleet stands still: they always can. Nor is a
+// device above the limit whose new connection replaces an old one. No client is
+// at fault here, so this is counted and not audited.
+func (b *Broker) room(c *conn) error {
+	if c.identity.Kind != topics.PrincipalDevice {
+		return nil
+	}
+	var code packets.Code
+	reason := ""
+	switch {
+	case c.over && b.gate.full() && !b.connected(c.identity.Name):
+		code, reason = packets.ErrQuotaExceeded, "limit"
+	case b.gate.connects != nil && !b.gate.connects.Allow():
+		code, reason = packets.ErrConnectionRateExceeded, "rate"
+	default:
+		return nil
+	}
+	b.metrics.refused.With(string(topics.RefusedConnect), reason).Inc()
+	b.turnedAway.warn(b.log, "a device was turned away", "reason", reason, "device", c.identity.Name, "remote", c.remote)
+	b.refuseConnect(c, code, 3) // 3.1.1 knows "server unavailable" only
+	return code
+}
+
+func (b *Broker) connected(id string) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	cl := b.clients[id]
+	if cl == nil {
+		return false
+	}
+	cl.mu.Lock()
+	defer cl.mu.Unlock()
+	return cl.conn != nil
+}
 
 // nextNumber numbers a connection: nanoseconds since 1970, and more than any
 // before, so that numbers also grow over a restart.

@@ -42,8 +42,9 @@ type Broker struct {
 	stopping  atomic.Bool
 	life      context.Context // of Run; set before the first connection
 
-	notStored throttle
-	told      *tellings
+	notStored, turnedAway throttle
+
+	told *tellings
 
 	mu      sync.Mutex // guards what follows
 	clients map[string]*client

@@ -24,14 +24,19 @@ type Config struct {
 }
 
 // Limits bound what one client, or all together, can take. Every field has a
-// value in DefaultLimits; none may be zero.
+// value in DefaultLimits; none but ConnectsPerSecond may be zero.
 type Limits struct {
-	// MaxConnections is how many connections may be open; further ones are
-	// closed at once.
+	// MaxConnections is how many connections may be open, on all listeners
+	// together. Of further ones a few get as far as CONNECT: devices are refused
+	// there (0x97, or 3 before MQTT 5), services let in. The rest are closed.
 	MaxConnections int `yaml:"max_connections"`
 	// HandshakesPerSecond is how many TLS handshakes are begun per second;
-	// further ones wait.
+	// further ones wait, and those that would wait for longer than
+	// ConnectTimeout are closed.
 	HandshakesPerSecond int `yaml:"handshakes_per_second"`
+	// ConnectsPerSecond is how many CONNECTs of devices are taken per second;
+	// further ones are refused (0x9F, or 3 before MQTT 5). Zero: all are taken.
+	ConnectsPerSecond int `yaml:"connects_per_second"`
 	// ConnectTimeout bounds the TLS handshake, and then the wait for CONNECT.
 	ConnectTimeout time.Duration `yaml:"connect_timeout"`
 	// MaxKeepAlive is the longest keep-alive; MQTT 5 clients that ask for a
@@ -83,6 +88,7 @@ func (l Limits) Validate() error {
 	}{
 		{"max_connections", l.MaxConnections, 1, 10_000_000},
 		{"handshakes_per_second", l.HandshakesPerSecond, 1, 1_000_000},
+		{"connects_per_second", l.ConnectsPerSecond, 0, 1_000_000},
 		{"max_packet", l.MaxPacket, 1024, 16 << 20},
 		{"receive_maximum", l.ReceiveMaximum, 1, 65535},
 		{"write_buffer", l.WriteBuffer, 4096, 1 << 30},

@@ -43,6 +43,7 @@ type conn struct {
 	remote   string
 	mark     *cluster.Mark // of a device, after CONNACK
 	number   int64         // numbers the connections, growing with time; final once claimed
+	over     bool          // above the limit when it came
 	limits   *Limits
 	frame    framing
 	refused  error // of framing; only the reader uses it

@@ -119,24 +119,6 @@ func TestSilentConnectionsAreClosed(t *testing.T) {
 	}
 }
 
-func TestTooManyConnectionsAreTurnedAway(t *testing.T) {
-	n := startNode(t, withLimits(func(l *Limits) { l.MaxConnections = 1 }))
-	first := n.device("cam-1")
-	cfg := n.config(deviceCredential(t, "cam-2"), "cam-2")
-	if s, err := mqttclient.Dial(t.Context(), cfg); err == nil {
-		s.Close()
-		t.Fatal("let in")
-	}
-	first.Close()
-	eventually(t, "room again", func() bool {
-		s, err := mqttclient.Dial(t.Context(), cfg)
-		if err == nil {
-			s.Close()
-		}
-		return err == nil
-	})
-}
-
 // poison connects a member of fleetd that subscribes to everything and reads
 // nothing.
 func (n *node) poison() {

@@ -33,6 +33,9 @@ func (b *Broker) connect(c *conn, cl *mochi.Client, pk *packets.Packet) error {
 	c.mochi, c.v5, c.sentID = cl, pk.ProtocolVersion == 5, pk.Connect.ClientIdentifier
 	// Unique to mochi, so that its own take-over never sees two of one name.
 	cl.ID = "#" + strconv.FormatInt(c.number, 10)
+	if err := b.room(c); err != nil {
+		return err
+	}
 	refuse := func(code packets.Code, v3 byte, reason string, err error) error {
 		b.audit(c, topics.RefusedConnect, reason, "", err)
 		b.refuseConnect(c, code, v3)

@@ -50,31 +50,28 @@ func (l *listener) run(ctx context.Context) {
 			continue
 		}
 		backoff = 0
-		if !l.gate.enter() {
+		over, ok := l.gate.enter()
+		if !ok {
 			l.metrics.handshakes.With("limit").Inc()
 			_ = raw.Close() // nothing was said yet
 			continue
 		}
-		if err := l.gate.pace.Wait(ctx); err != nil {
-			l.gate.leave()
-			_ = raw.Close() // we are stopping
-			return
-		}
 		l.wg.Go(func() {
 			defer l.gate.leave()
-			l.admit(ctx, raw)
+			l.admit(ctx, raw, over)
 		})
 	}
 }
 
 // admit takes a connection to where its CONNECT is awaited, and serves it.
-func (l *listener) admit(ctx context.Context, raw net.Conn) {
+func (l *listener) admit(ctx context.Context, raw net.Conn, over bool) {
 	c, err := l.handshake(ctx, raw)
 	if err != nil {
 		l.failed(raw.RemoteAddr().String(), err)
 		_ = raw.Close() // nothing more to say
 		return
 	}
+	c.over = over
 	if l.web {
 		if err := c.upgrade(); err != nil {
 			l.failed(c.remote, err, "identity", c.identity.String())
@@ -85,8 +82,25 @@ func (l *listener) admit(ctx context.Context, raw net.Conn) {
 	l.serve(c)
 }
 
+// await waits for a connection's turn, but no longer than its client would have
+// for its handshake: who is told late tries again anyway.
+func (l *listener) await(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, l.limits.ConnectTimeout)
+	defer cancel()
+	if err := l.gate.pace.Wait(ctx); err != nil {
+		if errors.Is(ctx.Err(), context.Canceled) {
+			return err // we are stopping
+		}
+		return fmt.Errorf("%w: %w", errPace, err)
+	}
+	return nil
+}
+
 // handshake returns the connection of a client with a good certificate.
 func (l *listener) handshake(ctx context.Context, raw net.Conn) (*conn, error) {
+	if err := l.await(ctx); err != nil {
+		return nil, err
+	}
 	ctx, cancel := context.WithTimeout(ctx, l.limits.ConnectTimeout)
 	defer cancel()
 	t := tls.Server(raw, l.tls)
@@ -134,6 +148,8 @@ func handshakeReason(err error) string {
 		return "identity"
 	case errors.Is(err, certs.ErrChain), errors.As(err, &verification):
 		return "chain"
+	case errors.Is(err, errPace):
+		return "pace"
 	case errors.Is(err, errOrigin):
 		return "origin"
 	case errors.Is(err, errUpgrade):
