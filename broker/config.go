@@ -26,7 +26,9 @@ type Config struct {
 	// with the same TLS, certificates and limits; port 0 takes a free one. Empty:
 	// none. A browser's page is let in from the same host only.
 	WebsocketListen string `yaml:"websocket_listen"`
-	TLS             TLS    `yaml:"tls"`
+	// ProxyProtocol names the load balancers in front of both listeners.
+	ProxyProtocol mqtt.ProxyProtocol `yaml:"proxy_protocol"`
+	TLS           TLS                `yaml:"tls"`
 	// DataDir holds retained messages and what devices have reported.
 	DataDir string `yaml:"data_dir"`
 	// Sync is "always" (a message is on the disk before it is acknowledged) or
@@ -135,7 +137,8 @@ func (c *Config) Validate() error {
 
 func (c *Config) edge() mqtt.Config {
 	return mqtt.Config{
-		Node: c.Node, TrustDomain: c.TrustDomain, Listen: c.Listen, WebsocketListen: c.WebsocketListen, Limits: c.Limits.Limits,
+		Node: c.Node, TrustDomain: c.TrustDomain, Listen: c.Listen, WebsocketListen: c.WebsocketListen,
+		ProxyProtocol: c.ProxyProtocol, Limits: c.Limits.Limits,
 	}
 }
 

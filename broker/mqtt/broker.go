@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/netip"
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
@@ -33,6 +34,7 @@ type Broker struct {
 	metrics     metrics
 
 	gate      *gate
+	proxies   []netip.Prefix
 	listeners []*listener // TLS, and WebSocket if there is one; set before listening
 	listening atomic.Bool
 	server    *mochi.Server
@@ -81,6 +83,10 @@ func New(cfg Config, tlsConfig *tls.Config, revocations certs.Revocations, store
 
 // Listen binds the addresses.
 func (b *Broker) Listen() error {
+	var err error
+	if b.proxies, err = b.cfg.ProxyProtocol.networks(); err != nil {
+		return fmt.Errorf("proxy_protocol.%w", err)
+	}
 	if err := b.bind("listen", b.cfg.Listen, false); err != nil {
 		return err
 	}
@@ -100,7 +106,7 @@ func (b *Broker) bind(field, address string, web bool) error {
 		return fmt.Errorf("%s: %w", field, err)
 	}
 	b.listeners = append(b.listeners, &listener{
-		tcp: tcp, web: web, tls: b.tls, gate: b.gate, limits: &b.cfg.Limits, metrics: &b.metrics, log: b.log,
+		tcp: tcp, web: web, tls: b.tls, gate: b.gate, proxies: b.proxies, limits: &b.cfg.Limits, metrics: &b.metrics, log: b.log,
 		wg: &b.wg, serve: b.serve,
 	})
 	return nil

@@ -20,6 +20,7 @@ type Config struct {
 	// WebsocketListen is host:port for MQTT over WebSocket, with the same TLS;
 	// empty: none.
 	WebsocketListen string
+	ProxyProtocol   ProxyProtocol
 	Limits          Limits
 }
 
@@ -133,6 +134,9 @@ func (c Config) Validate() error {
 		if _, _, err := net.SplitHostPort(c.WebsocketListen); err != nil {
 			return fmt.Errorf("websocket_listen: %w", err)
 		}
+	}
+	if _, err := c.ProxyProtocol.networks(); err != nil {
+		return fmt.Errorf("proxy_protocol.%w", err)
 	}
 	if err := c.Limits.Validate(); err != nil {
 		return fmt.Errorf("limits.%w", err)

@@ -44,6 +44,7 @@ type node struct {
 	stop   func()
 
 	registry *ops.Registry
+	log      *slog.Logger // nil: the test's own, with -v
 }
 
 type option func(*node)
@@ -88,6 +89,9 @@ func (n *node) start() {
 	log := slog.New(slog.NewTextHandler(testWriter{n.t}, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	if !testing.Verbose() {
 		log = slog.New(slog.DiscardHandler)
+	}
+	if n.log != nil {
+		log = n.log
 	}
 	credential, err := authority().IssueService(certs.ServiceBroker, nil, time.Hour)
 	if err != nil {

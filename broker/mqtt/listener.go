@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -22,6 +23,7 @@ type listener struct {
 	web     bool // MQTT over WebSocket
 	tls     *tls.Config
 	gate    *gate
+	proxies []netip.Prefix // whose connections begin with a PROXY header
 	limits  *Limits
 	metrics *metrics
 	log     *slog.Logger
@@ -65,9 +67,9 @@ func (l *listener) run(ctx context.Context) {
 
 // admit takes a connection to where its CONNECT is awaited, and serves it.
 func (l *listener) admit(ctx context.Context, raw net.Conn, over bool) {
-	c, err := l.handshake(ctx, raw)
+	c, remote, err := l.handshake(ctx, raw)
 	if err != nil {
-		l.failed(raw.RemoteAddr().String(), err)
+		l.failed(remote.String(), err)
 		_ = raw.Close() // nothing more to say
 		return
 	}
@@ -96,31 +98,44 @@ func (l *listener) await(ctx context.Context) error {
 	return nil
 }
 
-// handshake returns the connection of a client with a good certificate.
-func (l *listener) handshake(ctx context.Context, raw net.Conn) (*conn, error) {
+// handshake returns the connection of a client with a good certificate. remote is
+// the client's address as far as it is known, also when there is an error.
+func (l *listener) handshake(ctx context.Context, raw net.Conn) (c *conn, remote net.Addr, err error) {
+	remote = raw.RemoteAddr()
 	if err := l.await(ctx); err != nil {
-		return nil, err
+		return nil, remote, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, l.limits.ConnectTimeout)
 	defer cancel()
+	defer func() {
+		if err != nil && ctx.Err() != nil {
+			err = fmt.Errorf("%w: %w", context.Cause(ctx), err)
+		}
+	}()
+	if l.fromProxy(raw) {
+		if raw, err = readProxy(ctx, raw); err != nil {
+			return nil, remote, err
+		}
+		remote = raw.RemoteAddr()
+	}
 	t := tls.Server(raw, l.tls)
 	if err := t.HandshakeContext(ctx); err != nil {
-		if ctx.Err() != nil {
-			return nil, fmt.Errorf("%w: %w", context.Cause(ctx), err)
+		if unwanted(err) {
+			err = fmt.Errorf("%w: a header from where none is expected: %w", errProxy, err)
 		}
-		return nil, err
+		return nil, remote, err
 	}
 	id, err := certs.PeerIdentity(t.ConnectionState())
 	if err != nil {
-		return nil, err
+		return nil, remote, err
 	}
-	c := newConn(t, id, l.gate.nextNumber(), l.limits, l.wg)
+	c = newConn(t, id, l.gate.nextNumber(), l.limits, l.wg)
 	// From here to CONNECT, the request for a WebSocket included; afterwards the
 	// keep-alive counts.
 	if err := t.SetReadDeadline(time.Now().Add(l.limits.ConnectTimeout)); err != nil {
-		return nil, err
+		return nil, remote, err
 	}
-	return c, nil
+	return c, remote, nil
 }
 
 // failed counts a connection that did not come to CONNECT, and audits those that
@@ -130,7 +145,7 @@ func (l *listener) failed(remote string, err error, attrs ...any) {
 	l.metrics.handshakes.With(reason).Inc()
 	attrs = append(attrs, "remote", remote, "reason", reason, "err", err)
 	switch reason {
-	case "revoked", "trust-domain", "identity", "chain", "origin":
+	case "revoked", "trust-domain", "identity", "chain", "origin", "proxy":
 		l.log.Warn("connection refused", append(attrs, "audit", true)...)
 	default:
 		l.log.Debug("handshake failed", attrs...)
@@ -158,6 +173,8 @@ func handshakeReason(err error) string {
 		return "timeout"
 	case errors.Is(err, context.Canceled):
 		return "shutdown"
+	case errors.Is(err, errProxy):
+		return "proxy"
 	case errors.Is(err, io.EOF):
 		return "closed"
 	}

@@ -35,6 +35,7 @@ var importers = map[string][]string{
 	"github.com/nats-io/":                      {"broker/cluster"},
 	"github.com/mochi-mqtt/":                   {"broker/mqtt"},
 	"github.com/gorilla/websocket":             {"broker/mqtt"},
+	"github.com/pires/go-proxyproto":           {"broker/mqtt"},
 	"github.com/google/uuid":                   {"fleetd/fleet"},
 	"github.com/klauspost/compress":            {"fleetd/artifact", "agent/fetch"}, // the two ends of one format
 	"github.com/google/go-cmp":                 {},                                 // tests only
