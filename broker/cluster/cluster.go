@@ -45,16 +45,14 @@ type Cluster struct {
 	admin      jetstream.JetStream // on retaining
 	uplink     jetstream.JetStream // on publishing
 	retained   jetstream.Stream
-	present    jetstream.Stream
 	sessions   jetstream.Stream
 	claimed    uint64 // last sequence of sessions before Open
 	inbox      jetstream.Stream
+	leases     jetstream.Stream
 	inboxLast  uint64             // last sequence of inbox before Open
 	streams    []jetstream.Stream // uplink, by shard
 	groups     map[string]*Group
 	watched    uint64 // last retained sequence before Open
-
-	presentLast uint64 // last sequence of present before Open
 
 	mu      sync.Mutex // guards pending
 	pending map[*nats.Msg]func(Stored, error)
@@ -93,7 +91,7 @@ func (c *Cluster) Open(ctx context.Context) (err error) {
 		StoreDir:           c.cfg.Dir,
 		SyncInterval:       c.cfg.Sync.Interval, // 0, its default of minutes, when the committer does it
 		JetStreamMaxMemory: 64 << 20,
-		JetStreamMaxStore:  c.cfg.MaxUplinkBytes + 3*c.cfg.MaxRetainedBytes + c.cfg.MaxInboxBytes + 64<<20,
+		JetStreamMaxStore:  c.cfg.MaxUplinkBytes + 3*c.cfg.MaxRetainedBytes + c.cfg.MaxInboxBytes + leaseBytes + 64<<20,
 		NoSigs:             true,
 		NoLog:              true,
 		NoSystemAccount:    false,
@@ -186,13 +184,13 @@ func (c *Cluster) openStreams(ctx context.Context) error {
 	if c.watched, err = c.lastSequence(ctx, c.retained); err != nil {
 		return err
 	}
-	if err := c.openPresent(ctx); err != nil {
-		return err
-	}
 	if err := c.openSessions(ctx); err != nil {
 		return err
 	}
 	if err := c.openInbox(ctx); err != nil {
+		return err
+	}
+	if err := c.openLeases(ctx); err != nil {
 		return err
 	}
 	if err := c.checkShards(ctx); err != nil {
@@ -339,7 +337,7 @@ func (c *Cluster) Ready(ctx context.Context) error {
 			return err
 		}
 	}
-	for _, stream := range []jetstream.Stream{c.retained, c.present} {
+	for _, stream := range []jetstream.Stream{c.retained, c.sessions, c.inbox} {
 		if _, err := led(ctx, stream); err != nil {
 			return err
 		}

@@ -12,9 +12,11 @@
 //   - retained: the newest message of each retained topic, subject
 //     retained.<kind>.<id>. It is only ever replaced by one of a higher version
 //     (compare-and-set on the stream's sequence); see Put.
-//   - present: a record of each device's live connection, subject
-//     present.<device>, so that a start after a kill can report who went; see
-//     Mark.
+//   - sessions: whom each client id belongs to, and what its session holds,
+//     subject session.<client>; see Claim.
+//   - inbox: messages that wait for their subscribers, subject inbox.<topic>; see
+//     Message.
+//   - leases: that each node lives, subject lease.<node>; see WatchLeases.
 //
 // Guarantees: Store and Put report success only after JetStream has the
 // message, and under Sync "always" only after fsync (see committer). What was reported as

@@ -39,6 +39,9 @@ type Claim struct {
 	Outlives bool `json:"outlives,omitempty"`
 	// Expires is when the session ends; zero while connected.
 	Expires time.Time `json:"expires,omitzero"`
+	// Testament is what is to be done if the node dies, as the edge encodes it.
+	// Absent: nothing.
+	Testament json.RawMessage `json:"testament,omitempty"`
 	// State is the session's, as the edge encodes it. Absent: nothing.
 	State json.RawMessage `json:"state,omitempty"`
 
@@ -72,6 +75,20 @@ func (c *Cluster) Lookup(ctx context.Context, client string) (Claim, error) {
 		return Claim{}, fmt.Errorf("claim of %s: %w: %w", client, ErrUnavailable, err)
 	}
 	return decodeClaim(raw.Data, raw.Sequence)
+}
+
+// claimMessage reads a message of the stream. client is nil for the marker of a
+// claim that has run out.
+func claimMessage(msg jetstream.Msg, sequence uint64) (client *string, claim Claim, err error) {
+	if len(msg.Data()) == 0 {
+		return nil, Claim{}, nil
+	}
+	id, err := untoken(strings.TrimPrefix(msg.Subject(), sessionPrefix))
+	if err != nil {
+		return nil, Claim{}, err
+	}
+	claim, err = decodeClaim(msg.Data(), sequence)
+	return &id, claim, err
 }
 
 func decodeClaim(data []byte, revision uint64) (Claim, error) {
@@ -119,16 +136,12 @@ func (c *Cluster) WatchClaims(ctx context.Context, handle func(client string, cl
 	next := c.claimed + 1
 	for ctx.Err() == nil {
 		err := c.follow(ctx, c.sessions, &next, func(msg jetstream.Msg, sequence uint64) {
-			client, err := untoken(strings.TrimPrefix(msg.Subject(), sessionPrefix))
-			if err != nil || len(msg.Data()) == 0 { // the marker of one that has run out
-				return
-			}
-			claim, err := decodeClaim(msg.Data(), sequence)
+			client, claim, err := claimMessage(msg, sequence)
 			if err != nil {
-				c.log.Error("a claim cannot be read and is passed over", "client", client, "err", err)
-				return
+				c.log.Error("a claim cannot be read and is passed over", "subject", msg.Subject(), "err", err)
+			} else if client != nil {
+				handle(*client, claim)
 			}
-			handle(client, claim)
 		})
 		if ctx.Err() == nil {
 			c.log.Error("watching the claims of other nodes was interrupted and begins again", "err", err)

@@ -176,15 +176,26 @@ func (c *Cluster) Scan(ctx context.Context, filter string, yield func(Retained) 
 
 // scan reads one subject up to the revision last.
 func (c *Cluster) scan(ctx context.Context, filter, subject string, last uint64, yield func(Retained) bool) error {
-	consumer, err := c.retained.OrderedConsumer(ctx, jetstream.OrderedConsumerConfig{
+	var broken error
+	err := c.newest(ctx, c.retained, subject, last, func(msg jetstream.Msg, sequence uint64) bool {
+		var r Retained
+		r, broken = retainedMessage(msg.Subject(), msg.Headers(), msg.Data(), sequence)
+		return broken == nil && (!topics.Match(filter, r.Name.String()) || yield(r))
+	})
+	return errors.Join(err, broken)
+}
+
+// newest reads the newest message of each subject of a stream, oldest first, up
+// to a sequence. yield may block.
+func (c *Cluster) newest(ctx context.Context, stream jetstream.Stream, subject string, last uint64, yield func(msg jetstream.Msg, sequence uint64) bool) error {
+	consumer, err := stream.OrderedConsumer(ctx, jetstream.OrderedConsumerConfig{
 		FilterSubjects: []string{subject}, DeliverPolicy: jetstream.DeliverLastPerSubjectPolicy,
 		InactiveThreshold: time.Minute,
 	})
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
-	info := consumer.CachedInfo()
-	left := info.NumPending
+	left := consumer.CachedInfo().NumPending
 	if left == 0 {
 		return nil
 	}
@@ -203,16 +214,12 @@ func (c *Cluster) scan(ctx context.Context, filter, subject string, last uint64,
 			return err
 		}
 		if meta.Sequence.Stream > last {
-			return nil // put during the scan, and so is all that follows
+			return nil // put since, and so is all that follows
 		}
-		// The consumer's count, not our own: a message that is replaced during
-		// the scan is skipped, and its successor is pending.
+		// The consumer's count, not our own: a message that is replaced meanwhile
+		// is skipped, and its successor is pending.
 		left = meta.NumPending
-		r, err := retainedMessage(msg.Subject(), msg.Headers(), msg.Data(), meta.Sequence.Stream)
-		if err != nil {
-			return err
-		}
-		if topics.Match(filter, r.Name.String()) && !yield(r) {
+		if !yield(msg, meta.Sequence.Stream) {
 			return nil
 		}
 	}

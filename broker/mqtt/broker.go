@@ -164,7 +164,9 @@ func (b *Broker) Run(ctx context.Context) error {
 	loops.Go(func() { b.store.Follow(serving, b.arrived) })
 	loops.Go(func() { _ = b.store.WatchClaims(serving, b.seen) })
 	loops.Go(func() { b.housekeep(serving) })
-	loops.Go(func() { b.reportLost(serving) })
+	loops.Go(func() { b.buryOwn(serving) })
+	loops.Go(func() { b.store.HoldLease(serving, b.fence) })
+	loops.Go(func() { b.buryDead(serving) })
 	if err := b.store.OnTakeOver(b.letGo); err != nil {
 		stop()
 		loops.Wait()
@@ -260,8 +262,7 @@ func (b *Broker) detach(c *conn, err error) {
 	delete(b.conns, c)
 	b.mu.Unlock()
 	b.log.Debug("client disconnected", "client", c.client.id, "remote", c.remote, "reason", reason, "err", err)
-	b.offline(c)
-	b.presence(c, false, reason)
+	b.offline(c, b.presence(c, false, reason))
 }
 
 // closeAll says goodbye to every connection.

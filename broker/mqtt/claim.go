@@ -72,6 +72,10 @@ func (b *Broker) take(c *conn, id string) error {
 
 // claim makes c the owner of its client id in the whole cluster.
 func (b *Broker) claim(c *conn, id string) error {
+	testament, err := testamentOf(c, c.params.will)
+	if err != nil {
+		return err
+	}
 	ctx, cancel := context.WithTimeout(b.life, storeWait)
 	defer cancel()
 	for range claimAttempts {
@@ -82,7 +86,7 @@ func (b *Broker) claim(c *conn, id string) error {
 		found := err == nil && (old.Connected && old.Outlives || time.Now().Before(old.Expires))
 		// Whatever the clocks of the nodes say, a later claim has a higher number.
 		c.number = max(c.number, old.Connection+1)
-		mine := cluster.Claim{Node: b.cfg.Node, Connection: c.number, Connected: true, Outlives: c.params.expiry > 0, Revision: old.Revision}
+		mine := cluster.Claim{Node: b.cfg.Node, Connection: c.number, Connected: true, Outlives: c.params.expiry > 0, Testament: testament, Revision: old.Revision}
 		if found && !c.params.clean {
 			mine.State = old.State
 		}
@@ -190,26 +194,36 @@ func (b *Broker) saveOrEnd(c *conn) bool {
 		b.letGo(c.client.id, c.number+1)
 	default:
 		b.notStored.warn(b.log, "a session was not stored, its client has to come again", "client", c.client.id, "err", err)
-		c.disconnect(packets.ErrServerUnavailable, "error")
+		c.disconnect(codeBusy, "error")
 	}
 	return false
 }
 
 // unclaim says that the client is not connected any more. The claim stays while
-// the session does.
-func (b *Broker) unclaim(c *conn, expiry time.Duration, saved savedSession) {
+// the session does, with the will that is still to come.
+func (b *Broker) unclaim(c *conn, expiry time.Duration, saved savedSession, pending *will) {
 	if c.claimed.Revision == 0 {
 		return
 	}
 	next := c.claimed
-	next.Connected, next.Expires = false, time.Now().Add(expiry)
+	next.Connected, next.Expires, next.Testament = false, time.Now().Add(expiry), nil
+	if pending != nil {
+		var err error
+		if next.Testament, err = testamentOf(c, pending); err != nil {
+			b.log.Error("a will cannot be encoded", "client", c.client.id, "err", err)
+		}
+	}
 	if expiry == 0 {
 		saved = savedSession{}
 	}
 	if err := b.write(c, next, saved); err != nil && !errors.Is(err, cluster.ErrTaken) {
 		// Whoever claims it next asks this node, which has nothing any more.
 		b.notStored.warn(b.log, "the end of a connection was not stored", "client", c.client.id, "err", err)
+		return
 	}
+	c.client.mu.Lock()
+	defer c.client.mu.Unlock()
+	c.client.left = c.claimed
 }
 
 // seen is called for every claim that was written on any node.

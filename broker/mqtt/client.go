@@ -23,10 +23,11 @@ type client struct {
 	conn    *conn // nil while offline
 	begun   bool  // CONNACK of conn was sent
 	expiry  time.Duration
-	expires time.Time // while offline
-	number  int64     // of the newest connection
-	ended   bool      // not in Broker.clients any more
-	will    *will     // of the connection, or delayed
+	expires time.Time     // while offline
+	number  int64         // of the newest connection
+	ended   bool          // not in Broker.clients any more
+	will    *will         // of the connection, or delayed
+	left    cluster.Claim // as the last connection left it
 	cohorts cohorts
 	// Of the inbox: up to where everything was queued; whether what follows is
 	// not queued as it comes, and some of it came since the reader looked; and the
@@ -129,8 +130,10 @@ func (b *Broker) begin(c *conn) {
 	}
 }
 
-// offline ends c's ownership, unless it was taken over.
-func (b *Broker) offline(c *conn) {
+// offline ends c's ownership, unless it was taken over. told is whether the
+// cluster knows that the device is gone: until it does, the claim says connected,
+// so that somebody tells it if this node dies.
+func (b *Broker) offline(c *conn, told <-chan error) {
 	cl := c.client
 	cl.mu.Lock()
 	if cl.conn != c {
@@ -142,18 +145,24 @@ func (b *Broker) offline(c *conn) {
 	saved := b.snapshot(cl)
 	now := time.Now()
 	cl.expires = now.Add(cl.expiry)
-	if w := cl.will; w != nil {
+	w := cl.will
+	if w != nil {
 		w.due = now.Add(min(w.delay, cl.expiry)) // [MQTT-3.1.3-9]
+		if w.delay == 0 || cl.expiry == 0 {
+			cl.will = nil // now
+		}
 	}
-	expiry := cl.expiry
-	end := expiry == 0
+	pending, expiry := cl.will, cl.expiry
 	cl.mu.Unlock()
 	b.giveBack(leases)
-	b.unclaim(c, expiry, saved)
-	if end {
+	if expiry == 0 {
 		b.end(cl, now)
-	} else {
-		b.fireWill(cl, now)
+	}
+	if w != nil && pending == nil {
+		_ = b.publishWill(w) // logged
+	}
+	if <-told == nil {
+		b.unclaim(c, expiry, saved, pending)
 	}
 }
 

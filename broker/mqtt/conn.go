@@ -41,9 +41,8 @@ type conn struct {
 	identity certs.Identity
 	cert     *x509.Certificate
 	remote   string
-	mark     *cluster.Mark // of a device, after CONNACK
-	number   int64         // numbers the connections, growing with time; final once claimed
-	over     bool          // above the limit when it came
+	number   int64 // numbers the connections, growing with time; final once claimed
+	over     bool  // above the limit when it came
 	limits   *Limits
 	frame    framing
 	refused  error // of framing; only the reader uses it

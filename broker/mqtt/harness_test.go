@@ -35,13 +35,14 @@ var authority = sync.OnceValue(func() *certs.CA {
 
 // node is a broker with a real store, real TLS and a real socket.
 type node struct {
-	t      *testing.T
-	cfg    Config
-	store  cluster.Config
-	crl    string
-	edge   *Broker
-	stored *cluster.Cluster
-	stop   func()
+	t       *testing.T
+	cfg     Config
+	store   cluster.Config
+	crl     string
+	edge    *Broker
+	stored  *cluster.Cluster
+	stop    func()
+	crashed bool
 
 	registry *ops.Registry
 	log      *slog.Logger // nil: the test's own, with -v
@@ -106,6 +107,7 @@ func (n *node) start() {
 		n.t.Fatal(err)
 	}
 	reg := ops.NewRegistry()
+	n.crashed = false
 	n.stored = cluster.New(n.store, reg, log)
 	if err := n.stored.Open(context.Background()); err != nil {
 		n.t.Fatal(err)
@@ -122,8 +124,19 @@ func (n *node) start() {
 	n.stop = sync.OnceFunc(func() {
 		cancel()
 		wg.Wait()
-		n.stored.Close()
+		if !n.crashed {
+			n.stored.Close()
+		}
 	})
+}
+
+// crash stops the broker when it cannot store anything any more: to the others it
+// is as if it had been killed.
+func (n *node) crash() {
+	n.t.Helper()
+	n.crashed = true
+	n.stored.Close()
+	n.stop()
 }
 
 // restart stops the broker and starts it on the same data.

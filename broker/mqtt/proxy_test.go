@@ -228,9 +228,7 @@ func TestHeaderHasADeadline(t *testing.T) {
 			t.Errorf("%d bytes: %v", part, err)
 		}
 	}
-	if got := n.metric(`broker_handshakes_failed_total{reason="timeout"}`); got != 4 {
-		t.Errorf("%v counted", got)
-	}
+	eventually(t, "all counted", func() bool { return n.metric(`broker_handshakes_failed_total{reason="timeout"}`) == 4 })
 }
 
 // TestHeadersFromElsewhereAreRefused: anybody could claim any address.

@@ -25,6 +25,7 @@ var (
 	codeImpossible = packets.ErrImplementationSpecificError
 	codeFull       = packets.ErrQuotaExceeded
 	codePayload    = packets.ErrPayloadFormatInvalid
+	codeBusy       = packets.ErrServerBusy // in DISCONNECT, where "unavailable" is not allowed
 )
 
 // publish handles a PUBLISH packet. The code it returns, if 0x80 or above, ends

@@ -1,6 +1,7 @@
 package mqtt
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"time"
@@ -56,29 +57,51 @@ func (b *Broker) cancelWill(c *conn) {
 	}
 }
 
-// fireWill publishes the will of an offline client when it is due.
+// fireWill publishes the delayed will of an offline client when it is due.
 func (b *Broker) fireWill(cl *client, now time.Time) {
 	cl.mu.Lock()
-	w := cl.will
+	w, claim := cl.will, cl.left
 	if w == nil || cl.conn != nil || now.Before(w.due) {
 		cl.mu.Unlock()
 		return
 	}
 	cl.will = nil
 	cl.mu.Unlock()
-	b.settleWill(w, true)
+	if b.publishWill(w) != nil || claim.Revision == 0 {
+		return
+	}
+	claim.Testament = nil // so that nobody publishes it again when this node dies
+	ctx, cancel := context.WithTimeout(b.life, storeWait)
+	defer cancel()
+	revision, err := b.store.Write(ctx, cl.id, claim)
+	if err != nil {
+		if !errors.Is(err, cluster.ErrTaken) {
+			b.notStored.warn(b.log, "that a will was published was not stored", "client", cl.id, "err", err)
+		}
+		return
+	}
+	cl.mu.Lock()
+	defer cl.mu.Unlock()
+	if cl.left.Revision == claim.Revision {
+		claim.Revision = revision
+		cl.left = claim
+	}
 }
 
 // settleWill publishes the will of a connection that another has replaced, or
 // whose session has ended; a delayed will is cancelled when the session goes on
 // [MQTT-3.1.3-9].
 func (b *Broker) settleWill(w *will, sessionEnded bool) {
-	if w == nil || (w.delay > 0 && !sessionEnded) {
-		return
+	if w != nil && (w.delay == 0 || sessionEnded) {
+		b.wg.Go(func() { _ = b.publishWill(w) }) // nobody waits for an answer
 	}
-	b.store.Store(w.uplink, func(_ cluster.Stored, err error) {
-		if err != nil { // nobody waits for an answer
-			b.notStored.warn(b.log, "a will was not stored", "device", w.uplink.Name.ID, "err", err)
-		}
-	})
+}
+
+// publishWill stores a will and waits for it.
+func (b *Broker) publishWill(w *will) error {
+	err := b.storeAndWait(w.uplink)
+	if err != nil {
+		b.notStored.warn(b.log, "a will was not stored", "device", w.uplink.Name.ID, "err", err)
+	}
+	return err
 }
