@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -21,7 +22,8 @@ import (
 // synchronised, and every directory that has a new one.
 //
 // After a failed fsync nothing is known about what the disk holds, so the
-// committer stays broken and every message is refused until a restart.
+// committer stays broken and every message is refused until a restart. Being out
+// of file descriptors is another matter: nothing was asked of the disk.
 type committer struct {
 	dir   string
 	fsync func(path string) error // replaced in tests
@@ -102,9 +104,12 @@ func (k *committer) run() {
 		waiting := k.take()
 		err := k.commit()
 		if err != nil {
+			outOfFiles := errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)
 			err = fmt.Errorf("%w: the disk did not take it: %w", ErrUnavailable, err)
 			k.mu.Lock()
-			k.broken = err
+			if !outOfFiles { // the next commit takes the same files again
+				k.broken = err
+			}
 			k.mu.Unlock()
 			waiting = append(waiting, k.take()...)
 		}

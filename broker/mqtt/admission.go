@@ -2,7 +2,10 @@ package mqtt
 
 import (
 	"errors"
+	"fmt"
+	"log/slog"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"groundswell/topics"
@@ -16,21 +19,25 @@ import (
 // closed without a word.
 const reserve = 64
 
+// spareFiles is how many file descriptors connections leave for the store, for
+// other nodes and for operators: without them nothing can be stored.
+const spareFiles = 256
+
 // errPace means that a connection would have to wait too long for its handshake.
 var errPace = errors.New("too many handshakes are waiting")
 
 // gate counts and paces the connections of all listeners together.
 type gate struct {
-	limits   *Limits
 	pace     *rate.Limiter // of handshakes, which wait
 	connects *rate.Limiter // of CONNECTs, which are refused; nil: as many as come
 
-	open atomic.Int64 // connections, handshakes included
-	last atomic.Int64 // the newest connection number
+	limit int64        // of connections; set before the first one
+	open  atomic.Int64 // connections, handshakes included
+	last  atomic.Int64 // the newest connection number
 }
 
 func newGate(limits *Limits) *gate {
-	g := &gate{limits: limits, pace: bucket(limits.HandshakesPerSecond)}
+	g := &gate{pace: bucket(limits.HandshakesPerSecond), limit: int64(limits.MaxConnections)}
 	if limits.ConnectsPerSecond > 0 {
 		g.connects = bucket(limits.ConnectsPerSecond)
 	}
@@ -42,21 +49,40 @@ func bucket(perSecond int) *rate.Limiter {
 	return rate.NewLimiter(rate.Limit(perSecond), max(1, perSecond/10))
 }
 
+// fit lowers the limit to what the process may open files for.
+func (g *gate) fit(log *slog.Logger) error {
+	var files syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &files); err != nil {
+		return fmt.Errorf("ask for the limit of open files: %w", err)
+	}
+	if files.Cur >= uint64(g.limit+reserve+spareFiles) {
+		return nil
+	}
+	fits := int64(files.Cur) - reserve - spareFiles
+	if fits < 1 {
+		return fmt.Errorf("the process may open %d files, and needs more than %d for any connection", files.Cur, reserve+spareFiles)
+	}
+	log.Warn("fewer connections than limits.max_connections are let in: the process may not open more files",
+		"connections", fits, "limit", g.limit, "files", files.Cur)
+	g.limit = fits
+	return nil
+}
+
 // enter counts a connection; one that is above the limit is let in only to be
 // told so. Who has entered must leave.
 func (g *gate) enter() (over, ok bool) {
 	n := g.open.Add(1)
-	if n > int64(g.limits.MaxConnections)+reserve {
+	if n > g.limit+reserve {
 		g.leave()
 		return true, false
 	}
-	return n > int64(g.limits.MaxConnections), true
+	return n > g.limit, true
 }
 
 func (g *gate) leave() { g.open.Add(-1) }
 
 // full reports whether there are more connections than may be.
-func (g *gate) full() bool { return g.open.Load() > int64(g.limits.MaxConnections) }
+func (g *gate) full() bool { return g.open.Load() > g.limit }
 
 // room asks whether c's CONNECT can be taken now, and answers it if not. Services
 // are few, and without them the fleet stands still: they always can. Nor is a

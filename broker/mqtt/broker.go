@@ -87,6 +87,9 @@ func (b *Broker) Listen() error {
 	if b.proxies, err = b.cfg.ProxyProtocol.networks(); err != nil {
 		return fmt.Errorf("proxy_protocol.%w", err)
 	}
+	if err := b.gate.fit(b.log); err != nil {
+		return fmt.Errorf("limits.max_connections: %w", err)
+	}
 	if err := b.bind("listen", b.cfg.Listen, false); err != nil {
 		return err
 	}

@@ -30,6 +30,7 @@ type Limits struct {
 	// MaxConnections is how many connections may be open, on all listeners
 	// together. Of further ones a few get as far as CONNECT: devices are refused
 	// there (0x97, or 3 before MQTT 5), services let in. The rest are closed.
+	// A process that may open fewer files lets in fewer, and says so at start.
 	MaxConnections int `yaml:"max_connections"`
 	// HandshakesPerSecond is how many TLS handshakes are begun per second;
 	// further ones wait, and those that would wait for longer than

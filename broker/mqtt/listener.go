@@ -42,6 +42,7 @@ func (l *listener) run(ctx context.Context) {
 			if ctx.Err() != nil {
 				return
 			}
+			l.metrics.accepts.Inc()
 			backoff = min(max(2*backoff, 5*time.Millisecond), time.Second)
 			l.log.Error("cannot accept connections, trying again", "err", err, "in", backoff.String())
 			select {

@@ -3,6 +3,7 @@ package mqtt
 import "groundswell/internal/ops"
 
 type metrics struct {
+	accepts     ops.Counter
 	handshakes  ops.CounterVec
 	connects    ops.CounterVec
 	disconnects ops.CounterVec
@@ -22,6 +23,7 @@ func newMetrics(reg *ops.Registry, b *Broker) metrics {
 	reg.NewGaugeFunc("broker_sessions", "Sessions, with or without a connection.",
 		func() float64 { _, n := b.counts(); return float64(n) })
 	return metrics{
+		accepts:     reg.NewCounter("broker_accept_errors_total", "Times that no connection could be accepted, for want of file descriptors for one."),
 		handshakes:  reg.NewCounterVec("broker_handshakes_failed_total", "Connections that ended before a good handshake (of TLS, and of WebSocket), by reason.", "reason"),
 		connects:    reg.NewCounterVec("broker_connects_total", "CONNECT packets, by outcome.", "outcome"),
 		disconnects: reg.NewCounterVec("broker_disconnects_total", "Connections that ended, by reason.", "reason"),
