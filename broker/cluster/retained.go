@@ -190,7 +190,7 @@ func (c *Cluster) scan(ctx context.Context, filter, subject string, last uint64,
 func (c *Cluster) newest(ctx context.Context, stream jetstream.Stream, subject string, last uint64, yield func(msg jetstream.Msg, sequence uint64) bool) error {
 	consumer, err := stream.OrderedConsumer(ctx, jetstream.OrderedConsumerConfig{
 		FilterSubjects: []string{subject}, DeliverPolicy: jetstream.DeliverLastPerSubjectPolicy,
-		InactiveThreshold: time.Minute,
+		InactiveThreshold: time.Minute, MaxResetAttempts: 1,
 	})
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)
@@ -203,6 +203,7 @@ func (c *Cluster) newest(ctx context.Context, stream jetstream.Stream, subject s
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
+	defer context.AfterFunc(ctx, messages.Stop)()
 	defer messages.Stop()
 	for left > 0 {
 		msg, err := messages.Next(jetstream.NextContext(ctx))
@@ -253,6 +254,7 @@ func (c *Cluster) Watch(ctx context.Context, handle func(Retained)) error {
 func (c *Cluster) follow(ctx context.Context, stream jetstream.Stream, next *uint64, handle func(msg jetstream.Msg, sequence uint64)) error {
 	consumer, err := stream.OrderedConsumer(ctx, jetstream.OrderedConsumerConfig{
 		DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: *next,
+		MaxResetAttempts: 1, // or it would try for ever, whatever becomes of ctx
 	})
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)
@@ -261,6 +263,7 @@ func (c *Cluster) follow(ctx context.Context, stream jetstream.Stream, next *uin
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
+	defer context.AfterFunc(ctx, messages.Stop)()
 	defer messages.Stop()
 	for {
 		msg, err := messages.Next(jetstream.NextContext(ctx))

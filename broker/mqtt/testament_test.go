@@ -1,6 +1,7 @@
 package mqtt
 
 import (
+	"errors"
 	"fmt"
 	"sync"
 	"testing"
@@ -155,4 +156,26 @@ func TestANodeThatIsCutOffLetsItsClientsGo(t *testing.T) {
 		}
 		return err
 	})
+}
+
+// TestANodeThatIsCutOffStops: though it can store nothing, and nobody answers.
+func TestANodeThatIsCutOffStops(t *testing.T) {
+	t.Parallel()
+	nodes := startTrio(t)
+	nodes[0].dial(deviceCredential(t, "cam-1"), "cam-1", kept)
+	nodes[1].crash()
+	nodes[2].crash()
+	devtest.Eventually(t, time.Minute, "it to be cut off", func() error {
+		if nodes[0].stored.Ready(t.Context()) == nil {
+			return errors.New("it says that it is ready")
+		}
+		return nil
+	})
+	stopped := make(chan struct{})
+	go func() { nodes[0].stop(); close(stopped) }()
+	select {
+	case <-stopped:
+	case <-time.After(2 * time.Minute):
+		t.Fatal("it does not stop")
+	}
 }
