@@ -111,22 +111,48 @@ func (p *process) start() {
 }
 
 func (p *process) client(credential certs.Credential, id string, onMessage func(mqttclient.Message)) (*mqttclient.Session, error) {
+	return p.clientOn([]string{"mqtts://" + p.Addr("mqtt")}, credential, id, onMessage)
+}
+
+// clientOn connects to the first of the servers that lets it in.
+func (p *process) clientOn(servers []string, credential certs.Credential, id string, onMessage func(mqttclient.Message)) (*mqttclient.Session, error) {
 	tlsConfig, err := certs.ClientTLS(certs.TLSOptions{Credential: credential, Authority: p.ca.Authority()}, certs.ServiceBroker)
 	if err != nil {
 		return nil, err
 	}
 	return mqttclient.Dial(p.t.Context(), mqttclient.Config{
-		Servers: []string{"mqtts://" + p.Addr("mqtt")}, TLS: tlsConfig, ClientID: id, OnMessage: onMessage,
+		Servers: servers, TLS: tlsConfig, ClientID: id, OnMessage: onMessage,
 		ReceiveMaximum: 1024,
 	})
 }
 
 func (p *process) device(id string) (*mqttclient.Session, error) {
+	return p.deviceOn([]string{"mqtts://" + p.Addr("mqtt")}, id)
+}
+
+func (p *process) deviceOn(servers []string, id string) (*mqttclient.Session, error) {
 	credential, err := p.ca.IssueDevice(id, "cam-a", "r1", time.Hour)
 	if err != nil {
 		return nil, err
 	}
-	return p.client(credential, id, nil)
+	return p.clientOn(servers, credential, id, nil)
+}
+
+// ready waits until the node says that it is.
+func (p *process) ready() {
+	p.t.Helper()
+	devtest.Eventually(p.t, 2*time.Minute, "a node to be ready", func() error {
+		resp, err := http.Get("http://" + p.Addr("ops") + "/readyz")
+		if err != nil {
+			return err
+		}
+		defer resp.Body.Close()
+		body, _ := io.ReadAll(resp.Body)
+		if resp.StatusCode != http.StatusOK {
+			return fmt.Errorf("%s", body)
+		}
+		return nil
+	})
 }
 
 func (p *process) service(id string, onMessage func(mqttclient.Message)) (*mqttclient.Session, error) {

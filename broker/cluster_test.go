@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -88,6 +89,116 @@ func TestNothingAcknowledgedIsLostWhenNodesAreKilled(t *testing.T) {
 	stop()
 	reporting.Wait()
 	y.collect(all[1])
+}
+
+// fleet are devices that connect to whichever node lets them in, report without a
+// pause, and connect again when they are sent away.
+type fleet struct {
+	*tally
+	nodes    nodes
+	mu       sync.Mutex // guards what follows
+	connects map[string]int
+	ends     map[string][]string // how connections ended, by device
+	working  sync.WaitGroup
+}
+
+// report starts devices that report until ctx ends, each with a pause after each
+// report.
+func (f *fleet) report(ctx context.Context, devices int, pause time.Duration) {
+	f.connects, f.ends = map[string]int{}, map[string][]string{}
+	var servers []string
+	for _, p := range f.nodes {
+		servers = append(servers, "mqtts://"+p.Addr("mqtt"))
+	}
+	for i := range devices {
+		f.working.Go(func() {
+			id := fmt.Sprintf("cam-%d", i)
+			for ctx.Err() == nil {
+				turn := i + f.connected(id)
+				s, err := f.nodes[0].deviceOn(append(slices.Clone(servers[turn%3:]), servers[:turn%3]...), id)
+				if err != nil {
+					select { // none lets it in
+					case <-time.After(50 * time.Millisecond):
+					case <-ctx.Done():
+					}
+					continue
+				}
+				f.mu.Lock()
+				f.connects[id]++
+				f.mu.Unlock()
+				f.use(ctx, s, id, pause)
+			}
+		})
+	}
+}
+
+// use reports on one connection until it ends.
+func (f *fleet) use(ctx context.Context, s *mqttclient.Session, id string, pause time.Duration) {
+	defer s.Close()
+	for ctx.Err() == nil {
+		_ = f.tally.report(ctx, s, id) // what was not acknowledged does not count
+		select {
+		case <-s.Done():
+			f.mu.Lock()
+			f.ends[id] = append(f.ends[id], fmt.Sprint(s.Err()))
+			f.mu.Unlock()
+			return
+		case <-ctx.Done():
+		case <-time.After(pause):
+		}
+	}
+}
+
+func (f *fleet) connected(id string) int { f.mu.Lock(); defer f.mu.Unlock(); return f.connects[id] }
+
+// TestARollingRestartLosesNothing: each node is stopped and started in turn. The
+// devices of a node are sent away once, and nobody else is.
+func TestARollingRestartLosesNothing(t *testing.T) {
+	t.Parallel()
+	const devices = 30
+	all := startCluster(t, "shards: 2")
+	f := &fleet{tally: newTally(t), nodes: all}
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	f.report(ctx, devices, 20*time.Millisecond)
+	total := func() (n int) {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		for _, c := range f.connects {
+			n += c
+		}
+		return n
+	}
+	devtest.Eventually(t, 0, "every device to be there", devtest.True(func() bool { return total() == devices }))
+	for i, p := range all {
+		before := map[string]int{}
+		for d := range devices {
+			id := fmt.Sprintf("cam-%d", d)
+			before[id] = f.connected(id)
+		}
+		if err := p.Stop(time.Minute); err != nil {
+			t.Fatal(err)
+		}
+		reported := f.count()
+		devtest.Eventually(t, 2*time.Minute, fmt.Sprintf("reports without node %d", i+1), devtest.True(func() bool { return f.count() > reported+10*devices }))
+		for id, n := range before {
+			if now := f.connected(id); now > n+1 {
+				t.Errorf("node %d stopped: %s connected %d times more", i+1, id, now-n)
+			}
+		}
+		p.start()
+		p.ready()
+	}
+	stop()
+	f.working.Wait()
+	for id, ends := range f.ends {
+		for _, end := range ends {
+			if !strings.Contains(end, "0x8B") {
+				t.Errorf("%s: a connection ended with: %s", id, end)
+			}
+		}
+	}
+	f.collect(all[1])
 }
 
 // TestAManifestReachesDevicesOnEveryNode: also one that was published while the
