@@ -48,6 +48,7 @@ func startBroker(t *testing.T, more string) *process {
 type site struct {
 	t   *testing.T
 	ca  *certs.CA
+	crl []byte
 	dir string
 }
 
@@ -64,13 +65,11 @@ func newSite(t *testing.T) *site {
 	if err != nil {
 		t.Fatal(err)
 	}
-	list, err := ca.SignCRL(1, nil, time.Now(), time.Now().Add(time.Hour))
-	if err != nil {
+	if s.crl, err = ca.SignCRL(1, nil, time.Now(), time.Now().Add(time.Hour)); err != nil {
 		t.Fatal(err)
 	}
 	for _, err := range []error{
 		ca.Save(s.path("ca.crt"), s.path("ca.key")), credential.Save(s.path("tls.crt"), s.path("tls.key")),
-		certs.WritePublicFile(s.path("crl.pem"), list),
 	} {
 		if err != nil {
 			t.Fatal(err)
@@ -86,6 +85,9 @@ func (s *site) broker(node, listen, more string) *process {
 	if err != nil {
 		s.t.Fatal(err)
 	}
+	if err := certs.WritePublicFile(s.path(node+".crl"), s.crl); err != nil {
+		s.t.Fatal(err)
+	}
 	err = os.WriteFile(s.path(node+".yaml"), fmt.Appendf(nil, `
 node: %s
 trust_domain: %s
@@ -94,7 +96,7 @@ tls: {cert: %s, key: %s, ca: %s, crl: %s}
 data_dir: %s
 ops: {listen: "127.0.0.1:0"}
 addresses_file: %s
-%s`, node, domain, listen, s.path("tls.crt"), s.path("tls.key"), s.path("ca.crt"), s.path("crl.pem"),
+%s`, node, domain, listen, s.path("tls.crt"), s.path("tls.key"), s.path("ca.crt"), s.path(node+".crl"),
 		s.path(node), s.path(node+".json"), more), 0o600)
 	if err != nil {
 		s.t.Fatal(err)

@@ -1,8 +1,11 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -11,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"groundswell/certs"
 	"groundswell/internal/devstack/devtest"
 	"groundswell/internal/mqttclient"
 	"groundswell/topics"
@@ -22,7 +26,11 @@ type nodes []*process
 // startCluster builds and starts three.
 func startCluster(t *testing.T, more string) nodes {
 	t.Helper()
-	s := newSite(t)
+	return startClusterOf(t, newSite(t), more)
+}
+
+func startClusterOf(t *testing.T, s *site, more string) nodes {
+	t.Helper()
 	mqtts, peers := devtest.FreeAddresses(t, 3), devtest.FreeAddresses(t, 3)
 	var all nodes
 	for i := range 3 {
@@ -315,5 +323,82 @@ func TestOnlyTheKilledNodesDevicesAreReportedLost(t *testing.T) {
 	devtest.Eventually(t, time.Minute, "cam-lost to be reported", has("cam-lost", false))
 	if has("cam-stays", false)() == nil {
 		t.Errorf("reported lost while connected: %+v", told["cam-stays"])
+	}
+}
+
+// TestARevocationReachesEveryNode: the list is given to one of them.
+func TestARevocationReachesEveryNode(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	all := startClusterOf(t, s, "")
+	credential, err := s.ca.IssueDevice("cam-1", "cam-a", "r1", time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var sessions []*mqttclient.Session
+	for i, p := range all {
+		id := fmt.Sprintf("cam-%d", i)
+		if credential, err = s.ca.IssueDevice(id, "cam-a", "r1", time.Hour); err != nil {
+			t.Fatal(err)
+		}
+		session, err := p.client(credential, id, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer session.Close()
+		sessions = append(sessions, session)
+	}
+	list, err := s.ca.SignCRL(2, []certs.Revocation{{Serial: credential.Certificate.SerialNumber, At: time.Now()}}, time.Now(), time.Now().Add(time.Hour))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := certs.WritePublicFile(s.path("node-1.crl"), list); err != nil {
+		t.Fatal(err)
+	}
+	devtest.Eventually(t, 0, "the session on the third node to end", func() error {
+		select {
+		case <-sessions[2].Done():
+			return nil
+		default:
+			return errors.New("it goes on")
+		}
+	})
+	for i, session := range sessions[:2] {
+		if session.Err() != nil {
+			t.Errorf("the device on node %d was sent away too: %v", i+1, session.Err())
+		}
+	}
+	devtest.Eventually(t, 0, "the list in every node's file", func() error {
+		for i := range all {
+			if got, err := os.ReadFile(s.path(fmt.Sprintf("node-%d.crl", i+1))); err != nil || !bytes.Equal(got, list) {
+				return fmt.Errorf("node %d: %w", i+1, err)
+			}
+		}
+		return nil
+	})
+	for i, p := range all {
+		if _, err := p.client(credential, "cam-2", nil); err == nil {
+			t.Errorf("node %d lets it in", i+1)
+		}
+	}
+	// A node that comes back with an older file gets the newer list, and does not
+	// undo it.
+	all[2].Kill()
+	old, err := s.ca.SignCRL(1, nil, time.Now(), time.Now().Add(time.Hour))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := certs.WritePublicFile(s.path("node-3.crl"), old); err != nil {
+		t.Fatal(err)
+	}
+	all[2].start()
+	devtest.Eventually(t, 0, "the newer list in its file", func() error {
+		if got, err := os.ReadFile(s.path("node-3.crl")); err != nil || !bytes.Equal(got, list) {
+			return errors.Join(err, errors.New("it is another"))
+		}
+		return nil
+	})
+	if _, err := all[0].client(credential, "cam-2", nil); err == nil {
+		t.Error("the first node lets it in again")
 	}
 }

@@ -86,6 +86,7 @@ func run(ctx context.Context, cfg Config, log *slog.Logger) error {
 		g, ctx := errgroup.WithContext(ctx)
 		g.Go(func() error { return edge.Run(ctx) })
 		g.Go(func() error { return store.Measure(ctx) })
+		g.Go(func() error { security.share(ctx, store); return nil })
 		return g.Wait()
 	})
 	return g.Wait()

@@ -1,11 +1,12 @@
 package certs
 
 import (
+	"bytes"
 	"context"
-	"crypto/sha256"
 	"crypto/x509"
 	"fmt"
 	"log/slog"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -22,13 +23,15 @@ type CRLFile struct {
 	authority *Authority
 	log       *slog.Logger
 	onChange  func()
+	mu        sync.Mutex // held while a list is replaced
 	current   atomic.Pointer[loadedCRL]
 	failure   atomic.Pointer[error]
 }
 
 type loadedCRL struct {
 	*CRL
-	sum [sha256.Size]byte
+	data    []byte
+	offered bool // it did not come from the file, which may hold an older one
 }
 
 // OpenCRLFile reads the list. A file that cannot be read or is refused is an
@@ -69,15 +72,16 @@ func (f *CRLFile) Reload() (changed bool, err error) {
 }
 
 func (f *CRLFile) reload() (bool, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	// The whole file is read each time: a time stamp has too coarse a grain
 	// to tell two quick writes apart.
 	data, err := readFile(f.path)
 	if err != nil {
 		return false, fmt.Errorf("read revocation list: %w", err)
 	}
-	sum := sha256.Sum256(data)
 	old := f.current.Load()
-	if old != nil && old.sum == sum {
+	if old != nil && bytes.Equal(old.data, data) {
 		return false, nil
 	}
 	crl, err := ParseCRL(data, f.authority)
@@ -85,11 +89,42 @@ func (f *CRLFile) reload() (bool, error) {
 		return false, fmt.Errorf("%s: %w", f.path, err)
 	}
 	if old != nil && old.issuer == crl.issuer && crl.number.Cmp(old.number) < 0 {
+		if old.offered {
+			return false, nil
+		}
 		return false, fmt.Errorf("%w: number %s after %s", ErrCRLRollback, crl.number, old.number)
 	}
-	f.current.Store(&loadedCRL{CRL: crl, sum: sum})
+	f.current.Store(&loadedCRL{CRL: crl, data: data})
 	return true, nil
 }
+
+// Offer takes a list that came from elsewhere into use, and into the file, if it
+// is signed by the issuer of the one in use and is newer. older reports that it
+// is the other way round.
+func (f *CRLFile) Offer(data []byte) (older bool, err error) {
+	crl, err := ParseCRL(data, f.authority)
+	if err != nil {
+		return false, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	old := f.current.Load()
+	if order := crl.number.Cmp(old.number); crl.issuer != old.issuer || order <= 0 {
+		return crl.issuer == old.issuer && order < 0, nil
+	}
+	f.current.Store(&loadedCRL{CRL: crl, data: data, offered: true})
+	f.log.Info("revocation list of another node loaded", "number", crl.number.String(), "entries", len(crl.entries))
+	if f.onChange != nil {
+		f.onChange()
+	}
+	if err := WritePublicFile(f.path, data); err != nil {
+		f.log.Warn("a revocation list of another node is in use, but not in the file", "err", err)
+	}
+	return false, nil
+}
+
+// Bytes is the list in use, as it was signed.
+func (f *CRLFile) Bytes() []byte { return f.current.Load().data }
 
 // Run follows the file until ctx ends.
 func (f *CRLFile) Run(ctx context.Context) error {

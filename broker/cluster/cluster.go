@@ -49,6 +49,7 @@ type Cluster struct {
 	claimed    uint64 // last sequence of sessions before Open
 	inbox      jetstream.Stream
 	leases     jetstream.Stream
+	shared     jetstream.Stream
 	inboxLast  uint64             // last sequence of inbox before Open
 	streams    []jetstream.Stream // uplink, by shard
 	groups     map[string]*Group
@@ -91,8 +92,9 @@ func (c *Cluster) Open(ctx context.Context) (err error) {
 		StoreDir:           c.cfg.Dir,
 		SyncInterval:       c.cfg.Sync.Interval, // 0, its default of minutes, when the committer does it
 		JetStreamMaxMemory: 64 << 20,
-		JetStreamMaxStore:  c.cfg.MaxUplinkBytes + 3*c.cfg.MaxRetainedBytes + c.cfg.MaxInboxBytes + leaseBytes + 64<<20,
+		JetStreamMaxStore:  c.cfg.MaxUplinkBytes + 3*c.cfg.MaxRetainedBytes + c.cfg.MaxInboxBytes + leaseBytes + sharedBytes + 64<<20,
 		NoSigs:             true,
+		MaxPayload:         MaxShared + 1<<16, // and its headers
 		NoLog:              true,
 		NoSystemAccount:    false,
 	}
@@ -191,6 +193,9 @@ func (c *Cluster) openStreams(ctx context.Context) error {
 		return err
 	}
 	if err := c.openLeases(ctx); err != nil {
+		return err
+	}
+	if err := c.openShared(ctx); err != nil {
 		return err
 	}
 	if err := c.checkShards(ctx); err != nil {

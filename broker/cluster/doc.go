@@ -16,6 +16,8 @@
 //     subject session.<client>; see Claim.
 //   - inbox: messages that wait for their subscribers, subject inbox.<topic>; see
 //     Message.
+//   - shared: documents that every node is to have, subject shared.<name>; see
+//     Share.
 //   - leases: that each node lives, subject lease.<node>; see WatchLeases.
 //
 // Guarantees: Store and Put report success only after JetStream has the

@@ -35,7 +35,7 @@ var authority = sync.OnceValue(func() *certs.CA {
 
 // node is a broker with a real store, real TLS and a real socket.
 type node struct {
-	t       *testing.T
+	t       testing.TB
 	cfg     Config
 	store   cluster.Config
 	crl     string
@@ -56,7 +56,7 @@ func withStore(change func(*cluster.Config)) option {
 }
 
 // startNode starts a broker that ends with the test.
-func startNode(t *testing.T, options ...option) *node {
+func startNode(t testing.TB, options ...option) *node {
 	t.Helper()
 	n := newNode(t, options...)
 	n.start()
@@ -65,7 +65,7 @@ func startNode(t *testing.T, options ...option) *node {
 }
 
 // newNode is a broker that was not started.
-func newNode(t *testing.T, options ...option) *node {
+func newNode(t testing.TB, options ...option) *node {
 	t.Helper()
 	n := &node{
 		t:   t,
@@ -158,14 +158,14 @@ func (n *node) revoke(number int64, revoked ...certs.Revocation) {
 	}
 }
 
-type testWriter struct{ t *testing.T }
+type testWriter struct{ t testing.TB }
 
 func (w testWriter) Write(p []byte) (int, error) {
 	w.t.Log(string(p))
 	return len(p), nil
 }
 
-func deviceCredential(t *testing.T, id string) certs.Credential {
+func deviceCredential(t testing.TB, id string) certs.Credential {
 	t.Helper()
 	c, err := authority().IssueDevice(id, "cam-a", "r1", time.Hour)
 	if err != nil {
@@ -174,7 +174,7 @@ func deviceCredential(t *testing.T, id string) certs.Credential {
 	return c
 }
 
-func serviceCredential(t *testing.T, name string) certs.Credential {
+func serviceCredential(t testing.TB, name string) certs.Credential {
 	t.Helper()
 	c, err := authority().IssueService(name, nil, time.Hour)
 	if err != nil {
@@ -186,7 +186,7 @@ func serviceCredential(t *testing.T, name string) certs.Credential {
 // peer is a connected MQTT 5 client that keeps what it received.
 type peer struct {
 	*mqttclient.Session
-	t        *testing.T
+	t        testing.TB
 	received chan mqttclient.Message
 }
 
@@ -320,7 +320,7 @@ func assignment(cohorts string) string {
 }
 
 // eventually waits for a condition.
-func eventually(t *testing.T, what string, condition func() bool) {
+func eventually(t testing.TB, what string, condition func() bool) {
 	t.Helper()
 	deadline := time.Now().Add(patience)
 	for !condition() {

@@ -18,7 +18,7 @@ import (
 // raw is a client that does what well-behaved libraries do not: pipeline,
 // ignore, violate. It also speaks 3.1.1.
 type raw struct {
-	t       *testing.T
+	t       testing.TB
 	conn    net.Conn
 	in      *bufio.Reader
 	version byte
