@@ -39,7 +39,11 @@ fuzz-short: ## Every fuzz target for 10 seconds
 bench: setup ## Measure check-in latency, durable reports per second, time from pause to device
 	$(GO) run ./internal/bench
 
-clean: ## Remove what was built and cached in this clone (not what setup installed)
-	rm -rf bin .cache demo.json
+bench-broker: ## Our broker beside plain mochi and mosquitto (ARGS="--sessions 500 --retained 2000" is quick)
+	@scripts/setup bench
+	$(GO) run ./internal/benchbroker $(ARGS)
 
-.PHONY: help setup build demo test test-long lint fmt-check vet race fuzz-short bench clean
+clean: ## Remove what was built and cached in this clone (not what setup installed)
+	rm -rf bin .cache demo.json bench-broker.json
+
+.PHONY: help setup build demo test test-long lint fmt-check vet race fuzz-short bench bench-broker clean

@@ -48,6 +48,10 @@ case "$*" in
 	[ ! -e "$MACHINE/lying" ] || exit 0
 	bin="$MACHINE/root/usr/lib/postgresql/15/bin"; mkdir -p "$bin"
 	for p in initdb postgres pg_dump psql; do printf '#!/bin/sh\n' >"$bin/$p"; chmod +x "$bin/$p"; done
+	case "$*" in *mosquitto*)
+		[ -x "$MACHINE/root/usr/sbin/policy-rc.d" ] || echo "the service starts" >>"$MACHINE/calls"
+		printf '#!/bin/sh\n' >"$MACHINE/root/usr/sbin/mosquitto"; chmod +x "$MACHINE/root/usr/sbin/mosquitto" ;;
+	esac
 	;;
 esac`
 
@@ -66,7 +70,7 @@ func newMachine(t *testing.T) *machine {
 		}
 		m.file("clone/"+name, string(data), 0o755)
 	}
-	for _, tool := range []string{"bash", "sh", "dirname", "mkdir", "mktemp", "rm", "mv", "cp", "chmod", "sed", "grep", "awk", "cut", "tail", "ls", "sort", "sleep", "env", "cat", "flock"} {
+	for _, tool := range []string{"bash", "sh", "dirname", "mkdir", "mktemp", "rm", "mv", "cp", "chmod", "sed", "grep", "awk", "cut", "tail", "ls", "sort", "sleep", "env", "cat", "flock", "tee"} {
 		path, err := exec.LookPath(tool)
 		if err != nil {
 			t.Fatal(err)
@@ -107,16 +111,16 @@ func (m *machine) remove(name string) {
 	}
 }
 
-func (m *machine) command() *exec.Cmd {
-	cmd := exec.Command(filepath.Join(m.path, "bash"), filepath.Join(m.dir, "clone/scripts/setup"))
+func (m *machine) command(args ...string) *exec.Cmd {
+	cmd := exec.Command(filepath.Join(m.path, "bash"), append([]string{filepath.Join(m.dir, "clone/scripts/setup")}, args...)...)
 	cmd.Env = []string{"PATH=" + m.path, "MACHINE=" + m.dir, "SETUP_PREFIX=" + filepath.Join(m.dir, "root"), "HOME=" + m.dir}
 	return cmd
 }
 
 // setup runs it and returns the exit code and all that it said.
-func (m *machine) setup() (int, string) {
+func (m *machine) setup(args ...string) (int, string) {
 	m.t.Helper()
-	out, err := m.command().CombinedOutput()
+	out, err := m.command(args...).CombinedOutput()
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {
 		m.t.Fatal(err)
@@ -169,6 +173,32 @@ func TestSetupBringsWhatIsMissingOnce(t *testing.T) {
 	m.file("root/usr/lib/postgresql/15/bin/pg_dump", "#!/bin/sh\nexit 127\n", 0o755)
 	if code, out = m.setup(); code != 0 || !strings.Contains(m.calls(), "apt-get") {
 		t.Errorf("a broken PostgreSQL, exit code %d: %s", code, out)
+	}
+}
+
+func TestOnlyTheBrokerBenchmarkBringsMosquitto(t *testing.T) {
+	m := newMachine(t)
+	m.file("root/usr/sbin/some", "", 0o755)
+	if code, out := m.setup(); code != 0 || strings.Contains(m.calls(), "mosquitto") {
+		t.Errorf("without being asked, exit code %d: %s", code, out)
+	}
+	code, out := m.setup("bench")
+	if calls := m.calls(); code != 0 || !strings.Contains(calls, "mosquitto") || strings.Contains(calls, "the service starts") {
+		t.Errorf("exit code %d: %s\n%s", code, calls, out)
+	}
+	if _, err := os.Stat(filepath.Join(m.dir, "root/usr/sbin/policy-rc.d")); err == nil {
+		t.Error("what kept the service from starting is left behind")
+	}
+	if code, out := m.setup("bench"); code != 0 || strings.Contains(m.calls(), "apt-get") {
+		t.Errorf("the second time, exit code %d: %s", code, out)
+	}
+	m.remove("root/usr/sbin/mosquitto")
+	m.file("no-network", "", 0o644)
+	if code, out := m.setup("bench"); code != 1 || !strings.Contains(out, "missing: mosquitto") || !strings.Contains(out, "could not be fetched") {
+		t.Errorf("no network, exit code %d: %s", code, out)
+	}
+	if code, out := m.setup("benhc"); code != 2 || !strings.Contains(out, "usage: ") {
+		t.Errorf("a misspelt argument, exit code %d: %s", code, out)
 	}
 }
 

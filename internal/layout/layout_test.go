@@ -33,7 +33,7 @@ var importers = map[string][]string{
 	"k8s.io/apimachinery":                      {"fleetd/fleet"},
 	"github.com/danielgtaylor/huma":            {"fleetd/api"},
 	"github.com/nats-io/":                      {"broker/cluster"},
-	"github.com/mochi-mqtt/":                   {"broker/mqtt"},
+	"github.com/mochi-mqtt/":                   {"broker/mqtt", "internal/benchbroker/plainmochi"}, // what it is compared with
 	"github.com/gorilla/websocket":             {"broker/mqtt"},
 	"github.com/pires/go-proxyproto":           {"broker/mqtt"},
 	"github.com/google/uuid":                   {"fleetd/fleet"},
