@@ -9,8 +9,28 @@ import "groundswell/topics"
 // It is used instead of mochi's trie, which does not match "a/+/#" against
 // "a/b" (research: B10).
 type Index[S comparable] struct {
-	exact map[string]map[S]Subscription // by filter
-	wild  map[string]map[S]Subscription // by filter
+	exact map[string]subscribers[S] // by filter
+	wild  map[string]subscribers[S] // by filter
+}
+
+// subscribers are those of one filter, at least one. Most filters have exactly
+// one subscriber, a device, who needs no map.
+type subscribers[S comparable] struct {
+	one  S
+	sub  Subscription
+	more map[S]Subscription // further ones; may be nil
+}
+
+// each calls yield for every subscriber.
+func (x subscribers[S]) each(yield func(S, Subscription) bool) {
+	if !yield(x.one, x.sub) {
+		return
+	}
+	for s, sub := range x.more {
+		if !yield(s, sub) {
+			return
+		}
+	}
 }
 
 // Hit is a subscriber of a topic. When several of its filters match, QoS is the
@@ -30,12 +50,19 @@ func (x *Index[S]) Add(s S, sub Subscription) {
 		side = &x.wild
 	}
 	if *side == nil {
-		*side = map[string]map[S]Subscription{}
+		*side = map[string]subscribers[S]{}
 	}
-	if (*side)[sub.Filter] == nil {
-		(*side)[sub.Filter] = map[S]Subscription{}
+	of, found := (*side)[sub.Filter]
+	switch {
+	case !found || of.one == s:
+		of.one, of.sub = s, sub
+	case of.more == nil:
+		of.more = map[S]Subscription{s: sub}
+	default:
+		of.more[s] = sub
+		return // the map is shared with what is stored
 	}
-	(*side)[sub.Filter][s] = sub
+	(*side)[sub.Filter] = of
 }
 
 // Remove takes a subscription out.
@@ -44,17 +71,31 @@ func (x *Index[S]) Remove(s S, filter string) {
 	if wild(filter) {
 		side = x.wild
 	}
-	delete(side[filter], s)
-	if len(side[filter]) == 0 {
+	of, found := side[filter]
+	switch {
+	case !found:
+	case of.one != s:
+		delete(of.more, s)
+	case len(of.more) == 0:
 		delete(side, filter)
+	default: // another takes the first place
+		for next, sub := range of.more {
+			of.one, of.sub = next, sub
+			break
+		}
+		delete(of.more, of.one)
+		side[filter] = of
 	}
 }
 
 // Match returns the subscribers of a topic, each once.
 func (x *Index[S]) Match(topic string) []Hit[S] {
 	var hits []Hit[S]
-	for s, sub := range x.exact[topic] {
-		hits = append(hits, hit(s, sub))
+	if of, found := x.exact[topic]; found {
+		hits = make([]Hit[S], 0, 1+len(of.more))
+		for s, sub := range of.each {
+			hits = append(hits, hit(s, sub))
+		}
 	}
 	merged := map[S]int(nil)
 	for filter, subs := range x.wild {
@@ -67,7 +108,7 @@ func (x *Index[S]) Match(topic string) []Hit[S] {
 				merged[h.Subscriber] = i
 			}
 		}
-		for s, sub := range subs {
+		for s, sub := range subs.each {
 			i, ok := merged[s]
 			if !ok {
 				merged[s] = len(hits)

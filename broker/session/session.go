@@ -2,6 +2,7 @@ package session
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"time"
 )
@@ -32,7 +33,7 @@ type Subscription struct {
 // Session is one client's state, with or without a connection.
 type Session struct {
 	out       outbox
-	subs      map[string]Subscription
+	subs      []Subscription // few, each filter once
 	maxSubs   int
 	revisions map[string]uint64 // the newest revision taken, by topic
 	scans     int
@@ -45,7 +46,6 @@ type Session struct {
 func New(limits Limits, maxSubs int) *Session {
 	return &Session{
 		out:     outbox{limits: limits, inflight: map[uint16]*flight{}},
-		subs:    map[string]Subscription{},
 		maxSubs: maxSubs,
 	}
 }
@@ -68,23 +68,34 @@ func (s *Session) Clear() []any {
 
 // Subscribe adds or replaces a subscription; existed tells which.
 func (s *Session) Subscribe(sub Subscription) (existed bool, err error) {
-	_, existed = s.subs[sub.Filter]
-	if !existed && len(s.subs) >= s.maxSubs {
+	i := s.find(sub.Filter)
+	existed = i >= 0
+	switch {
+	case existed:
+		s.subs[i] = sub
+	case len(s.subs) >= s.maxSubs:
 		return false, ErrTooMany
+	default:
+		s.subs = append(s.subs, sub)
 	}
-	s.subs[sub.Filter] = sub
 	// Whoever subscribes gets the retained message again.
 	delete(s.revisions, sub.Filter)
 	return existed, nil
 }
 
+// find is the place of a filter in subs, -1 if it has none.
+func (s *Session) find(filter string) int {
+	return slices.IndexFunc(s.subs, func(sub Subscription) bool { return sub.Filter == filter })
+}
+
 // Unsubscribe removes a subscription, and what waits on its topic if the
 // filter is a topic.
 func (s *Session) Unsubscribe(filter string) bool {
-	if _, ok := s.subs[filter]; !ok {
+	i := s.find(filter)
+	if i < 0 {
 		return false
 	}
-	delete(s.subs, filter)
+	s.subs = slices.Delete(s.subs, i, i+1)
 	delete(s.revisions, filter)
 	s.out.drop(filter)
 	return true
@@ -92,11 +103,14 @@ func (s *Session) Unsubscribe(filter string) bool {
 
 // Subscription returns the subscription of that filter.
 func (s *Session) Subscription(filter string) (Subscription, bool) {
-	sub, ok := s.subs[filter]
-	return sub, ok
+	if i := s.find(filter); i >= 0 {
+		return s.subs[i], true
+	}
+	return Subscription{}, false
 }
 
-// Subscriptions calls yield for each subscription, in no order.
+// Subscriptions calls yield for each subscription, in no order. They must not
+// change meanwhile.
 func (s *Session) Subscriptions(yield func(Subscription) bool) {
 	for _, sub := range s.subs {
 		if !yield(sub) {
@@ -119,7 +133,7 @@ func (s *Session) Deliver(m Message) (taken bool, err error) {
 	if m.QoS == 0 && s.out.window == 0 {
 		return false, nil // [MQTT-4.3.1]: QoS 0 is not kept for the absent
 	}
-	_, exact := s.subs[m.Topic]
+	exact := s.find(m.Topic) >= 0
 	if err := s.out.put(m, m.Revision > 0 && exact); err != nil {
 		s.owes = s.owes || m.Revision > 0
 		return false, err
@@ -155,7 +169,7 @@ func (s *Session) EndScan() {
 		return
 	}
 	for topic := range s.revisions {
-		if _, exact := s.subs[topic]; !exact {
+		if s.find(topic) < 0 {
 			delete(s.revisions, topic)
 		}
 	}
