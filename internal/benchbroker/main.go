@@ -48,7 +48,7 @@ func main() {
 	flag.IntVar(&o.Publishers, "publishers", 200, "sessions that publish")
 	flag.IntVar(&o.Window, "window", 16, "messages under way per publisher")
 	flag.IntVar(&o.Connecting, "connecting", 32, "connections being made at once")
-	flag.DurationVar(&o.For, "for", 0, "how long to connect, and to publish, per round (default 0.3s to 10s, by --sessions)")
+	flag.DurationVar(&o.For, "for", 0, "how long to connect, and to publish, per round (default 0.2s to 10s, by --sessions)")
 	flag.DurationVar(&o.Settle, "settle", 0, "how long memory must not change to count (default 2s to 130s, by --sessions: Go collects at least every two minutes)")
 	flag.IntVar(&o.Rounds, "rounds", 3, "repetitions, of which the median counts")
 	flag.StringVar(&o.Servers, "servers", "", "which servers, comma-separated (default all: "+names()+")")
@@ -92,8 +92,8 @@ func (o *options) prepare() ([]server, error) {
 			*d = min(max(time.Duration(o.Sessions)*perSession, low), high)
 		}
 	}
-	scaled(&o.For, time.Millisecond, 300*time.Millisecond, 10*time.Second)
-	scaled(&o.Settle, 10*time.Millisecond, 2*time.Second, 130*time.Second)
+	scaled(&o.For, 2*time.Millisecond/3, 200*time.Millisecond, 10*time.Second)
+	scaled(&o.Settle, 9*time.Millisecond, 2*time.Second, 130*time.Second)
 	if o.Measures == "" {
 		o.Measures = strings.Join(measures, ",")
 	}
@@ -120,7 +120,8 @@ func (o *options) prepare() ([]server, error) {
 type bench struct {
 	options
 	*credentials
-	log *slog.Logger
+	programs programs
+	log      *slog.Logger
 }
 
 func run(ctx context.Context, o options, log *slog.Logger) (*report, error) {
@@ -143,7 +144,11 @@ func run(ctx context.Context, o options, log *slog.Logger) (*report, error) {
 		return nil, fmt.Errorf("issue certificates: %w", err)
 	}
 	log.Info("certificates issued", "took", time.Since(began).Round(time.Millisecond))
+	log.Info("building the servers")
 	b := &bench{options: o, credentials: keys, log: log}
+	if b.programs, err = build(ctx); err != nil {
+		return nil, err
+	}
 	r := newReport(o, chosen)
 	for _, measure := range measures {
 		if !slices.Contains(strings.Split(o.Measures, ","), measure) {
@@ -179,7 +184,7 @@ func (b *bench) measure(ctx context.Context, what string, s server, out figures)
 		return err
 	}
 	defer func() { _ = os.RemoveAll(dir) }() // else with the whole directory
-	p, err := s.start(ctx, site{b.credentials, dir})
+	p, err := s.start(ctx, site{b.credentials, b.programs, dir})
 	if err != nil {
 		return err
 	}

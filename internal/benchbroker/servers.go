@@ -30,7 +30,19 @@ type server struct {
 // site is what a server is started with.
 type site struct {
 	*credentials
+	programs
 	dir string // private, empty, for this start alone
+}
+
+// programs are the paths of those servers that are built here.
+type programs struct{ broker, plainMochi string }
+
+func build(ctx context.Context) (p programs, err error) {
+	if p.broker, err = devstack.Program(ctx, "./broker"); err != nil {
+		return p, err
+	}
+	p.plainMochi, err = devstack.Program(ctx, "./internal/benchbroker/plainmochi")
+	return p, err
 }
 
 // running is a started server.
@@ -76,10 +88,6 @@ var servers = []server{
 // startOurs starts the broker as it is built for production. Its one consumer
 // group is the one that the load subscribes to.
 func startOurs(ctx context.Context, at site, sync string) (*running, error) {
-	program, err := devstack.Program(ctx, "./broker")
-	if err != nil {
-		return nil, err
-	}
 	config := fmt.Sprintf(`node: broker-1
 trust_domain: %s
 listen: "127.0.0.1:0"
@@ -91,17 +99,13 @@ ops: {listen: "127.0.0.1:0", pprof: true}
 addresses_file: %q
 `, domain, at.path("tls.crt"), at.path("tls.key"), at.path("ca.crt"), at.path("crl.pem"),
 		filepath.Join(at.dir, "data"), sync, topics.GroupRegistry, filepath.Join(at.dir, "addresses.json"))
-	return at.spawn(ctx, "broker", program, config, func(file string) []string { return []string{"--config", file} })
+	return at.spawn(ctx, "broker", at.broker, config, func(file string) []string { return []string{"--config", file} })
 }
 
 func startMochi(ctx context.Context, at site, more ...string) (*running, error) {
-	program, err := devstack.Program(ctx, "./internal/benchbroker/plainmochi")
-	if err != nil {
-		return nil, err
-	}
 	args := append([]string{"-cert", at.path("tls.crt"), "-key", at.path("tls.key"), "-ca", at.path("ca.crt"),
 		"-addresses", filepath.Join(at.dir, "addresses.json")}, more...)
-	return at.spawn(ctx, "plainmochi", program, "", func(string) []string { return args })
+	return at.spawn(ctx, "plainmochi", at.plainMochi, "", func(string) []string { return args })
 }
 
 // spawn starts a program that writes its addresses.

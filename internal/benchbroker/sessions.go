@@ -29,7 +29,7 @@ const (
 // sessions connects everybody, measures what an idle session costs, and then
 // how long a retained manifest takes to reach all of them.
 func (b *bench) sessions(ctx context.Context, s server, p *running, out figures) error {
-	before, err := settled(ctx, p.PID(), min(b.Settle, 2*time.Second))
+	before, err := settled(ctx, p.PID(), min(b.Settle, time.Second))
 	if err != nil {
 		return err
 	}
