@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -269,6 +270,86 @@ func TestAManifestReachesDevicesOnEveryNode(t *testing.T) {
 	eventually(3, 0, 1, 2)
 }
 
+// TestANodeThatSleepsLetsItsDevicesGo: the others take it for dead; when it wakes
+// up, the devices that it thinks it has must connect anew, or they would count as
+// lost for ever.
+func TestANodeThatSleepsLetsItsDevicesGo(t *testing.T) {
+	t.Parallel()
+	all := startCluster(t, "")
+	p := newPresences(t, all[0])
+	devtest.Eventually(t, 0, "the device to be let in", func() error {
+		s, err := all[2].device("cam-1")
+		if err != nil {
+			return err
+		}
+		t.Cleanup(func() { s.Close() })
+		p.session = s
+		return nil
+	})
+	devtest.Eventually(t, time.Minute, "it to be there", p.has("cam-1", true))
+	if err := all[2].Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	devtest.Eventually(t, 2*time.Minute, "it to be reported lost", p.has("cam-1", false))
+	select {
+	case <-p.session.Done():
+		t.Fatal("the connection ended while the node slept")
+	default:
+	}
+	if err := all[2].Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-p.session.Done():
+	case <-time.After(time.Minute):
+		t.Fatal("it is served, though everybody takes it for lost")
+	}
+	all[2].ready()
+}
+
+// presences is what the registry's group is told of devices.
+type presences struct {
+	session *mqttclient.Session // of a device
+	mu      sync.Mutex          // guards told
+	told    map[string][]topics.Presence
+}
+
+func newPresences(t *testing.T, on *process) *presences {
+	t.Helper()
+	p := &presences{told: map[string][]topics.Presence{}}
+	subscribed := on.fleetd("fleetd-registry", func(m mqttclient.Message) {
+		name, err := topics.Parse(m.Topic)
+		if err != nil || name.Kind != topics.KindPresence {
+			return
+		}
+		presence, err := topics.DecodePresence(m.Payload)
+		if err != nil {
+			t.Errorf("presence: %v", err)
+		}
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.told[name.ID] = append(p.told[name.ID], presence)
+	})
+	if err := subscribed.Subscribe(t.Context(), []mqttclient.Subscription{{Filter: topics.Share(topics.GroupRegistry, topics.Uplink), QoS: 1}}); err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// has is a condition: the device was reported connected, or not.
+func (p *presences) has(id string, connected bool) func() error {
+	return func() error {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		for _, told := range p.told[id] {
+			if told.Connected == connected {
+				return nil
+			}
+		}
+		return fmt.Errorf("%+v", p.told[id])
+	}
+}
+
 // TestOnlyTheKilledNodesDevicesAreReportedLost: a node that comes back reports
 // those that it had, and nobody who is connected to another.
 func TestOnlyTheKilledNodesDevicesAreReportedLost(t *testing.T) {
@@ -284,45 +365,16 @@ func TestOnlyTheKilledNodesDevicesAreReportedLost(t *testing.T) {
 			return err
 		})
 	}
-	var mu sync.Mutex // guards told
-	told := map[string][]topics.Presence{}
-	subscribed := all[1].fleetd("fleetd-registry", func(m mqttclient.Message) {
-		name, err := topics.Parse(m.Topic)
-		if err != nil || name.Kind != topics.KindPresence {
-			return
-		}
-		p, err := topics.DecodePresence(m.Payload)
-		if err != nil {
-			t.Errorf("presence: %v", err)
-		}
-		mu.Lock()
-		defer mu.Unlock()
-		told[name.ID] = append(told[name.ID], p)
-	})
-	if err := subscribed.Subscribe(t.Context(), []mqttclient.Subscription{{Filter: topics.Share(topics.GroupRegistry, topics.Uplink), QoS: 1}}); err != nil {
-		t.Fatal(err)
-	}
-	has := func(id string, connected bool) func() error {
-		return func() error {
-			mu.Lock()
-			defer mu.Unlock()
-			for _, p := range told[id] {
-				if p.Connected == connected {
-					return nil
-				}
-			}
-			return fmt.Errorf("%+v", told[id])
-		}
-	}
+	p := newPresences(t, all[1])
 	connect(all[0], "cam-stays") // its record is older than that of the lost one
-	devtest.Eventually(t, time.Minute, "cam-stays to be there", has("cam-stays", true))
+	devtest.Eventually(t, time.Minute, "cam-stays to be there", p.has("cam-stays", true))
 	connect(all[2], "cam-lost")
-	devtest.Eventually(t, time.Minute, "cam-lost to be there", has("cam-lost", true))
+	devtest.Eventually(t, time.Minute, "cam-lost to be there", p.has("cam-lost", true))
 	all[2].Kill()
 	all[2].start()
-	devtest.Eventually(t, time.Minute, "cam-lost to be reported", has("cam-lost", false))
-	if has("cam-stays", false)() == nil {
-		t.Errorf("reported lost while connected: %+v", told["cam-stays"])
+	devtest.Eventually(t, time.Minute, "cam-lost to be reported", p.has("cam-lost", false))
+	if p.has("cam-stays", false)() == nil {
+		t.Errorf("reported lost while connected: %+v", p.told["cam-stays"])
 	}
 }
 

@@ -20,9 +20,11 @@ const (
 	renewEvery = 2 * time.Second
 	// holdFor is how long after its last renewal a node may act as the owner of
 	// its sessions, and deadAfter how long after it others take it for dead. The
-	// difference is what ending its connections may take.
-	holdFor   = 8 * time.Second
-	deadAfter = 14 * time.Second
+	// difference is what ending its connections may take. While the nodes elect a
+	// leader, for up to ten seconds after one was lost, nobody can renew: that must
+	// not count.
+	holdFor   = 20 * time.Second
+	deadAfter = 30 * time.Second
 )
 
 func (c *Cluster) openLeases(ctx context.Context) (err error) {
@@ -35,7 +37,7 @@ func (c *Cluster) openLeases(ctx context.Context) (err error) {
 
 // HoldLease renews the node's lease until ctx ends. When that has failed for too
 // long, lost is called: the node must end its connections, because others will
-// take it for dead.
+// take it for dead; or have done so, while it was suspended.
 func (c *Cluster) HoldLease(ctx context.Context, lost func()) {
 	renewed, told := time.Now(), false
 	for ctx.Err() == nil {
@@ -43,16 +45,23 @@ func (c *Cluster) HoldLease(ctx context.Context, lost func()) {
 		attempt, cancel := context.WithTimeout(ctx, renewEvery)
 		_, err := c.admin.PublishMsg(attempt, &nats.Msg{Subject: leasePrefix + c.cfg.Node})
 		cancel()
-		switch {
-		case err == nil:
-			renewed, told = began, false
-		case ctx.Err() == nil && !told && time.Since(renewed) > holdFor:
-			c.log.Error("cut off from most of the other nodes: every connection ends", "err", err)
+		if ctx.Err() == nil && !told && longer(renewed, holdFor) {
+			c.log.Error("the lease was not renewed for too long: every connection ends", "err", err)
 			told = true
 			lost()
 		}
+		if err == nil {
+			renewed, told = began, false
+		}
 		pause(ctx, time.Until(began.Add(renewEvery)))
 	}
+}
+
+// longer reports whether more than d has passed since t, by either clock: the
+// monotonic one stands still while a machine is suspended, the other may be set.
+func longer(t time.Time, d time.Duration) bool {
+	now := time.Now()
+	return now.Sub(t) > d || now.Round(0).Sub(t.Round(0)) > d
 }
 
 // WatchLeases calls dead for every node whose lease is not renewed any more,

@@ -230,6 +230,25 @@ func (b *Broker) unclaim(c *conn, expiry time.Duration, saved savedSession, pend
 func (b *Broker) seen(id string, claim cluster.Claim) {
 	if claim.Node != b.cfg.Node {
 		b.letGo(id, claim.Connection)
+		return
+	}
+	if claim.Connected {
+		return
+	}
+	// Either this node has written so, when the connection was gone; or another
+	// has taken this node for dead, and everybody takes the client for lost.
+	b.mu.Lock()
+	cl := b.clients[id]
+	b.mu.Unlock()
+	if cl == nil {
+		return
+	}
+	cl.mu.Lock()
+	c := cl.conn
+	mine := c != nil && cl.number == claim.Connection
+	cl.mu.Unlock()
+	if mine {
+		c.disconnect(codeBusy, "taken-for-dead")
 	}
 }
 
