@@ -39,6 +39,10 @@ type Claim struct {
 	Outlives bool `json:"outlives,omitempty"`
 	// Expires is when the session ends; zero while connected.
 	Expires time.Time `json:"expires,omitzero"`
+	// Flaps counts how often a live connection was replaced, and forgets some with
+	// time; FlapsAt is when it was counted.
+	Flaps   float64   `json:"flaps,omitempty"`
+	FlapsAt time.Time `json:"flaps_at,omitzero"`
 	// Testament is what is to be done if the node dies, as the edge encodes it.
 	// Absent: nothing.
 	Testament json.RawMessage `json:"testament,omitempty"`

@@ -87,6 +87,9 @@ func (b *Broker) claim(c *conn, id string) error {
 		// Whatever the clocks of the nodes say, a later claim has a higher number.
 		c.number = max(c.number, old.Connection+1)
 		mine := cluster.Claim{Node: b.cfg.Node, Connection: c.number, Connected: true, Outlives: c.params.expiry > 0, Testament: testament, Revision: old.Revision}
+		if mine.Flaps, mine.FlapsAt = b.flaps(old, time.Now()); mine.Flaps > flapBurst && old.Connected {
+			return fmt.Errorf("%w: %s", errFlapping, clip(id))
+		}
 		if found && !c.params.clean {
 			mine.State = old.State
 		}
@@ -105,6 +108,24 @@ func (b *Broker) claim(c *conn, id string) error {
 		return nil
 	}
 	return fmt.Errorf("%w: %d others claimed %s", cluster.ErrBusy, claimAttempts, clip(id))
+}
+
+// errFlapping means that connections have taken a client id from one another too
+// often of late: two devices with one identity, perhaps. Who has it keeps it.
+var errFlapping = errors.New("too many connections have replaced one another")
+
+// flapBurst is how often a live connection may be replaced at once.
+const flapBurst = 20
+
+// flaps is how often a live connection was replaced of late, with the one that
+// would be now.
+func (b *Broker) flaps(old cluster.Claim, now time.Time) (float64, time.Time) {
+	forgotten := max(now.Sub(old.FlapsAt).Minutes(), 0) * float64(b.cfg.Limits.TakeoversPerMinute)
+	flaps := max(old.Flaps-forgotten, 0)
+	if old.Connected {
+		flaps++
+	}
+	return flaps, now
 }
 
 // restore fills the session of a client that another node had. The caller is the

@@ -133,7 +133,7 @@ func TestASessionFollowsItsClientToAnyNode(t *testing.T) {
 
 func TestConcurrentConnectsEndWithOneOwner(t *testing.T) {
 	t.Parallel()
-	nodes := startTrio(t)
+	nodes := startTrio(t, withLimits(func(l *Limits) { l.TakeoversPerMinute = 1_000_000 }))
 	credential := deviceCredential(t, "cam-1")
 	for round := range 200 {
 		sessions := make([]*mqttclient.Session, 4)
@@ -302,4 +302,61 @@ func TestNothingIsMissedBetweenReadingAndLive(t *testing.T) {
 		next[p]++
 	}
 	wg.Wait()
+}
+
+// TestAFlappingIdIsHeldBack: of two who take an id from one another all the time,
+// one keeps it, and fleetd is told.
+func TestAFlappingIdIsHeldBack(t *testing.T) {
+	n := startNode(t, withLimits(func(l *Limits) { l.TakeoversPerMinute = 1 }))
+	h := listen(n)
+	credential := deviceCredential(t, "cam-1")
+	for _, version := range []byte{5, 4} {
+		var last, refused *raw
+		for i := 0; refused == nil && i < 2*flapBurst; i++ {
+			r := n.rawDial(credential, version)
+			switch code := r.connect("cam-1", nil).ReasonCode; {
+			case code == 0:
+				last = r
+			case code == 0x9F && version == 5, code == 3 && version == 4:
+				refused = r
+			default:
+				t.Fatalf("CONNACK 0x%02x", code)
+			}
+		}
+		if refused == nil || version == 5 && last == nil {
+			t.Fatalf("version %d: all of them were let in", version)
+		}
+		if last != nil {
+			last.send(packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Publish, Qos: 1}, PacketID: 1, TopicName: topics.DeviceStatus("cam-1"), Payload: []byte("x")})
+			last.expect(packets.Puback)
+		}
+	}
+	eventually(t, "fleetd to be told", func() bool {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		return len(h.what[topics.DeviceRefusal("cam-1")]) > 0
+	})
+	// Another is not concerned, and neither is one who comes when nobody is there.
+	n.device("cam-2")
+	eventually(t, "nobody there", func() bool {
+		n.edge.mu.Lock()
+		cl := n.edge.clients["cam-1"]
+		n.edge.mu.Unlock()
+		if cl == nil {
+			return true
+		}
+		cl.mu.Lock()
+		c := cl.conn
+		cl.mu.Unlock()
+		if c != nil {
+			c.disconnect(packets.CodeDisconnect, "test")
+		}
+		return c == nil
+	})
+	devtest.Eventually(t, 0, "it to be let in", func() error {
+		if code := n.rawDial(credential, 5).connect("cam-1", nil).ReasonCode; code != 0 {
+			return fmt.Errorf("CONNACK 0x%02x", code)
+		}
+		return nil
+	})
 }

@@ -39,6 +39,9 @@ type Limits struct {
 	// ConnectsPerSecond is how many CONNECTs of devices are taken per second;
 	// further ones are refused (0x9F, or 3 before MQTT 5). Zero: all are taken.
 	ConnectsPerSecond int `yaml:"connects_per_second"`
+	// TakeoversPerMinute is how often, in the long run, connections of one client
+	// id may replace one another; the next is refused.
+	TakeoversPerMinute int `yaml:"takeovers_per_minute"`
 	// ConnectTimeout bounds the TLS handshake, and then the wait for CONNECT.
 	ConnectTimeout time.Duration `yaml:"connect_timeout"`
 	// MaxKeepAlive is the longest keep-alive; MQTT 5 clients that ask for a
@@ -69,6 +72,7 @@ func DefaultLimits() Limits {
 	return Limits{
 		MaxConnections:       100_000,
 		HandshakesPerSecond:  2_000,
+		TakeoversPerMinute:   10,
 		ConnectTimeout:       10 * time.Second,
 		MaxKeepAlive:         20 * time.Minute,
 		MaxSessionExpiry:     7 * 24 * time.Hour,
@@ -91,6 +95,7 @@ func (l Limits) Validate() error {
 		{"max_connections", l.MaxConnections, 1, 10_000_000},
 		{"handshakes_per_second", l.HandshakesPerSecond, 1, 1_000_000},
 		{"connects_per_second", l.ConnectsPerSecond, 0, 1_000_000},
+		{"takeovers_per_minute", l.TakeoversPerMinute, 1, 1_000_000},
 		{"max_packet", l.MaxPacket, 1024, 16 << 20},
 		{"receive_maximum", l.ReceiveMaximum, 1, 65535},
 		{"write_buffer", l.WriteBuffer, 4096, 1 << 30},

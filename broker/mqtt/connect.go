@@ -70,7 +70,10 @@ func (b *Broker) connect(c *conn, cl *mochi.Client, pk *packets.Packet) error {
 		cl.State.ServerKeepalive = true
 	}
 	c.keep.Store(int64(cl.State.Keepalive))
-	if err = b.take(c, id); err != nil {
+	if err = b.take(c, id); errors.Is(err, errFlapping) {
+		return refuse(packets.ErrConnectionRateExceeded, 3, "flapping", err)
+	}
+	if err != nil {
 		b.notStored.warn(b.log, "a client cannot be taken", "client", clip(id), "err", err)
 		b.refuseConnect(c, packets.ErrServerUnavailable, 3)
 		return packets.ErrServerUnavailable

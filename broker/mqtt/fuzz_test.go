@@ -15,7 +15,7 @@ import (
 // client has nothing more to say, and others are served.
 func FuzzConnection(f *testing.F) {
 	const before, old = 1, 2 // what comes before the bytes
-	n := startNode(f)
+	n := startNode(f, withLimits(func(l *Limits) { l.TakeoversPerMinute = 1_000_000 }))
 	credential := deviceCredential(f, "cam-1")
 	r5, r4 := &raw{t: f, version: 5}, &raw{t: f, version: 4}
 	publish := func(topic string, qos byte, id uint16) packets.Packet {
