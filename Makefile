@@ -15,6 +15,9 @@ build: ## Build broker, fleetd, agent and fleetctl into bin/
 demo: setup ## Roll a good and a bad release out to 40 real agents (KEEP=1 leaves it up)
 	@$(GO) build -o .cache/stack/demo ./internal/demo && exec .cache/stack/demo --with-parent $(if $(KEEP),--keep)
 
+cluster: ## Start three broker nodes on loopback, and say how to connect (PORT=n: other ports)
+	@$(GO) build -o .cache/stack/trio ./internal/trio && exec .cache/stack/trio $(if $(PORT),--port $(PORT))
+
 test: setup ## Everything that must hold: format, vet, staticcheck, tests, race detector
 	@scripts/test
 
@@ -46,4 +49,4 @@ bench-broker: ## Our broker beside plain mochi and mosquitto (ARGS="--sessions 5
 clean: ## Remove what was built and cached in this clone (not what setup installed)
 	rm -rf bin .cache demo.json bench-broker.json
 
-.PHONY: help setup build demo test test-long lint fmt-check vet race fuzz-short bench bench-broker clean
+.PHONY: help setup build demo cluster test test-long lint fmt-check vet race fuzz-short bench bench-broker clean
