@@ -38,8 +38,8 @@ Kill a node, and see it come back:
   kill -9 %d
   %s --config %s
 
-Ctrl-C stops all of them; the next start finds what they hold. To begin anew,
-remove the directory.
+Ctrl-C stops those that this program started; the next start finds what they hold.
+To begin anew, remove the directory.
 `, client("mosquitto_sub", "fleetd", nodes[2]), topics.Share(topics.GroupRegistry, topics.Uplink),
 		client("mosquitto_pub", device, nodes[0]), device, topics.DeviceStatus(device),
 		nodes[1].process.PID(), nodes[1].spec.Path, at(nodes[1].name+".yaml"))
