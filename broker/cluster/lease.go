@@ -39,6 +39,9 @@ func (c *Cluster) openLeases(ctx context.Context) (err error) {
 // long, lost is called: the node must end its connections, because others will
 // take it for dead; or have done so, while it was suspended.
 func (c *Cluster) HoldLease(ctx context.Context, lost func()) {
+	if !c.Clustered() {
+		return // nobody asks
+	}
 	renewed, told := time.Now(), false
 	for ctx.Err() == nil {
 		began := time.Now()

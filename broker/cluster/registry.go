@@ -156,16 +156,18 @@ func (c *Cluster) WatchClaims(ctx context.Context, handle func(client string, cl
 }
 
 // TakeOver asks a node to let go of a client whose claim on it was replaced by
-// that of connection, and waits until it has. A node that is gone, or slow, is
-// no error: it finds out by WatchClaims.
-func (c *Cluster) TakeOver(ctx context.Context, node, client string, connection int64) {
+// that of connection, and waits until it has. gone reports that the node is not
+// there at all; one that is slow finds out by WatchClaims.
+func (c *Cluster) TakeOver(ctx context.Context, node, client string, connection int64) (gone bool) {
 	ctx, cancel := context.WithTimeout(ctx, takeoverWait)
 	defer cancel()
 	msg := &nats.Msg{Subject: "takeover." + node, Data: []byte(client), Header: nats.Header{}}
 	msg.Header.Set(headerConnection, strconv.FormatInt(connection, 10))
-	if _, err := c.retaining.RequestMsgWithContext(ctx, msg); err != nil {
+	_, err := c.retaining.RequestMsgWithContext(ctx, msg)
+	if err != nil {
 		c.log.Debug("no answer about a take-over", "from", node, "client", client, "err", err)
 	}
+	return errors.Is(err, nats.ErrNoResponders)
 }
 
 // OnTakeOver has other nodes' requests answered: letGo returns when this node

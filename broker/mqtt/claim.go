@@ -100,14 +100,31 @@ func (b *Broker) claim(c *conn, id string) error {
 		if err != nil {
 			return err
 		}
-		if old.Connected && old.Node != b.cfg.Node {
-			b.store.TakeOver(ctx, old.Node, id, c.number)
+		if old.Connected && b.orphaned(ctx, id, old, c.number) {
+			b.inheritWill(ctx, old, c.params.clean)
 		}
 		c.claimed, c.found = mine, found && !c.params.clean
 		c.moved = c.found && old.Node != b.cfg.Node
 		return nil
 	}
 	return fmt.Errorf("%w: %d others claimed %s", cluster.ErrBusy, claimAttempts, clip(id))
+}
+
+// orphaned makes the node that had a client let go of it, and reports whether
+// there is none: it has died, and what its claim says is to be done.
+func (b *Broker) orphaned(ctx context.Context, id string, old cluster.Claim, number int64) bool {
+	if old.Node != b.cfg.Node {
+		return b.store.TakeOver(ctx, old.Node, id, number)
+	}
+	b.mu.Lock()
+	cl := b.clients[id]
+	b.mu.Unlock()
+	if cl == nil {
+		return true // of an earlier run
+	}
+	cl.mu.Lock()
+	defer cl.mu.Unlock()
+	return cl.number < old.Connection
 }
 
 // errFlapping means that connections have taken a client id from one another too

@@ -51,6 +51,9 @@ type grave struct {
 	client string
 	claim  cluster.Claim
 	due    time.Time // of its will, if that is still to come
+	// written: the claim says that all is done, and only the will is not published
+	// yet.
+	written *testament
 }
 
 // burial is the work on the claims of one node that died.
@@ -78,10 +81,10 @@ func (d *burial) step(ctx context.Context) (next time.Time, err error) {
 			rest, err := d.broker.execute(ctx, g, d.died)
 			mu.Lock()
 			defer mu.Unlock()
-			switch {
-			case err != nil:
-				left, failed = append(left, g), err
-			case rest != nil:
+			if err != nil {
+				failed = err
+			}
+			if rest != nil {
 				left = append(left, *rest)
 			}
 			if lost && err == nil {
@@ -169,11 +172,23 @@ func (b *Broker) buryDead(ctx context.Context) {
 	})
 }
 
-// execute carries out one testament. rest is what is still to be done of it.
+// execute carries out one testament. rest is what is still to be done of it, also
+// after an error.
+//
+// The claim is written before the will is published: of all who would publish it
+// (the client that is back, another node) only one succeeds with that. That the
+// device is lost may be told twice.
 func (b *Broker) execute(ctx context.Context, g grave, died time.Time) (rest *grave, err error) {
 	if time.Now().Before(g.due) {
 		return &g, nil
 	}
+	if g.written != nil {
+		if err := b.executeWill(*g.written); err != nil {
+			return &g, err
+		}
+		return nil, nil
+	}
+	asFound := g
 	var t testament
 	if err := json.Unmarshal(g.claim.Testament, &t); err != nil {
 		b.log.Error("a claim cannot be read and is passed over", "client", clip(g.client), "err", err)
@@ -182,7 +197,7 @@ func (b *Broker) execute(ctx context.Context, g grave, died time.Time) (rest *gr
 	if g.claim.Connected {
 		if t.Device {
 			if err := b.tellLost(g.client, g.claim, t); err != nil {
-				return nil, err
+				return &asFound, err
 			}
 		}
 		if t.Will != nil {
@@ -190,18 +205,9 @@ func (b *Broker) execute(ctx context.Context, g grave, died time.Time) (rest *gr
 		}
 		g.claim.Connected, g.claim.Expires = false, died.Add(t.Expiry)
 	}
-	if t.Will != nil && !time.Now().Before(t.Will.Due) {
-		name, err := topics.Parse(t.Will.Topic)
-		if err != nil {
-			return nil, err // it was checked at CONNECT
-		}
-		w := &will{uplink: cluster.Uplink{Name: name, Payload: t.Will.Payload, Model: t.Model, Hardware: t.Hardware}}
-		if err := b.publishWill(w); err != nil {
-			return nil, err
-		}
-		t.Will = nil
-	}
-	if g.claim.Testament = nil; t.Will != nil {
+	g.claim.Testament = nil
+	dueNow := t.Will != nil && !time.Now().Before(t.Will.Due)
+	if t.Will != nil && !dueNow {
 		g.due = t.Will.Due
 		rest = &g
 		if g.claim.Testament, err = json.Marshal(t); err != nil {
@@ -209,10 +215,41 @@ func (b *Broker) execute(ctx context.Context, g grave, died time.Time) (rest *gr
 		}
 	}
 	g.claim.Revision, err = b.store.Write(ctx, g.client, g.claim)
-	if errors.Is(err, cluster.ErrTaken) { // the client is back, or another was faster
+	switch {
+	case errors.Is(err, cluster.ErrTaken): // the client is back, or another was faster
 		return nil, nil
+	case err != nil:
+		return &asFound, err
+	case dueNow:
+		g.written = &t
+		return b.execute(ctx, g, died)
 	}
-	return rest, err
+	return rest, nil
+}
+
+// inheritWill publishes the will of a connection whose node has died, when its
+// client is faster than those who would do so; a delayed one is cancelled when
+// the session goes on. That the connection was lost need not be told any more.
+func (b *Broker) inheritWill(ctx context.Context, old cluster.Claim, clean bool) {
+	var t testament
+	if len(old.Testament) == 0 {
+		return
+	}
+	if err := json.Unmarshal(old.Testament, &t); err != nil || t.Will == nil || t.Will.Delay > 0 && !clean {
+		return
+	}
+	if err := b.executeWill(t); err != nil && ctx.Err() == nil {
+		b.log.Error("the will of a connection whose node died was not published", "topic", clip(t.Will.Topic), "err", err)
+	}
+}
+
+// executeWill publishes the will of a testament.
+func (b *Broker) executeWill(t testament) error {
+	name, err := topics.Parse(t.Will.Topic)
+	if err != nil {
+		return err // it was checked at CONNECT
+	}
+	return b.publishWill(&will{uplink: cluster.Uplink{Name: name, Payload: t.Will.Payload, Model: t.Model, Hardware: t.Hardware}})
 }
 
 // tellLost stores a disconnect. A device that is back has a connection of a higher

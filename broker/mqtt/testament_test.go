@@ -128,6 +128,43 @@ func TestAWillIsPublishedOnceThoughTheBrokerIsKilled(t *testing.T) {
 	}
 }
 
+// TestAWillIsPublishedThoughItsClientIsFaster: the client is back, elsewhere or at
+// the same node, before anybody has dealt with the one that died.
+func TestAWillIsPublishedThoughItsClientIsFaster(t *testing.T) {
+	t.Parallel()
+	nodes := startTrio(t)
+	h := listen(nodes[0])
+	for i, id := range []string{"elsewhere", "same"} {
+		credential := deviceCredential(t, id)
+		nodes[2].rawConnect(credential, 5, id, withWill(id, "gone", 0))
+		eventually(t, id+" to be there", func() bool { return h.count(topics.DevicePresence(id), "true ") == 1 })
+		nodes[2].crash()
+		again := nodes[1]
+		if i == 1 {
+			nodes[2].start()
+			again = nodes[2]
+		}
+		devtest.Eventually(t, time.Minute, id+" to be let in", func() error { // while they elect
+			s, err := mqttclient.Dial(t.Context(), again.config(credential, id))
+			if err == nil {
+				t.Cleanup(func() { s.Close() })
+			}
+			return err
+		})
+		eventually(t, "the will of "+id, func() bool { return h.count(topics.DeviceStatus(id), "gone") > 0 })
+		if i == 0 {
+			nodes[2].start()
+		}
+	}
+	nodes[1].device("marker").publish(topics.DeviceStatus("marker"), "x")
+	eventually(t, "the marker", func() bool { return h.count(topics.DeviceStatus("marker"), "x") == 1 })
+	for _, id := range []string{"elsewhere", "same"} {
+		if n := h.count(topics.DeviceStatus(id), "gone"); n != 1 {
+			t.Errorf("will of %s: %d times", id, n)
+		}
+	}
+}
+
 // TestANodeThatIsCutOffLetsItsClientsGo: others will take its sessions for
 // ownerless, so it must not go on serving them.
 func TestANodeThatIsCutOffLetsItsClientsGo(t *testing.T) {
