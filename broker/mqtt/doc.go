@@ -32,13 +32,16 @@
 //   - What a group's member did not acknowledge goes to another.
 //
 // Between nodes a client id belongs to whom the registry says (claim.go): the
-// newest connection in the cluster wins, and its session's subscriptions follow
-// it to any node, also from one that was killed.
+// newest connection in the cluster wins, and its session follows it to any node,
+// also from one that was killed.
 //
-// In memory only, for now: what waits in a session (commands to a device that is
-// away), and alone, without other nodes, the session itself. After a restart of
-// such a broker clients find Session Present 0 and subscribe anew; commands
-// fleetd publishes again in any case.
+// What waits for a session and must not be lost is in the store, and the session
+// only holds as much of it as its queue takes (inbox.go). What is to be done if
+// the node dies (tell that the device is lost, publish its will) stands in the
+// claim (testament.go).
+//
+// In memory only: which QoS 2 packet ids are known. After a restart, or on another
+// node, a QoS 2 message that is sent again is taken for a new one.
 //
 // Locks, in the order in which they may be held together: Broker.mu, client.mu,
 // Broker.indexMu, then one of group.mu and conn.mu (over WebSocket with
