@@ -63,7 +63,8 @@ type conn struct {
 
 	keep atomic.Int64 // keep-alive in seconds; 0: none; -1: before CONNECT
 
-	welcomed atomic.Bool  // CONNACK was encoded: nothing may come before it
+	greets   atomic.Bool  // CONNACK was encoded, and is what is written next
+	welcomed atomic.Bool  // CONNACK was queued: nothing may come before it
 	refusals atomic.Int32 // audited on this connection
 	reason   atomic.Pointer[string]
 	onDrain  func()
@@ -140,6 +141,9 @@ func (c *conn) queue(p []byte) (int, error) {
 		return 0, errSlow
 	}
 	c.buffer = append(c.buffer, p...)
+	if c.greets.Load() {
+		c.welcomed.Store(true)
+	}
 	c.flush()
 	return len(p), nil
 }

@@ -110,7 +110,7 @@ func (h *hook) OnPacketEncode(cl *mochi.Client, pk packets.Packet) packets.Packe
 		return pk
 	}
 	c := cl.Net.Conn.(*conn)
-	c.welcomed.Store(true)
+	c.greets.Store(true)
 	if c.client == nil || pk.ReasonCode != packets.CodeSuccess.Code { // [MQTT-3.2.2-6]
 		pk.Properties = packets.Properties{ReasonString: pk.Properties.ReasonString}
 		return pk
