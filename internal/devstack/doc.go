@@ -13,8 +13,6 @@ package devstack
 
 import (
 	"errors"
-	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 )
@@ -40,16 +38,4 @@ func Root() (string, error) {
 		}
 		dir = parent
 	}
-}
-
-// FreeAddr returns a 127.0.0.1 address that was free a moment ago. Use port 0
-// instead wherever the process can say what it bound; this is for addresses
-// that must stay the same over a restart.
-func FreeAddr() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", fmt.Errorf("free address: %w", err)
-	}
-	defer l.Close()
-	return l.Addr().String(), nil
 }
