@@ -28,7 +28,9 @@ type Config struct {
 	WebsocketListen string `yaml:"websocket_listen"`
 	// ProxyProtocol names the load balancers in front of both listeners.
 	ProxyProtocol mqtt.ProxyProtocol `yaml:"proxy_protocol"`
-	TLS           TLS                `yaml:"tls"`
+	// Lab is a listener for interoperability work; off unless it has an address.
+	Lab mqtt.Lab `yaml:"lab"`
+	TLS TLS      `yaml:"tls"`
 	// DataDir holds retained messages and what devices have reported.
 	DataDir string `yaml:"data_dir"`
 	// Sync is "always" (a message is on the disk before it is acknowledged) or
@@ -100,6 +102,7 @@ func DefaultConfig() Config {
 		Sync:    "always",
 		Shards:  1,
 		Groups:  []string{topics.GroupRegistry, topics.GroupTelemetry},
+		Lab:     mqtt.DefaultLab(),
 		Cluster: Peers{Listen: ":6222", Replicas: 3},
 		Limits: Limits{
 			Limits:        mqtt.DefaultLimits(),
@@ -138,7 +141,7 @@ func (c *Config) Validate() error {
 func (c *Config) edge() mqtt.Config {
 	return mqtt.Config{
 		Node: c.Node, TrustDomain: c.TrustDomain, Listen: c.Listen, WebsocketListen: c.WebsocketListen,
-		ProxyProtocol: c.ProxyProtocol, Limits: c.Limits.Limits,
+		ProxyProtocol: c.ProxyProtocol, Lab: c.Lab, Limits: c.Limits.Limits,
 	}
 }
 
@@ -154,6 +157,9 @@ func (c *Config) store(peers *tls.Config) (cluster.Config, error) {
 		MaxUplinkBytes: c.Limits.UplinkBytes, MaxRetainedBytes: c.Limits.RetainedBytes,
 		MaxInboxBytes: c.Limits.InboxBytes, MaxInboxPerTopic: c.Limits.SessionQueueMessages,
 		MaxPending: c.Limits.StorePending, StoreTimeout: c.Limits.StoreTimeout,
+	}
+	if c.Lab.Listen != "" {
+		store.MaxOpenBytes = c.Lab.Bytes
 	}
 	switch p := c.Cluster; {
 	case p.Name != "":

@@ -77,6 +77,9 @@ func run(ctx context.Context, cfg Config, log *slog.Logger) error {
 		if web := edge.WebsocketAddr(); web != "" {
 			addresses["mqtt-ws"] = web
 		}
+		if lab := edge.LabAddr(); lab != "" {
+			addresses["mqtt-lab"] = lab
+		}
 		if peers := store.PeerAddr(); peers != "" {
 			addresses["peers"] = peers
 		}

@@ -47,10 +47,11 @@ type Cluster struct {
 	retained   jetstream.Stream
 	sessions   jetstream.Stream
 	claimed    uint64 // last sequence of sessions before Open
-	inbox      jetstream.Stream
+	inbox      *Log
+	open       *Log             // nil without open topics
+	kept       jetstream.Stream // nil without open topics
 	leases     jetstream.Stream
 	shared     jetstream.Stream
-	inboxLast  uint64             // last sequence of inbox before Open
 	streams    []jetstream.Stream // uplink, by shard
 	groups     map[string]*Group
 	watched    uint64 // last retained sequence before Open
@@ -92,9 +93,10 @@ func (c *Cluster) Open(ctx context.Context) (err error) {
 		StoreDir:           c.cfg.Dir,
 		SyncInterval:       c.cfg.Sync.Interval, // 0, its default of minutes, when the committer does it
 		JetStreamMaxMemory: 64 << 20,
-		JetStreamMaxStore:  c.cfg.MaxUplinkBytes + 3*c.cfg.MaxRetainedBytes + c.cfg.MaxInboxBytes + leaseBytes + sharedBytes + 64<<20,
+		JetStreamMaxStore:  c.cfg.MaxUplinkBytes + 3*c.cfg.MaxRetainedBytes + c.cfg.MaxInboxBytes + 2*c.cfg.MaxOpenBytes + leaseBytes + sharedBytes + 64<<20,
 		NoSigs:             true,
 		MaxPayload:         MaxShared + 1<<16, // and its headers
+		MaxControlLine:     maxSubject + 1024, // subjects are made of topics
 		NoLog:              true,
 		NoSystemAccount:    false,
 	}
@@ -189,7 +191,7 @@ func (c *Cluster) openStreams(ctx context.Context) error {
 	if err := c.openSessions(ctx); err != nil {
 		return err
 	}
-	if err := c.openInbox(ctx); err != nil {
+	if err := c.openLogs(ctx); err != nil {
 		return err
 	}
 	if err := c.openLeases(ctx); err != nil {
@@ -248,9 +250,15 @@ func (c *Cluster) openStreams(ctx context.Context) error {
 	return nil
 }
 
-// stream makes sure that a stream exists, with what all of them have in common.
-func (c *Cluster) stream(ctx context.Context, cfg jetstream.StreamConfig) (stream jetstream.Stream, err error) {
-	cfg.Storage, cfg.Discard = jetstream.FileStorage, jetstream.DiscardNew
+// stream makes sure that a stream exists that refuses what it has no room for.
+func (c *Cluster) stream(ctx context.Context, cfg jetstream.StreamConfig) (jetstream.Stream, error) {
+	cfg.Discard = jetstream.DiscardNew
+	return c.replicated(ctx, cfg)
+}
+
+// replicated makes sure that a stream exists, with what all of them have in common.
+func (c *Cluster) replicated(ctx context.Context, cfg jetstream.StreamConfig) (stream jetstream.Stream, err error) {
+	cfg.Storage = jetstream.FileStorage
 	cfg.Replicas, cfg.Duplicates = c.replicas(), time.Second
 	err = c.patiently(ctx, "stream "+cfg.Name, func(ctx context.Context) (err error) {
 		stream, err = c.admin.CreateOrUpdateStream(ctx, cfg)
@@ -342,7 +350,7 @@ func (c *Cluster) Ready(ctx context.Context) error {
 			return err
 		}
 	}
-	for _, stream := range []jetstream.Stream{c.retained, c.sessions, c.inbox} {
+	for _, stream := range []jetstream.Stream{c.retained, c.sessions, c.inbox.stream} {
 		if _, err := led(ctx, stream); err != nil {
 			return err
 		}

@@ -57,6 +57,9 @@ type Config struct {
 	// MaxInboxPerTopic is how many of one topic, 0 for any number.
 	MaxInboxBytes    int64
 	MaxInboxPerTopic int
+	// MaxOpenBytes is the size of the log of open topics, and as much again that of
+	// their retained messages; 0: there are none.
+	MaxOpenBytes int64
 	// MaxPending is how many messages may be under way to the store.
 	MaxPending int
 	// StoreTimeout bounds the wait for the store.
@@ -89,6 +92,8 @@ func (c Config) Validate() error {
 		return errors.New("limits.inbox_bytes: must be at least 1 MiB")
 	case c.MaxInboxPerTopic < 0:
 		return errors.New("limits.session_queue_messages: must not be negative")
+	case c.MaxOpenBytes != 0 && c.MaxOpenBytes < 1<<20:
+		return errors.New("lab.bytes: must be at least 1 MiB")
 	case c.MaxPending < 1:
 		return errors.New("limits.store_pending: must be at least 1")
 	case c.StoreTimeout <= 0:

@@ -15,6 +15,8 @@ var (
 	ErrUnavailable = errors.New("store is unavailable")
 	// ErrNotFound: nothing is retained on that topic.
 	ErrNotFound = errors.New("nothing retained")
+	// ErrTopic: a topic is too long for the store; nothing was stored.
+	ErrTopic = errors.New("topic is too long")
 	// ErrStale is what a StaleError is.
 	ErrStale = errors.New("stale")
 )

@@ -9,6 +9,19 @@ import (
 // A topic is any UTF-8 text in levels, a subject is tokens of few characters. A
 // level becomes a token, so that filters can be translated too.
 
+// maxSubject is the longest subject that the store takes: it notes lengths in two
+// bytes, and puts prefixes before it.
+const maxSubject = 65000
+
+// CheckTopic returns ErrTopic for a topic that is too long to be stored. Every one
+// of up to 21,000 bytes is short enough.
+func CheckTopic(topic string) error {
+	if len(topic) > maxSubject/3 && len(subjectOf(topic)) > maxSubject {
+		return fmt.Errorf("%w: %d bytes", ErrTopic, len(topic))
+	}
+	return nil
+}
+
 // subjectOf is the subject of a topic.
 func subjectOf(topic string) string {
 	levels := strings.Split(topic, "/")

@@ -2,9 +2,13 @@ package cluster
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"time"
+
+	"groundswell/topics"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -14,12 +18,13 @@ import (
 // longest that a message can be on its way to members who have just left.
 const fetchWait = time.Second
 
-// Group is a declared consumer group: it remembers what was handled, whether
-// any member is there or not.
+// Group is a consumer group: it remembers what was handled, whether any member is
+// there or not. Those of the uplink are declared; those of open topics come and go.
 type Group struct {
 	Name    string
 	cluster *Cluster
 	shards  []jetstream.Consumer
+	inner   string // of open topics: the filter
 }
 
 // Group returns a declared group.
@@ -37,6 +42,32 @@ func (c *Cluster) Groups() []*Group {
 	return groups
 }
 
+// openGroupIdle is for how long a group of an open topic outlives its last member.
+const openGroupIdle = time.Hour
+
+// OpenGroup makes sure that a group of an open topic exists; filter is that of the
+// shared subscription, share name included. It gets what is published from now on,
+// and forgets everything when it had no member for an hour.
+func (c *Cluster) OpenGroup(ctx context.Context, filter string) (*Group, error) {
+	name, inner, shared, err := topics.ParseShare(filter)
+	if err != nil || !shared {
+		return nil, fmt.Errorf("%q is not a shared subscription: %w", filter, topics.ErrFilter)
+	}
+	var subjects []string
+	for _, subject := range subjectsOf(inner) {
+		subjects = append(subjects, openStream+"."+subject)
+	}
+	sum := sha256.Sum256([]byte(filter))
+	consumer, err := c.open.stream.CreateOrUpdateConsumer(ctx, jetstream.ConsumerConfig{
+		Durable: hex.EncodeToString(sum[:16]), FilterSubjects: subjects, AckPolicy: jetstream.AckExplicitPolicy, AckWait: AckWait,
+		MaxDeliver: -1, MaxAckPending: maxAckPending, DeliverPolicy: jetstream.DeliverNewPolicy, InactiveThreshold: openGroupIdle,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("group %s: %w: %w", name, ErrUnavailable, err)
+	}
+	return &Group{Name: name, cluster: c, shards: []jetstream.Consumer{consumer}, inner: inner}, nil
+}
+
 // Shards is how many shards there are to fetch from.
 func (g *Group) Shards() int { return len(g.shards) }
 
@@ -45,7 +76,8 @@ func (g *Group) Shards() int { return len(g.shards) }
 type Delivery struct {
 	Uplink
 	Stored
-	Attempt uint64 // 1 at the first delivery to anybody
+	Open    *Message // of an open topic, and then Uplink is zero
+	Attempt uint64   // 1 at the first delivery to anybody
 
 	msg jetstream.Msg
 }
@@ -81,9 +113,15 @@ func (g *Group) Fetch(ctx context.Context, shard, n int, deliver func(*Delivery)
 			_ = msg.Term() // it would fail for ever; the log has it
 			continue
 		}
-		if err := g.cluster.awaitDurable(shard, d.Sequence); err != nil {
-			_ = d.Return(time.Second) // it stays stored, but nobody may see it yet
+		if d.Open != nil && !topics.Match(g.inner, d.Open.Topic) { // "+" does not match "$SYS", "*" does
+			_ = d.Done() // at worst it comes again
 			continue
+		}
+		if d.Open == nil {
+			if err := g.cluster.awaitDurable(shard, d.Sequence); err != nil {
+				_ = d.Return(time.Second) // it stays stored, but nobody may see it yet
+				continue
+			}
 		}
 		deliver(d)
 	}
@@ -94,11 +132,15 @@ func (g *Group) Fetch(ctx context.Context, shard, n int, deliver func(*Delivery)
 }
 
 func (g *Group) delivery(shard int, msg jetstream.Msg) (*Delivery, error) {
-	name, err := uplinkName(msg.Subject())
+	meta, err := msg.Metadata()
 	if err != nil {
 		return nil, err
 	}
-	meta, err := msg.Metadata()
+	if g.inner != "" {
+		m, err := decode(openStream, msg.Subject(), msg.Headers(), msg.Data(), meta.Sequence.Stream)
+		return &Delivery{Open: &m, Attempt: meta.NumDelivered, msg: msg}, err
+	}
+	name, err := uplinkName(msg.Subject())
 	if err != nil {
 		return nil, err
 	}

@@ -13,6 +13,7 @@ type metrics struct {
 	latency  ops.Histogram
 	backlog  ops.GaugeVec
 	retained ops.Gauge
+	waiting  ops.Gauge
 }
 
 func newMetrics(reg *ops.Registry, c *Cluster) metrics {
@@ -24,6 +25,7 @@ func newMetrics(reg *ops.Registry, c *Cluster) metrics {
 		latency:  reg.NewHistogram("broker_store_seconds", "From handing a message to the store until its answer.", nil),
 		backlog:  reg.NewGaugeVec("broker_group_backlog", "Messages that a group has not handled.", "group"),
 		retained: reg.NewGauge("broker_retained", "Topics with a retained message."),
+		waiting:  reg.NewGauge("broker_inbox", "Messages that wait for clients in the inbox."),
 	}
 }
 
@@ -39,6 +41,9 @@ func (c *Cluster) Measure(ctx context.Context) error {
 		}
 		if n, err := c.RetainedCount(ctx); err == nil {
 			c.metrics.retained.Set(float64(n))
+		}
+		if n, err := c.inbox.Waiting(ctx); err == nil {
+			c.metrics.waiting.Set(float64(n))
 		}
 		select {
 		case <-ctx.Done():

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"hash/fnv"
 	"strconv"
 	"time"
 
@@ -15,14 +14,8 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-const (
-	// putters is how many puts run at once; those of one topic run in order.
-	putters = 16
-	// putQueue is how many puts wait for one putter; more are ErrBusy.
-	putQueue = 1024
-	// putAttempts is how often a put is tried when others write the same topic.
-	putAttempts = 5
-)
+// putAttempts is how often a put is tried when others write the same topic.
+const putAttempts = 5
 
 // Retained is the newest message of a retained topic.
 type Retained struct {
@@ -35,60 +28,13 @@ type Retained struct {
 	Revision uint64
 }
 
-type put struct {
-	retained Retained
-	done     func(error)
-}
-
 // Put replaces the retained message of a topic and returns at once; done is
 // called with nil when the message is stored, or when equal bytes of the same
 // version are retained already; with a StaleError when the version is not
 // higher; else with ErrFull, ErrBusy or ErrUnavailable. Puts of one topic
 // happen in the order of the calls. done must not block.
 func (c *Cluster) Put(r Retained, done func(error)) {
-	start := time.Now()
-	p := &put{retained: r, done: func(err error) {
-		c.metrics.latency.Observe(time.Since(start).Seconds())
-		if err != nil {
-			c.metrics.failed.With(reason(err)).Inc()
-		} else {
-			c.metrics.stored.With(string(r.Name.Kind)).Inc()
-		}
-		done(err)
-	}}
-	h := fnv.New32a()
-	_, _ = h.Write([]byte(r.Name.String())) // a hash never fails
-	select {
-	case c.puts[h.Sum32()%putters] <- p:
-	default:
-		p.done(ErrBusy)
-	}
-}
-
-func (c *Cluster) startPutters() {
-	for range putters {
-		queue := make(chan *put, putQueue)
-		c.puts = append(c.puts, queue)
-		c.putters.Go(func() {
-			for {
-				select {
-				case <-c.closing:
-					// Nobody puts any more: the broker has closed its
-					// connections before it closes the store.
-					for {
-						select {
-						case p := <-queue:
-							p.done(ErrUnavailable)
-						default:
-							return
-						}
-					}
-				case p := <-queue:
-					p.done(c.put(p.retained))
-				}
-			}
-		})
-	}
+	c.enqueue(r.Name.String(), string(r.Name.Kind), func() error { return c.put(r) }, done)
 }
 
 // put writes with compare-and-set, so that two writers, also on two nodes,
@@ -112,9 +58,8 @@ func (c *Cluster) put(r Retained) error {
 			return &StaleError{Topic: r.Name.String(), Version: r.Version, Retained: old.Version}
 		}
 		_, err = c.admin.PublishMsg(ctx, msg, jetstream.WithExpectLastSequencePerSubject(old.Revision))
-		var api *jetstream.APIError
-		if errors.As(err, &api) && (api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence || api.ErrorCode == 10164) {
-			continue // somebody else wrote: look again
+		if lostRace(err) {
+			continue
 		}
 		if err != nil {
 			return storeError(err)
@@ -122,6 +67,12 @@ func (c *Cluster) put(r Retained) error {
 		return c.awaitCommit()
 	}
 	return fmt.Errorf("%w: %d others wrote %s", ErrBusy, putAttempts, r.Name)
+}
+
+// lostRace reports whether somebody else wrote the subject meanwhile: look again.
+func lostRace(err error) bool {
+	var api *jetstream.APIError
+	return errors.As(err, &api) && (api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence || api.ErrorCode == 10164)
 }
 
 func (c *Cluster) awaitCommit() error {

@@ -89,7 +89,7 @@ func (g *gate) full() bool { return g.open.Load() > g.limit }
 // device above the limit whose new connection replaces an old one. No client is
 // at fault here, so this is counted and not audited.
 func (b *Broker) room(c *conn) error {
-	if c.identity.Kind != topics.PrincipalDevice {
+	if c.identity.Kind == topics.PrincipalService {
 		return nil
 	}
 	var code packets.Code

@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"groundswell/broker/cluster"
-	"groundswell/broker/session"
 	"groundswell/certs"
 	"groundswell/internal/ops"
 	"groundswell/topics"
@@ -39,10 +38,13 @@ type Broker struct {
 	listening atomic.Bool
 	server    *mochi.Server
 	groups    map[string]*group
+	fleet     *plane         // set before the first connection
+	lab       *plane         // nil without open topics
 	revoked   chan struct{}  // holds a token when the revocation list has changed
 	wg        sync.WaitGroup // everything that a connection started
 	stopping  atomic.Bool
 	life      context.Context // of Run; set before the first connection
+	loops     *sync.WaitGroup // that end with life
 
 	notStored, turnedAway throttle
 
@@ -53,11 +55,7 @@ type Broker struct {
 	conns   map[*conn]struct{} // with a good CONNECT
 	claims  map[string]*claiming
 
-	inboxAt atomic.Uint64 // up to where messages of the inbox have arrived
-	readers chan struct{} // holds a token for each reader of the inbox
-
-	indexMu sync.RWMutex // guards index
-	index   session.Index[*client]
+	readers chan struct{} // holds a token for each reader of a log
 }
 
 // New returns a broker that has bound nothing. tlsConfig is that of
@@ -90,12 +88,21 @@ func (b *Broker) Listen() error {
 	if err := b.gate.fit(b.log); err != nil {
 		return fmt.Errorf("limits.max_connections: %w", err)
 	}
-	if err := b.bind("listen", b.cfg.Listen, false); err != nil {
-		return err
-	}
-	if b.cfg.WebsocketListen != "" {
-		if err := b.bind("websocket_listen", b.cfg.WebsocketListen, true); err != nil {
-			_ = b.listeners[0].tcp.Close() // nobody was accepted
+	for _, l := range []struct {
+		field, address string
+		web, lab       bool
+	}{
+		{field: "listen", address: b.cfg.Listen},
+		{field: "websocket_listen", address: b.cfg.WebsocketListen, web: true},
+		{field: "lab.listen", address: b.cfg.Lab.Listen, lab: true},
+	} {
+		if l.address == "" {
+			continue
+		}
+		if err := b.bind(l.field, l.address, l.web, l.lab); err != nil {
+			for _, bound := range b.listeners {
+				_ = bound.tcp.Close() // nobody was accepted
+			}
 			return err
 		}
 	}
@@ -103,28 +110,31 @@ func (b *Broker) Listen() error {
 	return nil
 }
 
-func (b *Broker) bind(field, address string, web bool) error {
+func (b *Broker) bind(field, address string, web, lab bool) error {
 	tcp, err := net.Listen("tcp", address)
 	if err != nil {
 		return fmt.Errorf("%s: %w", field, err)
 	}
 	b.listeners = append(b.listeners, &listener{
-		tcp: tcp, web: web, tls: b.tls, gate: b.gate, proxies: b.proxies, limits: &b.cfg.Limits, metrics: &b.metrics, log: b.log,
+		tcp: tcp, web: web, lab: lab, tls: b.tls, gate: b.gate, proxies: b.proxies, limits: &b.cfg.Limits, metrics: &b.metrics, log: b.log,
 		wg: &b.wg, serve: b.serve,
 	})
 	return nil
 }
 
 // Addr is the bound host:port for MQTT over TLS, "" before Listen.
-func (b *Broker) Addr() string { return b.bound(false) }
+func (b *Broker) Addr() string { return b.bound(false, false) }
 
 // WebsocketAddr is the bound host:port for MQTT over WebSocket, "" without it
 // and before Listen.
-func (b *Broker) WebsocketAddr() string { return b.bound(true) }
+func (b *Broker) WebsocketAddr() string { return b.bound(true, false) }
 
-func (b *Broker) bound(web bool) string {
+// LabAddr is the bound host:port of the lab, "" without it and before Listen.
+func (b *Broker) LabAddr() string { return b.bound(false, true) }
+
+func (b *Broker) bound(web, lab bool) string {
 	for _, l := range b.listeners {
-		if l.web == web {
+		if l.web == web && l.lab == lab {
 			return l.tcp.Addr().String()
 		}
 	}
@@ -156,15 +166,15 @@ func (b *Broker) Run(ctx context.Context) error {
 	defer stop()
 	b.life = serving
 	var loops sync.WaitGroup
+	b.loops = &loops
 	for _, g := range b.store.Groups() {
-		b.groups[g.Name] = newGroup(b, g)
+		b.groups[g.Name] = newGroup(b, g, topics.Share(g.Name, topics.Uplink))
 	}
 	for _, g := range b.groups {
 		g.run(serving, &loops)
 	}
 	loops.Go(func() { _ = b.store.Watch(serving, b.retainedPut) }) // returns nil when serving ends
-	b.inboxAt.Store(b.store.InboxLast())
-	loops.Go(func() { b.store.Follow(serving, b.arrived) })
+	b.follow(serving, &loops)
 	loops.Go(func() { _ = b.store.WatchClaims(serving, b.seen) })
 	loops.Go(func() { b.housekeep(serving) })
 	loops.Go(func() { b.buryOwn(serving) })
@@ -176,6 +186,9 @@ func (b *Broker) Run(ctx context.Context) error {
 		return err
 	}
 	b.log.Info("broker listens", "address", b.Addr(), "websocket", b.WebsocketAddr())
+	if b.lab != nil {
+		b.log.Warn("the lab listens: whoever can connect from this machine may publish and read its topics, which are no devices'", "address", b.LabAddr())
+	}
 
 	var accepting sync.WaitGroup
 	for _, l := range b.listeners {
@@ -321,6 +334,7 @@ func (b *Broker) checkCertificate(c *conn, now time.Time, revoked bool) {
 	var err error
 	reason := ""
 	switch {
+	case c.lab: // it has none
 	case now.After(c.cert.NotAfter):
 		reason, err = "expired", fmt.Errorf("certificate ran out at %s", c.cert.NotAfter.UTC().Format(time.RFC3339))
 	case revoked && b.revocations != nil:

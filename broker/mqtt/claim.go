@@ -158,11 +158,11 @@ func (b *Broker) restore(c *conn) error {
 	}
 	cl.mu.Lock()
 	// A cursor beyond the end is of a stream that has lost its end.
-	cl.read, cl.behind = min(saved.Inbox, b.inboxAt.Load()), true
+	cl.read, cl.behind = min(saved.Inbox, cl.plane.at.Load()), true
 	cl.mu.Unlock()
 	for _, sub := range saved.Subscriptions {
 		// What it may subscribe to may have changed meanwhile.
-		if _, code, text := b.subscribeOne(c, sub); code.Code >= packets.ErrUnspecifiedError.Code {
+		if _, code, text := b.subscribeOne(c, sub, true); code.Code >= packets.ErrUnspecifiedError.Code {
 			b.log.Info("subscription of a session from another node ended", "client", cl.id, "filter", clip(sub.Filter), "reason", text)
 		}
 	}
@@ -172,14 +172,14 @@ func (b *Broker) restore(c *conn) error {
 // catchUp sends what is retained for the subscriptions of a session that another
 // node had: nobody here knows what it has got.
 func (b *Broker) catchUp(c *conn) {
-	if !c.moved {
+	if !c.moved || c.client.plane.open {
 		return
 	}
 	c.client.mu.Lock()
 	subs := slices.Collect(c.client.session.Subscriptions)
 	c.client.mu.Unlock()
 	for _, sub := range subs {
-		b.sendRetained(c, sub)
+		b.sendRetained(c, grant{Subscription: sub})
 	}
 }
 

@@ -228,7 +228,7 @@ func TestWhatWaitsForADeviceSurvivesItsNode(t *testing.T) {
 	if m := dev.next(); string(m.Payload) != "510" {
 		t.Errorf("got %s afterwards", m.Payload)
 	}
-	eventually(t, "the inbox to be empty", func() bool { n, err := nodes[2].stored.Waiting(t.Context()); return err == nil && n == 0 })
+	eventually(t, "the inbox to be empty", func() bool { n, err := nodes[2].stored.Inbox().Waiting(t.Context()); return err == nil && n == 0 })
 }
 
 // TestWhatDoesNotFitIntoTheQueueComesLater: it stays in the inbox, and comes when

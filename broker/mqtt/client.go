@@ -17,6 +17,7 @@ import (
 type client struct {
 	id       string
 	identity certs.Identity
+	plane    *plane
 
 	mu      sync.Mutex // guards what follows
 	session *session.Session
@@ -29,7 +30,7 @@ type client struct {
 	will    *will         // of the connection, or delayed
 	left    cluster.Claim // as the last connection left it
 	cohorts cohorts
-	// Of the inbox: up to where everything was queued; whether what follows is
+	// Of its plane's log: up to where everything was queued; whether what follows is
 	// not queued as it comes, and some of it came since the reader looked; and the
 	// connection whose reader brings it.
 	read   uint64
@@ -64,7 +65,7 @@ func (b *Broker) attach(c *conn, id string) error {
 		cl := b.clients[id]
 		if cl == nil {
 			cl = &client{
-				id: id, moved: make(chan struct{}, 1),
+				id: id, plane: b.planeOf(c), moved: make(chan struct{}, 1),
 				session: session.New(session.Limits{
 					Messages: b.cfg.Limits.SessionQueueMessages, Bytes: b.cfg.Limits.SessionQueueBytes,
 				}, b.cfg.Limits.Subscriptions),
@@ -90,7 +91,7 @@ func (b *Broker) attach(c *conn, id string) error {
 			b.forget(cl)
 			leases = cl.session.Clear()
 			cl.cohorts = cohorts{}
-			cl.read, cl.behind = b.inboxAt.Load(), false
+			cl.read, cl.behind = cl.plane.at.Load(), false
 		} else {
 			leases = cl.session.Detach()
 			c.params.present = !fresh || c.moved
@@ -221,13 +222,11 @@ func (b *Broker) end(cl *client, now time.Time) {
 // forget takes the client's subscriptions out of the index and out of its
 // groups. The caller holds cl.mu.
 func (b *Broker) forget(cl *client) {
-	b.indexMu.Lock()
-	defer b.indexMu.Unlock()
 	for sub := range cl.session.Subscriptions {
-		if g := b.sharedGroup(sub.Filter); g != nil {
+		if g := b.sharedGroup(cl, sub.Filter); g != nil {
 			g.leave(cl)
 			continue
 		}
-		b.index.Remove(cl, sub.Filter)
+		cl.plane.remove(cl, sub.Filter)
 	}
 }

@@ -21,6 +21,7 @@ type Config struct {
 	// empty: none.
 	WebsocketListen string
 	ProxyProtocol   ProxyProtocol
+	Lab             Lab
 	Limits          Limits
 }
 
@@ -143,6 +144,9 @@ func (c Config) Validate() error {
 	}
 	if _, err := c.ProxyProtocol.networks(); err != nil {
 		return fmt.Errorf("proxy_protocol.%w", err)
+	}
+	if err := c.Lab.Validate(); err != nil {
+		return fmt.Errorf("lab.%w", err)
 	}
 	if err := c.Limits.Validate(); err != nil {
 		return fmt.Errorf("limits.%w", err)

@@ -33,16 +33,17 @@ const (
 var errSlow = errors.New("client reads too slowly")
 
 // conn is a TLS connection of a client whose certificate is good, with MQTT in it
-// as it is or in WebSocket frames. To mochi it is a net.Conn whose writes never
-// block.
+// as it is or in WebSocket frames; or a TCP connection of the lab. To mochi it is a
+// net.Conn whose writes never block.
 type conn struct {
-	*tls.Conn
+	net.Conn
 	web      *webSocket // nil: MQTT as it is
 	identity certs.Identity
-	cert     *x509.Certificate
+	cert     *x509.Certificate // nil in the lab
 	remote   string
 	number   int64 // numbers the connections, growing with time; final once claimed
 	over     bool  // above the limit when it came
+	lab      bool  // of the lab listener
 	limits   *Limits
 	frame    framing
 	refused  error // of framing; only the reader uses it
@@ -53,8 +54,16 @@ type conn struct {
 	mochi  *mochi.Client
 	v5     bool
 	sentID string // client id as sent
-	client *client
-	params connectParams
+	// The client id as it is known here, and the one that the client was given
+	// because it sent none.
+	clientID string
+	assigned string
+	// emptyWill: mochi was told of a payload that the will has not.
+	emptyWill bool
+	client    *client
+	params    connectParams
+	aliases   aliases
+	quiet     chan struct{} // holds a token for each QoS 0 message under way to the store
 	// Of the connection's own goroutine: its claim; whether the cluster knows the
 	// session; and whether this node does not, because another had it.
 	claimed cluster.Claim
@@ -78,9 +87,11 @@ type conn struct {
 	starved  bool // somebody waits for the buffer to drain
 }
 
-func newConn(t *tls.Conn, id certs.Identity, number int64, limits *Limits, wg *sync.WaitGroup) *conn {
+// newConn makes a conn of a connection whose client is known by its certificate, or
+// of one of the lab, without.
+func newConn(t net.Conn, id certs.Identity, cert *x509.Certificate, number int64, limits *Limits, wg *sync.WaitGroup) *conn {
 	c := &conn{
-		Conn: t, identity: id, cert: t.ConnectionState().PeerCertificates[0],
+		Conn: t, identity: id, cert: cert, lab: cert == nil,
 		remote: t.RemoteAddr().String(), number: number, limits: limits,
 		frame: framing{max: limits.MaxPacket}, done: make(chan struct{}), wg: wg,
 	}
@@ -254,7 +265,11 @@ func (c *conn) abort(reason string) {
 		close(c.done)
 	}
 	c.buffer = nil
-	_ = c.Conn.NetConn().Close() // without TLS's farewell, which could block
+	raw := c.Conn
+	if t, ok := raw.(*tls.Conn); ok {
+		raw = t.NetConn() // without TLS's farewell, which could block
+	}
+	_ = raw.Close() // the peer may be gone already
 }
 
 // because notes why the connection ends; the first reason counts.

@@ -41,12 +41,18 @@ func (b *Broker) connect(c *conn, cl *mochi.Client, pk *packets.Packet) error {
 		b.refuseConnect(c, code, v3)
 		return code
 	}
-	id := pk.Connect.ClientIdentifier
-	if err := checkClientID(c.identity.Principal(), id); err != nil {
-		return refuse(packets.ErrClientIdentifierNotValid, 2, "client-id", err)
-	}
-	if err := topics.Decide(c.identity.Principal(), topics.Subscribe, ownTopic(c.identity.Principal()), nil); err != nil {
-		return refuse(packets.ErrNotAuthorized, 5, "principal", err)
+	c.clientID = pk.Connect.ClientIdentifier
+	if c.lab {
+		if err := labClientID(c, pk); err != nil {
+			return refuse(packets.ErrClientIdentifierNotValid, 2, "client-id", err)
+		}
+	} else {
+		if err := checkClientID(c.identity.Principal(), c.clientID); err != nil {
+			return refuse(packets.ErrClientIdentifierNotValid, 2, "client-id", err)
+		}
+		if err := topics.Decide(c.identity.Principal(), topics.Subscribe, ownTopic(c.identity.Principal()), nil); err != nil {
+			return refuse(packets.ErrNotAuthorized, 5, "principal", err)
+		}
 	}
 	if pk.Properties.AuthenticationMethod != "" {
 		return refuse(packets.ErrBadAuthenticationMethod, 5, "auth-method", errors.New("no authentication method is known"))
@@ -54,6 +60,9 @@ func (b *Broker) connect(c *conn, cl *mochi.Client, pk *packets.Packet) error {
 	if b.stopping.Load() {
 		b.refuseConnect(c, packets.ErrServerShuttingDown, 3)
 		return packets.ErrServerShuttingDown
+	}
+	if c.emptyWill {
+		pk.Connect.WillPayload = nil
 	}
 	var err error
 	if c.params.will, err = b.willOf(c, pk); err != nil {
@@ -69,12 +78,15 @@ func (b *Broker) connect(c *conn, cl *mochi.Client, pk *packets.Packet) error {
 		cl.State.Keepalive = uint16(b.cfg.Limits.MaxKeepAlive / time.Second)
 		cl.State.ServerKeepalive = true
 	}
+	if keep := b.cfg.Lab.ServerKeepAlive; c.lab && c.v5 && keep > 0 {
+		cl.State.Keepalive, cl.State.ServerKeepalive = uint16(keep/time.Second), true
+	}
 	c.keep.Store(int64(cl.State.Keepalive))
-	if err = b.take(c, id); errors.Is(err, errFlapping) {
+	if err = b.take(c, c.clientID); errors.Is(err, errFlapping) {
 		return refuse(packets.ErrConnectionRateExceeded, 3, "flapping", err)
 	}
 	if err != nil {
-		b.notStored.warn(b.log, "a client cannot be taken", "client", clip(id), "err", err)
+		b.notStored.warn(b.log, "a client cannot be taken", "client", clip(c.clientID), "err", err)
 		b.refuseConnect(c, packets.ErrServerUnavailable, 3)
 		return packets.ErrServerUnavailable
 	}
@@ -107,6 +119,7 @@ func ownTopic(who topics.Principal) string {
 func (b *Broker) grant(c *conn, pk *packets.Packet) {
 	p := &c.params
 	p.clean = pk.Connect.Clean
+	c.aliases.max = min(pk.Properties.TopicAliasMaximum, maxAliases)
 	p.receiveMaximum = pk.Properties.ReceiveMaximum
 	if p.receiveMaximum == 0 {
 		p.receiveMaximum = 65535 // [MQTT-3.1.2-11.3]: absent

@@ -15,25 +15,7 @@ import (
 // route hands a message to everybody who is subscribed to its topic, on this
 // node. Who has no room does not get it, and is counted.
 func (b *Broker) route(m session.Message, origin string) {
-	b.each(m, origin, func(cl *client, m session.Message) { b.deliver(cl, m) })
-}
-
-// each hands a message, as each of its subscribers on this node is to get it, to
-// give.
-func (b *Broker) each(m session.Message, origin string, give func(*client, session.Message)) {
-	b.indexMu.RLock()
-	hits := b.index.Match(m.Topic)
-	b.indexMu.RUnlock()
-	for _, h := range hits {
-		if h.NoLocal && h.Subscriber.id == origin {
-			continue // [MQTT-3.8.3-3]
-		}
-		out := m
-		out.QoS = min(m.QoS, h.QoS)
-		out.Retain = m.Retain && h.RetainAsPublished // [MQTT-3.3.1-12], [MQTT-3.3.1-13]
-		out.Identifiers = h.Identifiers
-		give(h.Subscriber, out)
-	}
+	each(b.fleet.match(m), m, origin, b.deliver)
 }
 
 // deliver is queue for a caller that does not hold cl.mu.
@@ -71,21 +53,31 @@ func (b *Broker) pump(cl *client) {
 			break
 		}
 		sent = true
-		err := c.mochi.WritePacket(publishPacket(p))
+		if p.Release {
+			if c.mochi.WritePacket(pubrel(p.ID)) != nil {
+				return // the connection is ending
+			}
+			continue
+		}
+		pk := publishPacket(p)
+		fresh := c.useAlias(&pk)
+		err := c.mochi.WritePacket(pk)
+		if err != nil && fresh {
+			c.forgetAlias(p.Topic) // the client has not heard of it
+		}
 		switch {
 		case errors.Is(err, packets.ErrPacketTooLarge):
 			// Larger than the client's Maximum Packet Size: it must not be
 			// sent, and counts as done [MQTT-3.1.2-25].
 			b.metrics.dropped.With("larger-than-client-takes").Inc()
-			m, ok := cl.session.Ack(p.ID)
-			if ok && m.Lease != nil {
-				b.settleLease(m.Lease, outcomeTooLarge)
-			}
-			b.handled(m)
+			b.abandon(cl, p)
 		case err != nil:
 			return // the connection is ending; Detach takes care
 		default:
 			b.metrics.delivered.Inc()
+			if p.QoS == 0 && p.Lease != nil {
+				b.settleLease(p.Lease, outcomeDone) // nobody will acknowledge it
+			}
 		}
 	}
 	if sent {
@@ -133,6 +125,13 @@ func (b *Broker) acknowledged(c *conn, id uint16, code byte) {
 	if !ok {
 		return
 	}
+	b.finished(cl, m, code)
+	b.pump(cl)
+}
+
+// finished is what is to be done about a message that the client has acknowledged
+// or refused. The caller holds cl.mu.
+func (b *Broker) finished(cl *client, m session.Message, code byte) {
 	if m.Lease != nil {
 		outcome := outcomeDone
 		if code >= packets.ErrUnspecifiedError.Code {
@@ -140,23 +139,7 @@ func (b *Broker) acknowledged(c *conn, id uint16, code byte) {
 		}
 		b.settleLease(m.Lease, outcome)
 	}
-	b.handled(m)
-	b.pump(cl)
-}
-
-// publishPacket translates a message for mochi's encoder.
-func publishPacket(p session.Packet) packets.Packet {
-	pk := packets.Packet{
-		FixedHeader: packets.FixedHeader{Type: packets.Publish, Qos: p.QoS, Dup: p.Dup, Retain: p.Retain},
-		PacketID:    p.ID, TopicName: p.Topic, Payload: p.Payload,
-	}
-	pk.Properties.User = userProperties(p.Properties)
-	pk.Properties.SubscriptionIdentifier = p.Identifiers
-	if !p.Expires.IsZero() { // [MQTT-3.3.2-6]
-		left := (time.Until(p.Expires) + time.Second - 1) / time.Second
-		pk.Properties.MessageExpiryInterval = uint32(max(left, 1))
-	}
-	return pk
+	b.handled(cl, m)
 }
 
 // retainedPut is called for every retained message that was put, on any node,

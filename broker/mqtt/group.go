@@ -2,10 +2,12 @@ package mqtt
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
 	"groundswell/broker/cluster"
+	"groundswell/broker/session"
 	"groundswell/topics"
 )
 
@@ -28,6 +30,7 @@ const (
 type group struct {
 	broker *Broker
 	stored *cluster.Group
+	filter string // "$share/<name>/<topic filter>"
 
 	mu      sync.Mutex // guards what follows; nothing else is locked under it
 	members []*client
@@ -40,8 +43,9 @@ type group struct {
 // lease is a message that a member holds.
 type lease struct {
 	*cluster.Delivery
-	group *group
-	since time.Time
+	message session.Message
+	group   *group
+	since   time.Time
 }
 
 type outcome string
@@ -53,16 +57,19 @@ const (
 	outcomeTooLarge outcome = "larger-than-taken" // by the member's Maximum Packet Size
 )
 
-func newGroup(b *Broker, g *cluster.Group) *group {
-	return &group{broker: b, stored: g, changed: make(chan struct{}), held: map[*lease]struct{}{}}
+func newGroup(b *Broker, g *cluster.Group, filter string) *group {
+	return &group{broker: b, stored: g, filter: filter, changed: make(chan struct{}), held: map[*lease]struct{}{}}
 }
 
 // sharedGroup is the group that a filter subscribes to, nil if it is not a
 // shared one.
-func (b *Broker) sharedGroup(filter string) *group {
+func (b *Broker) sharedGroup(cl *client, filter string) *group {
 	name, _, shared, err := topics.ParseShare(filter)
-	if err != nil || !shared {
+	switch {
+	case err != nil || !shared:
 		return nil
+	case cl.plane.open:
+		return b.openGroup(filter)
 	}
 	return b.groups[name]
 }
@@ -71,7 +78,7 @@ func (b *Broker) sharedGroup(filter string) *group {
 func (b *Broker) memberships(cl *client) []*group {
 	var groups []*group
 	for sub := range cl.session.Subscriptions {
-		if g := b.sharedGroup(sub.Filter); g != nil {
+		if g := b.sharedGroup(cl, sub.Filter); g != nil {
 			groups = append(groups, g)
 		}
 	}
@@ -184,7 +191,10 @@ func (g *group) room(ctx context.Context) int {
 
 // free is how many messages the members could take, of how many at most.
 func (g *group) free() (free, window int) {
-	for _, cl := range g.turn() {
+	g.mu.Lock()
+	members := slices.Clone(g.members)
+	g.mu.Unlock()
+	for _, cl := range members {
 		cl.mu.Lock()
 		if cl.conn != nil && cl.begun {
 			f := cl.session.Free()
@@ -198,7 +208,13 @@ func (g *group) free() (free, window int) {
 
 // deliver lends a message to a member that can take it.
 func (g *group) deliver(d *cluster.Delivery) {
-	l := &lease{Delivery: d, group: g, since: time.Now()}
+	m, err := g.read(d)
+	if err != nil {
+		g.broker.log.Error("a stored message cannot be read and is set aside", "group", g.stored.Name, "err", err)
+		_ = d.Done() // it would fail for ever
+		return
+	}
+	l := &lease{Delivery: d, message: m, group: g, since: time.Now()}
 	g.mu.Lock()
 	g.held[l] = struct{}{}
 	g.mu.Unlock()
@@ -210,17 +226,28 @@ func (g *group) deliver(d *cluster.Delivery) {
 	g.broker.settleLease(l, outcomeReturned)
 }
 
+// read is the message that is delivered.
+func (g *group) read(d *cluster.Delivery) (session.Message, error) {
+	if d.Open == nil {
+		return uplinkMessage(d.Uplink, d.Stored), nil
+	}
+	m, err := fromStore(*d.Open)
+	m.Sequence, m.Retain = 0, false // the lease says where it is; a group gets what is new
+	return m, err
+}
+
 func (g *group) lend(cl *client, l *lease) bool {
 	cl.mu.Lock()
 	defer cl.mu.Unlock()
 	if cl.conn == nil || !cl.begun || cl.session.Free() == 0 {
 		return false
 	}
-	sub, ok := cl.session.Subscription(topics.Share(g.stored.Name, topics.Uplink))
+	sub, ok := cl.session.Subscription(g.filter)
 	if !ok {
 		return false
 	}
-	m := uplinkMessage(l.Uplink, l.Stored)
+	m := l.message
+	m.QoS = min(m.QoS, sub.QoS)
 	m.Lease = l
 	if sub.Identifier > 0 {
 		m.Identifiers = []int{sub.Identifier}
@@ -246,7 +273,7 @@ func (b *Broker) settleLease(handle any, o outcome) {
 		err = l.Return(refusedDelay)
 	case outcomeTooLarge:
 		b.log.Error("a report is larger than a group's member takes", "group", l.group.stored.Name,
-			"topic", l.Name.String(), "bytes", len(l.Payload))
+			"topic", clip(l.message.Topic), "bytes", len(l.message.Payload))
 		err = l.Return(tooLargeDelay)
 	default:
 		err = l.Return(0)

@@ -18,7 +18,7 @@ func newMochi(b *Broker) *mochi.Server {
 	capabilities.MaximumClientWritesPending = 1   // its queue is not used, and costs 9 bytes a place
 	capabilities.MaximumPacketSize = uint32(b.cfg.Limits.MaxPacket)
 	capabilities.ReceiveMaximum = uint16(b.cfg.Limits.ReceiveMaximum)
-	capabilities.TopicAliasMaximum = 0
+	capabilities.TopicAliasMaximum = maxAliases
 	capabilities.Compatibilities.NoInheritedPropertiesOnAck = true
 	server := mochi.New(&mochi.Options{
 		Capabilities:            capabilities,
@@ -65,6 +65,18 @@ func (h *hook) OnSessionEstablished(cl *mochi.Client, _ packets.Packet) {
 	h.b.established(cl.Net.Conn.(*conn))
 }
 
+// connackBefore5 translates what mochi itself refuses in a CONNECT into what 3.1.1
+// knows (section 3.2.2.3).
+func connackBefore5(code byte) byte {
+	switch code {
+	case packets.ErrUnsupportedProtocolVersion.Code:
+		return 1
+	case packets.ErrUnspecifiedError.Code, packets.ErrClientIdentifierNotValid.Code: // no client id, but a session that is to last
+		return 2
+	}
+	return 5
+}
+
 // nothing is a packet that mochi does nothing about: the acknowledgement of a
 // message that it has not sent.
 var nothing = packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Puback}}
@@ -73,7 +85,7 @@ var nothing = packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Puba
 func (h *hook) OnPacketRead(cl *mochi.Client, pk packets.Packet) (packets.Packet, error) {
 	c := cl.Net.Conn.(*conn)
 	if c.client == nil {
-		return pk, nil // CONNECT, or what mochi refuses in its place
+		return tolerate(c, pk), nil // CONNECT, or what mochi refuses in its place
 	}
 	var code packets.Code
 	switch pk.FixedHeader.Type {
@@ -81,8 +93,10 @@ func (h *hook) OnPacketRead(cl *mochi.Client, pk packets.Packet) (packets.Packet
 		code = h.b.publish(c, &pk)
 	case packets.Puback:
 		h.b.acknowledged(c, pk.PacketID, pk.ReasonCode)
-	case packets.Pubrec, packets.Pubcomp:
-		code = packets.ErrProtocolViolation // we send no QoS 2
+	case packets.Pubrec:
+		h.b.received(c, pk.PacketID, pk.ReasonCode)
+	case packets.Pubcomp:
+		h.b.completed(c, pk.PacketID)
 	case packets.Pubrel:
 		h.b.release(c, pk.PacketID)
 	case packets.Subscribe:
@@ -104,8 +118,28 @@ func (h *hook) OnPacketRead(cl *mochi.Client, pk packets.Packet) (packets.Packet
 	return nothing, nil
 }
 
-// OnPacketEncode completes CONNACK, which mochi fills in only in part.
+// tolerate hides from mochi what it refuses although it is legal: a will without a
+// payload, and an empty password [MQTT-3.1.3.3].
+func tolerate(c *conn, pk packets.Packet) packets.Packet {
+	if pk.FixedHeader.Type != packets.Connect {
+		return pk
+	}
+	if pk.Connect.WillFlag && len(pk.Connect.WillPayload) == 0 {
+		c.emptyWill = true
+		pk.Connect.WillPayload = []byte{0}
+	}
+	if len(pk.Connect.Password) == 0 {
+		pk.Connect.PasswordFlag = false
+	}
+	return pk
+}
+
+// OnPacketEncode completes CONNACK, which mochi fills in only in part, and keeps the
+// user properties of messages, which mochi holds for problem information.
 func (h *hook) OnPacketEncode(cl *mochi.Client, pk packets.Packet) packets.Packet {
+	if pk.FixedHeader.Type == packets.Publish {
+		pk.Mods.DisallowProblemInfo = false // [MQTT-3.1.2-29]
+	}
 	if pk.FixedHeader.Type != packets.Connack {
 		return pk
 	}
@@ -113,9 +147,14 @@ func (h *hook) OnPacketEncode(cl *mochi.Client, pk packets.Packet) packets.Packe
 	c.greets.Store(true)
 	if c.client == nil || pk.ReasonCode != packets.CodeSuccess.Code { // [MQTT-3.2.2-6]
 		pk.Properties = packets.Properties{ReasonString: pk.Properties.ReasonString}
+		if cl.Properties.ProtocolVersion < 5 && pk.ReasonCode >= packets.ErrUnspecifiedError.Code {
+			pk.ReasonCode = connackBefore5(pk.ReasonCode)
+		}
 		return pk
 	}
 	pk.SessionPresent = c.params.present
+	pk.Properties.AssignedClientID = c.assigned
+	pk.Properties.TopicAliasMaximum = maxAliases
 	pk.Properties.MaximumPacketSize = uint32(h.b.cfg.Limits.MaxPacket)
 	if c.params.expiryCapped {
 		pk.Properties.SessionExpiryInterval = uint32(c.params.expiry.Seconds())

@@ -12,8 +12,9 @@ import (
 )
 
 // A message that must not be lost and is neither a report nor retained goes into
-// the inbox before it is acknowledged: one replicated stream that every node
-// follows. Sessions take from it in one of two ways:
+// the log of its plane before it is acknowledged (of the fleet's that is the inbox):
+// one replicated stream that every node follows. Sessions take from it in one of two
+// ways:
 //
 //   - live: what the node follows is put into the session's queue at once;
 //   - behind: it is not, because the queue is full, or the session came from
@@ -26,47 +27,54 @@ import (
 // inboxReaders is how many sessions of a node read the stream at once.
 const inboxReaders = 64
 
-// attributes is what the inbox keeps of a message beside topic and payload.
+// attributes is what a log keeps of a message beside topic and payload.
 type attributes struct {
 	QoS     byte               `json:"qos"`
+	Retain  bool               `json:"retain,omitempty"`
 	User    []session.Property `json:"user,omitempty"`
+	Content *session.Content   `json:"content,omitempty"`
 	Expires time.Time          `json:"expires,omitzero"` // Message Expiry Interval; zero: none was given
 }
 
-// appendInbox stores a message for its subscribers, whoever they are.
-func (b *Broker) appendInbox(m session.Message, origin string, done func(error)) {
-	a, err := json.Marshal(attributes{QoS: m.QoS, User: m.Properties, Expires: m.Expires})
-	if err != nil {
-		done(err)
-		return
-	}
+func attributesOf(m session.Message) attributes {
+	return attributes{QoS: m.QoS, Retain: m.Retain, User: m.Properties, Content: m.Content, Expires: m.Expires}
+}
+
+// message is all but topic and payload.
+func (a attributes) message() session.Message {
+	return session.Message{QoS: a.QoS, Retain: a.Retain, Properties: a.User, Content: a.Content, Expires: a.Expires}
+}
+
+// toStore is a message as a log keeps it, for its subscribers, whoever they are.
+func (b *Broker) toStore(m session.Message, origin string) (cluster.Message, error) {
+	a, err := json.Marshal(attributesOf(m))
 	// No session that exists now outlives this.
 	keep := b.cfg.Limits.MaxSessionExpiry
 	if !m.Expires.IsZero() {
 		keep = min(keep, time.Until(m.Expires))
 	}
-	b.store.Append(cluster.Message{Topic: m.Topic, Payload: m.Payload, Attributes: a, Origin: origin, Keep: keep}, done)
+	return cluster.Message{Topic: m.Topic, Payload: m.Payload, Attributes: a, Origin: origin, Keep: keep}, err
 }
 
-func inboxMessage(stored cluster.Message) (session.Message, error) {
+func fromStore(stored cluster.Message) (session.Message, error) {
 	var a attributes
 	if err := json.Unmarshal(stored.Attributes, &a); err != nil {
 		return session.Message{}, err
 	}
-	return session.Message{
-		Topic: stored.Topic, Payload: stored.Payload, QoS: a.QoS, Properties: a.User, Expires: a.Expires, Sequence: stored.Sequence,
-	}, nil
+	m := a.message()
+	m.Topic, m.Payload, m.Sequence = stored.Topic, stored.Payload, stored.Sequence
+	return m, nil
 }
 
-// arrived is called for every message of the inbox that was stored on any node,
+// arrived is called for every message of a plane's log that was stored on any node,
 // in order.
-func (b *Broker) arrived(stored cluster.Message) {
-	m, err := inboxMessage(stored)
+func (b *Broker) arrived(p *plane, stored cluster.Message) {
+	m, err := fromStore(stored)
 	if err != nil {
-		b.log.Error("a message of the inbox cannot be read and is passed over", "topic", clip(stored.Topic), "err", err)
+		b.log.Error("a stored message cannot be read and is passed over", "topic", clip(stored.Topic), "err", err)
 		return
 	}
-	b.each(m, stored.Origin, func(cl *client, m session.Message) {
+	each(p.next(m), m, stored.Origin, func(cl *client, m session.Message) {
 		cl.mu.Lock()
 		defer cl.mu.Unlock()
 		switch {
@@ -80,7 +88,7 @@ func (b *Broker) arrived(stored cluster.Message) {
 			b.readInbox(cl)
 		}
 	})
-	b.inboxAt.Store(stored.Sequence)
+	p.at.Store(stored.Sequence)
 }
 
 // readInbox makes sure that somebody brings what a session that is behind has
@@ -114,10 +122,10 @@ func (b *Broker) read(c *conn) {
 		}
 		from := cl.read + 1
 		cl.missed = false
-		filters := inboxFilters(cl.session)
+		filters := cl.loggedFilters()
 		cl.mu.Unlock()
 		ctx, cancel := context.WithTimeout(b.life, storeWait)
-		stored, err := b.store.Next(ctx, filters, from)
+		stored, err := cl.plane.log.Next(ctx, filters, from)
 		cancel()
 		switch {
 		case errors.Is(err, cluster.ErrNotFound):
@@ -146,16 +154,16 @@ func (b *Broker) read(c *conn) {
 // again when there is room.
 func (b *Broker) bring(c *conn, stored cluster.Message) {
 	cl := c.client
-	m, err := inboxMessage(stored)
+	m, err := fromStore(stored)
 	if err != nil {
-		b.log.Error("a message of the inbox cannot be read and is passed over", "topic", clip(stored.Topic), "err", err)
+		b.log.Error("a stored message cannot be read and is passed over", "topic", clip(stored.Topic), "err", err)
 		cl.mu.Lock()
 		cl.read = max(cl.read, stored.Sequence)
 		cl.mu.Unlock()
 		return
 	}
 	var mine *session.Message
-	b.each(m, stored.Origin, func(hit *client, m session.Message) {
+	each(cl.plane.match(m), m, stored.Origin, func(hit *client, m session.Message) {
 		if hit == cl {
 			mine = &m
 		}
@@ -170,10 +178,14 @@ func (b *Broker) bring(c *conn, stored cluster.Message) {
 	}
 }
 
-// inboxFilters are the filters of a session that messages of the inbox can match.
-func inboxFilters(s *session.Session) (filters []string) {
-	for sub := range s.Subscriptions {
-		if name, err := topics.Parse(sub.Filter); err == nil && name.Kind != topics.KindCommand || isShared(sub.Filter) {
+// loggedFilters are the filters that messages of the client's log can match. The
+// caller holds cl.mu.
+func (cl *client) loggedFilters() (filters []string) {
+	for sub := range cl.session.Subscriptions {
+		if isShared(sub.Filter) {
+			continue
+		}
+		if name, err := topics.Parse(sub.Filter); err == nil && !cl.plane.open && name.Kind != topics.KindCommand {
 			continue
 		}
 		filters = append(filters, sub.Filter)
@@ -181,7 +193,7 @@ func inboxFilters(s *session.Session) (filters []string) {
 	return filters
 }
 
-// cursor is up to where a session has everything of the inbox. The caller holds
+// cursor is up to where a session has everything of its log. The caller holds
 // cl.mu.
 func (b *Broker) cursor(cl *client) uint64 {
 	if oldest := cl.session.Oldest(); oldest > 0 {
@@ -190,13 +202,16 @@ func (b *Broker) cursor(cl *client) uint64 {
 	if cl.behind {
 		return cl.read
 	}
-	return max(cl.read, b.inboxAt.Load())
+	return max(cl.read, cl.plane.at.Load())
 }
 
 // handled removes a message from the inbox that only the client who has
 // acknowledged it could want: a command is for one device.
-func (b *Broker) handled(m session.Message) {
-	if name, err := topics.Parse(m.Topic); err == nil && m.Sequence > 0 && name.Kind == topics.KindCommand {
-		b.store.Remove(m.Sequence)
+func (b *Broker) handled(cl *client, m session.Message) {
+	if m.Sequence == 0 || cl.plane.open {
+		return
+	}
+	if name, err := topics.Parse(m.Topic); err == nil && name.Kind == topics.KindCommand {
+		cl.plane.log.Remove(m.Sequence)
 	}
 }

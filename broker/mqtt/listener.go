@@ -21,6 +21,7 @@ import (
 type listener struct {
 	tcp     net.Listener
 	web     bool // MQTT over WebSocket
+	lab     bool // without TLS
 	tls     *tls.Config
 	gate    *gate
 	proxies []netip.Prefix // whose connections begin with a PROXY header
@@ -68,7 +69,7 @@ func (l *listener) run(ctx context.Context) {
 
 // admit takes a connection to where its CONNECT is awaited, and serves it.
 func (l *listener) admit(ctx context.Context, raw net.Conn, over bool) {
-	c, remote, err := l.handshake(ctx, raw)
+	c, remote, err := l.welcome(ctx, raw)
 	if err != nil {
 		l.failed(remote.String(), err)
 		_ = raw.Close() // nothing more to say
@@ -99,13 +100,29 @@ func (l *listener) await(ctx context.Context) error {
 	return nil
 }
 
+// welcome returns the connection of a client that may send its CONNECT. remote is as
+// in handshake.
+func (l *listener) welcome(ctx context.Context, raw net.Conn) (c *conn, remote net.Addr, err error) {
+	if err := l.await(ctx); err != nil {
+		return nil, raw.RemoteAddr(), err
+	}
+	if !l.lab {
+		c, remote, err = l.handshake(ctx, raw)
+	} else {
+		c, remote = newConn(raw, labIdentity, nil, l.gate.nextNumber(), l.limits, l.wg), raw.RemoteAddr()
+	}
+	if err != nil {
+		return nil, remote, err
+	}
+	// From here to CONNECT, the request for a WebSocket included; afterwards the
+	// keep-alive counts.
+	return c, remote, c.setReadDeadline(time.Now().Add(l.limits.ConnectTimeout))
+}
+
 // handshake returns the connection of a client with a good certificate. remote is
 // the client's address as far as it is known, also when there is an error.
 func (l *listener) handshake(ctx context.Context, raw net.Conn) (c *conn, remote net.Addr, err error) {
 	remote = raw.RemoteAddr()
-	if err := l.await(ctx); err != nil {
-		return nil, remote, err
-	}
 	ctx, cancel := context.WithTimeout(ctx, l.limits.ConnectTimeout)
 	defer cancel()
 	defer func() {
@@ -130,13 +147,7 @@ func (l *listener) handshake(ctx context.Context, raw net.Conn) (c *conn, remote
 	if err != nil {
 		return nil, remote, err
 	}
-	c = newConn(t, id, l.gate.nextNumber(), l.limits, l.wg)
-	// From here to CONNECT, the request for a WebSocket included; afterwards the
-	// keep-alive counts.
-	if err := t.SetReadDeadline(time.Now().Add(l.limits.ConnectTimeout)); err != nil {
-		return nil, remote, err
-	}
-	return c, remote, nil
+	return newConn(t, id, t.ConnectionState().PeerCertificates[0], l.gate.nextNumber(), l.limits, l.wg), remote, nil
 }
 
 // failed counts a connection that did not come to CONNECT, and audits those that

@@ -84,7 +84,7 @@ func (n *node) balancer(address string, header []byte) net.Conn {
 func (n *node) through(header []byte, id string) (*raw, error) {
 	n.t.Helper()
 	conn := tls.Client(n.balancer(n.edge.Addr(), header), n.config(deviceCredential(n.t, id), "").TLS)
-	return &raw{n.t, conn, bufio.NewReader(conn), 5}, conn.Handshake()
+	return &raw{t: n.t, conn: conn, in: bufio.NewReader(conn), version: 5}, conn.Handshake()
 }
 
 func proxyHeader(t *testing.T, version byte, source string) []byte {
@@ -130,7 +130,7 @@ func TestProxiedClientsAreKnownByTheirAddress(t *testing.T) {
 		t.Fatal(err)
 	}
 	web := &webConn{Conn: ws.NetConn(), ws: ws}
-	(&raw{t, web, bufio.NewReader(web), 5}).connect("cam-2", nil)
+	(&raw{t: t, conn: web, in: bufio.NewReader(web), version: 5}).connect("cam-2", nil)
 	if got := l.remotes("client-id"); !slices.Contains(got, "203.0.113.8:1234") {
 		t.Errorf("over WebSocket: audited %q", got)
 	}
@@ -176,7 +176,7 @@ func TestHeaderInPieces(t *testing.T) {
 		}
 	}
 	secure := tls.Client(conn, n.config(deviceCredential(t, "cam-1"), "").TLS)
-	r := &raw{t, secure, bufio.NewReader(secure), 5}
+	r := &raw{t: t, conn: secure, in: bufio.NewReader(secure), version: 5}
 	r.connect("cam-1", nil)
 	for _, c := range n.edge.live() {
 		if c.remote != "203.0.113.7:1234" {

@@ -31,7 +31,10 @@ var (
 // publish handles a PUBLISH packet. The code it returns, if 0x80 or above, ends
 // the connection; every lesser refusal was answered.
 func (b *Broker) publish(c *conn, pk *packets.Packet) packets.Code {
-	if code := pk.PublishValidate(0); code.Code >= packets.ErrUnspecifiedError.Code {
+	if code := pk.PublishValidate(maxAliases); code.Code >= packets.ErrUnspecifiedError.Code {
+		return code
+	}
+	if code := c.resolveAlias(pk); code.Code >= packets.ErrUnspecifiedError.Code {
 		return code
 	}
 	answer := func(packets.Code, string, ...session.Property) {}
@@ -62,6 +65,10 @@ func (b *Broker) publish(c *conn, pk *packets.Packet) packets.Code {
 				return packets.CodeSuccess
 			}
 		}
+	}
+	if c.client.plane.open {
+		b.publishOpen(c, pk, answer)
+		return packets.CodeSuccess
 	}
 	name, err := b.mayPublish(c, pk)
 	switch {
@@ -105,7 +112,7 @@ func (b *Broker) publishUplink(c *conn, name topics.Name, pk *packets.Packet, an
 	origin := c.client.id
 	b.store.Store(u, func(s cluster.Stored, err error) {
 		if err != nil {
-			b.storeFailed(c, u.Name, err, answer)
+			b.storeFailed(c, u.Name.String(), err, answer)
 			return
 		}
 		answer(codeStored, "")
@@ -137,7 +144,7 @@ func (b *Broker) publishRetained(c *conn, name topics.Name, pk *packets.Packet, 
 			b.log.Warn("stale retained message refused", "topic", name.String(), "version", version, "retained", stale.Retained, "client", r.Origin)
 			answer(codeStale, stale.Error(), session.Property{Key: topics.PropVersion, Value: strconv.FormatInt(stale.Retained, 10)})
 		default:
-			b.storeFailed(c, name, err, answer)
+			b.storeFailed(c, pk.TopicName, err, answer)
 		}
 	})
 }
@@ -167,20 +174,20 @@ func retainedVersion(pk *packets.Packet) (int64, error) {
 // publishCommand stores a command for its device. It waits in the inbox until
 // the device has acknowledged it, or it expires.
 func (b *Broker) publishCommand(c *conn, name topics.Name, pk *packets.Packet, answer answerFunc) {
-	m := session.Message{Topic: pk.TopicName, Payload: pk.Payload, QoS: 1}
-	for _, p := range pk.Properties.User {
-		m.Properties = append(m.Properties, session.Property{Key: p.Key, Value: p.Val})
-	}
-	if n := pk.Properties.MessageExpiryInterval; n > 0 {
-		m.Expires = time.Now().Add(time.Duration(n) * time.Second)
-	}
+	m := messageOf(pk, time.Now())
+	m.QoS, m.Retain = max(m.QoS, 1), false
 	code := codeStored
 	if !b.awaited(name) {
 		code = codeNobody
 	}
-	b.appendInbox(m, c.client.id, func(err error) {
+	stored, err := b.toStore(m, c.client.id)
+	if err != nil {
+		b.storeFailed(c, pk.TopicName, err, answer)
+		return
+	}
+	b.fleet.log.Append(stored, func(_ uint64, err error) {
 		if err != nil {
-			b.storeFailed(c, name, err, answer)
+			b.storeFailed(c, pk.TopicName, err, answer)
 			return
 		}
 		answer(code, "") // the device gets it by way of Follow
@@ -191,10 +198,7 @@ func (b *Broker) publishCommand(c *conn, name topics.Name, pk *packets.Packet, a
 // on this node, or the device's session, wherever it is. When that cannot be
 // known, the answer is yes.
 func (b *Broker) awaited(name topics.Name) bool {
-	b.indexMu.RLock()
-	hits := b.index.Match(name.String())
-	b.indexMu.RUnlock()
-	if len(hits) > 0 {
+	if len(b.fleet.match(session.Message{Topic: name.String()})) > 0 {
 		return true
 	}
 	ctx, cancel := context.WithTimeout(b.life, storeWait)
@@ -210,47 +214,11 @@ func (b *Broker) awaited(name topics.Name) bool {
 // storeFailed answers a publish that was not stored: again later, whatever the
 // reason. (A code of its own for a store that is down would have to be 0x83,
 // which is how stale manifests are refused.)
-func (b *Broker) storeFailed(c *conn, name topics.Name, err error, answer answerFunc) {
-	b.notStored.warn(b.log, "a message was not stored", "topic", name.String(), "client", c.client.id, "err", err)
+func (b *Broker) storeFailed(c *conn, topic string, err error, answer answerFunc) {
+	b.notStored.warn(b.log, "a message was not stored", "topic", clip(topic), "client", c.client.id, "err", err)
 	text := "the store is unavailable, try again later"
 	if errors.Is(err, cluster.ErrFull) || errors.Is(err, cluster.ErrBusy) {
 		text = "the store is full or busy, try again later"
 	}
 	answer(codeFull, text)
-}
-
-// receive notes a QoS 2 id.
-func (b *Broker) receive(c *conn, id uint16) session.Receipt {
-	cl := c.client
-	cl.mu.Lock()
-	defer cl.mu.Unlock()
-	if cl.conn != c {
-		return session.Pending // taken over: the answer goes nowhere
-	}
-	return cl.session.Receive(id)
-}
-
-// settleReceipt says how handling a QoS 2 message has ended, whichever
-// connection its client has by now. What was refused may come again.
-func (b *Broker) settleReceipt(cl *client, id uint16, code packets.Code) {
-	cl.mu.Lock()
-	defer cl.mu.Unlock()
-	if code.Code >= packets.ErrUnspecifiedError.Code {
-		cl.session.Release(id)
-	} else {
-		cl.session.Confirm(id)
-	}
-}
-
-// release answers PUBREL.
-func (b *Broker) release(c *conn, id uint16) {
-	cl := c.client
-	cl.mu.Lock()
-	known := cl.conn == c && cl.session.Release(id)
-	cl.mu.Unlock()
-	ack := packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Pubcomp}, PacketID: id}
-	if !known && c.v5 {
-		ack.ReasonCode = packets.ErrPacketIdentifierNotFound.Code
-	}
-	_ = c.mochi.WritePacket(ack) // a closed connection gets no answer
 }

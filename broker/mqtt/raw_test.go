@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"slices"
 	"testing"
 	"time"
 
@@ -22,6 +23,7 @@ type raw struct {
 	conn    net.Conn
 	in      *bufio.Reader
 	version byte
+	early   []packets.Packet // messages that came before something else that was waited for
 }
 
 // rawDial makes the TLS connection only.
@@ -37,7 +39,7 @@ func (n *node) rawDial(credential certs.Credential, version byte) *raw {
 	}
 	n.t.Cleanup(func() { _ = conn.Close() })
 	_ = conn.SetReadDeadline(time.Now().Add(patience))
-	return &raw{n.t, conn, bufio.NewReader(conn), version}
+	return &raw{t: n.t, conn: conn, in: bufio.NewReader(conn), version: version}
 }
 
 // rawConnect sends CONNECT and wants it accepted.
@@ -55,6 +57,9 @@ func (r *raw) connect(clientID string, change func(*packets.Packet)) packets.Pac
 	pk := packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Connect}, Connect: packets.ConnectParams{
 		ProtocolName: []byte("MQTT"), ClientIdentifier: clientID, Clean: true, Keepalive: 60,
 	}}
+	if r.version == 3 {
+		pk.Connect.ProtocolName = []byte("MQIsdp")
+	}
 	if change != nil {
 		change(&pk)
 	}
@@ -64,7 +69,7 @@ func (r *raw) connect(clientID string, change func(*packets.Packet)) packets.Pac
 
 func (r *raw) encode(pk packets.Packet) []byte {
 	r.t.Helper()
-	pk.ProtocolVersion = r.version
+	pk.ProtocolVersion, pk.Mods.AllowResponseInfo = r.version, true
 	var buf bytes.Buffer
 	var err error
 	switch pk.FixedHeader.Type {
@@ -76,9 +81,16 @@ func (r *raw) encode(pk packets.Packet) []byte {
 		err = pk.PubackEncode(&buf)
 	case packets.Pubrel:
 		err = pk.PubrelEncode(&buf)
+	case packets.Pubrec:
+		err = pk.PubrecEncode(&buf)
+	case packets.Pubcomp:
+		err = pk.PubcompEncode(&buf)
 	case packets.Subscribe:
 		pk.FixedHeader.Qos = 1
 		err = pk.SubscribeEncode(&buf)
+	case packets.Unsubscribe:
+		pk.FixedHeader.Qos = 1
+		err = pk.UnsubscribeEncode(&buf)
 	case packets.Disconnect:
 		err = pk.DisconnectEncode(&buf)
 	default:
@@ -128,8 +140,12 @@ func (r *raw) read() (packets.Packet, error) {
 		err = pk.PubackDecode(body)
 	case packets.Pubrec:
 		err = pk.PubrecDecode(body)
+	case packets.Pubrel:
+		err = pk.PubrelDecode(body)
 	case packets.Pubcomp:
 		err = pk.PubcompDecode(body)
+	case packets.Unsuback:
+		err = pk.UnsubackDecode(body)
 	case packets.Suback:
 		err = pk.SubackDecode(body)
 	case packets.Disconnect:
@@ -143,12 +159,18 @@ func (r *raw) read() (packets.Packet, error) {
 // expect returns the next packet, which must be of that type.
 func (r *raw) expect(kind byte) packets.Packet {
 	r.t.Helper()
+	return r.expectAny(kind)
+}
+
+// expectAny is expect for several types.
+func (r *raw) expectAny(kinds ...byte) packets.Packet {
+	r.t.Helper()
 	pk, err := r.read()
 	if err != nil {
-		r.t.Fatalf("waiting for %s: %v", packets.PacketNames[kind], err)
+		r.t.Fatalf("waiting for %s: %v", packets.PacketNames[kinds[0]], err)
 	}
-	if pk.FixedHeader.Type != kind {
-		r.t.Fatalf("got %s 0x%02x %s, want %s", packets.PacketNames[pk.FixedHeader.Type], pk.ReasonCode, pk.Properties.ReasonString, packets.PacketNames[kind])
+	if !slices.Contains(kinds, pk.FixedHeader.Type) {
+		r.t.Fatalf("got %s 0x%02x %s, want %s", packets.PacketNames[pk.FixedHeader.Type], pk.ReasonCode, pk.Properties.ReasonString, packets.PacketNames[kinds[0]])
 	}
 	return pk
 }

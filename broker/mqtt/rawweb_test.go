@@ -75,7 +75,7 @@ func (n *node) webDial(credential certs.Credential, version byte) *raw {
 		n.t.Fatalf("subprotocol %q", ws.Subprotocol())
 	}
 	conn := &webConn{Conn: ws.NetConn(), ws: ws}
-	return &raw{n.t, conn, bufio.NewReader(conn), version}
+	return &raw{t: n.t, conn: conn, in: bufio.NewReader(conn), version: version}
 }
 
 func (r *raw) web() *webConn { return r.conn.(*webConn) }

@@ -29,19 +29,19 @@ func (b *Broker) subscribe(c *conn, pk *packets.Packet) packets.Code {
 		return code
 	}
 	ack := packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Suback}, PacketID: pk.PacketID}
-	var granted []session.Subscription // those whose retained messages are due
+	var granted []grant // those whose retained messages are due
 	for i, f := range pk.Filters {
 		if f.NoLocal && isShared(f.Filter) {
 			return packets.ErrProtocolViolationInvalidSharedNoLocal // [MQTT-3.8.3-4]
 		}
 		sub := session.Subscription{
-			Filter: f.Filter, QoS: min(f.Qos, 1), NoLocal: f.NoLocal, RetainAsPublished: f.RetainAsPublished,
+			Filter: f.Filter, QoS: f.Qos, NoLocal: f.NoLocal, RetainAsPublished: f.RetainAsPublished,
 			RetainHandling: session.RetainHandling(f.RetainHandling), Identifier: f.Identifier,
 		}
 		code, text := packets.ErrQuotaExceeded, "too many filters in one packet"
-		var existed bool
+		g := grant{Subscription: sub}
 		if i < maxFilters {
-			existed, code, text = b.subscribeOne(c, sub)
+			g, code, text = b.subscribeOne(c, sub, false)
 		}
 		if code.Code >= packets.ErrUnspecifiedError.Code {
 			if ack.Properties.ReasonString == "" {
@@ -50,8 +50,8 @@ func (b *Broker) subscribe(c *conn, pk *packets.Packet) packets.Code {
 			if !c.v5 {
 				code = packets.ErrUnspecifiedError // the only failure that 3.1.1 knows
 			}
-		} else if sub.RetainHandling == session.RetainSend || (sub.RetainHandling == session.RetainSendIfNew && !existed) {
-			granted = append(granted, sub)
+		} else if sub.RetainHandling == session.RetainSend || (sub.RetainHandling == session.RetainSendIfNew && !g.existed) {
+			granted = append(granted, g)
 		}
 		ack.ReasonCodes = append(ack.ReasonCodes, code.Code)
 	}
@@ -61,18 +61,27 @@ func (b *Broker) subscribe(c *conn, pk *packets.Packet) packets.Code {
 	if err := c.mochi.WritePacket(ack); err != nil {
 		return packets.CodeSuccess // the connection is ending
 	}
-	for _, sub := range granted {
-		b.sendRetained(c, sub)
+	for _, g := range granted {
+		b.sendRetained(c, g)
 	}
 	return packets.CodeSuccess
 }
 
+// grant is a subscription that was registered.
+type grant struct {
+	session.Subscription
+	existed bool
+	// asOf is the place in the plane's log from which on messages arrive.
+	asOf uint64
+}
+
 // subscribeOne decides about a filter and registers it. The code is the granted
-// QoS or the refusal, with its text.
-func (b *Broker) subscribeOne(c *conn, sub session.Subscription) (existed bool, code packets.Code, text string) {
-	refuse := func(code packets.Code, reason string, err error) (bool, packets.Code, string) {
+// QoS or the refusal, with its text. restored says that the subscription comes from
+// where the session was before.
+func (b *Broker) subscribeOne(c *conn, sub session.Subscription, restored bool) (g grant, code packets.Code, text string) {
+	refuse := func(code packets.Code, reason string, err error) (grant, packets.Code, string) {
 		b.audit(c, topics.RefusedSubscribe, reason, sub.Filter, err)
-		return false, code, err.Error()
+		return grant{}, code, err.Error()
 	}
 	if sub.RetainHandling > session.RetainIgnore {
 		return refuse(packets.ErrImplementationSpecificError, "malformed", errors.New("unknown retain handling"))
@@ -80,10 +89,13 @@ func (b *Broker) subscribeOne(c *conn, sub session.Subscription) (existed bool, 
 	if err := topics.CheckFilter(sub.Filter); err != nil {
 		return refuse(packets.ErrTopicFilterInvalid, "filter", err)
 	}
+	if c.client.plane.open {
+		return b.subscribeOpen(c, sub, restored, refuse)
+	}
 	inCohort, err := b.cohortsOf(c, sub.Filter)
 	if err != nil {
 		b.log.Error("cannot read the assignment that decides about a subscription", "client", c.client.id, "err", err)
-		return false, packets.ErrImplementationSpecificError, "the assignment cannot be read, try again later"
+		return grant{}, packets.ErrImplementationSpecificError, "the assignment cannot be read, try again later"
 	}
 	if err := topics.Decide(c.identity.Principal(), topics.Subscribe, sub.Filter, inCohort); err != nil {
 		return refuse(packets.ErrNotAuthorized, "not-authorized", err)
@@ -102,33 +114,31 @@ func (b *Broker) subscribeOne(c *conn, sub session.Subscription) (existed bool, 
 			return refuse(packets.ErrImplementationSpecificError, "group", fmt.Errorf("group %q needs QoS 1: it acknowledges", name))
 		}
 	}
-	existed, err = b.register(c, sub)
-	if errors.Is(err, session.ErrTooMany) {
-		return refuse(packets.ErrQuotaExceeded, "quota", errors.New("the session holds too many subscriptions"))
+	if g, err = b.register(c, sub, 0, restored); err != nil {
+		return refuse(packets.ErrQuotaExceeded, "quota", errTooManySubscriptions)
 	}
-	return existed, packets.Code{Code: sub.QoS}, ""
+	return g, packets.Code{Code: sub.QoS}, ""
 }
 
-// register enters a subscription into the session and where messages look.
-func (b *Broker) register(c *conn, sub session.Subscription) (existed bool, err error) {
+var errTooManySubscriptions = errors.New("the session holds too many subscriptions")
+
+// register enters a subscription into the session and where messages look. last is
+// as in plane.add. The only error is session.ErrTooMany.
+func (b *Broker) register(c *conn, sub session.Subscription, last uint64, restored bool) (g grant, err error) {
 	cl := c.client
 	cl.mu.Lock()
 	defer cl.mu.Unlock()
+	g.Subscription = sub
 	if cl.conn != c {
-		return false, nil // taken over: the answer goes nowhere
+		return g, nil // taken over: the answer goes nowhere
 	}
-	existed, err = cl.session.Subscribe(sub)
-	if err != nil {
-		return false, err
+	if g.existed, g.asOf, err = cl.plane.add(cl, sub, last, restored); err != nil {
+		return g, err
 	}
-	if g := b.sharedGroup(sub.Filter); g != nil {
-		g.join(cl)
-		return existed, nil
+	if shared := b.sharedGroup(cl, sub.Filter); shared != nil {
+		shared.join(cl)
 	}
-	b.indexMu.Lock()
-	b.index.Add(cl, sub)
-	b.indexMu.Unlock()
-	return existed, nil
+	return g, nil
 }
 
 // unsubscribe handles an UNSUBSCRIBE packet.
@@ -162,18 +172,21 @@ func (b *Broker) remove(cl *client, filter string) bool {
 	if !cl.session.Unsubscribe(filter) {
 		return false
 	}
-	if g := b.sharedGroup(filter); g != nil {
+	if g := b.sharedGroup(cl, filter); g != nil {
 		g.leave(cl)
 		return true
 	}
-	b.indexMu.Lock()
-	b.index.Remove(cl, filter)
-	b.indexMu.Unlock()
+	cl.plane.remove(cl, filter)
 	return true
 }
 
 // sendRetained delivers what is retained for a new subscription.
-func (b *Broker) sendRetained(c *conn, sub session.Subscription) {
+func (b *Broker) sendRetained(c *conn, g grant) {
+	sub := g.Subscription
+	if c.client.plane.open {
+		b.sendKept(c, g)
+		return
+	}
 	if name, err := topics.Parse(sub.Filter); err == nil {
 		if name.Kind.Retained() {
 			b.sendRetainedOne(c, sub, name)

@@ -33,6 +33,11 @@ type savedWill struct {
 	Payload []byte        `json:"payload"`
 	Delay   time.Duration `json:"delay"`
 	Due     time.Time     `json:"due,omitzero"` // once the connection has ended
+	// Of open topics only: who published it, what else it says, and its Message
+	// Expiry Interval.
+	Origin     string        `json:"origin,omitempty"`
+	Attributes *attributes   `json:"attributes,omitempty"`
+	Lifetime   time.Duration `json:"lifetime,omitempty"`
 }
 
 // testamentOf is what c leaves; w is its will as it is now.
@@ -40,7 +45,15 @@ func testamentOf(c *conn, w *will) (json.RawMessage, error) {
 	t := testament{
 		Device: c.identity.Kind == topics.PrincipalDevice, Model: c.identity.Model, Hardware: c.identity.Hardware, Expiry: c.params.expiry,
 	}
-	if w != nil {
+	switch {
+	case w == nil:
+	case w.open != nil:
+		a := attributesOf(w.open.Message)
+		t.Will = &savedWill{
+			Topic: w.open.Topic, Payload: w.open.Payload, Delay: w.delay, Due: w.due,
+			Origin: w.open.origin, Attributes: &a, Lifetime: w.open.lifetime,
+		}
+	default:
 		t.Will = &savedWill{Topic: w.uplink.Name.String(), Payload: w.uplink.Payload, Delay: w.delay, Due: w.due}
 	}
 	return json.Marshal(t)
@@ -245,6 +258,11 @@ func (b *Broker) inheritWill(ctx context.Context, old cluster.Claim, clean bool)
 
 // executeWill publishes the will of a testament.
 func (b *Broker) executeWill(t testament) error {
+	if a := t.Will.Attributes; a != nil {
+		m := a.message()
+		m.Topic, m.Payload = t.Will.Topic, t.Will.Payload
+		return b.publishWill(&will{open: &openWill{Message: m, lifetime: t.Will.Lifetime, origin: t.Will.Origin}})
+	}
 	name, err := topics.Parse(t.Will.Topic)
 	if err != nil {
 		return err // it was checked at CONNECT

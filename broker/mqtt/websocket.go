@@ -2,7 +2,6 @@ package mqtt
 
 import (
 	"bufio"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -46,7 +45,7 @@ type webSocket struct {
 // socket is the conn as the library sees it. Writes do not block; deadlines and
 // the end are the conn's business.
 type socket struct {
-	*tls.Conn
+	net.Conn
 	c   *conn
 	err error // of reading; only the reader uses it
 }

@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"groundswell/broker/cluster"
+	"groundswell/broker/session"
 	"groundswell/topics"
 
 	"github.com/mochi-mqtt/server/v2/packets"
@@ -17,8 +19,16 @@ import (
 // the access rules (B09).
 type will struct {
 	uplink cluster.Uplink
+	open   *openWill // of a client of open topics, and then uplink is zero
 	delay  time.Duration
 	due    time.Time // once the connection has ended
+}
+
+// openWill is a will to any topic.
+type openWill struct {
+	session.Message
+	lifetime time.Duration // its Message Expiry Interval; 0: none
+	origin   string        // the client
 }
 
 var errWill = errors.New("will refused")
@@ -27,6 +37,9 @@ var errWill = errors.New("will refused")
 func (b *Broker) willOf(c *conn, pk *packets.Packet) (*will, error) {
 	if !pk.Connect.WillFlag {
 		return nil, nil
+	}
+	if c.lab {
+		return openWillOf(c, pk)
 	}
 	if c.identity.Kind != topics.PrincipalDevice {
 		return nil, fmt.Errorf("%w: only devices have one", errWill)
@@ -46,6 +59,33 @@ func (b *Broker) willOf(c *conn, pk *packets.Packet) (*will, error) {
 		delay:  time.Duration(pk.Connect.WillProperties.WillDelayInterval) * time.Second,
 	}, nil
 }
+
+// openWillOf reads the will of a client of open topics.
+func openWillOf(c *conn, pk *packets.Packet) (*will, error) {
+	topic, p := pk.Connect.WillTopic, &pk.Connect.WillProperties
+	if topic == "" || strings.ContainsAny(topic, "+#\x00") {
+		return nil, fmt.Errorf("%w: %q is not a topic", errWill, clip(topic))
+	}
+	if err := cluster.CheckTopic(topic); err != nil {
+		return nil, fmt.Errorf("%w: %w", errWill, err)
+	}
+	if len(topic)+len(pk.Connect.WillPayload) > maxOpenWill {
+		return nil, fmt.Errorf("%w: more than %d bytes", errWill, maxOpenWill)
+	}
+	return &will{
+		open: &openWill{
+			Message: session.Message{
+				Topic: topic, Payload: pk.Connect.WillPayload, QoS: pk.Connect.WillQos, Retain: pk.Connect.WillRetain,
+				Properties: userOf(p), Content: contentOf(p),
+			},
+			lifetime: time.Duration(p.MessageExpiryInterval) * time.Second, origin: c.clientID,
+		},
+		delay: time.Duration(p.WillDelayInterval) * time.Second,
+	}, nil
+}
+
+// maxOpenWill bounds a will to an open topic: it stands in the client's claim.
+const maxOpenWill = 64 << 10
 
 // cancelWill is what an orderly DISCONNECT does.
 func (b *Broker) cancelWill(c *conn) {
@@ -99,9 +139,30 @@ func (b *Broker) settleWill(w *will, sessionEnded bool) {
 
 // publishWill stores a will and waits for it.
 func (b *Broker) publishWill(w *will) error {
+	if w.open != nil {
+		return b.publishOpenWill(w.open)
+	}
 	err := b.storeAndWait(w.uplink)
 	if err != nil {
 		b.notStored.warn(b.log, "a will was not stored", "device", w.uplink.Name.ID, "err", err)
+	}
+	return err
+}
+
+func (b *Broker) publishOpenWill(w *openWill) error {
+	if b.lab == nil {
+		b.log.Error("a will to an open topic is passed over: there are none any more", "client", clip(w.origin))
+		return nil
+	}
+	m := w.Message
+	if w.lifetime > 0 {
+		m.Expires = time.Now().Add(w.lifetime)
+	}
+	result := make(chan error, 1)
+	b.storeOpen(m, w.origin, func(err error) { result <- err })
+	err := <-result
+	if err != nil {
+		b.notStored.warn(b.log, "a will was not stored", "client", clip(w.origin), "err", err)
 	}
 	return err
 }

@@ -5,12 +5,13 @@
 //
 // A message takes this way: Deliver puts it into a bounded queue; Next takes
 // it out when the client's Receive Maximum allows, and gives it a packet id;
-// Ack ends it. What holds:
+// Ack ends it, or for QoS 2 first Received and then Complete. What holds:
 //
 //   - Messages leave in the order in which they came. What was sent and not
 //     acknowledged when the connection went is sent again first, in the same
 //     order, with the same packet id and DUP set; DUP is set on nothing else
-//     [MQTT-3.3.1-1], [MQTT-4.4.0-1], [MQTT-4.6.0-1].
+//     [MQTT-3.3.1-1], [MQTT-4.4.0-1], [MQTT-4.6.0-1]. Of a QoS 2 message that the
+//     client has, only PUBREL is sent again [MQTT-4.3.3-6].
 //   - A message of a retained topic carries a Revision. At most the newest one
 //     of a topic waits (a newer one takes the place of the older), and an older
 //     one never follows a newer.

@@ -88,13 +88,16 @@ func (x *Index[S]) Remove(s S, filter string) {
 	}
 }
 
-// Match returns the subscribers of a topic, each once.
-func (x *Index[S]) Match(topic string) []Hit[S] {
+// Match returns the subscribers of a topic, each once. sequence is that of a message
+// that is stored, else 0; whoever subscribed after it is left out.
+func (x *Index[S]) Match(topic string, sequence uint64) []Hit[S] {
 	var hits []Hit[S]
 	if of, found := x.exact[topic]; found {
 		hits = make([]Hit[S], 0, 1+len(of.more))
 		for s, sub := range of.each {
-			hits = append(hits, hit(s, sub))
+			if !sub.late(sequence) {
+				hits = append(hits, hit(s, sub))
+			}
 		}
 	}
 	merged := map[S]int(nil)
@@ -109,6 +112,9 @@ func (x *Index[S]) Match(topic string) []Hit[S] {
 			}
 		}
 		for s, sub := range subs.each {
+			if sub.late(sequence) {
+				continue
+			}
 			i, ok := merged[s]
 			if !ok {
 				merged[s] = len(hits)

@@ -25,7 +25,7 @@ func TestIndexIsASetOfSubscriptions(t *testing.T) {
 			}
 			got := 0
 			for _, filter := range []string{"x", "y"} {
-				for _, h := range x.Match(filter) {
+				for _, h := range x.Match(filter, 0) {
 					if qos, ok := want[key{h.Subscriber, filter}]; !ok || qos != h.QoS {
 						t.Fatalf("%s is subscribed to %s at QoS %d; wanted %v", h.Subscriber, filter, h.QoS, want)
 					}

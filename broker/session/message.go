@@ -5,13 +5,24 @@ import "time"
 // Property is an MQTT 5 user property.
 type Property struct{ Key, Value string }
 
+// Content is what an MQTT 5 publisher says about a payload (section 3.3.2.3); what
+// is zero was not said. It is shared between clients, never written to.
+type Content struct {
+	Format        byte   `json:"format,omitempty"` // Payload Format Indicator, if HasFormat
+	HasFormat     bool   `json:"has_format,omitempty"`
+	Type          string `json:"type,omitempty"`
+	ResponseTopic string `json:"response_topic,omitempty"`
+	Correlation   []byte `json:"correlation,omitempty"`
+}
+
 // Message is what one client is to get.
 type Message struct {
 	Topic      string
 	Payload    []byte // shared between clients, never written to
-	QoS        byte   // 0 or 1, as granted to this client
+	QoS        byte   // 0, 1 or 2, as granted to this client
 	Retain     bool
 	Properties []Property
+	Content    *Content // nil: its publisher said nothing about the payload
 	// Identifiers are the subscription identifiers that matched.
 	Identifiers []int
 	// Expires is when delivery is pointless; zero means never.
@@ -34,6 +45,9 @@ func (m *Message) size() int {
 	for _, p := range m.Properties {
 		n += len(p.Key) + len(p.Value)
 	}
+	if c := m.Content; c != nil {
+		n += len(c.Type) + len(c.ResponseTopic) + len(c.Correlation)
+	}
 	return n
 }
 
@@ -46,5 +60,8 @@ func (m *Message) expired(now time.Time) bool {
 type Packet struct {
 	ID  uint16 // 0 for QoS 0
 	Dup bool   // sent before, on an earlier connection
+	// Release: the client has the message, and it is PUBREL that is to be sent
+	// (again). Message is zero.
+	Release bool
 	Message
 }

@@ -45,6 +45,9 @@ type flight struct {
 	order uint64
 	sent  bool // on this connection
 	ended bool // acknowledged while in resend
+	// received: the client has said that it has the message (QoS 2). Only the id is
+	// left of it.
+	received bool
 }
 
 // put takes m into the queue. reserved says that m has a place of its own
@@ -132,6 +135,9 @@ func (o *outbox) next(now time.Time) (Packet, bool) {
 		o.resend = o.resend[1:]
 		f.sent = true
 		o.sent++
+		if f.received {
+			return Packet{ID: f.id, Release: true}, true
+		}
 		return Packet{ID: f.id, Dup: true, Message: f.msg}, true
 	}
 	w := o.head(now)
@@ -170,17 +176,44 @@ func (o *outbox) freeID() uint16 {
 	}
 }
 
-func (o *outbox) ack(id uint16) (Message, bool) {
+// ack ends a QoS 1 message, or a QoS 2 message that the client has refused.
+func (o *outbox) ack(id uint16, qos byte) (Message, bool) {
 	f, ok := o.inflight[id]
-	if !ok {
+	if !ok || f.received || f.msg.QoS != qos {
 		return Message{}, false
 	}
-	delete(o.inflight, id)
+	o.finish(f)
+	return f.msg, true
+}
+
+// receive notes that the client has a QoS 2 message, and returns it the first
+// time.
+func (o *outbox) receive(id uint16) (m Message, known bool) {
+	f, ok := o.inflight[id]
+	if !ok || !f.received && f.msg.QoS != 2 {
+		return Message{}, false
+	}
+	m = f.msg
+	f.received, f.msg = true, Message{}
+	return m, true
+}
+
+// complete ends a QoS 2 message.
+func (o *outbox) complete(id uint16) bool {
+	f, ok := o.inflight[id]
+	if !ok || !f.received {
+		return false
+	}
+	o.finish(f)
+	return true
+}
+
+func (o *outbox) finish(f *flight) {
+	delete(o.inflight, f.id)
 	if f.sent {
 		o.sent--
 	}
 	f.ended = true
-	return f.msg, true
 }
 
 // free is how many loans the client could take at once.

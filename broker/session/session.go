@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"groundswell/topics"
 )
 
 // ErrTooMany means that a client may not hold any more of something.
@@ -28,7 +30,13 @@ type Subscription struct {
 	RetainAsPublished bool           `json:"retain_as_published,omitempty"`
 	RetainHandling    RetainHandling `json:"retain_handling,omitempty"`
 	Identifier        int            `json:"identifier,omitempty"` // 0: none
+	// Since is where the store ended when the client subscribed: messages of a lower
+	// or equal Sequence are not for it.
+	Since uint64 `json:"since,omitempty"`
 }
+
+// late reports whether a message was stored before the client subscribed.
+func (s *Subscription) late(sequence uint64) bool { return sequence > 0 && sequence <= s.Since }
 
 // Session is one client's state, with or without a connection.
 type Session struct {
@@ -50,7 +58,7 @@ func New(limits Limits, maxSubs int) *Session {
 	}
 }
 
-// Attach begins a connection on which at most window QoS 1 messages may be
+// Attach begins a connection on which at most window QoS 1 and 2 messages may be
 // under way. What was under way before is sent again first.
 func (s *Session) Attach(window uint16) { s.out.attach(int(window)) }
 
@@ -89,7 +97,7 @@ func (s *Session) find(filter string) int {
 }
 
 // Unsubscribe removes a subscription, and what waits on its topic if the
-// filter is a topic.
+// filter is a topic that no other filter of the session matches.
 func (s *Session) Unsubscribe(filter string) bool {
 	i := s.find(filter)
 	if i < 0 {
@@ -97,7 +105,9 @@ func (s *Session) Unsubscribe(filter string) bool {
 	}
 	s.subs = slices.Delete(s.subs, i, i+1)
 	delete(s.revisions, filter)
-	s.out.drop(filter)
+	if !slices.ContainsFunc(s.subs, func(sub Subscription) bool { return topics.Match(sub.Filter, filter) }) {
+		s.out.drop(filter)
+	}
 	return true
 }
 
@@ -179,9 +189,22 @@ func (s *Session) EndScan() {
 // client may get one. A QoS 1 message counts as sent.
 func (s *Session) Next(now time.Time) (Packet, bool) { return s.out.next(now) }
 
-// Ack ends the message with that packet id and returns it. ok is false when
+// Ack ends the QoS 1 message with that packet id and returns it. ok is false when
 // none is under way.
-func (s *Session) Ack(id uint16) (m Message, ok bool) { return s.out.ack(id) }
+func (s *Session) Ack(id uint16) (m Message, ok bool) { return s.out.ack(id, 1) }
+
+// Refuse ends the QoS 2 message with that packet id, which the client does not
+// take, and returns it.
+func (s *Session) Refuse(id uint16) (m Message, ok bool) { return s.out.ack(id, 2) }
+
+// Received says that the client has the QoS 2 message with that packet id, which is
+// returned the first time. If the id is known, PUBREL is to be sent; the message
+// is not sent again [MQTT-4.3.3-6].
+func (s *Session) Received(id uint16) (m Message, known bool) { return s.out.receive(id) }
+
+// Complete ends a QoS 2 message that was received. ok is false when there is none
+// with that packet id.
+func (s *Session) Complete(id uint16) (ok bool) { return s.out.complete(id) }
 
 // Free is how many leases the client could take and be sent now, as far as its
 // window and its queue go; 0 without a connection.

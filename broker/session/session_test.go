@@ -383,7 +383,7 @@ func TestIndexFindsEachSubscriberOnce(t *testing.T) {
 	x.Add("svc", Subscription{Filter: "a/+", QoS: 0, Identifier: 1, NoLocal: true})
 	x.Add("svc", Subscription{Filter: "a/#", QoS: 1, Identifier: 2})
 	x.Add("other", Subscription{Filter: "a/+/#"})
-	hits := x.Match("a/b")
+	hits := x.Match("a/b", 0)
 	slices.SortFunc(hits, func(a, b Hit[string]) int { return len(a.Subscriber) - len(b.Subscriber) })
 	if len(hits) != 3 || hits[2].Subscriber != "other" {
 		t.Fatalf("got %+v", hits)
@@ -400,7 +400,7 @@ func TestIndexFindsEachSubscriberOnce(t *testing.T) {
 	x.Remove("svc", "a/#")
 	x.Remove("dev", "a/b")
 	x.Remove("other", "a/+/#")
-	if hits := x.Match("a/b"); len(hits) != 0 || len(x.exact)+len(x.wild) != 0 {
+	if hits := x.Match("a/b", 0); len(hits) != 0 || len(x.exact)+len(x.wild) != 0 {
 		t.Errorf("left: %+v %+v", hits, x)
 	}
 }
