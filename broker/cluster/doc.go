@@ -15,7 +15,12 @@
 //   - sessions: whom each client id belongs to, and what its session holds,
 //     subject session.<client>; see Claim.
 //   - inbox: messages that wait for their subscribers, subject inbox.<topic>; see
-//     Message.
+//     Log.
+//   - open: what is published on any topic behind the lab listener, subject
+//     open.<topic>, with a durable consumer for each shared filter; see OpenGroup.
+//     When it is full, the oldest go.
+//   - kept: the newest retained message of each such topic, subject kept.<topic>;
+//     see Keep.
 //   - shared: documents that every node is to have, subject shared.<name>; see
 //     Share.
 //   - leases: that each node lives, subject lease.<node>; see WatchLeases.

@@ -19,7 +19,13 @@
 //     PUBLISH, SUBSCRIBE, UNSUBSCRIBE and the acknowledgements are taken out in
 //     OnPacketRead, and mochi is given a PUBACK that means nothing to it.
 //
-// Parties: a device (certificate spiffe://<domain>/device/<id>, client id <id>)
+// There are two planes (plane.go), which know nothing of each other: that of the
+// fleet, and that of the lab listener, if there is one, with any topic and without
+// names. The code is the same; what the fleet's topics do not need (retained
+// messages on any topic, shared subscriptions on any filter, QoS 2 to the client)
+// the lab shows to work.
+//
+// Parties of the fleet: a device (certificate spiffe://<domain>/device/<id>, client id <id>)
 // and services (client id "<name>" or "<name>-..."). topics.Decide says who may
 // do what; every refusal is logged with audit=true and counted.
 //
@@ -40,11 +46,13 @@
 // the node dies (tell that the device is lost, publish its will) stands in the
 // claim (testament.go).
 //
-// In memory only: which QoS 2 packet ids are known. After a restart, or on another
-// node, a QoS 2 message that is sent again is taken for a new one.
+// QoS 2 is exactly once within a session, also over reconnects to the same node
+// (exactly.go). In memory only: which packet ids of QoS 2 are known, in either
+// direction. After a restart, or on another node, a message whose handshake had not
+// ended comes once more.
 //
 // Locks, in the order in which they may be held together: Broker.mu, client.mu,
-// Broker.indexMu, then one of group.mu and conn.mu (over WebSocket with
+// plane.mu, then one of group.mu and conn.mu (over WebSocket with
 // webSocket.mu before it). The acknowledgement queue has a lock of its own
 // (acks.mu), under which only conn.mu is taken.
 package mqtt
