@@ -96,7 +96,7 @@ func (a *acks) send(p *publish) {
 	failed := p.code.Code >= packets.ErrUnspecifiedError.Code
 	if failed && !c.v5 {
 		c.because("error")
-		c.mochi.Stop(p.code)
+		_ = c.Close() // never fails
 		return
 	}
 	ack := packets.Packet{
@@ -117,7 +117,7 @@ func (a *acks) send(p *publish) {
 		}
 		ack.Properties.User = userProperties(p.user)
 	}
-	_ = c.mochi.WritePacket(ack) // a closed connection gets no answer
+	_ = c.send(ack) // a closed connection gets no answer
 }
 
 func userProperties(ps []session.Property) []packets.UserProperty {

@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
-	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -201,50 +200,6 @@ func (b *Broker) Run(ctx context.Context) error {
 	stop()
 	loops.Wait()
 	return nil
-}
-
-// serve runs a connection until it ends.
-func (b *Broker) serve(c *conn) {
-	c.onDrain = func() { b.drained(c) }
-	c.onRefuse = func(err error) { b.badFrame(c, err) }
-	err := b.establish(c)
-	b.detach(c, err)
-	_ = c.Close() // never fails
-}
-
-// establish hands the connection to mochi. mochi's decoder indexes past the end
-// of some malformed packets; that must cost the connection, not the broker.
-func (b *Broker) establish(c *conn) (err error) {
-	defer func() {
-		if c.mochi != nil {
-			// mochi forgets it only on the straight way out.
-			b.server.Clients.Delete(c.mochi.ID)
-		}
-		if r := recover(); r != nil {
-			b.metrics.panics.Inc()
-			b.log.Error("decoder panicked on a malformed packet", "remote", c.remote, "identity", c.identity.String(),
-				"panic", fmt.Sprint(r), "stack", string(debug.Stack()))
-			b.audit(c, topics.RefusedPacket, "malformed", "", errMalformed)
-			c.because("malformed")
-			err = errMalformed
-		}
-	}()
-	return b.server.EstablishConnection("mqtt", c)
-}
-
-// badFrame ends a connection whose next packet must not be read.
-func (b *Broker) badFrame(c *conn, err error) {
-	code, reason := packets.ErrMalformedPacket, "malformed"
-	switch {
-	case errors.Is(err, errTooLarge):
-		code, reason = packets.ErrPacketTooLarge, "too-large" // [MQTT-3.2.2-15]
-	case errors.Is(err, errFrame):
-		reason = "websocket" // the client has got a closing frame, which says it
-	}
-	if !c.isClosed() {
-		b.audit(c, topics.RefusedPacket, reason, "", err)
-	}
-	c.disconnect(code, reason)
 }
 
 // detach takes an ended connection out, and its client offline unless another

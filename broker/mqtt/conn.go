@@ -13,7 +13,6 @@ import (
 	"groundswell/certs"
 
 	"github.com/gorilla/websocket"
-	mochi "github.com/mochi-mqtt/server/v2"
 	"github.com/mochi-mqtt/server/v2/packets"
 )
 
@@ -33,10 +32,11 @@ const (
 var errSlow = errors.New("client reads too slowly")
 
 // conn is a TLS connection of a client whose certificate is good, with MQTT in it
-// as it is or in WebSocket frames; or a TCP connection of the lab. To mochi it is a
-// net.Conn whose writes never block.
+// as it is or in WebSocket frames; or a TCP connection of the lab. Its writes never
+// block.
 type conn struct {
 	net.Conn
+	wire     *wire      // below TLS
 	web      *webSocket // nil: MQTT as it is
 	identity certs.Identity
 	cert     *x509.Certificate // nil in the lab
@@ -45,13 +45,10 @@ type conn struct {
 	over     bool  // above the limit when it came
 	lab      bool  // of the lab listener
 	limits   *Limits
-	frame    framing
-	refused  error // of framing; only the reader uses it
-	onRefuse func(error)
+	rest     []byte // of a packet that has not come as a whole; only the reader uses it
 	acks     acks
 
 	// Set once in OnConnect, before any other goroutine knows the conn.
-	mochi  *mochi.Client
 	v5     bool
 	sentID string // client id as sent
 	// The client id as it is known here, and the one that the client was given
@@ -89,46 +86,15 @@ type conn struct {
 
 // newConn makes a conn of a connection whose client is known by its certificate, or
 // of one of the lab, without.
-func newConn(t net.Conn, id certs.Identity, cert *x509.Certificate, number int64, limits *Limits, wg *sync.WaitGroup) *conn {
+func newConn(t net.Conn, w *wire, id certs.Identity, cert *x509.Certificate, number int64, limits *Limits, wg *sync.WaitGroup) *conn {
 	c := &conn{
-		Conn: t, identity: id, cert: cert, lab: cert == nil,
+		Conn: t, wire: w, identity: id, cert: cert, lab: cert == nil,
 		remote: t.RemoteAddr().String(), number: number, limits: limits,
-		frame: framing{max: limits.MaxPacket}, done: make(chan struct{}), wg: wg,
+		done: make(chan struct{}), wg: wg,
 	}
 	c.acks.init(c)
 	c.keep.Store(-1)
 	return c
-}
-
-// Read passes on whole packets' worth of bytes until one is too large.
-func (c *conn) Read(p []byte) (int, error) {
-	if c.refused != nil {
-		if c.onRefuse != nil {
-			c.onRefuse(c.refused)
-		}
-		return 0, c.refused
-	}
-	n, err := c.receive(p)
-	if errors.Is(err, errFrame) {
-		c.refused = err
-		return c.Read(p)
-	}
-	good, ferr := c.frame.scan(p[:n])
-	if ferr == nil {
-		return n, err
-	}
-	c.refused = ferr
-	if good > 0 {
-		return good, nil
-	}
-	return c.Read(p)
-}
-
-func (c *conn) receive(p []byte) (int, error) {
-	if c.web != nil {
-		return c.web.Read(p)
-	}
-	return c.Conn.Read(p)
 }
 
 // Write takes p and returns; a goroutine writes it. A full buffer closes the
@@ -279,10 +245,6 @@ func (c *conn) because(reason string) { c.reason.CompareAndSwap(nil, &reason) }
 // understands one.
 func (c *conn) disconnect(code packets.Code, reason string) {
 	c.because(reason)
-	if c.mochi == nil {
-		_ = c.Close() // never fails
-		return
-	}
 	if c.v5 && c.welcomed.Load() {
 		pk := packets.Packet{
 			FixedHeader: packets.FixedHeader{Type: packets.Disconnect},
@@ -291,22 +253,9 @@ func (c *conn) disconnect(code packets.Code, reason string) {
 		if code.Code >= packets.ErrUnspecifiedError.Code {
 			pk.Properties.ReasonString = code.Reason
 		}
-		_ = c.mochi.WritePacket(pk) // the connection ends in any case
+		_ = c.send(pk) // the connection ends in any case
 	}
-	c.mochi.Stop(code)
-}
-
-// SetDeadline is mochi's wish for a new keep-alive period. Only reading has
-// one, and we do the arithmetic, because mochi's overflows (B12).
-func (c *conn) SetDeadline(time.Time) error {
-	switch keep := c.keep.Load(); {
-	case keep < 0:
-		return nil // the deadline for CONNECT stands
-	case keep == 0:
-		return c.setReadDeadline(time.Time{})
-	default:
-		return c.setReadDeadline(time.Now().Add(time.Duration(keep) * time.Second * 3 / 2)) // [MQTT-3.1.2-22]
-	}
+	_ = c.Close() // never fails
 }
 
 // setReadDeadline does nothing once the connection is closed: the reader must

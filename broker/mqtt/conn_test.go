@@ -317,21 +317,22 @@ func FuzzFraming(f *testing.F) {
 			return
 		}
 		const limit = 64
-		fr := framing{max: limit}
 		passed := 0
+		var rest []byte
 		var err error
-		for rest := stream; len(rest) > 0 && err == nil; {
-			p := rest[:min(chunk, len(rest))]
-			rest = rest[len(p):]
-			var good int
-			good, err = fr.scan(p)
-			if good > len(p) {
-				t.Fatalf("%d of %d bytes are good", good, len(p))
+		for left := stream; len(left) > 0 && err == nil; {
+			p := left[:min(chunk, len(left))]
+			left = left[len(p):]
+			rest, _, err = split(append(rest, p...), limit, func(packet []byte) error {
+				if !bytes.Equal(packet, stream[passed:passed+len(packet)]) {
+					t.Fatal("a packet is not what came")
+				}
+				passed += len(packet)
+				return nil
+			})
+			if len(rest) > limit && err == nil {
+				t.Fatalf("%d bytes wait, more than a packet", len(rest))
 			}
-			if err == nil {
-				good = len(p)
-			}
-			passed += good
 		}
 		// Whatever passed never announces more than the limit.
 		for in := bytes.NewReader(stream[:passed]); in.Len() > 0; {

@@ -3,7 +3,6 @@ package mqtt
 import (
 	"errors"
 	"fmt"
-	"strconv"
 	"strings"
 	"time"
 
@@ -25,14 +24,18 @@ type connectParams struct {
 	receiveMaximum uint16
 	present        bool // a session was there
 	will           *will
+	version        byte   // of the protocol: 3, 4 or 5
+	maxPacket      uint32 // that the client takes, in bytes; 0: any
+	noProblems     bool   // no reasons in words, please
 }
 
 // connect decides about a CONNECT packet, and claims the session. A refusal was
 // answered.
 func (b *Broker) connect(c *conn, cl *mochi.Client, pk *packets.Packet) error {
-	c.mochi, c.v5, c.sentID = cl, pk.ProtocolVersion == 5, pk.Connect.ClientIdentifier
-	// Unique to mochi, so that its own take-over never sees two of one name.
-	cl.ID = "#" + strconv.FormatInt(c.number, 10)
+	c.v5, c.sentID = pk.ProtocolVersion == 5, pk.Connect.ClientIdentifier
+	cl.ID = mochiID(c)
+	c.params.version, c.params.maxPacket = pk.ProtocolVersion, pk.Properties.MaximumPacketSize
+	c.params.noProblems = pk.Properties.RequestProblemInfoFlag && pk.Properties.RequestProblemInfo == 0
 	if err := b.room(c); err != nil {
 		return err
 	}
@@ -149,7 +152,7 @@ func (b *Broker) refuseConnect(c *conn, code packets.Code, v3 byte) {
 	} else {
 		ack.ReasonCode = v3
 	}
-	_ = c.mochi.WritePacket(ack) // the connection ends in any case
+	_ = c.send(ack) // the connection ends in any case
 	c.because("refused")
 }
 
@@ -166,18 +169,16 @@ func (b *Broker) established(c *conn) {
 }
 
 // farewell is DISCONNECT from the client.
-func (b *Broker) farewell(c *conn, pk packets.Packet) (packets.Packet, error) {
+func (b *Broker) farewell(c *conn, pk *packets.Packet) {
 	if pk.Properties.SessionExpiryIntervalFlag {
 		if pk.Properties.SessionExpiryInterval > 0 && c.params.expiry == 0 {
 			c.disconnect(packets.ErrProtocolViolationZeroNonZeroExpiry, "protocol") // [MQTT-3.14.2-2]
-			return pk, packets.ErrRejectPacket
+			return
 		}
 		b.setExpiry(c, min(time.Duration(pk.Properties.SessionExpiryInterval)*time.Second, b.cfg.Limits.MaxSessionExpiry))
 	}
-	pk.Properties.SessionExpiryIntervalFlag = false // for mochi it is zero
 	if pk.ReasonCode != packets.CodeDisconnectWillMessage.Code {
 		b.cancelWill(c) // [MQTT-3.14.4-3]
 	}
 	c.because("client")
-	return pk, nil
 }

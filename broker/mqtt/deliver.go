@@ -54,14 +54,14 @@ func (b *Broker) pump(cl *client) {
 		}
 		sent = true
 		if p.Release {
-			if c.mochi.WritePacket(pubrel(p.ID)) != nil {
+			if c.send(pubrel(p.ID)) != nil {
 				return // the connection is ending
 			}
 			continue
 		}
 		pk := publishPacket(p)
 		fresh := c.useAlias(&pk)
-		err := c.mochi.WritePacket(pk)
+		err := c.send(pk)
 		if err != nil && fresh {
 			c.forgetAlias(p.Topic) // the client has not heard of it
 		}

@@ -29,7 +29,7 @@ func (b *Broker) received(c *conn, id uint16, code byte) {
 	case c.v5:
 		ack.ReasonCode = packets.ErrPacketIdentifierNotFound.Code
 	}
-	_ = c.mochi.WritePacket(ack) // a closed connection gets no answer
+	_ = c.send(ack) // a closed connection gets no answer
 }
 
 // completed handles PUBCOMP.
@@ -90,5 +90,5 @@ func (b *Broker) release(c *conn, id uint16) {
 	if !known && c.v5 {
 		ack.ReasonCode = packets.ErrPacketIdentifierNotFound.Code
 	}
-	_ = c.mochi.WritePacket(ack) // a closed connection gets no answer
+	_ = c.send(ack) // a closed connection gets no answer
 }

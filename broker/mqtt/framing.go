@@ -3,57 +3,92 @@ package mqtt
 import (
 	"errors"
 	"fmt"
+
+	"github.com/mochi-mqtt/server/v2/packets"
 )
 
 // Refusals of the byte stream.
 var (
 	errTooLarge  = errors.New("packet too large")
-	errMalformed = errors.New("malformed packet length")
+	errMalformed = errors.New("malformed packet")
 )
 
-// framing follows the packets in a stream of bytes, so that one that is too
-// large is seen when its header has come, before anybody makes room for it.
-// mochi would allocate whatever the header says.
-type framing struct {
-	max       int // bytes of a packet, header included
-	header    int // bytes of the current header seen, 0 between packets
-	length    int // remaining length as far as it was read
-	shift     uint
-	remaining int // bytes of the body still to come
+// packetLength is how long the packet is that b begins with, header included; 0
+// while b does not say it. More than limit is errTooLarge, which is known when the
+// header has come, before anybody makes room for the rest.
+func packetLength(b []byte, limit int) (int, error) {
+	length := 0
+	for i := 1; i < len(b); i++ {
+		length |= int(b[i]&0x7f) << (7 * (i - 1))
+		if b[i]&0x80 == 0 {
+			if n := 1 + i + length; n > limit {
+				return 0, fmt.Errorf("%w: %d bytes, at most %d", errTooLarge, n, limit)
+			} else {
+				return n, nil
+			}
+		}
+		if i == 4 { // [MQTT-1.5.5-1]
+			return 0, fmt.Errorf("%w: more than four bytes of length", errMalformed)
+		}
+	}
+	return 0, nil
 }
 
-// scan reads p and returns how many bytes, from the start, belong to packets
-// that may pass. After an error it must not be called again.
-func (f *framing) scan(p []byte) (good int, err error) {
-	for i := 0; i < len(p); {
-		if f.remaining > 0 {
-			n := min(f.remaining, len(p)-i)
-			f.remaining -= n
-			i += n
-			good = i
-			continue
+// split hands out the packets that in begins with, and returns what is left and how
+// many there were.
+func split(in []byte, limit int, handle func(packet []byte) error) (rest []byte, handled int, err error) {
+	for {
+		n, err := packetLength(in, limit)
+		if err != nil || n == 0 || n > len(in) {
+			return in, handled, err
 		}
-		if f.header == 0 { // type and flags
-			f.header, f.length, f.shift = 1, 0, 0
-			i++
-			continue
+		if err := handle(in[:n]); err != nil {
+			return in, handled, err
 		}
-		b := p[i]
-		i++
-		f.header++
-		f.length |= int(b&0x7f) << f.shift
-		f.shift += 7
-		if b&0x80 != 0 {
-			if f.header == 5 { // [MQTT-1.5.5-1]: four bytes at most
-				return good, errMalformed
-			}
-			continue
-		}
-		if f.header+f.length > f.max {
-			return good, fmt.Errorf("%w: %d bytes, at most %d", errTooLarge, f.header+f.length, f.max)
-		}
-		f.remaining, f.header = f.length, 0
-		good = i
+		in, handled = in[n:], handled+1
 	}
-	return good, nil
+}
+
+// decode reads a packet of the given version of the protocol. It does not keep b.
+// Like mochi's decoder it may panic on some malformed packets.
+func decode(b []byte, version byte) (pk packets.Packet, err error) {
+	pk.ProtocolVersion = version
+	if err := pk.FixedHeader.Decode(b[0]); err != nil {
+		return pk, err
+	}
+	header := 2
+	for b[header-1]&0x80 != 0 {
+		header++
+	}
+	body := append([]byte(nil), b[header:]...)
+	pk.FixedHeader.Remaining = len(body)
+	switch pk.FixedHeader.Type {
+	case packets.Publish:
+		err = pk.PublishDecode(body)
+	case packets.Puback:
+		err = pk.PubackDecode(body)
+	case packets.Pubrec:
+		err = pk.PubrecDecode(body)
+	case packets.Pubrel:
+		err = pk.PubrelDecode(body)
+	case packets.Pubcomp:
+		err = pk.PubcompDecode(body)
+	case packets.Subscribe:
+		err = pk.SubscribeDecode(body)
+	case packets.Unsubscribe:
+		err = pk.UnsubscribeDecode(body)
+	case packets.Disconnect:
+		err = pk.DisconnectDecode(body)
+	case packets.Auth:
+		err = pk.AuthDecode(body)
+	case packets.Pingreq:
+		if len(body) > 0 {
+			err = packets.ErrMalformedPacket
+		}
+	case packets.Connect:
+		err = packets.ErrProtocolViolationSecondConnect // [MQTT-3.1.0-2]
+	default:
+		err = packets.ErrProtocolViolation // reserved, or for clients only
+	}
+	return pk, err
 }

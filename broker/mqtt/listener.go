@@ -29,7 +29,7 @@ type listener struct {
 	metrics *metrics
 	log     *slog.Logger
 	wg      *sync.WaitGroup
-	serve   func(*conn) // blocks while the connection lives
+	serve   func(c *conn, leave func()) // calls leave when the connection has ended
 }
 
 // run accepts until ctx ends.
@@ -60,19 +60,17 @@ func (l *listener) run(ctx context.Context) {
 			_ = raw.Close() // nothing was said yet
 			continue
 		}
-		l.wg.Go(func() {
-			defer l.gate.leave()
-			l.admit(ctx, raw, over)
-		})
+		l.wg.Go(func() { l.admit(ctx, raw.(*net.TCPConn), over) })
 	}
 }
 
 // admit takes a connection to where its CONNECT is awaited, and serves it.
-func (l *listener) admit(ctx context.Context, raw net.Conn, over bool) {
+func (l *listener) admit(ctx context.Context, raw *net.TCPConn, over bool) {
 	c, remote, err := l.welcome(ctx, raw)
 	if err != nil {
 		l.failed(remote.String(), err)
 		_ = raw.Close() // nothing more to say
+		l.gate.leave()
 		return
 	}
 	c.over = over
@@ -80,10 +78,11 @@ func (l *listener) admit(ctx context.Context, raw net.Conn, over bool) {
 		if err := c.upgrade(); err != nil {
 			l.failed(c.remote, err, "identity", c.identity.String())
 			_ = c.Close() // never fails
+			l.gate.leave()
 			return
 		}
 	}
-	l.serve(c)
+	l.serve(c, l.gate.leave)
 }
 
 // await waits for a connection's turn, but no longer than its client would have
@@ -102,14 +101,18 @@ func (l *listener) await(ctx context.Context) error {
 
 // welcome returns the connection of a client that may send its CONNECT. remote is as
 // in handshake.
-func (l *listener) welcome(ctx context.Context, raw net.Conn) (c *conn, remote net.Addr, err error) {
+func (l *listener) welcome(ctx context.Context, raw *net.TCPConn) (c *conn, remote net.Addr, err error) {
 	if err := l.await(ctx); err != nil {
 		return nil, raw.RemoteAddr(), err
 	}
+	w, err := newWire(raw)
+	if err != nil {
+		return nil, raw.RemoteAddr(), err
+	}
 	if !l.lab {
-		c, remote, err = l.handshake(ctx, raw)
+		c, remote, err = l.handshake(ctx, w)
 	} else {
-		c, remote = newConn(raw, labIdentity, nil, l.gate.nextNumber(), l.limits, l.wg), raw.RemoteAddr()
+		c, remote = newConn(w, w, labIdentity, nil, l.gate.nextNumber(), l.limits, l.wg), raw.RemoteAddr()
 	}
 	if err != nil {
 		return nil, remote, err
@@ -121,8 +124,8 @@ func (l *listener) welcome(ctx context.Context, raw net.Conn) (c *conn, remote n
 
 // handshake returns the connection of a client with a good certificate. remote is
 // the client's address as far as it is known, also when there is an error.
-func (l *listener) handshake(ctx context.Context, raw net.Conn) (c *conn, remote net.Addr, err error) {
-	remote = raw.RemoteAddr()
+func (l *listener) handshake(ctx context.Context, w *wire) (c *conn, remote net.Addr, err error) {
+	raw, remote := net.Conn(w), w.RemoteAddr()
 	ctx, cancel := context.WithTimeout(ctx, l.limits.ConnectTimeout)
 	defer cancel()
 	defer func() {
@@ -147,7 +150,7 @@ func (l *listener) handshake(ctx context.Context, raw net.Conn) (c *conn, remote
 	if err != nil {
 		return nil, remote, err
 	}
-	return newConn(t, id, t.ConnectionState().PeerCertificates[0], l.gate.nextNumber(), l.limits, l.wg), remote, nil
+	return newConn(t, w, id, t.ConnectionState().PeerCertificates[0], l.gate.nextNumber(), l.limits, l.wg), remote, nil
 }
 
 // failed counts a connection that did not come to CONNECT, and audits those that

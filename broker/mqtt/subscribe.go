@@ -58,7 +58,7 @@ func (b *Broker) subscribe(c *conn, pk *packets.Packet) packets.Code {
 	if !b.saveOrEnd(c) {
 		return packets.CodeSuccess
 	}
-	if err := c.mochi.WritePacket(ack); err != nil {
+	if err := c.send(ack); err != nil {
 		return packets.CodeSuccess // the connection is ending
 	}
 	for _, g := range granted {
@@ -155,7 +155,7 @@ func (b *Broker) unsubscribe(c *conn, pk *packets.Packet) packets.Code {
 		ack.ReasonCodes = append(ack.ReasonCodes, code.Code)
 	}
 	if b.saveOrEnd(c) {
-		_ = c.mochi.WritePacket(ack) // a closed connection gets no answer
+		_ = c.send(ack) // a closed connection gets no answer
 	}
 	return packets.CodeSuccess
 }

@@ -1,13 +1,57 @@
 package mqtt
 
 import (
+	"errors"
 	"log/slog"
-
-	"groundswell/topics"
+	"strconv"
+	"time"
 
 	mochi "github.com/mochi-mqtt/server/v2"
 	"github.com/mochi-mqtt/server/v2/packets"
 )
+
+// errGreeted ends mochi's part in a connection.
+var errGreeted = errors.New("the client is connected")
+
+// greeting is a conn as mochi sees it: one CONNECT packet comes, and what mochi
+// answers goes out. Then it has an end, and mochi forgets it; the conn goes on.
+type greeting struct {
+	*conn
+	connect []byte // what mochi has not read of it
+}
+
+func (g *greeting) Read(p []byte) (int, error) {
+	if len(g.connect) == 0 {
+		return 0, errGreeted
+	}
+	n := copy(p, g.connect)
+	g.connect = g.connect[n:]
+	return n, nil
+}
+
+// Close does nothing: who called mochi knows how it ended.
+func (g *greeting) Close() error { return nil }
+
+// SetDeadline does nothing: the conn keeps time.
+func (g *greeting) SetDeadline(time.Time) error { return nil }
+
+// greet has mochi read CONNECT, with our hook, and answer it. After an error the
+// connection is of no use.
+func (b *Broker) greet(c *conn, packet []byte) error {
+	defer b.server.Clients.Delete(mochiID(c)) // mochi forgets it only on the straight way out
+	err := b.server.EstablishConnection("mqtt", &greeting{conn: c, connect: packet})
+	switch {
+	case !errors.Is(err, errGreeted):
+		return err
+	case c.client == nil:
+		return errEnded
+	}
+	b.established(c)
+	return nil
+}
+
+// mochiID is unique to mochi, so that its own take-over never sees two of one name.
+func mochiID(c *conn) string { return "#" + strconv.FormatInt(c.number, 10) }
 
 // newMochi returns a mochi server that is never started: it has no listeners,
 // no loops and no $SYS topics, and serves only EstablishConnection. See the
@@ -22,9 +66,7 @@ func newMochi(b *Broker) *mochi.Server {
 	capabilities.Compatibilities.NoInheritedPropertiesOnAck = true
 	server := mochi.New(&mochi.Options{
 		Capabilities:            capabilities,
-		ClientNetReadBufferSize: 2048,
-		// Never written to: conn has its own.
-		ClientNetWriteBufferSize: 512,
+		ClientNetReadBufferSize: 512,
 		// It logs whole packets and a line per disconnect; we log what matters.
 		Logger:                 slog.New(slog.DiscardHandler),
 		SysTopicResendInterval: 3600,
@@ -45,7 +87,7 @@ func (h *hook) ID() string { return "groundswell" }
 
 func (h *hook) Provides(what byte) bool {
 	switch what {
-	case mochi.OnConnect, mochi.OnConnectAuthenticate, mochi.OnSessionEstablished, mochi.OnPacketRead, mochi.OnPacketEncode:
+	case mochi.OnConnect, mochi.OnConnectAuthenticate, mochi.OnPacketRead, mochi.OnPacketEncode:
 		return true
 	}
 	return false
@@ -54,16 +96,11 @@ func (h *hook) Provides(what byte) bool {
 // OnConnect decides about a CONNECT packet. mochi closes without CONNACK after
 // an error, so refuse has sent it.
 func (h *hook) OnConnect(cl *mochi.Client, pk packets.Packet) error {
-	return h.b.connect(cl.Net.Conn.(*conn), cl, &pk)
+	return h.b.connect(cl.Net.Conn.(*greeting).conn, cl, &pk)
 }
 
 // OnConnectAuthenticate says yes: the certificate has spoken, and OnConnect.
 func (h *hook) OnConnectAuthenticate(*mochi.Client, packets.Packet) bool { return true }
-
-// OnSessionEstablished comes after CONNACK.
-func (h *hook) OnSessionEstablished(cl *mochi.Client, _ packets.Packet) {
-	h.b.established(cl.Net.Conn.(*conn))
-}
 
 // connackBefore5 translates what mochi itself refuses in a CONNECT into what 3.1.1
 // knows (section 3.2.2.3).
@@ -77,45 +114,9 @@ func connackBefore5(code byte) byte {
 	return 5
 }
 
-// nothing is a packet that mochi does nothing about: the acknowledgement of a
-// message that it has not sent.
-var nothing = packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Puback}}
-
-// OnPacketRead takes out every packet that carries a promise.
+// OnPacketRead sees CONNECT only.
 func (h *hook) OnPacketRead(cl *mochi.Client, pk packets.Packet) (packets.Packet, error) {
-	c := cl.Net.Conn.(*conn)
-	if c.client == nil {
-		return tolerate(c, pk), nil // CONNECT, or what mochi refuses in its place
-	}
-	var code packets.Code
-	switch pk.FixedHeader.Type {
-	case packets.Publish:
-		code = h.b.publish(c, &pk)
-	case packets.Puback:
-		h.b.acknowledged(c, pk.PacketID, pk.ReasonCode)
-	case packets.Pubrec:
-		h.b.received(c, pk.PacketID, pk.ReasonCode)
-	case packets.Pubcomp:
-		h.b.completed(c, pk.PacketID)
-	case packets.Pubrel:
-		h.b.release(c, pk.PacketID)
-	case packets.Subscribe:
-		code = h.b.subscribe(c, &pk)
-	case packets.Unsubscribe:
-		code = h.b.unsubscribe(c, &pk)
-	case packets.Disconnect:
-		return h.b.farewell(c, pk)
-	case packets.Auth:
-		code = packets.ErrProtocolViolation // no method was agreed on [MQTT-4.12.0-1]
-	default:
-		return pk, nil // PINGREQ; or what mochi refuses
-	}
-	if code.Code >= packets.ErrUnspecifiedError.Code {
-		h.b.audit(c, topics.RefusedPacket, "protocol", pk.TopicName, code)
-		c.disconnect(code, "protocol")
-		return pk, packets.ErrRejectPacket // ends mochi's loop
-	}
-	return nothing, nil
+	return tolerate(cl.Net.Conn.(*greeting).conn, pk), nil
 }
 
 // tolerate hides from mochi what it refuses although it is legal: a will without a
@@ -134,16 +135,12 @@ func tolerate(c *conn, pk packets.Packet) packets.Packet {
 	return pk
 }
 
-// OnPacketEncode completes CONNACK, which mochi fills in only in part, and keeps the
-// user properties of messages, which mochi holds for problem information.
+// OnPacketEncode completes CONNACK, which mochi fills in only in part.
 func (h *hook) OnPacketEncode(cl *mochi.Client, pk packets.Packet) packets.Packet {
-	if pk.FixedHeader.Type == packets.Publish {
-		pk.Mods.DisallowProblemInfo = false // [MQTT-3.1.2-29]
-	}
 	if pk.FixedHeader.Type != packets.Connack {
 		return pk
 	}
-	c := cl.Net.Conn.(*conn)
+	c := cl.Net.Conn.(*greeting).conn
 	c.greets.Store(true)
 	if c.client == nil || pk.ReasonCode != packets.CodeSuccess.Code { // [MQTT-3.2.2-6]
 		pk.Properties = packets.Properties{ReasonString: pk.Properties.ReasonString}
