@@ -20,6 +20,7 @@ import (
 	"groundswell/broker/cluster"
 	"groundswell/broker/mqtt"
 	"groundswell/internal/cli"
+	"groundswell/internal/memory"
 	"groundswell/internal/ops"
 
 	"golang.org/x/sync/errgroup"
@@ -62,6 +63,7 @@ func run(ctx context.Context, cfg Config, log *slog.Logger) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return server.Run(ctx) }) // tells what is missing while the store waits for other nodes
 	g.Go(func() error { return security.run(ctx) })
+	g.Go(func() error { memory.ReturnWhenQuiet(ctx); return nil })
 	g.Go(func() error {
 		if err := store.Open(ctx); err != nil {
 			if ctx.Err() != nil {

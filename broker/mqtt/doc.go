@@ -1,7 +1,7 @@
 // Package mqtt is the broker's edge: it accepts connections, knows who they are,
 // and moves messages between them and the store. It is the only package that
 // imports mochi, and it leaves to mochi what carries no promise: decoding and
-// encoding packets, the rules of CONNECT, ping, and the loop that reads.
+// encoding packets, and the rules of CONNECT.
 //
 // Everything else is ours, because mochi's own versions lose messages:
 //
@@ -11,13 +11,16 @@
 //     read never blocks anybody: it is closed. Over WebSocket it is the same
 //     conn, behind the same TLS, with frames around the bytes.
 //   - mochi's server is never started: no housekeeping loops over all clients,
-//     no $SYS topics. EstablishConnection is called for each connection, under a
-//     recover, because mochi's decoder panics on some malformed packets.
-//   - To mochi every connection is a client of its own (ids "#1", "#2", ...)
-//     with a session that ends with the connection. So its take-over, its
-//     in-flight map, its subscriptions and its offline queue are never used.
-//     PUBLISH, SUBSCRIBE, UNSUBSCRIBE and the acknowledgements are taken out in
-//     OnPacketRead, and mochi is given a PUBACK that means nothing to it.
+//     no $SYS topics. EstablishConnection is called for each CONNECT (greet.go),
+//     sees nothing but that packet, answers it, and has forgotten the client before
+//     the next one comes. So its take-over, its in-flight map, its subscriptions,
+//     its queues and its reading loop are never used.
+//   - Whatever comes after CONNECT is read and answered here (reader.go, writer.go),
+//     with mochi's decoders and encoders; under a recover, because these panic on
+//     some malformed packets.
+//   - A connection that has nothing to say waits below TLS (wire.go), in a
+//     goroutine that has seen no handshake: its stack and its buffers would be most
+//     of what an idle session costs.
 //
 // There are two planes (plane.go), which know nothing of each other: that of the
 // fleet, and that of the lab listener, if there is one, with any topic and without

@@ -39,7 +39,11 @@ func (n *node) rawDial(credential certs.Credential, version byte) *raw {
 	}
 	n.t.Cleanup(func() { _ = conn.Close() })
 	_ = conn.SetReadDeadline(time.Now().Add(patience))
-	return &raw{t: n.t, conn: conn, in: bufio.NewReader(conn), version: version}
+	return newRaw(n.t, conn, version)
+}
+
+func newRaw(t testing.TB, conn net.Conn, version byte) *raw {
+	return &raw{t: t, conn: conn, in: bufio.NewReader(conn), version: version}
 }
 
 // rawConnect sends CONNECT and wants it accepted.
