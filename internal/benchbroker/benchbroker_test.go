@@ -10,19 +10,19 @@ import (
 	"time"
 )
 
-// TestEveryMeasureOfOursAndPlainMochi runs the whole benchmark at tiny sizes.
+// TestEveryMeasure runs the whole benchmark at tiny sizes.
 // What it measures is not looked at, only that it measured it, and that nothing
 // was lost where nothing may be.
-func TestEveryMeasureOfOursAndPlainMochi(t *testing.T) {
+func TestEveryMeasure(t *testing.T) {
 	r, err := run(t.Context(), options{
-		Sessions: 20, Retained: 100, Publishers: 4, Window: 4, Connecting: 4, Rounds: 1,
+		Sessions: 20, Retained: 100, Publishers: 4, Window: 4, Connecting: 4, HalfOpen: 20, Rounds: 1,
 		For: 100 * time.Millisecond, Settle: 300 * time.Millisecond,
-		Servers: "ours,ours-interval,mochi,mochi-tuned", Heap: filepath.Join(t.TempDir(), "heap"),
+		Servers: "ours,ours-interval,mochi,mochi-tuned,nats", Heap: filepath.Join(t.TempDir(), "heap"),
 	}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"ours", "mochi", "mochi-tuned"} {
+	for _, name := range []string{"ours", "mochi", "mochi-tuned", "nats"} {
 		for _, row := range r.rows() {
 			if _, ok := r.Figures[name][row.figure]; !ok {
 				t.Errorf("%s: no figure %s", name, row.figure)
@@ -53,7 +53,7 @@ func TestEveryMeasureOfOursAndPlainMochi(t *testing.T) {
 }
 
 func TestOptionsThatCannotBeMeasuredAreRefused(t *testing.T) {
-	good := options{Sessions: 1, Retained: 1, Publishers: 1, Window: 1, Connecting: 1, Rounds: 1}
+	good := options{Sessions: 1, Retained: 1, Publishers: 1, Window: 1, Connecting: 1, HalfOpen: 1, Rounds: 1}
 	for _, c := range []struct {
 		change func(*options)
 		says   string
@@ -88,7 +88,7 @@ func TestConnackSaysTheWindow(t *testing.T) {
 		{"an unknown property", []byte{0, 0, 2, 0x7f, 1}, 0, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			window, err := receiveMaximum(c.body)
+			window, err := protocol(5).receiveMaximum(c.body)
 			if window != c.window || (err != nil) != c.fails {
 				t.Errorf("got %d, %v", window, err)
 			}

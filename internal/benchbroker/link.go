@@ -19,6 +19,7 @@ const patience = 2 * time.Minute
 // link is one MQTT connection. It has no goroutine of its own, so that tens of
 // thousands of them cost little here.
 type link struct {
+	protocol
 	conn   *tls.Conn
 	in     *bufio.Reader
 	body   []byte // of the packet that was read last
@@ -26,24 +27,24 @@ type link struct {
 }
 
 // dial makes the TLS connection, always by a full handshake, and the session.
-func dial(ctx context.Context, addr string, local net.IP, c client) (*link, error) {
+func dial(ctx context.Context, p *running, local net.IP, c client) (*link, error) {
 	dialer := net.Dialer{Timeout: patience}
 	if local != nil {
 		dialer.LocalAddr = &net.TCPAddr{IP: local}
 	}
-	raw, err := dialer.DialContext(ctx, "tcp", addr)
+	raw, err := dialer.DialContext(ctx, "tcp", p.addr)
 	if err != nil {
 		return nil, err
 	}
-	l := &link{conn: tls.Client(raw, c.tls)}
-	if err := l.connect(ctx, c.id); err != nil {
+	l := &link{protocol: p.protocol, conn: tls.Client(raw, c.tls)}
+	if err := l.begin(ctx, c.id); err != nil {
 		_ = raw.Close() // it never became a session
 		return nil, fmt.Errorf("connect %s: %w", c.id, err)
 	}
 	return l, nil
 }
 
-func (l *link) connect(ctx context.Context, client string) error {
+func (l *link) begin(ctx context.Context, client string) error {
 	if err := l.conn.SetDeadline(time.Now().Add(patience)); err != nil {
 		return err
 	}
@@ -51,14 +52,14 @@ func (l *link) connect(ctx context.Context, client string) error {
 		return err
 	}
 	l.in = bufio.NewReaderSize(l.conn, 512)
-	if _, err := l.conn.Write(connectPacket(client)); err != nil {
+	if _, err := l.conn.Write(l.protocol.connect(client)); err != nil {
 		return err
 	}
 	body, err := l.await(typeConnack)
 	if err != nil {
 		return err
 	}
-	if l.window, err = receiveMaximum(body); err != nil {
+	if l.window, err = l.receiveMaximum(body); err != nil {
 		return err
 	}
 	return l.conn.SetDeadline(time.Time{})
@@ -70,7 +71,7 @@ func (l *link) subscribe(filter string, onPublish func(received) error) error {
 	if err := l.conn.SetReadDeadline(time.Now().Add(patience)); err != nil {
 		return err
 	}
-	if _, err := l.conn.Write(subscribePacket(1, filter)); err != nil {
+	if _, err := l.conn.Write(l.protocol.subscribe(1, filter)); err != nil {
 		return err
 	}
 	for {

@@ -32,6 +32,7 @@ type options struct {
 	Publishers int
 	Window     int // messages under way per publisher
 	Connecting int // connections being made at once
+	HalfOpen   int // handshakes that are begun and not ended
 	For        time.Duration
 	Settle     time.Duration
 	Rounds     int
@@ -48,6 +49,7 @@ func main() {
 	flag.IntVar(&o.Publishers, "publishers", 200, "sessions that publish")
 	flag.IntVar(&o.Window, "window", 16, "messages under way per publisher")
 	flag.IntVar(&o.Connecting, "connecting", 32, "connections being made at once")
+	flag.IntVar(&o.HalfOpen, "half-open", 5000, "handshakes that hostile clients begin and do not end")
 	flag.DurationVar(&o.For, "for", 0, "how long to connect, and to publish, per round (default 0.2s to 10s, by --sessions)")
 	flag.DurationVar(&o.Settle, "settle", 0, "how long memory must not change to count (default 2s to 130s, by --sessions: Go collects at least every two minutes)")
 	flag.IntVar(&o.Rounds, "rounds", 3, "repetitions, of which the median counts")
@@ -81,7 +83,7 @@ func names() string {
 func (o *options) prepare() ([]server, error) {
 	for name, n := range map[string]int{
 		"sessions": o.Sessions, "retained": o.Retained, "publishers": o.Publishers,
-		"window": o.Window, "connecting": o.Connecting, "rounds": o.Rounds,
+		"window": o.Window, "connecting": o.Connecting, "half-open": o.HalfOpen, "rounds": o.Rounds,
 	} {
 		if n < 1 {
 			return nil, fmt.Errorf("--%s: %d is not positive", name, n)
@@ -129,7 +131,7 @@ func run(ctx context.Context, o options, log *slog.Logger) (*report, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := openFiles(max(o.Sessions, o.Publishers)); err != nil {
+	if err := openFiles(max(o.Sessions, o.Publishers, o.HalfOpen)); err != nil {
 		return nil, err
 	}
 	dir, discard, err := devstack.TempDir("groundswell-bench-")
@@ -173,9 +175,10 @@ const (
 	measureConnects = "connects"
 	measureUplink   = "uplink"
 	measureRetained = "retained"
+	measureHostile  = "hostile"
 )
 
-var measures = []string{measureSessions, measureConnects, measureUplink, measureRetained}
+var measures = []string{measureSessions, measureConnects, measureUplink, measureRetained, measureHostile}
 
 // measure starts a server for one measure and ends it.
 func (b *bench) measure(ctx context.Context, what string, s server, out figures) error {
@@ -191,6 +194,7 @@ func (b *bench) measure(ctx context.Context, what string, s server, out figures)
 	defer p.Kill() // what it holds is of no use to anybody
 	measure := map[string]func(context.Context, server, *running, figures) error{
 		measureSessions: b.sessions, measureConnects: b.connects, measureUplink: b.uplink, measureRetained: b.retained,
+		measureHostile: b.hostile,
 	}[what]
 	if err := measure(ctx, s, p, out); err != nil {
 		return fmt.Errorf("%w\n%s", err, p.LogTail(10))

@@ -10,7 +10,7 @@ import (
 	"groundswell/topics"
 )
 
-// As much of MQTT 5 as the load needs. Types are those of the fixed header.
+// As much of MQTT as the load needs. Types are those of the fixed header.
 const (
 	typeConnack = 2
 	typePublish = 3
@@ -21,7 +21,10 @@ const (
 // keepAlive in seconds is longer than any measurement, so that nobody pings.
 const keepAlive = 1200
 
-var errMalformed = errors.New("malformed packet")
+var (
+	errMalformed = errors.New("malformed packet")
+	errRefused   = errors.New("the server refuses a message")
+)
 
 // packet appends a packet whose body is at hand.
 func packet(b []byte, first byte, body ...[]byte) []byte {
@@ -40,25 +43,35 @@ func text(b []byte, s string) []byte {
 	return append(binary.BigEndian.AppendUint16(b, uint16(len(s))), s...)
 }
 
-// connectPacket begins a session that ends with its connection.
-func connectPacket(client string) []byte {
-	body := text(nil, "MQTT")
-	body = append(body, 5, 0x02) // version, clean start
-	body = binary.BigEndian.AppendUint16(body, keepAlive)
-	body = append(body, 0) // no properties
-	return packet(nil, 0x10, text(body, client))
+// protocol is the version of MQTT that a server is spoken to: 5, or 4, which is
+// 3.1.1.
+type protocol byte
+
+// properties are none, where the version has any.
+func (v protocol) properties(b []byte) []byte {
+	if v == 5 {
+		b = append(b, 0)
+	}
+	return b
 }
 
-// subscribePacket asks for QoS 1.
-func subscribePacket(id uint16, filter string) []byte {
-	body := binary.BigEndian.AppendUint16(nil, id)
-	body = append(body, 0)
+// connect begins a session that ends with its connection.
+func (v protocol) connect(client string) []byte {
+	body := text(nil, "MQTT")
+	body = append(body, byte(v), 0x02) // version, clean start
+	body = binary.BigEndian.AppendUint16(body, keepAlive)
+	return packet(nil, 0x10, text(v.properties(body), client))
+}
+
+// subscribe asks for QoS 1.
+func (v protocol) subscribe(id uint16, filter string) []byte {
+	body := v.properties(binary.BigEndian.AppendUint16(nil, id))
 	return packet(nil, 0x82, append(text(body, filter), 1))
 }
 
-// publishPacket is at QoS 1. A version above 0 makes it a retained message of
-// the wire contract.
-func publishPacket(b []byte, id uint16, topic string, payload []byte, version int64) []byte {
+// publish is at QoS 1. A version above 0 makes it a retained message of the wire
+// contract.
+func (v protocol) publish(b []byte, id uint16, topic string, payload []byte, version int64) []byte {
 	first := byte(0x32)
 	var properties []byte
 	if version > 0 {
@@ -67,8 +80,10 @@ func publishPacket(b []byte, id uint16, topic string, payload []byte, version in
 		properties = text(text(properties, topics.PropVersion), strconv.FormatInt(version, 10))
 	}
 	head := binary.BigEndian.AppendUint16(text(nil, topic), id)
-	head = binary.AppendUvarint(head, uint64(len(properties)))
-	return packet(b, first, head, properties, payload)
+	if v == 5 {
+		head = append(binary.AppendUvarint(head, uint64(len(properties))), properties...)
+	}
+	return packet(b, first, head, payload)
 }
 
 func pubackPacket(id uint16) []byte { return []byte{0x40, 2, byte(id >> 8), byte(id)} }
@@ -77,12 +92,15 @@ func disconnectPacket() []byte { return []byte{0xe0, 0} }
 
 // receiveMaximum reads how much the server lets a client have under way out of
 // a CONNACK; a refusal is an error.
-func receiveMaximum(connack []byte) (int, error) {
-	if len(connack) < 3 {
+func (v protocol) receiveMaximum(connack []byte) (int, error) {
+	if len(connack) < 2 || (v == 5 && len(connack) < 3) {
 		return 0, fmt.Errorf("CONNACK: %w", errMalformed)
 	}
 	if code := connack[1]; code != 0 {
 		return 0, fmt.Errorf("the server refuses the connection: 0x%02x", code)
+	}
+	if v != 5 {
+		return 65535, nil
 	}
 	size, n := binary.Uvarint(connack[2:])
 	if n <= 0 || uint64(len(connack)-2-n) < size {
@@ -153,10 +171,10 @@ func parsePublish(first byte, body []byte) (received, error) {
 // acknowledged reads a PUBACK or SUBACK; a refusal is an error.
 func acknowledged(kind byte, body []byte) error {
 	switch {
-	case len(body) < 2, kind == typeSuback && len(body) < 4:
+	case len(body) < 2, kind == typeSuback && len(body) < 3:
 		return fmt.Errorf("acknowledgement: %w", errMalformed)
 	case kind == typePuback && len(body) > 2 && body[2] >= 0x80:
-		return fmt.Errorf("the server refuses a message: 0x%02x", body[2])
+		return fmt.Errorf("%w: 0x%02x", errRefused, body[2])
 	case kind == typeSuback && body[len(body)-1] >= 0x80:
 		return fmt.Errorf("the server refuses a subscription: 0x%02x", body[len(body)-1])
 	}

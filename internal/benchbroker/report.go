@@ -28,6 +28,8 @@ const (
 	figureRetainedLoad    = "retained_published_per_second"
 	figureRetained        = "retained_seconds"
 	figureRetainedMissing = "retained_missing"
+	figureQuiet           = "round_trip_p99_ms"
+	figureHostile         = "round_trip_p99_ms_among_hostile"
 )
 
 // report is the outcome of a run.
@@ -78,6 +80,8 @@ func (r *report) rows() []row {
 		{figure: figureRetainedLoad, title: "retained messages stored per second, one publisher", format: "%.0f"},
 		{figure: figureRetained, title: fmt.Sprintf("%d retained messages to a new wildcard subscriber", o.Retained), format: "%.2f s"},
 		{figure: figureRetainedMissing, title: "the same: missing", format: "%.0f", plain: true},
+		{figure: figureQuiet, title: fmt.Sprintf("QoS 1 report to its acknowledgement, %d sessions, 20/s each: p99", min(wellBehaved, o.Publishers)), format: "%.1f ms"},
+		{figure: figureHostile, title: fmt.Sprintf("the same, beside %d half-open handshakes, %d clients that send a byte a minute and %d that do not read any more: p99", o.HalfOpen, slow, deafs), format: "%.1f ms"},
 	}
 }
 

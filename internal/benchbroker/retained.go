@@ -20,13 +20,13 @@ func (b *bench) retained(ctx context.Context, s server, p *running, out figures)
 	if err != nil {
 		return err
 	}
-	loader, err := dial(ctx, p.addr, nil, fleetd)
+	loader, err := dial(ctx, p, nil, fleetd)
 	if err != nil {
 		return err
 	}
 	defer loader.drop()
 	began := time.Now()
-	if _, err := loader.publish(1024, assignments(b.Retained)); err != nil {
+	if _, err := loader.publish(1024, p.protocol.assignments(b.Retained)); err != nil {
 		return fmt.Errorf("publish: %w", err)
 	}
 	out[figureRetainedLoad] = float64(b.Retained) / time.Since(began).Seconds()
@@ -54,7 +54,7 @@ func (b *bench) readRetained(ctx context.Context, p *running, round int) (took t
 	if err != nil {
 		return 0, 0, err
 	}
-	l, err := dial(ctx, p.addr, nil, fleetd)
+	l, err := dial(ctx, p, nil, fleetd)
 	if err != nil {
 		return 0, 0, err
 	}

@@ -35,19 +35,23 @@ type site struct {
 }
 
 // programs are the paths of those servers that are built here.
-type programs struct{ broker, plainMochi string }
+type programs struct{ broker, plainMochi, plainNATS string }
 
 func build(ctx context.Context) (p programs, err error) {
 	if p.broker, err = devstack.Program(ctx, "./broker"); err != nil {
 		return p, err
 	}
-	p.plainMochi, err = devstack.Program(ctx, "./internal/benchbroker/plainmochi")
+	if p.plainMochi, err = devstack.Program(ctx, "./internal/benchbroker/plainmochi"); err != nil {
+		return p, err
+	}
+	p.plainNATS, err = devstack.Program(ctx, "./internal/benchbroker/plainnats")
 	return p, err
 }
 
 // running is a started server.
 type running struct {
 	*devstack.Process
+	protocol
 	addr string
 }
 
@@ -83,6 +87,11 @@ var servers = []server{
 		promise: "queued for its subscribers; what is still queued is in a snapshot at most 1 s later, which is not synchronised",
 		start:   func(ctx context.Context, at site) (*running, error) { return startMosquitto(ctx, at, true) },
 	},
+	{
+		name: "nats", title: "nats-server's MQTT",
+		promise: "in its JetStream, in the kernel's hands and on the disk within 2 minutes; it speaks 3.1.1",
+		start:   startNATS,
+	},
 }
 
 // startOurs starts the broker as it is built for production. Its one consumer
@@ -108,6 +117,17 @@ func startMochi(ctx context.Context, at site, more ...string) (*running, error) 
 	return at.spawn(ctx, "plainmochi", at.plainMochi, "", func(string) []string { return args })
 }
 
+func startNATS(ctx context.Context, at site) (*running, error) {
+	r, err := at.spawn(ctx, "plainnats", at.plainNATS, "", func(string) []string {
+		return []string{"-cert", at.path("tls.crt"), "-key", at.path("tls.key"), "-ca", at.path("ca.crt"),
+			"-data", filepath.Join(at.dir, "data"), "-addresses", filepath.Join(at.dir, "addresses.json")}
+	})
+	if err == nil {
+		r.protocol = 4
+	}
+	return r, err
+}
+
 // spawn starts a program that writes its addresses.
 func (at site) spawn(ctx context.Context, name, program, config string, args func(file string) []string) (*running, error) {
 	file := filepath.Join(at.dir, name+".yaml")
@@ -121,7 +141,7 @@ func (at site) spawn(ctx context.Context, name, program, config string, args fun
 	if err != nil {
 		return nil, err
 	}
-	return &running{p, p.Addr("mqtt")}, nil
+	return &running{p, 5, p.Addr("mqtt")}, nil
 }
 
 const mosquittoPath = "/usr/sbin/mosquitto"
@@ -177,7 +197,7 @@ log_type warning
 		p.Kill()
 		return nil, fmt.Errorf("start mosquitto: %w\n%s", err, p.LogTail(20))
 	}
-	return &running{p, addr}, nil
+	return &running{p, 5, addr}, nil
 }
 
 // awaitListener waits until somebody listens.

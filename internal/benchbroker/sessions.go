@@ -71,7 +71,7 @@ func (b *bench) connectAll(ctx context.Context, p *running, links []*link) error
 			if n := i / perAddress; n > 0 {
 				local = net.IPv4(127, 0, 0, byte(1+n))
 			}
-			l, err := dial(ctx, p.addr, local, b.devices[i])
+			l, err := dial(ctx, p, local, b.devices[i])
 			if err != nil {
 				return err
 			}
@@ -109,13 +109,13 @@ func (b *bench) fanOut(ctx context.Context, s server, p *running, links []*link,
 	if err != nil {
 		return err
 	}
-	publisher, err := dial(ctx, p.addr, nil, fleetd)
+	publisher, err := dial(ctx, p, nil, fleetd)
 	if err != nil {
 		return err
 	}
 	defer publisher.drop()
 	if s.ours { // a device may read the manifests that its assignment names
-		if _, err := publisher.publish(1024, assignments(len(links))); err != nil {
+		if _, err := publisher.publish(1024, p.protocol.assignments(len(links))); err != nil {
 			return fmt.Errorf("assign: %w", err)
 		}
 	}
@@ -130,7 +130,7 @@ func (b *bench) fanOut(ctx context.Context, s server, p *running, links []*link,
 	payload := noise(manifestSize)
 	p50, p99, missing := []float64{}, []float64{}, 0
 	for version := range b.Rounds {
-		took, err := fanOutOnce(publisher, links, publishPacket(nil, 1, topics.CohortManifest(cohort), payload, int64(version+1)))
+		took, err := fanOutOnce(publisher, links, p.protocol.publish(nil, 1, topics.CohortManifest(cohort), payload, int64(version+1)))
 		if err != nil {
 			return err
 		}
@@ -194,7 +194,7 @@ func once(publication []byte) func([]byte, uint16) ([]byte, bool) {
 
 // assignments publishes an assignment to each of n devices. It is as much of
 // one as a broker reads.
-func assignments(n int) func([]byte, uint16) ([]byte, bool) {
+func (v protocol) assignments(n int) func([]byte, uint16) ([]byte, bool) {
 	payload := []byte(`{"signatures":[],"signed":{"_type":"targets","groundswell":{"kind":"assignment","cohorts":["` + cohort + `"],"padding":"`)
 	for len(payload) < 253 {
 		payload = append(payload, 'x')
@@ -205,7 +205,7 @@ func assignments(n int) func([]byte, uint16) ([]byte, bool) {
 		if i == n {
 			return b, false
 		}
-		b = publishPacket(b, id, topics.DeviceAssignment(deviceID(i)), payload, 1)
+		b = v.publish(b, id, topics.DeviceAssignment(deviceID(i)), payload, 1)
 		i++
 		return b, true
 	}

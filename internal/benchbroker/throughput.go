@@ -26,7 +26,7 @@ func (b *bench) connects(ctx context.Context, s server, p *running, out figures)
 			for w := range workers {
 				g.Go(func() error {
 					for i := w; time.Now().Before(end); i = next(i, w, workers, len(b.devices)) {
-						l, err := dial(ctx, p.addr, nil, b.devices[i])
+						l, err := dial(ctx, p, nil, b.devices[i])
 						if err != nil {
 							return err
 						}
@@ -79,7 +79,7 @@ func (b *bench) uplink(ctx context.Context, s server, p *running, out figures) e
 	connecting.SetLimit(b.Connecting)
 	for i := range links {
 		connecting.Go(func() (err error) {
-			links[i], err = dial(connectCtx, p.addr, nil, b.devices[i])
+			links[i], err = dial(connectCtx, p, nil, b.devices[i])
 			return err
 		})
 	}
@@ -101,7 +101,7 @@ func (b *bench) uplink(ctx context.Context, s server, p *running, out figures) e
 						if !time.Now().Before(end) {
 							return out, false
 						}
-						return publishPacket(out, id, topic, payload, 0), true
+						return p.protocol.publish(out, id, topic, payload, 0), true
 					})
 					acked.Add(int64(n))
 					return err
@@ -129,7 +129,7 @@ func (b *bench) consumer(ctx context.Context, s server, p *running, taken *atomi
 	if err != nil {
 		return nil, nil, err
 	}
-	if l, err = dial(ctx, p.addr, nil, fleetd); err != nil {
+	if l, err = dial(ctx, p, nil, fleetd); err != nil {
 		return nil, nil, err
 	}
 	l.roomy()

@@ -32,8 +32,8 @@ var importers = map[string][]string{
 	"github.com/Masterminds/semver":            {"topics"},
 	"k8s.io/apimachinery":                      {"fleetd/fleet"},
 	"github.com/danielgtaylor/huma":            {"fleetd/api"},
-	"github.com/nats-io/":                      {"broker/cluster"},
-	"github.com/mochi-mqtt/":                   {"broker/mqtt", "internal/benchbroker/plainmochi"}, // what it is compared with
+	"github.com/nats-io/":                      {"broker/cluster", "internal/benchbroker/plainnats"}, // what it is compared with
+	"github.com/mochi-mqtt/":                   {"broker/mqtt", "internal/benchbroker/plainmochi"},   // the same
 	"github.com/gorilla/websocket":             {"broker/mqtt"},
 	"github.com/pires/go-proxyproto":           {"broker/mqtt"},
 	"github.com/google/uuid":                   {"fleetd/fleet"},

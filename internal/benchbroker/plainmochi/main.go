@@ -1,13 +1,10 @@
 // Plainmochi serves MQTT with mochi-mqtt/server as it is: its own listener, its
 // own sessions, and a hook that allows everything. The broker benchmark puts it
-// beside our broker, which uses only the codec and the read loop of the same
+// beside our broker, which uses only the codec and the rules of CONNECT of the same
 // library.
 package main
 
 import (
-	"crypto/tls"
-	"crypto/x509"
-	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -16,6 +13,7 @@ import (
 	"os/signal"
 	"syscall"
 
+	"groundswell/internal/benchbroker/servertls"
 	"groundswell/internal/ops"
 
 	mochi "github.com/mochi-mqtt/server/v2"
@@ -45,7 +43,7 @@ func main() {
 
 // run serves until SIGTERM. It keeps nothing, so it ends without a goodbye.
 func run(o options) error {
-	tlsConfig, err := serverTLS(o)
+	tlsConfig, err := servertls.Config(o.Cert, o.Key, o.CA)
 	if err != nil {
 		return err
 	}
@@ -82,27 +80,6 @@ func settings(tuned bool) *mochi.Options {
 		o.SysTopicResendInterval = 3600
 	}
 	return o
-}
-
-// serverTLS asks of clients what our broker asks: TLS 1.3 and a certificate of
-// the authority.
-func serverTLS(o options) (*tls.Config, error) {
-	own, err := tls.LoadX509KeyPair(o.Cert, o.Key)
-	if err != nil {
-		return nil, err
-	}
-	data, err := os.ReadFile(o.CA)
-	if err != nil {
-		return nil, err
-	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(data) {
-		return nil, errors.New("no certificate in " + o.CA)
-	}
-	return &tls.Config{
-		MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{own},
-		ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: pool,
-	}, nil
 }
 
 // allow lets everybody do everything; the certificate was checked.
