@@ -42,6 +42,11 @@ type Config struct {
 	// Groups are the consumer groups that are kept messages for, whether they
 	// are connected or not.
 	Groups []string `yaml:"groups"`
+	// Backup copies the store while it serves: every backup.every, and on SIGUSR1.
+	Backup cluster.Backups `yaml:"backup"`
+	// Restore is a backup, a directory below backup.dir, that a store without data
+	// begins with; with peers, all nodes need it. Empty: none.
+	Restore string `yaml:"restore"`
 	// Cluster joins further nodes; without a name this one is alone.
 	Cluster Peers      `yaml:"cluster"`
 	Limits  Limits     `yaml:"limits"`
@@ -103,6 +108,7 @@ func DefaultConfig() Config {
 		Shards:  1,
 		Groups:  []string{topics.GroupRegistry, topics.GroupTelemetry},
 		Lab:     mqtt.DefaultLab(),
+		Backup:  cluster.Backups{Keep: 7},
 		Cluster: Peers{Listen: ":6222", Replicas: 3},
 		Limits: Limits{
 			Limits:        mqtt.DefaultLimits(),
@@ -157,6 +163,7 @@ func (c *Config) store(peers *tls.Config) (cluster.Config, error) {
 		MaxUplinkBytes: c.Limits.UplinkBytes, MaxRetainedBytes: c.Limits.RetainedBytes,
 		MaxInboxBytes: c.Limits.InboxBytes, MaxInboxPerTopic: c.Limits.SessionQueueMessages,
 		MaxPending: c.Limits.StorePending, StoreTimeout: c.Limits.StoreTimeout,
+		Backups: c.Backup, Restore: c.Restore,
 	}
 	if c.Lab.Listen != "" {
 		store.MaxOpenBytes = c.Lab.Bytes

@@ -16,6 +16,8 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"os/signal"
+	"syscall"
 
 	"groundswell/broker/cluster"
 	"groundswell/broker/mqtt"
@@ -60,6 +62,10 @@ func run(ctx context.Context, cfg Config, log *slog.Logger) error {
 	}
 	security.changed = edge.RevocationsChanged
 
+	asked := make(chan os.Signal, 1)
+	signal.Notify(asked, syscall.SIGUSR1) // for a backup; without one it means nothing, and does no harm
+	defer signal.Stop(asked)
+
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return server.Run(ctx) }) // tells what is missing while the store waits for other nodes
 	g.Go(func() error { return security.run(ctx) })
@@ -91,6 +97,7 @@ func run(ctx context.Context, cfg Config, log *slog.Logger) error {
 		g, ctx := errgroup.WithContext(ctx)
 		g.Go(func() error { return edge.Run(ctx) })
 		g.Go(func() error { return store.Measure(ctx) })
+		g.Go(func() error { store.BackUp(ctx, asked); return nil })
 		g.Go(func() error { security.share(ctx, store); return nil })
 		return g.Wait()
 	})

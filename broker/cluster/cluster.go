@@ -140,6 +140,11 @@ func (c *Cluster) Open(ctx context.Context) (err error) {
 	if err != nil {
 		return fmt.Errorf("JetStream: %w", err)
 	}
+	if c.cfg.Restore != "" {
+		if err = c.restore(ctx, c.cfg.Restore); err != nil {
+			return err
+		}
+	}
 	if err = c.openStreams(ctx); err != nil {
 		return err
 	}

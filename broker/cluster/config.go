@@ -64,6 +64,10 @@ type Config struct {
 	MaxPending int
 	// StoreTimeout bounds the wait for the store.
 	StoreTimeout time.Duration
+	// Backups are copies of all streams.
+	Backups Backups
+	// Restore is a backup that a store without streams begins with. Empty: none.
+	Restore string
 	// Peering joins other nodes. Nil: this one is alone.
 	Peering *Peering
 }
@@ -105,6 +109,9 @@ func (c Config) Validate() error {
 			return fmt.Errorf("groups[%d]: %q is not a legal name, or stands twice", i, g)
 		}
 		seen[strings.ToLower(g)] = true
+	}
+	if err := c.Backups.validate(); err != nil {
+		return err
 	}
 	if c.Peering != nil {
 		return c.Peering.validate()

@@ -14,6 +14,9 @@ type metrics struct {
 	backlog  ops.GaugeVec
 	retained ops.Gauge
 	waiting  ops.Gauge
+
+	backups    ops.CounterVec
+	lastBackup ops.Gauge
 }
 
 func newMetrics(reg *ops.Registry, c *Cluster) metrics {
@@ -26,6 +29,9 @@ func newMetrics(reg *ops.Registry, c *Cluster) metrics {
 		backlog:  reg.NewGaugeVec("broker_group_backlog", "Messages that a group has not handled.", "group"),
 		retained: reg.NewGauge("broker_retained", "Topics with a retained message."),
 		waiting:  reg.NewGauge("broker_inbox", "Messages that wait for clients in the inbox."),
+
+		backups:    reg.NewCounterVec("broker_backups_total", "Backups of the store, by outcome.", "outcome"),
+		lastBackup: reg.NewGauge("broker_backup_timestamp_seconds", "When the last backup of this process was begun; 0: none yet."),
 	}
 }
 
