@@ -78,7 +78,8 @@ func (b *Broker) storeOpen(m session.Message, origin string, done func(error)) {
 // subscribeOpen registers any legal filter.
 func (b *Broker) subscribeOpen(c *conn, sub session.Subscription, restored bool, refuse func(packets.Code, string, error) (grant, packets.Code, string)) (grant, packets.Code, string) {
 	if sub.Filter == b.cfg.Lab.RefuseFilter {
-		return refuse(packets.ErrNotAuthorized, "lab", errors.New("lab.refuse_filter"))
+		// The one failure that both versions know, and suites for both look for.
+		return refuse(packets.ErrUnspecifiedError, "lab", errors.New("lab.refuse_filter"))
 	}
 	_, inner, shared, err := topics.ParseShare(sub.Filter)
 	if err != nil {
