@@ -354,3 +354,16 @@ func TestWillsOfTheLab(t *testing.T) {
 		t.Errorf("a will to a filter: CONNACK 0x%02x", ack.ReasonCode)
 	}
 }
+
+// TestAnswersThatTheClientCannotTake: what is larger than its Maximum Packet Size is
+// not sent, and it does not wait for it.
+func TestAnswersThatTheClientCannotTake(t *testing.T) {
+	n := startNode(t, withLab(nil))
+	r, _ := n.labConnect(5, "small", func(pk *packets.Packet) { pk.Properties.MaximumPacketSize = 60 })
+	filters := make([]string, 60)
+	for i := range filters {
+		filters[i] = fmt.Sprint("t/", i)
+	}
+	r.send(subscription(1, filters...)) // 60 reason codes
+	r.expectEnd(packets.ErrPacketTooLarge.Code)
+}

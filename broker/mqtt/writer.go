@@ -15,7 +15,8 @@ const maxEncoder = 64 << 10
 
 // send encodes a packet for the client and queues it. It does not block. Errors:
 // packets.ErrPacketTooLarge, if it is larger than the client takes [MQTT-3.1.2-24],
-// or that the connection is ending.
+// which ends the connection unless it was a message; or that the connection is
+// ending.
 func (c *conn) send(pk packets.Packet) error {
 	pk.ProtocolVersion = c.params.version
 	pk.Mods = packets.Mods{
@@ -35,6 +36,9 @@ func (c *conn) send(pk packets.Packet) error {
 		return err
 	}
 	if n := pk.Mods.MaxSize; n > 0 && buf.Len() > int(n) {
+		if t := pk.FixedHeader.Type; t != packets.Publish && t != packets.Disconnect {
+			c.disconnect(packets.ErrPacketTooLarge, "answer-too-large") // it would wait for ever
+		}
 		return packets.ErrPacketTooLarge
 	}
 	if pk.FixedHeader.Type == packets.Connack {
