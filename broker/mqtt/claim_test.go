@@ -131,26 +131,40 @@ func TestASessionFollowsItsClientToAnyNode(t *testing.T) {
 	}
 }
 
+// TestConcurrentConnectsEndWithOneOwner: and what is published meanwhile is not lost.
 func TestConcurrentConnectsEndWithOneOwner(t *testing.T) {
 	t.Parallel()
 	nodes := startTrio(t, withLimits(func(l *Limits) { l.TakeoversPerMinute = 1_000_000 }))
 	credential := deviceCredential(t, "cam-1")
-	for round := range 200 {
-		sessions := make([]*mqttclient.Session, 4)
+	command := topics.DeviceCommand("cam-1")
+	first := nodes[0].dial(credential, "cam-1", kept)
+	first.subscribe(command)
+	first.Close()
+	fleetd := nodes[0].fleetd("fleetd")
+	var mu sync.Mutex
+	heard := map[string]bool{}
+	listen := func(n *node) (*mqttclient.Session, error) {
+		cfg := n.config(credential, "cam-1")
+		kept(&cfg)
+		cfg.OnMessage = func(m mqttclient.Message) {
+			mu.Lock()
+			defer mu.Unlock()
+			heard[string(m.Payload)] = true
+		}
+		return mqttclient.Dial(context.WithoutCancel(t.Context()), cfg)
+	}
+	const rounds = 200
+	for round := range rounds {
+		sessions, refused := make([]*mqttclient.Session, 4), make([]error, 4)
 		var wg sync.WaitGroup
 		for i := range sessions {
-			wg.Go(func() {
-				cfg := nodes[(round+i)%3].config(credential, "cam-1")
-				cfg.SessionExpiry = time.Hour
-				if s, err := mqttclient.Dial(context.WithoutCancel(t.Context()), cfg); err == nil { // else another was faster
-					sessions[i] = s
-				}
-			})
+			wg.Go(func() { sessions[i], refused[i] = listen(nodes[(round+i)%3]) }) // an error if another was faster
 		}
+		fleetd.publish(command, fmt.Sprint(round))
 		wg.Wait()
 		live := func() (n int) {
-			for _, s := range sessions {
-				if s == nil {
+			for i, s := range sessions {
+				if refused[i] != nil {
 					continue
 				}
 				select {
@@ -167,15 +181,26 @@ func TestConcurrentConnectsEndWithOneOwner(t *testing.T) {
 			conns, _ := n.edge.counts()
 			owners += conns
 		}
-		if live() != 1 || owners > 4 {
-			t.Fatalf("round %d: %d live sessions, %d connections", round, live(), owners)
+		if live() != 1 || owners > 5 { // with fleetd
+			t.Fatalf("round %d: %d live sessions, %d connections, refused: %v", round, live(), owners, refused)
 		}
-		for _, s := range sessions {
-			if s != nil {
+		for i, s := range sessions {
+			if refused[i] == nil {
 				s.Close()
 			}
 		}
 	}
+	last, err := listen(nodes[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "every command to arrive", func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		return len(heard) == rounds
+	})
+	last.Close()
+	fleetd.Close()
 	eventually(t, "every connection to end", func() bool {
 		owners := 0
 		for _, n := range nodes {
