@@ -162,9 +162,11 @@ func TestWhatIsNoBackupIsRefused(t *testing.T) {
 	c := openCluster(t, nil)
 	fill(t, c)
 	for name, spoil := range map[string]func(dir string) error{
-		"not there":      os.RemoveAll,
-		"unfinished":     func(dir string) error { return os.Remove(filepath.Join(dir, contentsFile)) },
-		"another format": func(dir string) error { return os.WriteFile(filepath.Join(dir, contentsFile), []byte(`{"version":2}`), 0o600) },
+		"not there":  os.RemoveAll,
+		"unfinished": func(dir string) error { return os.Remove(filepath.Join(dir, contentsFile)) },
+		"another format": func(dir string) error {
+			return os.WriteFile(filepath.Join(dir, contentsFile), []byte(`{"version":2}`), 0o600)
+		},
 		"more shards": func(dir string) error {
 			return os.WriteFile(filepath.Join(dir, contentsFile), []byte(`{"version":1,"shards":2}`), 0o600)
 		},

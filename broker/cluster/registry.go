@@ -155,24 +155,28 @@ func (c *Cluster) WatchClaims(ctx context.Context, handle func(client string, cl
 	return nil
 }
 
-// TakeOver asks a node to let go of a client whose claim on it was replaced by
-// that of connection, and waits until it has. gone reports that the node is not
-// there at all; one that is slow finds out by WatchClaims.
-func (c *Cluster) TakeOver(ctx context.Context, node, client string, connection int64) (gone bool) {
+// TakeOver asks a node to let go of a client whose claim, of the connection
+// replaced, was replaced by that of connection, and waits until it has. state is what the node hands over, nil
+// if nothing. gone reports that the node is not there at all; one that is slow finds
+// out by WatchClaims.
+func (c *Cluster) TakeOver(ctx context.Context, node, client string, connection, replaced int64) (state []byte, gone bool) {
 	ctx, cancel := context.WithTimeout(ctx, takeoverWait)
 	defer cancel()
 	msg := &nats.Msg{Subject: "takeover." + node, Data: []byte(client), Header: nats.Header{}}
 	msg.Header.Set(headerConnection, strconv.FormatInt(connection, 10))
-	_, err := c.retaining.RequestMsgWithContext(ctx, msg)
+	msg.Header.Set(headerReplaced, strconv.FormatInt(replaced, 10))
+	answer, err := c.retaining.RequestMsgWithContext(ctx, msg)
 	if err != nil {
 		c.log.Debug("no answer about a take-over", "from", node, "client", client, "err", err)
+		return nil, errors.Is(err, nats.ErrNoResponders)
 	}
-	return errors.Is(err, nats.ErrNoResponders)
+	return answer.Data, false
 }
 
 // OnTakeOver has other nodes' requests answered: letGo returns when this node
-// has let go of the client. It may be called at once for different clients.
-func (c *Cluster) OnTakeOver(letGo func(client string, connection int64)) error {
+// has let go of the client, and what it hands over. It may be called at once for
+// different clients.
+func (c *Cluster) OnTakeOver(letGo func(client string, connection, replaced int64) (state []byte)) error {
 	if !c.Clustered() {
 		return nil
 	}
@@ -181,9 +185,9 @@ func (c *Cluster) OnTakeOver(letGo func(client string, connection int64)) error 
 		if err != nil {
 			return // not of our making
 		}
+		replaced, _ := strconv.ParseInt(m.Header.Get(headerReplaced), 10, 64) // 0, of an older node: it takes no answer
 		go func() {
-			letGo(string(m.Data), connection)
-			_ = m.Respond(nil) // the asker does not wait for ever
+			_ = m.Respond(letGo(string(m.Data), connection, replaced)) // the asker does not wait for ever
 		}()
 	})
 	if err != nil {

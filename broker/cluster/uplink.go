@@ -18,6 +18,7 @@ const (
 	headerVersion    = "Gs-Version"
 	headerOrigin     = "Gs-Origin"
 	headerConnection = "Gs-Connection"
+	headerReplaced   = "Gs-Replaced"
 	headerAttributes = "Gs-Attributes"
 )
 

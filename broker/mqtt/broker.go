@@ -53,6 +53,7 @@ type Broker struct {
 	clients map[string]*client
 	conns   map[*conn]struct{} // with a good CONNECT
 	claims  map[string]*claiming
+	parted  map[string]parted // that other nodes may ask for
 
 	readers chan struct{} // holds a token for each reader of a log
 }
@@ -69,6 +70,7 @@ func New(cfg Config, tlsConfig *tls.Config, revocations certs.Revocations, store
 		clients: map[string]*client{},
 		conns:   map[*conn]struct{}{},
 		claims:  map[string]*claiming{},
+		parted:  map[string]parted{},
 		readers: make(chan struct{}, inboxReaders),
 		life:    context.Background(),
 	}
@@ -179,7 +181,7 @@ func (b *Broker) Run(ctx context.Context) error {
 	loops.Go(func() { b.buryOwn(serving) })
 	loops.Go(func() { b.store.HoldLease(serving, b.fence) })
 	loops.Go(func() { b.buryDead(serving) })
-	if err := b.store.OnTakeOver(b.letGo); err != nil {
+	if err := b.store.OnTakeOver(b.part); err != nil {
 		stop()
 		loops.Wait()
 		return err
@@ -282,6 +284,7 @@ func (b *Broker) housekeeping(now time.Time, revoked bool) {
 		b.checkCertificate(c, now, revoked)
 	}
 	b.expire(now)
+	b.forgetParted(now)
 	b.told.forget(now)
 }
 

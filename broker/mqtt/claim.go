@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"time"
 
@@ -29,6 +30,8 @@ type savedSession struct {
 	Subscriptions []session.Subscription `json:"subscriptions"`
 	// Inbox is the cursor: up to there the client has everything.
 	Inbox uint64 `json:"inbox,omitempty"`
+	// QoS2 is what was under way; only of a session without a connection.
+	QoS2 session.Handover `json:"qos2,omitzero"`
 }
 
 // savedIn reads what a claim holds of a session.
@@ -67,7 +70,11 @@ func (b *Broker) take(c *conn, id string) error {
 	if err := b.claim(c, id); err != nil {
 		return err
 	}
-	return b.attach(c, id)
+	err := b.attach(c, id)
+	if err != nil && c.client == nil {
+		b.pass(c, id)
+	}
+	return err
 }
 
 // claim makes c the owner of its client id in the whole cluster.
@@ -90,8 +97,14 @@ func (b *Broker) claim(c *conn, id string) error {
 		if mine.Flaps, mine.FlapsAt = b.flaps(old, time.Now()); mine.Flaps > flapBurst && old.Connected {
 			return fmt.Errorf("%w: %s", errFlapping, clip(id))
 		}
+		c.saved = savedSession{}
 		if found && !c.params.clean {
-			mine.State = old.State
+			if c.saved, err = savedIn(old); err != nil {
+				return fmt.Errorf("session of %s: %w", clip(id), err)
+			}
+			if mine.State, err = stateOf(c.saved); err != nil {
+				return err
+			}
 		}
 		mine.Revision, err = b.store.Write(ctx, id, mine)
 		if errors.Is(err, cluster.ErrTaken) {
@@ -100,7 +113,7 @@ func (b *Broker) claim(c *conn, id string) error {
 		if err != nil {
 			return err
 		}
-		if old.Connected && b.orphaned(ctx, id, old, c.number) {
+		if old.Connected && b.orphaned(ctx, id, old, c) {
 			b.inheritWill(ctx, old, c.params.clean)
 		}
 		c.claimed, c.found = mine, found && !c.params.clean
@@ -110,11 +123,22 @@ func (b *Broker) claim(c *conn, id string) error {
 	return fmt.Errorf("%w: %d others claimed %s", cluster.ErrBusy, claimAttempts, clip(id))
 }
 
-// orphaned makes the node that had a client let go of it, and reports whether
-// there is none: it has died, and what its claim says is to be done.
-func (b *Broker) orphaned(ctx context.Context, id string, old cluster.Claim, number int64) bool {
+// stateOf is the state of a claim whose client is connected.
+func stateOf(saved savedSession) ([]byte, error) {
+	saved.QoS2 = session.Handover{}
+	return json.Marshal(saved)
+}
+
+// orphaned makes the node that had a client let go of it, and hand over its session
+// to c. It reports whether there is none: it has died, and what its claim says is to
+// be done.
+func (b *Broker) orphaned(ctx context.Context, id string, old cluster.Claim, c *conn) bool {
 	if old.Node != b.cfg.Node {
-		return b.store.TakeOver(ctx, old.Node, id, number)
+		state, gone := b.store.TakeOver(ctx, old.Node, id, c.number, old.Connection)
+		if saved, err := savedIn(cluster.Claim{State: state}); err == nil && len(state) > 0 && !c.params.clean {
+			c.saved = saved
+		}
+		return gone
 	}
 	b.mu.Lock()
 	cl := b.clients[id]
@@ -148,15 +172,14 @@ func (b *Broker) flaps(old cluster.Claim, now time.Time) (float64, time.Time) {
 // restore fills the session of a client that another node had. The caller is the
 // connection's own goroutine, before CONNACK.
 func (b *Broker) restore(c *conn) error {
-	if !c.moved {
+	cl := c.client
+	cl.mu.Lock()
+	if !c.moved || cl.conn != c || cl.unrestored == nil {
+		cl.mu.Unlock()
 		return nil
 	}
-	cl := c.client
-	saved, err := savedIn(c.claimed)
-	if err != nil {
-		return fmt.Errorf("session of %s: %w", clip(cl.id), err)
-	}
-	cl.mu.Lock()
+	saved := *cl.unrestored
+	cl.session.Resume(saved.QoS2, uint16(rand.Uint32()))
 	// A cursor beyond the end is of a stream that has lost its end.
 	cl.read, cl.behind = min(saved.Inbox, cl.plane.at.Load()), true
 	cl.mu.Unlock()
@@ -166,6 +189,12 @@ func (b *Broker) restore(c *conn) error {
 			b.log.Info("subscription of a session from another node ended", "client", cl.id, "filter", clip(sub.Filter), "reason", text)
 		}
 	}
+	cl.mu.Lock()
+	defer cl.mu.Unlock()
+	if cl.conn == c { // else another connection has to do it again
+		cl.unrestored = nil
+	}
+	c.saved = savedSession{}
 	return nil
 }
 
@@ -253,6 +282,8 @@ func (b *Broker) unclaim(c *conn, expiry time.Duration, saved savedSession, pend
 	}
 	if expiry == 0 {
 		saved = savedSession{}
+	} else {
+		saved.QoS2 = b.handover(c.client)
 	}
 	if err := b.write(c, next, saved); err != nil && !errors.Is(err, cluster.ErrTaken) {
 		// Whoever claims it next asks this node, which has nothing any more.
@@ -312,8 +343,9 @@ func (b *Broker) letGo(id string, connection int64) {
 	delete(b.clients, cl.id)
 	old, w := cl.conn, cl.will
 	cl.conn, cl.begun, cl.will = nil, false, nil
+	b.leave(cl)
 	b.forget(cl)
-	leases := cl.session.Clear()
+	leases := cl.session.Detach()
 	cl.mu.Unlock()
 	b.mu.Unlock()
 	if old != nil {

@@ -29,6 +29,8 @@ type client struct {
 	ended   bool          // not in Broker.clients any more
 	will    *will         // of the connection, or delayed
 	left    cluster.Claim // as the last connection left it
+	// unrestored is what there was on another node, while it is not all here yet.
+	unrestored *savedSession
 	cohorts cohorts
 	// Of its plane's log: up to where everything was queued; whether what follows is
 	// not queued as it comes, and some of it came since the reader looked; and the
@@ -91,9 +93,13 @@ func (b *Broker) attach(c *conn, id string) error {
 			b.forget(cl)
 			leases = cl.session.Clear()
 			cl.cohorts = cohorts{}
-			cl.read, cl.behind = cl.plane.at.Load(), false
+			cl.read, cl.behind, cl.unrestored = cl.plane.at.Load(), false, nil
 		} else {
 			leases = cl.session.Detach()
+			if c.moved {
+				cl.unrestored = &c.saved
+			}
+			c.moved = cl.unrestored != nil // perhaps an earlier connection has not come to it
 			c.params.present = !fresh || c.moved
 		}
 		previous := cl.will

@@ -64,6 +64,7 @@ type conn struct {
 	// Of the connection's own goroutine: its claim; whether the cluster knows the
 	// session; and whether this node does not, because another had it.
 	claimed cluster.Claim
+	saved   savedSession // what there was of the session before
 	found   bool
 	moved   bool
 

@@ -49,10 +49,9 @@
 // the node dies (tell that the device is lost, publish its will) stands in the
 // claim (testament.go).
 //
-// QoS 2 is exactly once within a session, also over reconnects to the same node
-// (exactly.go). In memory only: which packet ids of QoS 2 are known, in either
-// direction. After a restart, or on another node, a message whose handshake had not
-// ended comes once more.
+// QoS 2 is exactly once within a session (exactly.go), also when it moves to another
+// node (handover.go). After a node was killed a message whose handshake had not
+// ended comes once more: nobody else knew of it.
 //
 // Locks, in the order in which they may be held together: Broker.mu, client.mu,
 // plane.mu, then one of group.mu and conn.mu (over WebSocket with

@@ -134,6 +134,8 @@ func (b *Broker) read(c *conn) {
 				// All that is stored was read, and what is stored from here on
 				// arrives.
 				cl.behind, cl.reader = false, nil
+				cl.session.Resumed()
+				b.pump(cl)
 				cl.mu.Unlock()
 				return
 			}

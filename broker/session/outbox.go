@@ -32,6 +32,8 @@ type outbox struct {
 	resend   []*flight // of inflight, those not yet sent on this connection
 	lastID   uint16
 	order    uint64
+	done     []uint64 // sorted; see Handover.Done
+	absent   int      // how many of inflight are
 }
 
 type waiting struct {
@@ -48,6 +50,9 @@ type flight struct {
 	// received: the client has said that it has the message (QoS 2). Only the id is
 	// left of it.
 	received bool
+	// absent: it was under way on another node, and has not come from the store yet.
+	// Only its Sequence is known.
+	absent bool
 }
 
 // put takes m into the queue. reserved says that m has a place of its own
@@ -183,6 +188,9 @@ func (o *outbox) ack(id uint16, qos byte) (Message, bool) {
 		return Message{}, false
 	}
 	o.finish(f)
+	if qos == 2 {
+		o.finished(f.msg.Sequence)
+	}
 	return f.msg, true
 }
 
@@ -194,7 +202,11 @@ func (o *outbox) receive(id uint16) (m Message, known bool) {
 		return Message{}, false
 	}
 	m = f.msg
+	o.come(f)
 	f.received, f.msg = true, Message{}
+	if o.finished(m.Sequence); m.Topic == "" {
+		return Message{}, true // it came on another node
+	}
 	return m, true
 }
 
@@ -209,6 +221,7 @@ func (o *outbox) complete(id uint16) bool {
 }
 
 func (o *outbox) finish(f *flight) {
+	o.come(f)
 	delete(o.inflight, f.id)
 	if f.sent {
 		o.sent--
@@ -249,7 +262,9 @@ func (o *outbox) attach(window int) {
 	o.resend = o.resend[:0]
 	for _, f := range o.inflight {
 		f.sent = false
-		o.resend = append(o.resend, f)
+		if !f.absent {
+			o.resend = append(o.resend, f)
+		}
 	}
 	slices.SortFunc(o.resend, func(a, b *flight) int {
 		if a.order < b.order {

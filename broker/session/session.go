@@ -130,7 +130,8 @@ func (s *Session) Subscriptions(yield func(Subscription) bool) {
 }
 
 // Deliver queues a message. taken is false, without an error, when a newer
-// message of the same retained topic was taken before.
+// message of the same retained topic was taken before, or when another node had
+// begun with it (see Resume).
 //
 // A message of a retained topic that is subscribed to by its own name is taken
 // even when the queue is full: at most one of each topic waits, so there are
@@ -142,6 +143,9 @@ func (s *Session) Deliver(m Message) (taken bool, err error) {
 	}
 	if m.QoS == 0 && s.out.window == 0 {
 		return false, nil // [MQTT-4.3.1]: QoS 0 is not kept for the absent
+	}
+	if s.out.known(m) {
+		return false, nil
 	}
 	exact := s.find(m.Topic) >= 0
 	if err := s.out.put(m, m.Revision > 0 && exact); err != nil {

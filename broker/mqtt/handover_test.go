@@ -1,0 +1,91 @@
+package mqtt
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/mochi-mqtt/server/v2/packets"
+)
+
+func ackOf(kind byte, id uint16) packets.Packet {
+	return packets.Packet{FixedHeader: packets.FixedHeader{Type: kind}, PacketID: id}
+}
+
+// TestExactlyOnceOnAnotherNode: a session with QoS 2 messages under way in both
+// directions moves to another node, while its client is connected or after it has
+// left.
+func TestExactlyOnceOnAnotherNode(t *testing.T) {
+	t.Parallel()
+	nodes := startTrio(t, withLab(nil))
+	for name, leave := range map[string]func(r *raw, n *node){
+		"connected": func(*raw, *node) {},
+		"gone": func(r *raw, n *node) {
+			r.send(packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Disconnect}})
+			eventually(t, "the claim to say so", func() bool {
+				claim, err := n.stored.Lookup(t.Context(), "$lab/"+r.id)
+				return err == nil && !claim.Connected
+			})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			topic := "t/" + name
+			a, _ := nodes[0].labConnect(5, name, lasting)
+			a.id = name
+			a.open(2, topic)
+			pub := nodes[2].lab("pub")
+			for i := range 4 {
+				pub.say(publication(topic, fmt.Sprint(i), 2, 0))
+			}
+			var ids []uint16
+			for range 4 {
+				ids = append(ids, a.expect(packets.Publish).PacketID)
+			}
+			a.send(ackOf(packets.Pubrec, ids[1])) // of 0, 1, 2 and 3, it has said to have 1
+			a.expect(packets.Pubrel)
+			a.send(ackOf(packets.Pubrec, ids[3])) // and is done with 3
+			a.expect(packets.Pubrel)
+			a.send(ackOf(packets.Pubcomp, ids[3]))
+			a.send(publication("other", "mine", 2, 77))
+			a.mustBeGood(a.expect(packets.Pubrec)) // and does not release it
+			leave(a, nodes[0])
+
+			watcher := nodes[2].lab("watcher")
+			watcher.open(2, "other")
+			b, ack := nodes[1].labConnect(5, name, lasting)
+			if !ack.SessionPresent {
+				t.Fatal("no session")
+			}
+			rel := false
+			var again []packets.Packet
+			for range 3 {
+				if pk := b.expectAny(packets.Publish, packets.Pubrel); pk.FixedHeader.Type == packets.Pubrel {
+					rel = pk.PacketID == ids[1]
+				} else {
+					again = append(again, pk)
+				}
+			}
+			if !rel || len(again) != 2 {
+				t.Fatalf("release %v, messages %v", rel, again)
+			}
+			for i, pk := range again {
+				if want := 2 * i; string(pk.Payload) != fmt.Sprint(want) || pk.PacketID != ids[want] || !pk.FixedHeader.Dup {
+					t.Errorf("sent again: %s as %d, dup %v; want %d as %d", pk.Payload, pk.PacketID, pk.FixedHeader.Dup, want, ids[want])
+				}
+				b.send(ackOf(packets.Pubrec, pk.PacketID))
+				b.expect(packets.Pubrel)
+				b.send(ackOf(packets.Pubcomp, pk.PacketID))
+			}
+			b.send(ackOf(packets.Pubcomp, ids[1]))
+			dup := publication("other", "mine", 2, 77)
+			dup.FixedHeader.Dup = true
+			b.send(dup)
+			b.mustBeGood(b.expect(packets.Pubrec))
+			b.send(packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Pubrel, Qos: 1}, PacketID: 77})
+			b.mustBeGood(b.expect(packets.Pubcomp))
+			watcher.hearsNoMore() // it was handled before it subscribed
+			pub.say(publication(topic, "4", 2, 0))
+			b.hears("4")
+			b.hearsNoMore()
+		})
+	}
+}
