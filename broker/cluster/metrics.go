@@ -14,11 +14,16 @@ type metrics struct {
 	backlog  ops.GaugeVec
 	retained ops.Gauge
 	waiting  ops.Gauge
+
+	forwarded ops.CounterVec
+	taken     ops.CounterVec
 }
 
 func newMetrics(reg *ops.Registry, c *Cluster) metrics {
 	reg.NewGaugeFunc("broker_store_pending", "Messages under way to the store.",
 		func() float64 { return float64(c.underWay()) })
+	reg.NewGaugeFunc("broker_regions_connected", "Other regions that this node has a gateway connection to.",
+		func() float64 { return float64(c.regionsConnected()) })
 	return metrics{
 		stored:   reg.NewCounterVec("broker_stored_total", "Messages stored, by kind of topic.", "kind"),
 		failed:   reg.NewCounterVec("broker_store_failed_total", "Messages that were not stored, by reason.", "reason"),
@@ -26,6 +31,9 @@ func newMetrics(reg *ops.Registry, c *Cluster) metrics {
 		backlog:  reg.NewGaugeVec("broker_group_backlog", "Messages that a group has not handled.", "group"),
 		retained: reg.NewGauge("broker_retained", "Topics with a retained message."),
 		waiting:  reg.NewGauge("broker_inbox", "Messages that wait for clients in the inbox."),
+
+		forwarded: reg.NewCounterVec("broker_forwarded_total", "Publications for other regions, by region and outcome (stored, nobody: stored, but nobody is subscribed; stale, full, busy, refused, unavailable).", "region", "outcome"),
+		taken:     reg.NewCounterVec("broker_forwards_taken_total", "Publications that other regions forwarded to this node, by outcome.", "outcome"),
 	}
 }
 
