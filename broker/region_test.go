@@ -207,3 +207,62 @@ func TestLosingARegionStopsNoOther(t *testing.T) {
 	}
 	got.await(t, topics.CohortManifest("dock"), "two")
 }
+
+// TestARegionOfThreeNodesAnswersFromWhichever: any node of a region forwards and gets
+// the answer, whichever of them has the gateway connection, and one that is killed is
+// not missed.
+func TestARegionOfThreeNodesAnswersFromWhichever(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	gateways := devtest.FreeAddresses(t, 4) // eu-1 to eu-3, us
+	routes := devtest.FreeAddresses(t, 3)
+	peers, mqtts := devtest.FreeAddresses(t, 3), devtest.FreeAddresses(t, 4)
+	list := func(addresses []string) string { return `["` + strings.Join(addresses, `", "`) + `"]` }
+	var eu nodes
+	for i := range 3 {
+		eu = append(eu, s.broker(fmt.Sprintf("eu-%d", i+1), mqtts[i], fmt.Sprintf(`
+region: eu
+cluster: {name: test, listen: %q, routes: %s}
+gateways: {listen: %q, routes_listen: %q, routes: %s, remotes: [{region: us, servers: [%q]}]}
+limits: {store_timeout: 3s}
+`, peers[i], list(peers), gateways[i], routes[i], list(routes), gateways[3])))
+	}
+	us := s.broker("us-1", mqtts[3], fmt.Sprintf(`
+region: us
+gateways: {listen: %q, remotes: [{region: eu, servers: %s}]}
+limits: {store_timeout: 3s}
+`, gateways[3], list(gateways[:3])))
+	var starting sync.WaitGroup
+	for _, p := range append(nodes{us}, eu...) {
+		starting.Go(p.start)
+	}
+	starting.Wait()
+	if t.Failed() {
+		t.FailNow()
+	}
+	version := int64(0)
+	across := func(from *process, region string) {
+		t.Helper()
+		session := from.fleetd("fleetd-publish", nil)
+		defer session.Close()
+		version++
+		connected(t, session, region, "dock", version, "x")
+		for range 20 { // each answer finds the node that asked
+			version++
+			if err := inRegion(session, region, topics.CohortManifest("dock"), version, "x"); err != nil {
+				t.Errorf("version %d for %s: %v", version, region, err)
+			}
+		}
+	}
+	for _, p := range eu {
+		across(p, "us")
+	}
+	across(us, "eu")
+	for i, p := range eu {
+		p.Kill()
+		across(us, "eu")
+		across(eu[(i+1)%3], "us")
+		p.start()
+		p.ready()
+	}
+}
