@@ -137,8 +137,8 @@ func (p *platform) mustMatch() {
 	p.T.Helper()
 	devtest.Eventually(p.T, 0, "broker and database to be the same", func() error {
 		stats, err := p.Stats(p.T.Context())
-		if err != nil || stats.OutboxPending > 0 {
-			return fmt.Errorf("%d in the outbox, %v", stats.OutboxPending, err)
+		if err != nil || stats.Outbox.Pending > 0 {
+			return fmt.Errorf("%d in the outbox, %v", stats.Outbox.Pending, err)
 		}
 		return nil
 	})
