@@ -137,11 +137,11 @@ func (p *Publisher) Run(outer context.Context) error {
 	}
 	running.Go(func() { p.listen(ctx) })
 	running.Go(func() { p.compareLoop(ctx) })
-	connected, ctx := errgroup.WithContext(ctx)
+	connections, either := errgroup.WithContext(ctx)
 	for _, d := range p.to {
-		connected.Go(func() error { return d.client.Run(ctx) })
+		connections.Go(func() error { return d.client.Run(either) })
 	}
-	if err := connected.Wait(); err != nil && outer.Err() == nil {
+	if err := connections.Wait(); err != nil && outer.Err() == nil {
 		return err
 	}
 	<-ctx.Done()
