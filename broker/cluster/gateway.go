@@ -111,6 +111,7 @@ func (g *Gateways) options(node, region string) (o *server.Options, login nats.O
 			Name: region, Host: host, Port: port, Advertise: g.Advertise,
 			TLSConfig: g.TLS, TLSTimeout: 5, RejectUnknown: true,
 		},
+		PingInterval: 5 * time.Second, MaxPingsOut: 3,
 		ReconnectErrorReports: 60, // of the attempts, one a second
 	}
 	for _, r := range g.Remotes {
