@@ -73,7 +73,7 @@ func TestARegionThatIsDownHoldsUpNoOther(t *testing.T) {
 	us.startBroker("data-us")
 	us.mustMatch()
 	us.broker.Kill()
-	r = eu.toggle(r, 1)
+	eu.toggle(r, 1)
 	eu.empty("eu")
 	us.startBroker("data-us")
 	us.mustMatch()
