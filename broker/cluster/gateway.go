@@ -104,7 +104,8 @@ func (g *Gateways) options(node, region string) (o *server.Options, login nats.O
 		return nil, nil, err
 	}
 	o = &server.Options{
-		ServerName: node, NoSigs: true, NoLog: true, NoSystemAccount: true,
+		// Nodes of two regions may have the same name; NATS joins no servers of one name.
+		ServerName: region + "." + node, NoSigs: true, NoLog: true, NoSystemAccount: true,
 		MaxPayload: topics.MaxPacket + 1<<16, // and its headers
 		Cluster:    server.ClusterOpts{Name: region},
 		Gateway: server.GatewayOpts{
