@@ -317,20 +317,23 @@ func TestReadinessMetricsAndOrderlyStop(t *testing.T) {
 func TestConfigurationIsCheckedBeforeAnythingIsTouched(t *testing.T) {
 	good := "trust_domain: fleet.test\ntls: {cert: c, key: k, ca: a}\ndata_dir: d\n"
 	for text, want := range map[string]string{
-		good:                                       "",
-		good + "sync: sometimes":                   "sync",
-		good + "shards: 0":                         "shards",
-		good + "groups: []":                        "groups",
-		good + "groups: [a, a]":                    "groups[1]",
-		good + "groups: [a.b]":                     "groups[0]",
-		good + "node: \"-\"":                       "node",
-		good + "surprise: 1":                       "surprise",
-		good + "limits: {nothing: 1}":              "nothing",
-		good + "limits: {max_connections: 0}":      "limits.max_connections",
-		good + "limits: {max_keep_alive: 20h}":     "limits.max_keep_alive",
-		good + "limits: {uplink_bytes: 10}":        "limits.uplink_bytes",
-		"tls: {cert: c, key: k, ca: a}":            "trust_domain",
-		"trust_domain: fleet.test\ntls: {cert: c}": "tls.key",
+		good:                                         "",
+		good + "sync: sometimes":                     "sync",
+		good + "shards: 0":                           "shards",
+		good + "groups: []":                          "groups",
+		good + "groups: [a, a]":                      "groups[1]",
+		good + "groups: [a.b]":                       "groups[0]",
+		good + "node: \"-\"":                         "node",
+		good + "surprise: 1":                         "surprise",
+		good + "limits: {nothing: 1}":                "nothing",
+		good + "limits: {max_connections: 0}":        "limits.max_connections",
+		good + "limits: {max_keep_alive: 20h}":       "limits.max_keep_alive",
+		good + "limits: {uplink_bytes: 10}":          "limits.uplink_bytes",
+		good + "region: a b":                         "region",
+		good + "gateways: {routes: [\"a:1\"]}":       "gateways.remotes",
+		good + "gateways: {remotes: [{region: us}]}": "gateways.remotes[0].servers",
+		"tls: {cert: c, key: k, ca: a}":              "trust_domain",
+		"trust_domain: fleet.test\ntls: {cert: c}":   "tls.key",
 	} {
 		path := devtest.Write(t, "broker.yaml", text)
 		cfg := DefaultConfig()

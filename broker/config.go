@@ -48,9 +48,14 @@ type Config struct {
 	// begins with; with peers, all nodes need it. Empty: none.
 	Restore string `yaml:"restore"`
 	// Cluster joins further nodes; without a name this one is alone.
-	Cluster Peers      `yaml:"cluster"`
-	Limits  Limits     `yaml:"limits"`
-	Ops     ops.Config `yaml:"ops"`
+	Cluster Peers `yaml:"cluster"`
+	// Region names what this broker and its cluster are one of; a fleet has one
+	// unless it says otherwise. Gateways joins further ones; without remotes there
+	// are none. See docs/regions.md.
+	Region   string     `yaml:"region"`
+	Gateways Gateways   `yaml:"gateways"`
+	Limits   Limits     `yaml:"limits"`
+	Ops      ops.Config `yaml:"ops"`
 	// AddressesFile, if set, is written when all listeners are bound.
 	AddressesFile string `yaml:"addresses_file"`
 }
@@ -70,6 +75,28 @@ type Peers struct {
 	// Replicas is how many nodes keep each message: 3 or 5 (or 1, which loses
 	// what the one had).
 	Replicas int `yaml:"replicas"`
+}
+
+// Gateways is how regions find one another. Their brokers authenticate to each other
+// by the certificates of TLS.
+type Gateways struct {
+	// Listen is host:port for the other regions; Advertise is what they are told to
+	// dial, where that differs.
+	Listen    string `yaml:"listen"`
+	Advertise string `yaml:"advertise"`
+	// Remotes are the other regions. Each region names all others: a region that
+	// is not named is turned away.
+	Remotes []RemoteRegion `yaml:"remotes"`
+	// RoutesListen and Routes are for a region of several nodes: how their gateways
+	// find one another, as cluster.listen and cluster.routes are for their stores.
+	RoutesListen string   `yaml:"routes_listen"`
+	Routes       []string `yaml:"routes"`
+}
+
+// RemoteRegion is another region, and gateways.listen of some of its nodes.
+type RemoteRegion struct {
+	Region  string   `yaml:"region"`
+	Servers []string `yaml:"servers"`
 }
 
 // TLS names PEM files.
@@ -102,14 +129,16 @@ type Limits struct {
 // trust domain and data directory have no default.
 func DefaultConfig() Config {
 	return Config{
-		Node:    "broker-1",
-		Listen:  ":8883",
-		Sync:    "always",
-		Shards:  1,
-		Groups:  []string{topics.GroupRegistry, topics.GroupTelemetry},
-		Lab:     mqtt.DefaultLab(),
-		Backup:  cluster.Backups{Keep: 7},
-		Cluster: Peers{Listen: ":6222", Replicas: 3},
+		Node:     "broker-1",
+		Listen:   ":8883",
+		Sync:     "always",
+		Shards:   1,
+		Groups:   []string{topics.GroupRegistry, topics.GroupTelemetry},
+		Lab:      mqtt.DefaultLab(),
+		Backup:   cluster.Backups{Keep: 7},
+		Cluster:  Peers{Listen: ":6222", Replicas: 3},
+		Region:   cluster.DefaultRegion,
+		Gateways: Gateways{Listen: ":7222", RoutesListen: ":6223"},
 		Limits: Limits{
 			Limits:        mqtt.DefaultLimits(),
 			UplinkBytes:   4 << 30,
@@ -162,7 +191,7 @@ func (c *Config) store(peers *tls.Config) (cluster.Config, error) {
 		Node: c.Node, Dir: c.DataDir, Sync: sync, Shards: c.Shards, Groups: c.Groups,
 		MaxUplinkBytes: c.Limits.UplinkBytes, MaxRetainedBytes: c.Limits.RetainedBytes,
 		MaxInboxBytes: c.Limits.InboxBytes, MaxInboxPerTopic: c.Limits.SessionQueueMessages,
-		MaxPending: c.Limits.StorePending, StoreTimeout: c.Limits.StoreTimeout,
+		MaxPending: c.Limits.StorePending, StoreTimeout: c.Limits.StoreTimeout, Region: c.Region,
 		Backups: c.Backup, Restore: c.Restore,
 	}
 	if c.Lab.Listen != "" {
@@ -175,6 +204,17 @@ func (c *Config) store(peers *tls.Config) (cluster.Config, error) {
 		}
 	case len(p.Routes) > 0:
 		return cluster.Config{}, errors.New("cluster.name: is not set, but routes are")
+	}
+	switch g := c.Gateways; {
+	case len(g.Remotes) > 0:
+		store.Gateways = &cluster.Gateways{
+			Listen: g.Listen, Advertise: g.Advertise, RoutesListen: g.RoutesListen, Routes: g.Routes, TLS: peers,
+		}
+		for _, r := range g.Remotes {
+			store.Gateways.Remotes = append(store.Gateways.Remotes, cluster.Remote(r))
+		}
+	case len(g.Routes) > 0:
+		return cluster.Config{}, errors.New("gateways.remotes: none named, but routes are")
 	}
 	return store, nil
 }

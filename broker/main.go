@@ -91,6 +91,9 @@ func run(ctx context.Context, cfg Config, log *slog.Logger) error {
 		if peers := store.PeerAddr(); peers != "" {
 			addresses["peers"] = peers
 		}
+		if regions := store.GatewayAddr(); regions != "" {
+			addresses["gateways"] = regions
+		}
 		if err := ops.WriteAddresses(cfg.AddressesFile, addresses); err != nil {
 			return err
 		}

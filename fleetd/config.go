@@ -5,10 +5,12 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"slices"
 	"time"
 
 	"groundswell/certs"
 	"groundswell/certs/token"
+	"groundswell/fleetd/store"
 	"groundswell/internal/config"
 	"groundswell/internal/ops"
 	"groundswell/topics"
@@ -16,16 +18,19 @@ import (
 
 // Config is fleetd's configuration file.
 type Config struct {
-	TrustDomain string     `yaml:"trust_domain"`
-	Database    Database   `yaml:"database"`
-	API         API        `yaml:"api"`
-	Downloads   Downloads  `yaml:"downloads"`
-	Broker      Broker     `yaml:"broker"`
-	Influx      Influx     `yaml:"influx"`
-	Artifacts   Artifacts  `yaml:"artifacts"`
-	Trust       Trust      `yaml:"trust"`
-	Rollout     Rollout    `yaml:"rollout"`
-	Ops         ops.Config `yaml:"ops"`
+	TrustDomain string `yaml:"trust_domain"`
+	// Region is that of the broker in broker.servers: whose reports are stored, and
+	// whose retained messages are compared with the database. See docs/regions.md.
+	Region    string     `yaml:"region"`
+	Database  Database   `yaml:"database"`
+	API       API        `yaml:"api"`
+	Downloads Downloads  `yaml:"downloads"`
+	Broker    Broker     `yaml:"broker"`
+	Influx    Influx     `yaml:"influx"`
+	Artifacts Artifacts  `yaml:"artifacts"`
+	Trust     Trust      `yaml:"trust"`
+	Rollout   Rollout    `yaml:"rollout"`
+	Ops       ops.Config `yaml:"ops"`
 	// AddressesFile, if set, is written when all listeners are bound.
 	AddressesFile string `yaml:"addresses_file"`
 }
@@ -89,6 +94,8 @@ type Downloads struct {
 type Broker struct {
 	Servers []string `yaml:"servers"` // mqtts://host:port
 	TLS     TLS      `yaml:"tls"`
+	// Regions are further ones that the broker forwards to (its gateways.remotes).
+	Regions []string `yaml:"regions"`
 }
 
 // Influx is where telemetry goes. Without a URL there is none.
@@ -127,6 +134,7 @@ type Rollout struct {
 // DefaultConfig holds what has a default.
 func DefaultConfig() Config {
 	return Config{
+		Region:    store.DefaultRegion,
 		Database:  Database{MaxConnections: 16},
 		API:       API{Listen: ":8443", Tokens: Tokens{Issuer: "groundswell", Audience: "fleetd"}},
 		Downloads: Downloads{Listen: ":8444", RequireDeviceCertificate: true},
@@ -233,6 +241,14 @@ func (c *Config) validateBroker() error {
 	for i, server := range c.Broker.Servers {
 		if u, err := url.Parse(server); err != nil || u.Port() == "" || u.Scheme != "mqtts" {
 			return fmt.Errorf("broker.servers[%d]: %q is not of the form mqtts://host:port", i, server)
+		}
+	}
+	if !topics.ValidID(c.Region) {
+		return fmt.Errorf("region: %q is not a legal id", c.Region)
+	}
+	for i, region := range c.Broker.Regions {
+		if !topics.ValidID(region) || region == c.Region || slices.Contains(c.Broker.Regions[:i], region) {
+			return fmt.Errorf("broker.regions[%d]: %q is not a legal id, is region, or stands twice", i, region)
 		}
 	}
 	return required(field{"broker.tls.cert", c.Broker.TLS.Cert}, field{"broker.tls.key", c.Broker.TLS.Key}, field{"broker.tls.ca", c.Broker.TLS.CA})

@@ -80,7 +80,8 @@ func serve(ctx context.Context, cfg Config, s secrets, opsServer *ops.Server, me
 		return errors.Join(fmt.Errorf("downloads listener: %w", err), server.Close())
 	}
 	name := instance()
-	publisher, err := publish.New(publish.Config{Store: db, Servers: cfg.Broker.Servers, TLS: s.brokerTLS, ClientID: name + "-publish", Log: log})
+	publisher, err := publish.New(publish.Config{Store: db, Servers: cfg.Broker.Servers, TLS: s.brokerTLS, ClientID: name + "-publish", Log: log,
+		Region: cfg.Region, Regions: cfg.Broker.Regions})
 	if err != nil {
 		return errors.Join(err, server.Close(), downloads.Close())
 	}
@@ -139,6 +140,7 @@ func openStore(ctx context.Context, cfg Config, s secrets, opsServer *ops.Server
 		}
 		db, err = store.Open(ctx, store.Options{
 			URL: s.databaseURL, TrustDomain: cfg.TrustDomain, Signer: publish.NewSigner(s.directorKey),
+			Regions: append([]string{cfg.Region}, cfg.Broker.Regions...),
 			Sources: cfg.Downloads.PublicURLs, MaxConns: cfg.Database.MaxConnections, Log: log,
 		})
 		return err
@@ -176,7 +178,7 @@ type runner interface {
 
 // newGroups makes the consumer groups of the uplink.
 func newGroups(cfg Config, s secrets, db *store.Store, opsServer *ops.Server, metrics *ops.Registry, name string, log *slog.Logger) ([]runner, error) {
-	to := ingest.Config{Servers: cfg.Broker.Servers, TLS: s.brokerTLS, ClientID: name, Metrics: ingest.NewMetrics(metrics), Log: log}
+	to := ingest.Config{Servers: cfg.Broker.Servers, TLS: s.brokerTLS, ClientID: name, Region: cfg.Region, Metrics: ingest.NewMetrics(metrics), Log: log}
 	registry, err := ingest.NewRegistry(to, db)
 	if err != nil {
 		return nil, err
@@ -202,12 +204,18 @@ func newGroups(cfg Config, s secrets, db *store.Store, opsServer *ops.Server, me
 func watchStats(ctx context.Context, db *store.Store, metrics *ops.Registry) error {
 	pending := metrics.NewGauge("groundswell_outbox_pending", "Signed messages that the broker has not taken yet.")
 	oldest := metrics.NewGauge("groundswell_outbox_oldest_seconds", "Age of the oldest of them.")
+	regionPending := metrics.NewGaugeVec("groundswell_outbox_region_pending", "Signed messages that a region's broker has not taken yet.", "region")
+	regionOldest := metrics.NewGaugeVec("groundswell_outbox_region_oldest_seconds", "Age of the oldest of them.", "region")
 	dead := metrics.NewGauge("groundswell_dead_letters", "Messages of devices that can never be stored.")
 	alerts := metrics.NewGauge("groundswell_alerts", "Conditions that an operator should see and has not acknowledged.")
 	for {
 		if stats, err := db.Stats(ctx); err == nil { // readiness says when the database is down
-			pending.Set(float64(stats.OutboxPending))
-			oldest.Set(stats.OutboxOldest.Seconds())
+			pending.Set(float64(stats.Outbox.Pending))
+			oldest.Set(stats.Outbox.Oldest.Seconds())
+			for region, backlog := range stats.Regions {
+				regionPending.With(region).Set(float64(backlog.Pending))
+				regionOldest.With(region).Set(backlog.Oldest.Seconds())
+			}
 			dead.Set(float64(stats.DeadLetters))
 			alerts.Set(float64(stats.Alerts))
 		}

@@ -113,7 +113,8 @@ CREATE TABLE public.dead_letter (
     payload bytea NOT NULL,
     stored_at timestamp with time zone,
     consumer text NOT NULL,
-    reason text NOT NULL
+    reason text NOT NULL,
+    region text DEFAULT 'default'::text NOT NULL COLLATE pg_catalog."C"
 );
 ALTER TABLE public.dead_letter ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME public.dead_letter_id_seq
@@ -198,6 +199,13 @@ CREATE TABLE public.outbox (
     created_at timestamp with time zone DEFAULT now() NOT NULL,
     error text DEFAULT ''::text NOT NULL,
     CONSTRAINT outbox_kind CHECK ((kind = ANY (ARRAY['manifest'::text, 'assignment'::text, 'command'::text])))
+);
+CREATE TABLE public.region (
+    name text NOT NULL COLLATE pg_catalog."C",
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    filled_at timestamp with time zone,
+    retired_at timestamp with time zone,
+    CONSTRAINT region_name_format CHECK ((name ~ '^[A-Za-z0-9]([A-Za-z0-9_-]{0,61}[A-Za-z0-9])?$'::text))
 );
 CREATE TABLE public.release (
     name text NOT NULL COLLATE pg_catalog."C",
@@ -360,7 +368,7 @@ ALTER TABLE ONLY public.command
 ALTER TABLE ONLY public.contact
     ADD CONSTRAINT contact_pkey PRIMARY KEY (device);
 ALTER TABLE ONLY public.dead_letter
-    ADD CONSTRAINT dead_letter_once UNIQUE (consumer, shard, sequence);
+    ADD CONSTRAINT dead_letter_once UNIQUE (consumer, region, shard, sequence);
 ALTER TABLE ONLY public.dead_letter
     ADD CONSTRAINT dead_letter_pkey PRIMARY KEY (id);
 ALTER TABLE ONLY public.device_log
@@ -379,6 +387,8 @@ ALTER TABLE ONLY public.manifest
     ADD CONSTRAINT manifest_pkey PRIMARY KEY (cohort);
 ALTER TABLE ONLY public.outbox
     ADD CONSTRAINT outbox_pkey PRIMARY KEY (kind, id, region);
+ALTER TABLE ONLY public.region
+    ADD CONSTRAINT region_pkey PRIMARY KEY (name);
 ALTER TABLE ONLY public.release
     ADD CONSTRAINT release_path_unique UNIQUE (path);
 ALTER TABLE ONLY public.release

@@ -63,6 +63,13 @@ const (
 	// that is not higher is refused with PUBACK 0x83, which carries this
 	// property with the version that is retained.
 	PropVersion = "gs-version"
+	// PropRegion stands on a manifest, assignment or command that a service
+	// publishes for another region than that of its broker. The broker forwards
+	// it and acknowledges it when that region has stored it; a region that is not
+	// there is answered with 0x97 (again later), one that is not configured with
+	// 0x83. Absent, or the broker's own: it is for the own region. Whoever is not
+	// a service is refused.
+	PropRegion = "gs-region"
 	// PropShard, PropSequence and PropStored are stamped by the broker on
 	// every uplink message: shard number, sequence in the shard's stream, and
 	// time of storing in milliseconds since 1970. Together shard and sequence

@@ -56,6 +56,10 @@ type Cluster struct {
 	groups     map[string]*Group
 	watched    uint64 // last retained sequence before Open
 
+	gateway    *gateway                 // nil without other regions
+	underway   map[string]chan struct{} // by region, a token for each publication
+	forwarding sync.WaitGroup
+
 	mu      sync.Mutex // guards pending
 	pending map[*nats.Msg]func(Stored, error)
 	puts    []chan *put
@@ -72,6 +76,12 @@ func New(cfg Config, reg *ops.Registry, log *slog.Logger) *Cluster {
 		pending: map[*nats.Msg]func(Stored, error){},
 		closing: make(chan struct{}),
 		durable: make([]atomic.Uint64, cfg.Shards),
+	}
+	if cfg.Gateways != nil {
+		c.underway = map[string]chan struct{}{}
+		for _, r := range cfg.Gateways.Remotes {
+			c.underway[r.Region] = make(chan struct{}, forwards)
+		}
 	}
 	c.metrics = newMetrics(reg, c)
 	return c
@@ -155,6 +165,13 @@ func (c *Cluster) Open(ctx context.Context) (err error) {
 		if err = c.awaitCommit(); err != nil {
 			return err
 		}
+	}
+	if c.cfg.Gateways != nil {
+		gateway, err := openGateway(c.cfg, c.log)
+		if err != nil {
+			return err
+		}
+		c.gateway = gateway
 	}
 	c.startPutters()
 	c.opened.Store(true)
@@ -320,6 +337,10 @@ func (c *Cluster) lastSequence(ctx context.Context, stream jetstream.Stream) (la
 // be called after a failed Open, and once.
 func (c *Cluster) Close() {
 	close(c.closing)
+	if c.gateway != nil {
+		c.gateway.close() // ends what waits for an answer
+		c.forwarding.Wait()
+	}
 	c.putters.Wait()
 	if c.consuming != nil {
 		_ = c.consuming.FlushTimeout(time.Second) // returned loans; at worst they come again after AckWait

@@ -15,7 +15,7 @@ import (
 
 func config(t *testing.T) Config {
 	return Config{
-		Node: "node-1", Dir: t.TempDir(), Sync: Sync{Interval: time.Second}, Shards: 1,
+		Region: DefaultRegion, Node: "node-1", Dir: t.TempDir(), Sync: Sync{Interval: time.Second}, Shards: 1,
 		Groups:         []string{topics.GroupRegistry, topics.GroupTelemetry},
 		MaxUplinkBytes: 64 << 20, MaxRetainedBytes: 16 << 20, MaxInboxBytes: 16 << 20, MaxInboxPerTopic: 1000, MaxPending: 4096, StoreTimeout: 10 * time.Second,
 	}

@@ -70,6 +70,10 @@ type Config struct {
 	Restore string
 	// Peering joins other nodes. Nil: this one is alone.
 	Peering *Peering
+	// Region is what the node, with all its peers, is of; a legal id.
+	Region string
+	// Gateways joins other regions. Nil: this one is alone.
+	Gateways *Gateways
 }
 
 // MaxShards is the largest number of shards.
@@ -113,8 +117,16 @@ func (c Config) Validate() error {
 	if err := c.Backups.validate(); err != nil {
 		return err
 	}
+	if !topics.ValidID(c.Region) {
+		return fmt.Errorf("region: %q is not a legal id", c.Region)
+	}
 	if c.Peering != nil {
-		return c.Peering.validate()
+		if err := c.Peering.validate(); err != nil {
+			return err
+		}
+	}
+	if c.Gateways != nil {
+		return c.Gateways.validate(c.Region, c.Peering != nil)
 	}
 	return nil
 }

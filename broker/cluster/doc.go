@@ -42,4 +42,8 @@
 // may be lost with everything on it. Without a majority nothing is stored, and
 // Ready says so. The port for clients, without which no routes would form, is on
 // loopback and opens only to a key that this process makes.
+//
+// With other regions (see Gateways) a second server, without JetStream, has gateways
+// to theirs, and carries what Forward has stored there. Each region is a cluster of
+// its own: nothing of its streams depends on another, and Ready does not ask for one.
 package cluster

@@ -17,6 +17,10 @@ var (
 	ErrNotFound = errors.New("nothing retained")
 	// ErrTopic: a topic is too long for the store; nothing was stored.
 	ErrTopic = errors.New("topic is too long")
+	// ErrRegion: no region of that name is configured; nothing was forwarded.
+	ErrRegion = errors.New("unknown region")
+	// ErrForward: the other region does not take this from here; nothing was stored.
+	ErrForward = errors.New("refused by the other region")
 	// ErrStale is what a StaleError is.
 	ErrStale = errors.New("stale")
 )

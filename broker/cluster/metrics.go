@@ -17,11 +17,15 @@ type metrics struct {
 
 	backups    ops.CounterVec
 	lastBackup ops.Gauge
+	forwarded  ops.CounterVec
+	taken      ops.CounterVec
 }
 
 func newMetrics(reg *ops.Registry, c *Cluster) metrics {
 	reg.NewGaugeFunc("broker_store_pending", "Messages under way to the store.",
 		func() float64 { return float64(c.underWay()) })
+	reg.NewGaugeFunc("broker_regions_connected", "Other regions that this node has a gateway connection to.",
+		func() float64 { return float64(c.regionsConnected()) })
 	return metrics{
 		stored:   reg.NewCounterVec("broker_stored_total", "Messages stored, by kind of topic.", "kind"),
 		failed:   reg.NewCounterVec("broker_store_failed_total", "Messages that were not stored, by reason.", "reason"),
@@ -32,6 +36,8 @@ func newMetrics(reg *ops.Registry, c *Cluster) metrics {
 
 		backups:    reg.NewCounterVec("broker_backups_total", "Backups of the store, by outcome.", "outcome"),
 		lastBackup: reg.NewGauge("broker_backup_timestamp_seconds", "When the last backup of this process was begun; 0: none yet."),
+		forwarded:  reg.NewCounterVec("broker_forwarded_total", "Publications for other regions, by region and outcome (stored, nobody: stored, but nobody is subscribed; stale, full, busy, refused, unavailable).", "region", "outcome"),
+		taken:      reg.NewCounterVec("broker_forwards_taken_total", "Publications that other regions forwarded to this node, by outcome.", "outcome"),
 	}
 }
 

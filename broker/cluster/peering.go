@@ -55,9 +55,14 @@ func (p *Peering) validate() error {
 			return fmt.Errorf("cluster.advertise: %w", err)
 		}
 	}
-	for i, route := range p.Routes {
-		if _, port, err := hostPort(route); err != nil || port == 0 {
-			return fmt.Errorf("cluster.routes[%d]: %q is not host:port", i, route)
+	return dialable("cluster.routes", p.Routes)
+}
+
+// dialable names the first of the addresses that is no host:port to dial.
+func dialable(field string, addresses []string) error {
+	for i, address := range addresses {
+		if _, port, err := hostPort(address); err != nil || port == 0 {
+			return fmt.Errorf("%s[%d]: %q is not host:port", field, i, address)
 		}
 	}
 	return nil
@@ -75,14 +80,44 @@ func hostPort(address string) (host string, port int, err error) {
 	return host, port, nil
 }
 
-// join completes the options of a server that has peers. The server opens a
-// port for clients only because without one it would form no routes; it is on
-// loopback, and nobody but this process has the key, which login is made of.
+// listenPort is hostPort as the server's options want it.
+func listenPort(address string) (host string, port int, err error) {
+	host, port, err = hostPort(address)
+	if port == 0 {
+		port = server.RANDOM_PORT
+	}
+	return host, port, err
+}
+
+// join completes the options of a server that has peers.
 func (p *Peering) join(o *server.Options) (login nats.Option, err error) {
-	host, port, err := hostPort(p.Listen)
-	if err != nil {
+	o.ReconnectErrorReports = 60                                                    // of the attempts, one a second
+	o.LameDuckGracePeriod, o.LameDuckDuration = 200*time.Millisecond, 2*time.Second // for our own connections
+	if err := routed(o, p.Cluster, p.Listen, p.Advertise, p.Routes, p.TLS); err != nil {
 		return nil, err
 	}
+	return loopback(o)
+}
+
+// routed gives a server routes to others of the same name.
+func routed(o *server.Options, name, listen, advertise string, routes []string, peers *tls.Config) error {
+	host, port, err := listenPort(listen)
+	if err != nil {
+		return err
+	}
+	o.Cluster = server.ClusterOpts{
+		Name: name, Host: host, Port: port, Advertise: advertise,
+		TLSConfig: peers, TLSTimeout: 5, PingInterval: 2 * time.Second, MaxPingsOut: 3,
+	}
+	for _, route := range routes {
+		o.Routes = append(o.Routes, &url.URL{Scheme: "nats-route", Host: route})
+	}
+	return nil
+}
+
+// loopback opens the port for clients without which a server would form no routes.
+// It is on loopback, and nobody but this process has the key that login is made of.
+func loopback(o *server.Options) (login nats.Option, err error) {
 	key, err := nkeys.CreateUser()
 	if err != nil {
 		return nil, fmt.Errorf("key of the loopback port: %w", err)
@@ -91,20 +126,8 @@ func (p *Peering) join(o *server.Options) (login nats.Option, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("key of the loopback port: %w", err)
 	}
-	if port == 0 {
-		port = server.RANDOM_PORT
-	}
 	o.DontListen, o.Host, o.Port = false, "127.0.0.1", server.RANDOM_PORT
 	o.Nkeys = []*server.NkeyUser{{Nkey: user}}
-	o.ReconnectErrorReports = 60                                                    // of the attempts, one a second
-	o.LameDuckGracePeriod, o.LameDuckDuration = 200*time.Millisecond, 2*time.Second // for our own connections
-	o.Cluster = server.ClusterOpts{
-		Name: p.Cluster, Host: host, Port: port, Advertise: p.Advertise,
-		TLSConfig: p.TLS, TLSTimeout: 5, PingInterval: 2 * time.Second, MaxPingsOut: 3,
-	}
-	for _, route := range p.Routes {
-		o.Routes = append(o.Routes, &url.URL{Scheme: "nats-route", Host: route})
-	}
 	return nats.Nkey(user, key.Sign), nil
 }
 

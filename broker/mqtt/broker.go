@@ -181,6 +181,7 @@ func (b *Broker) Run(ctx context.Context) error {
 	loops.Go(func() { b.buryOwn(serving) })
 	loops.Go(func() { b.store.HoldLease(serving, b.fence) })
 	loops.Go(func() { b.buryDead(serving) })
+	loops.Go(func() { b.answerForwards(serving) })
 	if err := b.store.OnTakeOver(b.part); err != nil {
 		stop()
 		loops.Wait()

@@ -39,6 +39,8 @@
 //   - A client id has exactly one live connection; the newest wins.
 //   - A retained message replaces only one of a lower version.
 //   - What a group's member did not acknowledge goes to another.
+//   - What a service publishes for another region (topics.PropRegion) is acknowledged
+//     when that region has stored it (region.go).
 //
 // Between nodes a client id belongs to whom the registry says (claim.go): the
 // newest connection in the cluster wins, and its session follows it to any node,

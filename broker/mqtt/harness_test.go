@@ -71,7 +71,7 @@ func newNode(t testing.TB, options ...option) *node {
 		t:   t,
 		cfg: Config{Node: "node-1", TrustDomain: domain, Listen: "127.0.0.1:0", Limits: DefaultLimits()},
 		store: cluster.Config{
-			Node: "node-1", Dir: t.TempDir(), Sync: cluster.Sync{Interval: time.Second}, Shards: 1,
+			Region: cluster.DefaultRegion, Node: "node-1", Dir: t.TempDir(), Sync: cluster.Sync{Interval: time.Second}, Shards: 1,
 			Groups:         []string{topics.GroupRegistry, topics.GroupTelemetry},
 			MaxUplinkBytes: 64 << 20, MaxRetainedBytes: 16 << 20, MaxInboxBytes: 16 << 20, MaxInboxPerTopic: 4096, MaxPending: 4096, StoreTimeout: 10 * time.Second,
 		},

@@ -71,6 +71,14 @@ func (b *Broker) publish(c *conn, pk *packets.Packet) packets.Code {
 		return packets.CodeSuccess
 	}
 	name, err := b.mayPublish(c, pk)
+	region := ""
+	if err == nil {
+		if region, err = b.regionOf(pk); err != nil {
+			b.audit(c, topics.RefusedPublish, "malformed", pk.TopicName, err)
+			answer(codeImpossible, err.Error())
+			return packets.CodeSuccess
+		}
+	}
 	switch {
 	case errors.Is(err, topics.ErrTooLarge):
 		b.audit(c, topics.RefusedPublish, "payload-size", pk.TopicName, err)
@@ -81,9 +89,9 @@ func (b *Broker) publish(c *conn, pk *packets.Packet) packets.Code {
 	case name.Kind.Uplink():
 		b.publishUplink(c, name, pk, answer)
 	case name.Kind.Retained():
-		b.publishRetained(c, name, pk, answer)
+		b.publishRetained(c, region, name, pk, answer)
 	default:
-		b.publishCommand(c, name, pk, answer)
+		b.publishCommand(c, region, name, pk, answer)
 	}
 	return packets.CodeSuccess
 }
@@ -94,6 +102,9 @@ type answerFunc func(code packets.Code, text string, user ...session.Property)
 func (b *Broker) mayPublish(c *conn, pk *packets.Packet) (topics.Name, error) {
 	if err := topics.Decide(c.identity.Principal(), topics.Publish, pk.TopicName, nil); err != nil {
 		return topics.Name{}, err
+	}
+	if c.identity.Kind != topics.PrincipalService && slices.ContainsFunc(pk.Properties.User, func(p packets.UserProperty) bool { return p.Key == topics.PropRegion }) {
+		return topics.Name{}, errRegion
 	}
 	name, err := topics.Parse(pk.TopicName)
 	if err != nil {
@@ -120,8 +131,9 @@ func (b *Broker) publishUplink(c *conn, name topics.Name, pk *packets.Packet, an
 	})
 }
 
-// publishRetained replaces a retained message, if its version is higher.
-func (b *Broker) publishRetained(c *conn, name topics.Name, pk *packets.Packet, answer answerFunc) {
+// publishRetained replaces a retained message, if its version is higher, here or in
+// another region.
+func (b *Broker) publishRetained(c *conn, region string, name topics.Name, pk *packets.Packet, answer answerFunc) {
 	version, err := retainedVersion(pk)
 	if err == nil && name.Kind == topics.KindAssignment && len(pk.Payload) > 0 {
 		if _, err = assignedCohorts(pk.Payload); err != nil {
@@ -134,18 +146,12 @@ func (b *Broker) publishRetained(c *conn, name topics.Name, pk *packets.Packet, 
 		return
 	}
 	r := cluster.Retained{Name: name, Payload: pk.Payload, Version: version, Origin: c.client.id}
-	b.store.Put(r, func(err error) {
-		var stale *cluster.StaleError
-		switch {
-		case err == nil:
-			answer(codeStored, "") // live subscribers get it by way of Watch
-		case errors.As(err, &stale):
-			b.metrics.refused.With("publish", "stale").Inc()
-			b.log.Warn("stale retained message refused", "topic", name.String(), "version", version, "retained", stale.Retained, "client", r.Origin)
-			answer(codeStale, stale.Error(), session.Property{Key: topics.PropVersion, Value: strconv.FormatInt(stale.Retained, 10)})
-		default:
-			b.storeFailed(c, pk.TopicName, err, answer)
+	b.put(region, r, func(err error) {
+		if err != nil {
+			b.notPublished(c, pk.TopicName, err, answer)
+			return
 		}
+		answer(codeStored, "") // live subscribers get it by way of Watch
 	})
 }
 
@@ -173,17 +179,21 @@ func retainedVersion(pk *packets.Packet) (int64, error) {
 
 // publishCommand stores a command for its device. It waits in the inbox until
 // the device has acknowledged it, or it expires.
-func (b *Broker) publishCommand(c *conn, name topics.Name, pk *packets.Packet, answer answerFunc) {
+func (b *Broker) publishCommand(c *conn, region string, name topics.Name, pk *packets.Packet, answer answerFunc) {
 	m := messageOf(pk, time.Now())
-	m.QoS, m.Retain = max(m.QoS, 1), false
-	code := codeStored
-	if !b.awaited(name) {
-		code = codeNobody
-	}
+	m.QoS, m.Retain, m.Properties = max(m.QoS, 1), false, withoutRegion(m.Properties)
 	stored, err := b.toStore(m, c.client.id)
 	if err != nil {
 		b.storeFailed(c, pk.TopicName, err, answer)
 		return
+	}
+	if region != "" {
+		b.forwardCommand(c, region, name, stored, answer)
+		return
+	}
+	code := codeStored
+	if !b.awaited(name) {
+		code = codeNobody
 	}
 	b.fleet.log.Append(stored, func(_ uint64, err error) {
 		if err != nil {

@@ -41,6 +41,7 @@ type handler func(ctx context.Context, batch []store.UplinkRecord) error
 type group struct {
 	name   string
 	handle handler
+	region string
 	client *mqttclient.Client
 	queue  chan mqttclient.Message
 	done   chan struct{} // closed when the loop has ended
@@ -62,6 +63,7 @@ type Config struct {
 	// ClientID is the same for no two connections on the broker; the group's
 	// name is added.
 	ClientID string
+	Region   string // whose broker it is; empty: store.DefaultRegion
 	Metrics  *Metrics
 	Log      *slog.Logger
 }
@@ -84,7 +86,7 @@ func NewMetrics(r *ops.Registry) *Metrics {
 
 func newGroup(name string, cfg Config, handle handler) (*group, error) {
 	g := &group{
-		name: name, handle: handle, queue: make(chan mqttclient.Message, window), done: make(chan struct{}),
+		name: name, handle: handle, region: cfg.Region, queue: make(chan mqttclient.Message, window), done: make(chan struct{}),
 		log:      cfg.Log.With("group", name),
 		messages: cfg.Metrics.messages.With(name), retries: cfg.Metrics.retries.With(name), behind: cfg.Metrics.behind.With(name),
 	}
@@ -185,6 +187,7 @@ func (g *group) store(ctx context.Context, batch []mqttclient.Message) {
 	records := make([]store.UplinkRecord, len(batch))
 	for i := range batch {
 		records[i] = recordOf(&batch[i])
+		records[i].Region = g.region
 	}
 	pause := firstPause
 	for {

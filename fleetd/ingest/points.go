@@ -71,7 +71,7 @@ func (p *pointMaker) make(r store.UplinkRecord, regions map[string]string) (poin
 		return point, false
 	}
 	point = influx.Point{
-		Tags:   map[string]string{"model": r.Model, "region": regions[name.ID], "shard": strconv.FormatInt(r.Shard, 10)},
+		Tags:   map[string]string{"model": r.Model, "region": regions[name.ID], "shard": shardTag(r)},
 		Fields: map[string]any{"device": name.ID},
 		Time:   pointTime(r),
 	}
@@ -88,6 +88,16 @@ func (p *pointMaker) make(r store.UplinkRecord, regions map[string]string) (poin
 		return point, false
 	}
 	return point, err == nil
+}
+
+// shardTag names a shard of all regions. Those of the default region had no region in
+// it when there was only one.
+func shardTag(r store.UplinkRecord) string {
+	shard := strconv.FormatInt(r.Shard, 10)
+	if r.Region == "" || r.Region == store.DefaultRegion {
+		return shard
+	}
+	return r.Region + "/" + shard
 }
 
 // pointTime is unique among the messages of a shard, and the same when a

@@ -16,9 +16,12 @@
 //   - Two replicas may race: the broker replaces a retained message only by a
 //     higher version, so an older manifest never replaces a newer one.
 //   - When the broker refuses a version as too old, it is ahead of PostgreSQL
-//     (which was restored from an older backup): the publisher reads what the
-//     broker holds, and has the content signed anew with a higher version.
-//   - The reconciler compares what the broker retains with PostgreSQL at each
-//     connect and from time to time: what the broker lacks or holds older is
-//     published again, what it holds newer is superseded.
+//     (which was restored from an older backup): the refusal names what it holds,
+//     and the publisher has the content signed anew with a higher version.
+//   - Each region has rows, a connection to the broker and pauses of its own, so that
+//     one that cannot be reached holds up no other. The broker forwards what is not
+//     for its own region.
+//   - The reconciler compares what the broker retains, that is, the own region, with
+//     PostgreSQL at each connect and from time to time: what the broker lacks or holds
+//     older is published again, what it holds newer is superseded.
 package publish

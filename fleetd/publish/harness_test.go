@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -26,6 +27,9 @@ import (
 type platform struct {
 	*storetest.World
 	dir    string
+	node   string
+	more   map[string]any // settings of the broker
+	to     publish.Config // regions of the publisher
 	broker *devstack.Process
 	listen string
 	tls    certs.TLSOptions // fleetd's
@@ -33,11 +37,19 @@ type platform struct {
 
 func newPlatform(t *testing.T) *platform {
 	t.Helper()
+	p := newKeys(t)
+	p.startBroker("data")
+	return p
+}
+
+// newKeys is a platform without a broker.
+func newKeys(t *testing.T) *platform {
+	t.Helper()
 	key, err := trust.GenerateKey()
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &platform{World: storetest.New(t, publish.NewSigner(key)), dir: t.TempDir(), listen: "127.0.0.1:0"}
+	p := &platform{World: storetest.New(t, publish.NewSigner(key)), dir: t.TempDir(), node: "b1", listen: "127.0.0.1:0"}
 	ca := storetest.Must(certs.NewCA(storetest.TrustDomain, time.Now(), 24*time.Hour))
 	if err := os.WriteFile(p.path("ca.crt"), ca.PEM(), 0o600); err != nil {
 		t.Fatal(err)
@@ -48,7 +60,6 @@ func newPlatform(t *testing.T) *platform {
 	}
 	fleetd := storetest.Must(ca.IssueService(certs.ServiceFleetd, []string{"127.0.0.1"}, time.Hour))
 	p.tls = certs.TLSOptions{Credential: fleetd, Authority: ca.Authority()}
-	p.startBroker("data")
 	return p
 }
 
@@ -58,24 +69,31 @@ func (p *platform) path(name string) string { return filepath.Join(p.dir, name) 
 func (p *platform) startBroker(data string) {
 	p.T.Helper()
 	cfg := map[string]any{
-		"node": "b1", "trust_domain": storetest.TrustDomain, "listen": p.listen, "data_dir": p.path(data), "addresses_file": p.path("addresses.json"),
+		"node": p.node, "trust_domain": storetest.TrustDomain, "listen": p.listen, "data_dir": p.path(data), "addresses_file": p.path(p.node + ".json"),
 		"tls": map[string]any{"cert": p.path("broker.crt"), "key": p.path("broker.key"), "ca": p.path("ca.crt")},
 		"ops": map[string]any{"listen": "127.0.0.1:0"},
 	}
+	maps.Copy(cfg, p.more)
 	text := storetest.Must(json.Marshal(cfg))
-	if err := os.WriteFile(p.path("broker.yaml"), text, 0o600); err != nil {
+	if err := os.WriteFile(p.path(p.node+".yaml"), text, 0o600); err != nil {
 		p.T.Fatal(err)
 	}
 	program := storetest.Must(devstack.Program(p.T.Context(), "./broker"))
-	p.broker = devtest.Start(p.T, devstack.Spec{Name: "broker", Path: program, Args: []string{"--config", p.path("broker.yaml")}, AddressesFile: p.path("addresses.json")})
+	p.broker = devtest.Start(p.T, devstack.Spec{Name: p.node, Path: program, Args: []string{"--config", p.path(p.node + ".yaml")}, AddressesFile: p.path(p.node + ".json")})
 	p.listen = p.broker.Addr("mqtt")
 }
 
 // publisher runs a publisher until stop is called.
 func (p *platform) publisher() (pub *publish.Publisher, stop func()) {
 	p.T.Helper()
-	pub, err := publish.New(publish.Config{Store: p.Open(), Servers: []string{"mqtts://" + p.listen},
-		TLS: storetest.Must(certs.ClientTLS(p.tls, certs.ServiceBroker)), Poll: 100 * time.Millisecond})
+	cfg := p.to
+	var regions []string
+	if cfg.Region != "" {
+		regions = append([]string{cfg.Region}, cfg.Regions...)
+	}
+	cfg.Store, cfg.Servers = p.Open(regions...), []string{"mqtts://" + p.listen}
+	cfg.TLS, cfg.Poll = storetest.Must(certs.ClientTLS(p.tls, certs.ServiceBroker)), 100*time.Millisecond
+	pub, err := publish.New(cfg)
 	if err != nil {
 		p.T.Fatal(err)
 	}
@@ -137,8 +155,8 @@ func (p *platform) mustMatch() {
 	p.T.Helper()
 	devtest.Eventually(p.T, 0, "broker and database to be the same", func() error {
 		stats, err := p.Stats(p.T.Context())
-		if err != nil || stats.OutboxPending > 0 {
-			return fmt.Errorf("%d in the outbox, %v", stats.OutboxPending, err)
+		if err != nil || stats.Outbox.Pending > 0 {
+			return fmt.Errorf("%d in the outbox, %v", stats.Outbox.Pending, err)
 		}
 		return nil
 	})

@@ -89,7 +89,7 @@ func TestPublisherGoesOnAfterACrashAtAnyPoint(t *testing.T) {
 
 	// Claimed, and dead before the publish.
 	r = p.toggle(r, 1)
-	if rows := storetest.Must(p.ClaimOutbox(t.Context(), kinds, 10, time.Hour)); len(rows) == 0 {
+	if rows := storetest.Must(p.ClaimOutbox(t.Context(), store.DefaultRegion, kinds, 10, time.Hour)); len(rows) == 0 {
 		t.Fatal("nothing to claim")
 	}
 	expire()
@@ -98,7 +98,7 @@ func TestPublisherGoesOnAfterACrashAtAnyPoint(t *testing.T) {
 	stop()
 
 	// Published, and dead before that was noted: the same bytes go out again.
-	if err := p.Republish(t.Context(), topics.KindManifest, []string{"all"}); err != nil {
+	if err := p.Republish(t.Context(), store.DefaultRegion, topics.KindManifest, []string{"all"}); err != nil {
 		t.Fatal(err)
 	}
 	_, stop = p.publisher()
@@ -236,7 +236,7 @@ func TestManifestDoesNotWaitBehindAssignments(t *testing.T) {
 	p := newPlatform(t)
 	p.Seed(300)
 	r := p.Running(fleet.PolicySpec{})
-	rows := storetest.Must(p.ClaimOutbox(t.Context(), []topics.Kind{topics.KindManifest}, 10, time.Second))
+	rows := storetest.Must(p.ClaimOutbox(t.Context(), store.DefaultRegion, []topics.Kind{topics.KindManifest}, 10, time.Second))
 	for _, row := range rows {
 		if err := p.Published(t.Context(), row); err != nil {
 			t.Fatal(err)
@@ -245,7 +245,7 @@ func TestManifestDoesNotWaitBehindAssignments(t *testing.T) {
 	// The assignments are older in the outbox than the pause.
 	storetest.Must(p.PauseRollout(t.Context(), storetest.Alice, r.ID, r.Revision, ""))
 	kind := func(k topics.Kind) []store.OutboxRow {
-		return storetest.Must(p.ClaimOutbox(t.Context(), []topics.Kind{k}, 1000, 0))
+		return storetest.Must(p.ClaimOutbox(t.Context(), store.DefaultRegion, []topics.Kind{k}, 1000, 0))
 	}
 	if m, a := kind(topics.KindManifest), kind(topics.KindAssignment); len(m) != 1 || len(a) != 300 {
 		t.Errorf("%d manifests, %d assignments", len(m), len(a))

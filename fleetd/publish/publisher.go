@@ -4,13 +4,12 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/tls"
-	"errors"
 	"log/slog"
-	mathrand "math/rand/v2"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"groundswell/fleetd/store"
 	"groundswell/internal/mqttclient"
@@ -21,6 +20,10 @@ import (
 type Config struct {
 	Store   *store.Store
 	Servers []string // as mqttclient.Config.Servers
+	// Region is that of Servers; default store.DefaultRegion. Regions are further
+	// ones, which Servers forward to.
+	Region  string
+	Regions []string
 	TLS     *tls.Config
 	// ClientID is made unique by a random part. Default "fleetd-publish".
 	ClientID string
@@ -46,25 +49,11 @@ type Stats struct {
 
 // Publisher brings the outbox to the broker.
 type Publisher struct {
-	cfg    Config
-	client *mqttclient.Client
-	lanes  []*lane
-	up     chan struct{} // capacity 1: connected, compare
+	cfg Config
+	to  []*destination // the own region first
+	up  chan struct{}  // capacity 1: connected, compare
 
 	published, failed, superseded, reconciled atomic.Int64
-}
-
-// lane is a part of the outbox that does not wait for the others.
-type lane struct {
-	kinds []topics.Kind
-	wake  chan struct{} // capacity 1: several notices are one
-}
-
-func (l *lane) notice() {
-	select {
-	case l.wake <- struct{}{}:
-	default:
-	}
 }
 
 const (
@@ -72,6 +61,10 @@ const (
 	// ackTimeout, so that nobody else publishes what is still under way.
 	claimFor   = 20 * time.Second
 	ackTimeout = 10 * time.Second
+	// forwardTimeout is longer than the broker waits for another region by default.
+	forwardTimeout = 15 * time.Second
+	// regionPause is the longest pause before another region is tried again.
+	regionPause = 4 * time.Second
 	// window is how many messages of a lane are under way at once.
 	window = 64
 )
@@ -92,29 +85,20 @@ func New(cfg Config) (*Publisher, error) {
 		cfg.ClientID = "fleetd-publish"
 	}
 	cfg.ClientID += "-" + rand.Text()[:8]
+	if cfg.Region == "" {
+		cfg.Region = store.DefaultRegion
+	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	p := &Publisher{cfg: cfg, up: make(chan struct{}, 1), lanes: []*lane{
-		{[]topics.Kind{topics.KindManifest, topics.KindCommand}, make(chan struct{}, 1)},
-		{[]topics.Kind{topics.KindAssignment}, make(chan struct{}, 1)},
-	}}
-	settings := p.connection(cfg.ClientID)
-	settings.OnUp = func(context.Context, *mqttclient.Client, bool) error {
-		for _, l := range p.lanes {
-			l.notice()
+	p := &Publisher{cfg: cfg, up: make(chan struct{}, 1)}
+	for i, region := range append([]string{cfg.Region}, cfg.Regions...) {
+		d, err := p.newDestination(region, i)
+		if err != nil {
+			return nil, err
 		}
-		select {
-		case p.up <- struct{}{}:
-		default:
-		}
-		return nil
+		p.to = append(p.to, d)
 	}
-	client, err := mqttclient.New(settings)
-	if err != nil {
-		return nil, err
-	}
-	p.client = client
 	return p, nil
 }
 
@@ -126,9 +110,10 @@ func (p *Publisher) connection(id string) mqttclient.Config {
 	}
 }
 
-// Ready is nil when the broker is connected, else an error that says so.
+// Ready is nil when the broker is connected, else an error that says so. What becomes
+// of other regions does not count.
 func (p *Publisher) Ready() error {
-	if p.client.Connected() {
+	if p.to[0].client.Connected() {
 		return nil
 	}
 	return mqttclient.ErrNotConnected
@@ -140,17 +125,23 @@ func (p *Publisher) Stats() Stats {
 }
 
 // Run publishes until ctx ends, then returns nil.
-func (p *Publisher) Run(ctx context.Context) error {
-	ctx, stop := context.WithCancel(ctx)
+func (p *Publisher) Run(outer context.Context) error {
+	ctx, stop := context.WithCancel(outer)
 	var running sync.WaitGroup
 	defer running.Wait()
 	defer stop()
-	for _, l := range p.lanes {
-		running.Go(func() { p.drive(ctx, l) })
+	for _, d := range p.to {
+		for _, l := range d.lanes {
+			running.Go(func() { p.drive(ctx, d, l) })
+		}
 	}
 	running.Go(func() { p.listen(ctx) })
 	running.Go(func() { p.compareLoop(ctx) })
-	if err := p.client.Run(ctx); err != nil && ctx.Err() == nil {
+	connections, either := errgroup.WithContext(ctx)
+	for _, d := range p.to {
+		connections.Go(func() error { return d.client.Run(either) })
+	}
+	if err := connections.Wait(); err != nil && outer.Err() == nil {
 		return err
 	}
 	<-ctx.Done()
@@ -161,8 +152,8 @@ func (p *Publisher) Run(ctx context.Context) error {
 func (p *Publisher) listen(ctx context.Context) {
 	for ctx.Err() == nil {
 		err := p.cfg.Store.OutboxNotices(ctx, func() {
-			for _, l := range p.lanes {
-				l.notice()
+			for _, d := range p.to {
+				d.notice()
 			}
 		})
 		if ctx.Err() != nil {
@@ -172,113 +163,6 @@ func (p *Publisher) listen(ctx context.Context) {
 		p.cfg.Log.Warn("no notices from the outbox, listening again", "err", err)
 		pause(ctx, time.Second)
 	}
-}
-
-// drive drains a lane whenever there may be something in it.
-func (p *Publisher) drive(ctx context.Context, l *lane) {
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-l.wake:
-		case <-time.After(p.cfg.Poll/2 + mathrand.N(p.cfg.Poll)):
-		}
-		for ctx.Err() == nil && p.client.Connected() {
-			n, err := p.drain(ctx, l)
-			if err != nil {
-				if ctx.Err() == nil {
-					p.cfg.Log.Error("outbox not drained, tries again", "err", err)
-				}
-				break
-			}
-			if n == 0 {
-				break
-			}
-		}
-	}
-}
-
-// drain publishes what is due, at most a window of it, and reports how many
-// rows it found.
-func (p *Publisher) drain(ctx context.Context, l *lane) (int, error) {
-	rows, err := p.cfg.Store.ClaimOutbox(ctx, l.kinds, window, claimFor)
-	if err != nil {
-		return 0, err
-	}
-	errs := make([]error, len(rows))
-	finished := make([]bool, len(rows))
-	var under sync.WaitGroup
-	for i, row := range rows {
-		under.Go(func() { finished[i], errs[i] = p.publish(ctx, row) })
-	}
-	under.Wait()
-	var done []store.OutboxRow
-	for i, row := range rows {
-		if finished[i] {
-			done = append(done, row)
-		}
-	}
-	// Also at the end: what the broker has acknowledged need not go out again.
-	note, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
-	defer cancel()
-	return len(rows), errors.Join(append(errs, p.cfg.Store.Published(note, done...))...)
-}
-
-// publish brings one row to the broker, and reports whether it is finished
-// with. Its error is one of the database; what the broker does not take is given
-// back to the outbox.
-func (p *Publisher) publish(ctx context.Context, row store.OutboxRow) (finished bool, err error) {
-	m := mqttclient.Publication{Topic: row.Topic, Payload: row.Payload, QoS: 1}
-	switch {
-	case row.Payload == nil:
-		return true, nil // what it was about is gone
-	case row.Kind == topics.KindCommand:
-		if m.Expiry = time.Until(row.ExpiresAt); m.Expiry <= 0 {
-			return true, nil // nobody needs it any more
-		}
-	default:
-		m.Retain = true
-		m.Properties = []mqttclient.Property{{Key: topics.PropVersion, Value: strconv.FormatInt(row.Version, 10)}}
-	}
-	err = p.client.Publish(ctx, m)
-	if err == nil {
-		p.published.Add(1)
-		return true, nil
-	}
-	if ctx.Err() != nil {
-		// It may be there or not: the claim runs out, and it goes out again.
-		return false, ctx.Err()
-	}
-	p.failed.Add(1)
-	if code, ok := mqttclient.Refused(err); ok && code == codeStale && m.Retain {
-		return false, p.overtake(ctx, row)
-	}
-	p.cfg.Log.Warn("not published, tries again", "topic", row.Topic, "version", row.Version, "attempts", row.Attempts, "err", err)
-	delay := min(100*time.Millisecond<<min(row.Attempts, 10), 30*time.Second)
-	if _, refused := mqttclient.Refused(err); !refused {
-		delay = 0 // the connection went; it counts when it is back
-	}
-	return false, p.cfg.Store.NotPublished(ctx, row, delay, err.Error())
-}
-
-// codeStale is how the broker refuses a version that is not above the retained
-// one, when the bytes differ.
-const codeStale = 0x83
-
-// overtake has a row signed anew above what the broker holds.
-func (p *Publisher) overtake(ctx context.Context, row store.OutboxRow) error {
-	held, err := p.retained(ctx, row.Topic)
-	if err != nil {
-		p.cfg.Log.Warn("refused as stale, but what the broker holds cannot be read; tries again", "topic", row.Topic, "err", err)
-		return p.cfg.Store.NotPublished(ctx, row, time.Second, err.Error())
-	}
-	version := row.Version
-	if h, ok := held[row.Topic]; ok {
-		version = h.version
-	}
-	p.cfg.Log.Warn("the broker is ahead, signing anew above it", "topic", row.Topic, "version", row.Version, "retained", version)
-	p.superseded.Add(1)
-	return p.cfg.Store.Supersede(ctx, row.Kind, row.ID, version)
 }
 
 func pause(ctx context.Context, d time.Duration) {

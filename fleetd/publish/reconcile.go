@@ -42,7 +42,7 @@ func (p *Publisher) compareLoop(ctx context.Context) {
 		if err := p.Reconcile(ctx); err != nil && ctx.Err() == nil {
 			p.cfg.Log.Warn("broker and database not compared, tries again", "err", err)
 			pause(ctx, time.Second+mathrand.N(2*time.Second))
-			if p.client.Connected() {
+			if p.to[0].client.Connected() {
 				select {
 				case p.up <- struct{}{}:
 				default:
@@ -52,8 +52,8 @@ func (p *Publisher) compareLoop(ctx context.Context) {
 	}
 }
 
-// Reconcile compares what the broker retains with PostgreSQL, and puts right
-// what differs, once.
+// Reconcile compares what the broker retains, that is, the own region, with
+// PostgreSQL, and puts right what differs, once.
 func (p *Publisher) Reconcile(ctx context.Context) error {
 	if err := p.reconcile(ctx, topics.KindManifest, topics.AllManifests, 0); err != nil {
 		return err
@@ -102,7 +102,7 @@ func (p *Publisher) reconcile(ctx context.Context, kind topics.Kind, filter stri
 		}
 		if len(behind) > 0 {
 			p.cfg.Log.Info("the broker is behind, publishing again", "kind", kind, "count", len(behind), "first", behind[0])
-			if err := p.cfg.Store.Republish(ctx, kind, behind); err != nil {
+			if err := p.cfg.Store.Republish(ctx, p.cfg.Region, kind, behind); err != nil {
 				return err
 			}
 		}

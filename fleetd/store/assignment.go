@@ -96,16 +96,7 @@ func (s *Store) signAssignmentChunk(ctx context.Context, tx pgx.Tx, ids []string
 	if err != nil {
 		return fmt.Errorf("store assignments: %w", err)
 	}
-	_, err = tx.Exec(ctx, `
-		INSERT INTO outbox AS o (kind, id, region, version)
-		SELECT $1, device, $2, version FROM unnest($3::text[], $4::bigint[]) AS n (device, version)
-		ON CONFLICT (kind, id, region) DO UPDATE SET
-			version = excluded.version, attempts = 0, claimed_until = '-infinity', created_at = now(), error = ''
-		WHERE o.version <= excluded.version`, topics.KindAssignment, Region, names, versions)
-	if err != nil {
-		return fmt.Errorf("enqueue assignments: %w", err)
-	}
-	return nil
+	return enqueue(ctx, tx, topics.KindAssignment, names, versions)
 }
 
 // RefreshAssignments signs anew up to limit assignments whose half-life is

@@ -59,7 +59,7 @@ func (s *Store) CreateCommand(ctx context.Context, by fleet.Actor, device string
 		if err != nil {
 			return fmt.Errorf("create command: %w", err)
 		}
-		if err := enqueue(ctx, tx, topics.KindCommand, id, body.Version); err != nil {
+		if err := enqueueOne(ctx, tx, topics.KindCommand, id, body.Version); err != nil {
 			return err
 		}
 		if err := record(ctx, tx, by, "command.create", "device/"+device, 0, 0, map[string]any{"command": id, "action": action, "rollout": rollout}); err != nil {

@@ -23,8 +23,8 @@ func deadLetter(ctx context.Context, tx pgx.Tx, consumer string, r UplinkRecord,
 		payload = []byte{}
 	}
 	tag, err := tx.Exec(ctx, `
-		INSERT INTO dead_letter (topic, shard, sequence, payload, stored_at, consumer, reason) VALUES ($1, $2, $3, $4, $5, $6, $7)
-		ON CONFLICT DO NOTHING`, []byte(r.Topic), r.Shard, r.Sequence, bytes.Clone(payload), optional(r.Stored), consumer, storable(reason))
+		INSERT INTO dead_letter (topic, shard, sequence, payload, stored_at, consumer, reason, region) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+		ON CONFLICT DO NOTHING`, []byte(r.Topic), r.Shard, r.Sequence, bytes.Clone(payload), optional(r.Stored), consumer, storable(reason), r.region())
 	if err != nil {
 		return fmt.Errorf("keep dead letter: %w", err)
 	}

@@ -87,7 +87,7 @@ func (s *Store) signManifestsAbove(ctx context.Context, tx pgx.Tx, floor map[str
 		if err != nil {
 			return fmt.Errorf("store manifest of cohort %s: %w", cohort, err)
 		}
-		if err := enqueue(ctx, tx, topics.KindManifest, cohort, version); err != nil {
+		if err := enqueueOne(ctx, tx, topics.KindManifest, cohort, version); err != nil {
 			return err
 		}
 	}
@@ -235,7 +235,7 @@ func (s *Store) Supersede(ctx context.Context, kind topics.Kind, id string, floo
 			return absent(err, string(kind), id)
 		}
 		if version > floor {
-			return enqueue(ctx, tx, kind, id, version)
+			return enqueueOne(ctx, tx, kind, id, version)
 		}
 		above := map[string]int64{id: floor}
 		if kind == topics.KindAssignment {

@@ -15,11 +15,9 @@ import (
 // broker.
 const OutboxChannel = "groundswell_outbox"
 
-// Region of the outbox rows of this cluster.
-const Region = "default"
-
-// OutboxRow is one message that has to go to the broker.
+// OutboxRow is one message that has to go to a region's broker.
 type OutboxRow struct {
+	Region  string
 	Kind    topics.Kind // manifest, assignment or command
 	ID      string      // cohort, device or command id
 	Topic   string
@@ -31,19 +29,28 @@ type OutboxRow struct {
 	Attempts  int
 }
 
-// enqueue announces a version, in the transaction that made it. A row of an
-// older version that still waits is replaced, and whoever has claimed it will
-// find that it is not the newest any more.
-func enqueue(ctx context.Context, tx pgx.Tx, kind topics.Kind, id string, version int64) error {
-	_, err := tx.Exec(ctx, `
-		INSERT INTO outbox AS o (kind, id, region, version) VALUES ($1, $2, $3, $4)
+// enqueue announces versions to every region, in the transaction that made them. A
+// row of an older version that still waits is replaced, and whoever has claimed it
+// will find that it is not the newest any more.
+func enqueue(ctx context.Context, tx pgx.Tx, kind topics.Kind, ids []string, versions []int64) error {
+	batch := &pgx.Batch{}
+	batch.Queue(lockRegions, regionLock)
+	batch.Queue(`
+		INSERT INTO outbox AS o (kind, id, region, version)
+		SELECT $1, n.id, r.name, n.version FROM unnest($2::text[], $3::bigint[]) AS n (id, version)
+		CROSS JOIN region r WHERE r.retired_at IS NULL ORDER BY n.id, r.name
 		ON CONFLICT (kind, id, region) DO UPDATE SET
-			version = $4, attempts = 0, claimed_until = '-infinity', created_at = now(), error = ''
-		WHERE o.version <= $4`, kind, id, Region, version)
-	if err != nil {
-		return fmt.Errorf("enqueue %s %s: %w", kind, id, err)
+			version = excluded.version, attempts = 0, claimed_until = '-infinity', created_at = now(), error = ''
+		WHERE o.version <= excluded.version`, kind, ids, versions)
+	batch.Queue(`SELECT pg_notify($1, '')`, OutboxChannel)
+	if err := tx.SendBatch(ctx, batch).Close(); err != nil {
+		return fmt.Errorf("enqueue %d %ss: %w", len(ids), kind, err)
 	}
-	return notify(ctx, tx)
+	return nil
+}
+
+func enqueueOne(ctx context.Context, tx pgx.Tx, kind topics.Kind, id string, version int64) error {
+	return enqueue(ctx, tx, kind, []string{id}, []int64{version})
 }
 
 func notify(ctx context.Context, tx pgx.Tx) error {
@@ -51,11 +58,11 @@ func notify(ctx context.Context, tx pgx.Tx) error {
 	return err
 }
 
-// ClaimOutbox takes up to limit rows of the given kinds that nobody else is
-// publishing, oldest first, for the given time: whoever claims and dies leaves
+// ClaimOutbox takes up to limit rows of a region, of the given kinds, that nobody
+// else is publishing, oldest first, for the given time: whoever claims and dies leaves
 // them to the others after that. The payload is the newest that is stored,
 // which is what has to go out.
-func (s *Store) ClaimOutbox(ctx context.Context, kinds []topics.Kind, limit int, claim time.Duration) ([]OutboxRow, error) {
+func (s *Store) ClaimOutbox(ctx context.Context, region string, kinds []topics.Kind, limit int, claim time.Duration) ([]OutboxRow, error) {
 	names := make([]string, len(kinds))
 	for i, k := range kinds {
 		names[i] = string(k)
@@ -76,7 +83,7 @@ func (s *Store) ClaimOutbox(ctx context.Context, kinds []topics.Kind, limit int,
 		LEFT JOIN manifest m ON c.kind = 'manifest' AND m.cohort = c.id
 		LEFT JOIN assignment a ON c.kind = 'assignment' AND a.device = c.id
 		LEFT JOIN command x ON c.kind = 'command' AND x.id = c.id
-		ORDER BY c.created_at`, Region, names, limit, claim)
+		ORDER BY c.created_at`, region, names, limit, claim)
 	if err != nil {
 		return nil, fmt.Errorf("claim outbox: %w", err)
 	}
@@ -84,7 +91,7 @@ func (s *Store) ClaimOutbox(ctx context.Context, kinds []topics.Kind, limit int,
 		var device string
 		var expires *time.Time
 		err = row.Scan(&o.Kind, &o.ID, &o.Version, &o.Payload, &device, &expires, &o.Attempts)
-		o.ExpiresAt = moment(expires)
+		o.Region, o.ExpiresAt = region, moment(expires)
 		switch o.Kind {
 		case topics.KindManifest:
 			o.Topic = topics.CohortManifest(o.ID)
@@ -101,30 +108,30 @@ func (s *Store) ClaimOutbox(ctx context.Context, kinds []topics.Kind, limit int,
 	return out, nil
 }
 
-// Published removes rows after the broker has acknowledged their versions,
+// Published removes rows after their regions have acknowledged their versions,
 // except those for which a newer one waits by now.
 func (s *Store) Published(ctx context.Context, rows ...OutboxRow) error {
 	if len(rows) == 0 {
 		return nil
 	}
-	var kinds, ids []string
+	var kinds, ids, regions []string
 	var versions []int64
 	// In order, so that replicas do not deadlock.
-	for _, o := range sortedBy(rows, func(o OutboxRow) string { return string(o.Kind) + " " + o.ID }) {
-		kinds, ids, versions = append(kinds, string(o.Kind)), append(ids, o.ID), append(versions, o.Version)
+	for _, o := range sortedBy(rows, func(o OutboxRow) string { return string(o.Kind) + " " + o.ID + " " + o.Region }) {
+		kinds, ids, regions, versions = append(kinds, string(o.Kind)), append(ids, o.ID), append(regions, o.Region), append(versions, o.Version)
 	}
 	return s.change(ctx, func(tx pgx.Tx) error {
-		const acknowledged = `unnest($1::text[], $2::text[], $3::bigint[]) AS n (kind, id, version)`
+		const acknowledged = `unnest($1::text[], $2::text[], $3::bigint[], $4::text[]) AS n (kind, id, version, region)`
 		batch := &pgx.Batch{}
 		batch.Queue(`
 			DELETE FROM outbox o USING `+acknowledged+`
-			WHERE o.kind = n.kind AND o.id = n.id AND o.region = $4 AND o.version <= n.version`, kinds, ids, versions, Region)
+			WHERE o.kind = n.kind AND o.id = n.id AND o.region = n.region AND o.version <= n.version`, kinds, ids, versions, regions)
 		batch.Queue(`
 			UPDATE manifest m SET published_at = clock_timestamp() FROM `+acknowledged+`
-			WHERE n.kind = 'manifest' AND m.cohort = n.id AND m.version = n.version`, kinds, ids, versions)
+			WHERE n.kind = 'manifest' AND m.cohort = n.id AND m.version = n.version`, kinds, ids, versions, regions)
 		batch.Queue(`
 			UPDATE assignment a SET published_at = clock_timestamp() FROM `+acknowledged+`
-			WHERE n.kind = 'assignment' AND a.device = n.id AND a.version = n.version`, kinds, ids, versions)
+			WHERE n.kind = 'assignment' AND a.device = n.id AND a.version = n.version`, kinds, ids, versions, regions)
 		if err := tx.SendBatch(ctx, batch).Close(); err != nil {
 			return fmt.Errorf("mark %d rows published: %w", len(rows), err)
 		}
@@ -136,16 +143,16 @@ func (s *Store) Published(ctx context.Context, rows ...OutboxRow) error {
 func (s *Store) NotPublished(ctx context.Context, o OutboxRow, delay time.Duration, reason string) error {
 	_, err := s.pool.Exec(ctx, `
 		UPDATE outbox SET claimed_until = clock_timestamp() + $5, error = $6
-		WHERE kind = $1 AND id = $2 AND region = $3 AND version <= $4`, o.Kind, o.ID, Region, o.Version, delay, storable(reason))
+		WHERE kind = $1 AND id = $2 AND region = $3 AND version <= $4`, o.Kind, o.ID, o.Region, o.Version, delay, storable(reason))
 	if err != nil {
 		return fmt.Errorf("give back %s %s: %w", o.Kind, o.ID, err)
 	}
 	return nil
 }
 
-// Republish puts what is stored into the outbox again, for a broker that does
-// not hold it. What is gone is no error.
-func (s *Store) Republish(ctx context.Context, kind topics.Kind, ids []string) error {
+// Republish puts what is stored into the outbox again, for the broker of a region
+// that does not hold it. What is gone is no error.
+func (s *Store) Republish(ctx context.Context, region string, kind topics.Kind, ids []string) error {
 	return s.change(ctx, func(tx pgx.Tx) error {
 		table, key := "manifest", "cohort"
 		if kind == topics.KindAssignment {
@@ -154,7 +161,7 @@ func (s *Store) Republish(ctx context.Context, kind topics.Kind, ids []string) e
 		_, err := tx.Exec(ctx, `
 			INSERT INTO outbox (kind, id, region, version)
 			SELECT $1, `+key+`, $2, version FROM `+table+` WHERE `+key+` = ANY($3) ORDER BY `+key+`
-			ON CONFLICT (kind, id, region) DO NOTHING`, kind, Region, ids)
+			ON CONFLICT (kind, id, region) DO NOTHING`, kind, region, ids)
 		if err != nil {
 			return fmt.Errorf("republish %s: %w", kind, err)
 		}
@@ -231,27 +238,44 @@ func (s *Store) SignedOne(ctx context.Context, kind topics.Kind, id string) (Sig
 	return out, absent(err, string(kind), id)
 }
 
+// Backlog is what waits in the outbox.
+type Backlog struct {
+	Pending int64
+	Oldest  time.Duration // age of the oldest row; 0: none
+}
+
 // Stats are figures for the operator's metrics.
 type Stats struct {
-	OutboxPending int64
-	OutboxOldest  time.Duration // age of the oldest row; 0: none
-	DeadLetters   int64
-	Alerts        int64
+	Outbox      Backlog            // of all regions
+	Regions     map[string]Backlog // of each one in use
+	DeadLetters int64
+	Alerts      int64
 }
 
 // Stats reads the figures.
 func (s *Store) Stats(ctx context.Context) (Stats, error) {
-	var out Stats
-	var oldest *time.Duration
+	out := Stats{Regions: map[string]Backlog{}}
 	err := s.pool.QueryRow(ctx, `
-		SELECT (SELECT count(*) FROM outbox), (SELECT clock_timestamp() - min(created_at) FROM outbox),
-			(SELECT count(*) FROM dead_letter), (SELECT count(*) FROM alert WHERE acknowledged_at IS NULL)`).
-		Scan(&out.OutboxPending, &oldest, &out.DeadLetters, &out.Alerts)
+		SELECT (SELECT count(*) FROM dead_letter), (SELECT count(*) FROM alert WHERE acknowledged_at IS NULL)`).
+		Scan(&out.DeadLetters, &out.Alerts)
 	if err != nil {
 		return Stats{}, fmt.Errorf("read stats: %w", err)
 	}
-	if oldest != nil {
-		out.OutboxOldest = *oldest
+	rows, err := s.pool.Query(ctx, `
+		SELECT r.name, coalesce(o.pending, 0), coalesce(clock_timestamp() - o.oldest, interval '0')
+		FROM region r LEFT JOIN (SELECT region, count(*) AS pending, min(created_at) AS oldest FROM outbox GROUP BY region) o ON o.region = r.name
+		WHERE r.retired_at IS NULL`)
+	if err != nil {
+		return Stats{}, fmt.Errorf("read stats: %w", err)
+	}
+	var region string
+	var b Backlog
+	if _, err := pgx.ForEachRow(rows, []any{&region, &b.Pending, &b.Oldest}, func() error {
+		out.Regions[region] = b
+		out.Outbox = Backlog{out.Outbox.Pending + b.Pending, max(out.Outbox.Oldest, b.Oldest)}
+		return nil
+	}); err != nil {
+		return Stats{}, fmt.Errorf("read stats: %w", err)
 	}
 	return out, nil
 }

@@ -36,7 +36,7 @@ const writeRefusals = `
 
 func (u *uplink) refusal(m message, p topics.Refusal) {
 	row := refusalRow{
-		ID:     fmt.Sprintf("uplink/%d/%d", m.record.Shard, m.record.Sequence),
+		ID:     m.record.id(),
 		Action: "refused." + string(p.Action), Object: "device/" + m.device,
 		Message: fmt.Sprintf("the broker refused it (%s): %s", p.Action, p.Detail), Detail: p, At: m.at,
 	}

@@ -122,8 +122,9 @@ func (s *Store) heal(ctx context.Context, tx pgx.Tx, held map[string]int64) erro
 	}
 	tag, err := tx.Exec(ctx, `
 		INSERT INTO outbox (kind, id, region, version)
-		SELECT 'assignment', a.device, $4, a.version`+differs+`< a.version
-		ORDER BY a.device ON CONFLICT DO NOTHING`, devices, versions, healAfter, Region)
+		SELECT 'assignment', behind.device, r.name, behind.version
+		FROM (SELECT a.device, a.version`+differs+`< a.version) behind CROSS JOIN region r WHERE r.retired_at IS NULL
+		ORDER BY behind.device, r.name ON CONFLICT DO NOTHING`, devices, versions, healAfter)
 	if err != nil || tag.RowsAffected() == 0 {
 		return err
 	}

@@ -338,7 +338,7 @@ func TestCommandsAreNumberedPerDevice(t *testing.T) {
 	if second.Version <= first.Version || first.ID == second.ID {
 		t.Errorf("got %+v and %+v", first, second)
 	}
-	rows := must(w.ClaimOutbox(ctx, []topics.Kind{topics.KindCommand}, 10, time.Minute))
+	rows := must(w.ClaimOutbox(ctx, store.DefaultRegion, []topics.Kind{topics.KindCommand}, 10, time.Minute))
 	if len(rows) != 2 || rows[0].Topic != "fleet/v1/devices/cam-00000/command" || rows[0].ExpiresAt.IsZero() {
 		t.Errorf("got %+v", rows)
 	}
@@ -418,7 +418,7 @@ func TestOutboxHoldsTheNewestVersionOnly(t *testing.T) {
 	r := w.Running(fleet.PolicySpec{})
 	claim := func() []store.OutboxRow {
 		t.Helper()
-		return must(w.ClaimOutbox(ctx, []topics.Kind{topics.KindManifest}, 10, time.Minute))
+		return must(w.ClaimOutbox(ctx, store.DefaultRegion, []topics.Kind{topics.KindManifest}, 10, time.Minute))
 	}
 	first := claim()
 	if len(first) != 1 || len(claim()) != 0 {
@@ -453,7 +453,7 @@ func TestOutboxHoldsTheNewestVersionOnly(t *testing.T) {
 		t.Errorf("got %+v", c)
 	}
 	// Whoever claimed and died leaves it to the others.
-	if err := w.Republish(ctx, topics.KindManifest, []string{"all", "gone"}); err != nil {
+	if err := w.Republish(ctx, store.DefaultRegion, topics.KindManifest, []string{"all", "gone"}); err != nil {
 		t.Fatal(err)
 	}
 	claim()

@@ -33,6 +33,9 @@ type Options struct {
 	Signer Signer
 	// Sources are the base URLs of artifacts that assignments name.
 	Sources []string
+	// Regions are those that everything is published to; Open adds what is not
+	// stored yet. None: DefaultRegion.
+	Regions []string
 	// MaxConns of the pool. 0: 16.
 	MaxConns int32
 	Log      *slog.Logger // nil: silent
@@ -64,6 +67,10 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	}
 	s := &Store{pool: pool, options: o, log: o.Log}
 	if err := s.Ping(ctx); err != nil {
+		pool.Close()
+		return nil, fmt.Errorf("open store: %w", err)
+	}
+	if err := s.addRegions(ctx); err != nil {
 		pool.Close()
 		return nil, fmt.Errorf("open store: %w", err)
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"groundswell/fleetd/fleet"
+	"groundswell/fleetd/store"
 	"groundswell/fleetd/store/storetest"
 	"groundswell/internal/devstack/devtest"
 	"groundswell/topics"
@@ -123,7 +124,7 @@ func TestStartedRolloutIsInTheManifestAndTheOutbox(t *testing.T) {
 	if len(m.Entries) != 1 || m.Entries[0].Rollout != r.ID || m.Entries[0].Revision != 2 || len(m.Entries[0].Waves) != 1 || m.Images == nil {
 		t.Fatalf("got %+v", m)
 	}
-	rows := must(w.ClaimOutbox(t.Context(), []topics.Kind{topics.KindManifest}, 10, time.Minute))
+	rows := must(w.ClaimOutbox(t.Context(), store.DefaultRegion, []topics.Kind{topics.KindManifest}, 10, time.Minute))
 	if len(rows) != 1 || rows[0].Version != m.Version || rows[0].Topic != "fleet/v1/cohorts/all/manifest" {
 		t.Fatalf("got %+v", rows)
 	}

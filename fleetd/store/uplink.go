@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -18,11 +19,25 @@ import (
 type UplinkRecord struct {
 	Topic   string
 	Payload []byte
-	// Shard and Sequence identify the message, also when it comes again.
+	// Region is whose streams it is from; empty: DefaultRegion.
+	Region string
+	// Shard and Sequence identify the message in its region, also when it comes
+	// again.
 	Shard, Sequence int64
 	Stored          time.Time // by the broker
 	// Model and Hardware are from the device's certificate.
 	Model, Hardware string
+}
+
+func (r UplinkRecord) region() string { return cmp.Or(r.Region, DefaultRegion) }
+
+// id is the same when the record comes again. Those of the default region had no
+// region in it when there was only one.
+func (r UplinkRecord) id() string {
+	if r.region() == DefaultRegion {
+		return fmt.Sprintf("uplink/%d/%d", r.Shard, r.Sequence)
+	}
+	return fmt.Sprintf("uplink/%s/%d/%d", r.region(), r.Shard, r.Sequence)
 }
 
 // UplinkOutcome says what became of a record.

@@ -67,7 +67,7 @@ func TestFirstContactRegistersAndAssigns(t *testing.T) {
 	if !slices.Equal(a.Cohorts, d.Cohorts) || a.Device != "cam-1" || a.Version != d.AssignmentVersion {
 		t.Errorf("got %+v", a)
 	}
-	rows := must(w.ClaimOutbox(t.Context(), []topics.Kind{topics.KindAssignment}, 10, time.Minute))
+	rows := must(w.ClaimOutbox(t.Context(), store.DefaultRegion, []topics.Kind{topics.KindAssignment}, 10, time.Minute))
 	if len(rows) != 1 || rows[0].Topic != "fleet/v1/devices/cam-1/assignment" || rows[0].Version != a.Version {
 		t.Errorf("got %+v", rows)
 	}
@@ -427,7 +427,7 @@ func TestDatabaseFailureIsNoDeadLetter(t *testing.T) {
 func TestAssignmentThatADeviceDoesNotHoldGoesOutAgain(t *testing.T) {
 	w := newWorld(t)
 	w.Seed(2)
-	rows := must(w.ClaimOutbox(t.Context(), []topics.Kind{topics.KindAssignment}, 10, time.Minute))
+	rows := must(w.ClaimOutbox(t.Context(), store.DefaultRegion, []topics.Kind{topics.KindAssignment}, 10, time.Minute))
 	for _, row := range rows {
 		if err := w.Published(t.Context(), row); err != nil {
 			t.Fatal(err)

@@ -25,6 +25,18 @@ type RefusedError struct {
 	Code   byte   // MQTT 5 reason code, 0x80 or above
 	Reason string // the broker's words, may be empty
 	Topic  string // topic or filter that was refused, if the packet is about one
+	// Properties are the user properties of a PUBACK.
+	Properties []Property
+}
+
+// Property returns the first user property named key.
+func (e *RefusedError) Property(key string) (string, bool) {
+	for _, p := range e.Properties {
+		if p.Key == key {
+			return p.Value, true
+		}
+	}
+	return "", false
 }
 
 func (e *RefusedError) Error() string {

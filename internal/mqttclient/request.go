@@ -58,6 +58,9 @@ func (l *link) publish(ctx context.Context, p Publication) error {
 			refused := &RefusedError{Packet: "PUBACK", Code: resp.ReasonCode, Topic: p.Topic}
 			if resp.Properties != nil {
 				refused.Reason = resp.Properties.ReasonString
+				for _, u := range resp.Properties.User {
+					refused.Properties = append(refused.Properties, Property{u.Key, u.Value})
+				}
 			}
 			return refused
 		}
@@ -90,7 +93,7 @@ func (l *link) subscribe(ctx context.Context, subs []Subscription) error {
 		var refusals []error
 		for i, code := range ack.Reasons {
 			if code >= 0x80 {
-				refusals = append(refusals, &RefusedError{"SUBACK", code, reason, subs[i].Filter})
+				refusals = append(refusals, &RefusedError{Packet: "SUBACK", Code: code, Reason: reason, Topic: subs[i].Filter})
 			}
 		}
 		return errors.Join(refusals...)
@@ -106,7 +109,7 @@ func (l *link) unsubscribe(ctx context.Context, filters []string) error {
 		var refusals []error
 		for i, code := range ack.Reasons {
 			if code >= 0x80 && i < len(filters) {
-				refusals = append(refusals, &RefusedError{"UNSUBACK", code, "", filters[i]})
+				refusals = append(refusals, &RefusedError{Packet: "UNSUBACK", Code: code, Topic: filters[i]})
 			}
 		}
 		return errors.Join(refusals...)

@@ -65,10 +65,11 @@ func New(t *testing.T, signer store.Signer) *World {
 	return w
 }
 
-// Open opens the database once more, as another replica does.
-func (w *World) Open() *store.Store {
+// Open opens the database once more, as another replica does, that publishes to the
+// given regions; none: the default one.
+func (w *World) Open(regions ...string) *store.Store {
 	w.T.Helper()
-	s, err := store.Open(w.T.Context(), store.Options{URL: w.URL, TrustDomain: TrustDomain, Signer: w.Signer, MaxConns: 8})
+	s, err := store.Open(w.T.Context(), store.Options{URL: w.URL, TrustDomain: TrustDomain, Signer: w.Signer, Regions: regions, MaxConns: 8})
 	if err != nil {
 		w.T.Fatal(err)
 	}
