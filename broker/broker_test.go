@@ -32,7 +32,17 @@ type process struct {
 	t    *testing.T
 	ca   *certs.CA
 	spec devstack.Spec
+	// addresses are where it is reached, if not where it says that it listens.
+	addresses map[string]string
 	*devstack.Process
+}
+
+// Addr is where it is reached under that name.
+func (p *process) Addr(name string) string {
+	if p.addresses != nil {
+		return p.addresses[name]
+	}
+	return p.Process.Addr(name)
 }
 
 // startBroker builds and starts it; more is added to its configuration.
@@ -143,18 +153,23 @@ func (p *process) deviceOn(servers []string, id string) (*mqttclient.Session, er
 // ready waits until the node says that it is.
 func (p *process) ready() {
 	p.t.Helper()
-	devtest.Eventually(p.t, 2*time.Minute, "a node to be ready", func() error {
-		resp, err := http.Get("http://" + p.Addr("ops") + "/readyz")
-		if err != nil {
-			return err
-		}
-		defer resp.Body.Close()
-		body, _ := io.ReadAll(resp.Body)
-		if resp.StatusCode != http.StatusOK {
-			return fmt.Errorf("%s", body)
-		}
-		return nil
-	})
+	devtest.Eventually(p.t, 2*time.Minute, "a node to be ready", p.readiness)
+}
+
+// readiness is nil, or what /readyz says is missing.
+func (p *process) readiness() error {
+	client := http.Client{Timeout: 10 * time.Second} // a machine that boots does not answer
+	defer client.CloseIdleConnections()
+	resp, err := client.Get("http://" + p.Addr("ops") + "/readyz")
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	body, _ := io.ReadAll(resp.Body)
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s", body)
+	}
+	return nil
 }
 
 func (p *process) service(id string, onMessage func(mqttclient.Message)) (*mqttclient.Session, error) {

@@ -124,7 +124,7 @@ func (f *fleet) report(ctx context.Context, devices int, pause time.Duration) {
 			id := fmt.Sprintf("cam-%d", i)
 			for ctx.Err() == nil {
 				turn := i + f.connected(id)
-				s, err := f.nodes[0].deviceOn(append(slices.Clone(servers[turn%3:]), servers[:turn%3]...), id)
+				s, err := f.nodes[0].deviceOn(append(slices.Clone(servers[turn%len(servers):]), servers[:turn%len(servers)]...), id)
 				if err != nil {
 					select { // none lets it in
 					case <-time.After(50 * time.Millisecond):
