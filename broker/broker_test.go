@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -98,16 +99,20 @@ func (s *site) broker(node, listen, more string) *process {
 	if err := certs.WritePublicFile(s.path(node+".crl"), s.crl); err != nil {
 		s.t.Fatal(err)
 	}
+	host, _, err := net.SplitHostPort(listen)
+	if err != nil {
+		s.t.Fatal(err)
+	}
 	err = os.WriteFile(s.path(node+".yaml"), fmt.Appendf(nil, `
 node: %s
 trust_domain: %s
 listen: %s
 tls: {cert: %s, key: %s, ca: %s, crl: %s}
 data_dir: %s
-ops: {listen: "127.0.0.1:0"}
+ops: {listen: "%s:0"}
 addresses_file: %s
 %s`, node, domain, listen, s.path("tls.crt"), s.path("tls.key"), s.path("ca.crt"), s.path(node+".crl"),
-		s.path(node), s.path(node+".json"), more), 0o600)
+		s.path(node), host, s.path(node+".json"), more), 0o600)
 	if err != nil {
 		s.t.Fatal(err)
 	}
