@@ -133,14 +133,15 @@ func (p *process) client(credential certs.Credential, id string, onMessage func(
 
 // clientOn connects to the first of the servers that lets it in.
 func (p *process) clientOn(servers []string, credential certs.Credential, id string, onMessage func(mqttclient.Message)) (*mqttclient.Session, error) {
-	tlsConfig, err := certs.ClientTLS(certs.TLSOptions{Credential: credential, Authority: p.ca.Authority()}, certs.ServiceBroker)
-	if err != nil {
+	return p.dial(credential, mqttclient.Config{Servers: servers, ClientID: id, OnMessage: onMessage, ReceiveMaximum: 1024})
+}
+
+func (p *process) dial(credential certs.Credential, cfg mqttclient.Config) (*mqttclient.Session, error) {
+	var err error
+	if cfg.TLS, err = certs.ClientTLS(certs.TLSOptions{Credential: credential, Authority: p.ca.Authority()}, certs.ServiceBroker); err != nil {
 		return nil, err
 	}
-	return mqttclient.Dial(p.t.Context(), mqttclient.Config{
-		Servers: servers, TLS: tlsConfig, ClientID: id, OnMessage: onMessage,
-		ReceiveMaximum: 1024,
-	})
+	return mqttclient.Dial(p.t.Context(), cfg)
 }
 
 func (p *process) device(id string) (*mqttclient.Session, error) {
