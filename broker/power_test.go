@@ -132,21 +132,39 @@ func (f *fleet) member(ctx context.Context) (stopped *sync.WaitGroup) {
 	return stopped
 }
 
-// loadAndCut lets devices report until there are more acknowledgements, and cuts
-// the power while they do.
-func (f *fleet) loadAndCut(more int) {
+// receiveUntil has a member of the group until cond holds.
+func (f *fleet) receiveUntil(what string, cond func() error) {
 	f.t.Helper()
-	const devices = 40
 	ctx, stop := context.WithCancel(f.t.Context())
+	stopped := f.member(ctx)
+	defer stopped.Wait()
 	defer stop()
+	devtest.Eventually(f.t, patience, what, cond)
+}
+
+// reporters is how many devices report to machines.
+const reporters = 40
+
+// more waits until n more reports are acknowledged.
+func (f *fleet) more(n int) {
+	f.t.Helper()
 	before := f.count()
-	f.report(ctx, devices, 0)
 	devtest.Eventually(f.t, patience, "reports", func() error {
-		if n := f.count() - before; n < more {
-			return fmt.Errorf("%d of %d", n, more)
+		if got := f.count() - before; got < n {
+			return fmt.Errorf("%d of %d", got, n)
 		}
 		return nil
 	})
+}
+
+// loadAndCut lets devices report until n more reports are acknowledged, and cuts
+// the power of all machines while they do.
+func (f *fleet) loadAndCut(n int) {
+	f.t.Helper()
+	ctx, stop := context.WithCancel(f.t.Context())
+	defer stop()
+	f.report(ctx, reporters, 0)
+	f.more(n)
 	f.nodes.cut()
 	stop()
 	f.working.Wait()
@@ -173,15 +191,31 @@ func TestNothingAcknowledgedIsLostByPowerCuts(t *testing.T) {
 				if round%2 == 0 {
 					t.Logf("round %d: %d of %d were left to come", round+1, f.lost(), f.count())
 				}
-				ctx, stop = context.WithCancel(t.Context())
-				stopped = f.member(ctx)
-				devtest.Eventually(t, patience, "everything acknowledged", f.missing)
-				stop()
-				stopped.Wait()
+				f.receiveUntil("everything acknowledged", f.missing)
 			}
 			t.Logf("%d nodes, sync always: %d acknowledged, %d lost, %d came twice", n, f.count(), f.lost(), f.repeated)
 		})
 	}
+}
+
+// TestAPowerCutOfOneNodeOfThreeLosesNothing: the two others go on, and it takes
+// part again when it is back; each of the three in turn.
+func TestAPowerCutOfOneNodeOfThreeLosesNothing(t *testing.T) {
+	f := &fleet{tally: newTally(t), nodes: startMachines(t, 3, "always")}
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	f.report(ctx, reporters, 0)
+	for _, victim := range f.nodes {
+		f.more(500)
+		nodes{victim}.cut()
+		f.more(500)
+		nodes{victim}.boot()
+	}
+	f.more(500)
+	stop()
+	f.working.Wait()
+	f.receiveUntil("everything acknowledged", f.missing)
+	t.Logf("3 nodes, sync always, power cuts of one: %d acknowledged, %d lost, %d came twice", f.count(), f.lost(), f.repeated)
 }
 
 // TestWithoutSyncPowerCutsLose is the control of the test above: with the store's
@@ -211,9 +245,7 @@ func TestWithoutSyncPowerCutsLose(t *testing.T) {
 					return nil
 				})
 			}
-			ctx, stop := context.WithCancel(t.Context())
-			stopped := f.member(ctx)
-			devtest.Eventually(t, patience, "the reports after the cut", func() error {
+			f.receiveUntil("the reports after the cut", func() error {
 				f.tally.mu.Lock()
 				defer f.tally.mu.Unlock()
 				for device, number := range last {
@@ -223,8 +255,6 @@ func TestWithoutSyncPowerCutsLose(t *testing.T) {
 				}
 				return nil
 			})
-			stop()
-			stopped.Wait()
 			t.Logf("%d nodes, sync 2m: %d acknowledged, %d lost, %d came twice", n, acknowledged, f.lost(), f.repeated)
 			if f.lost() == 0 {
 				t.Error("nothing was lost: this was no power cut")
