@@ -74,7 +74,7 @@ func (m Machine) Make(ctx context.Context) (devstack.Spec, error) {
 	if err := m.makeInitramfs(ctx, filepath.Join(kernel, "modules")); err != nil {
 		return devstack.Spec{}, fmt.Errorf("machine %s: initramfs: %w", m.Name, err)
 	}
-	network := "user,id=net,restrict=off"
+	network := "user,id=net"
 	for host, port := range m.Ports {
 		network += fmt.Sprintf(",hostfwd=tcp:%s-:%d", host, port)
 	}
