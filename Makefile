@@ -21,17 +21,27 @@ cluster: ## Start three broker nodes on loopback, and say how to connect (PORT=n
 test: setup ## Everything that must hold: format, vet, staticcheck, tests, race detector
 	@scripts/test
 
-test-long: setup ## What takes longer: every fuzz target for a minute
-	@scripts/fuzz 60s
+test-long: machines ## What takes hours: kills, power cuts and cut networks, then every fuzz target for 10 minutes
+	@scripts/long
+	@scripts/fuzz 10m
+
+test-power: machines ## Cut the power of QEMU machines that run the broker, and see what is left
+	@scripts/long Power
+
+test-network: machines ## Cut the network between three brokers (needs network namespaces)
+	@scripts/long CutOff
+
+machines: ## Bring QEMU, a kernel and ip as well, for test-long, test-power and test-network
+	@scripts/setup machines
 
 lint: fmt-check vet ## Format, vet and staticcheck
-	$(GO) tool staticcheck ./...
+	$(GO) tool staticcheck -tags long ./...
 
 fmt-check: ## Name the files that gofmt would change
 	@scripts/fmt-check
 
 vet: ## go vet
-	$(GO) vet ./...
+	$(GO) vet -tags long ./...
 
 race: setup ## The tests with shared state, under the race detector
 	@scripts/test race
@@ -49,4 +59,4 @@ bench-broker: ## Our broker beside plain mochi and mosquitto (ARGS="--sessions 5
 clean: ## Remove what was built and cached in this clone (not what setup installed)
 	rm -rf bin .cache demo.json bench-broker.json
 
-.PHONY: help setup build demo cluster test test-long lint fmt-check vet race fuzz-short bench bench-broker clean
+.PHONY: help setup build demo cluster test test-long test-power test-network machines lint fmt-check vet race fuzz-short bench bench-broker clean

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -32,7 +33,17 @@ type process struct {
 	t    *testing.T
 	ca   *certs.CA
 	spec devstack.Spec
+	// addresses are where it is reached, if not where it says that it listens.
+	addresses map[string]string
 	*devstack.Process
+}
+
+// Addr is where it is reached under that name.
+func (p *process) Addr(name string) string {
+	if p.addresses != nil {
+		return p.addresses[name]
+	}
+	return p.Process.Addr(name)
 }
 
 // startBroker builds and starts it; more is added to its configuration.
@@ -88,16 +99,20 @@ func (s *site) broker(node, listen, more string) *process {
 	if err := certs.WritePublicFile(s.path(node+".crl"), s.crl); err != nil {
 		s.t.Fatal(err)
 	}
+	host, _, err := net.SplitHostPort(listen)
+	if err != nil {
+		s.t.Fatal(err)
+	}
 	err = os.WriteFile(s.path(node+".yaml"), fmt.Appendf(nil, `
 node: %s
 trust_domain: %s
 listen: %s
 tls: {cert: %s, key: %s, ca: %s, crl: %s}
 data_dir: %s
-ops: {listen: "127.0.0.1:0"}
+ops: {listen: "%s:0"}
 addresses_file: %s
 %s`, node, domain, listen, s.path("tls.crt"), s.path("tls.key"), s.path("ca.crt"), s.path(node+".crl"),
-		s.path(node), s.path(node+".json"), more), 0o600)
+		s.path(node), host, s.path(node+".json"), more), 0o600)
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -118,14 +133,15 @@ func (p *process) client(credential certs.Credential, id string, onMessage func(
 
 // clientOn connects to the first of the servers that lets it in.
 func (p *process) clientOn(servers []string, credential certs.Credential, id string, onMessage func(mqttclient.Message)) (*mqttclient.Session, error) {
-	tlsConfig, err := certs.ClientTLS(certs.TLSOptions{Credential: credential, Authority: p.ca.Authority()}, certs.ServiceBroker)
-	if err != nil {
+	return p.dial(credential, mqttclient.Config{Servers: servers, ClientID: id, OnMessage: onMessage, ReceiveMaximum: 1024})
+}
+
+func (p *process) dial(credential certs.Credential, cfg mqttclient.Config) (*mqttclient.Session, error) {
+	var err error
+	if cfg.TLS, err = certs.ClientTLS(certs.TLSOptions{Credential: credential, Authority: p.ca.Authority()}, certs.ServiceBroker); err != nil {
 		return nil, err
 	}
-	return mqttclient.Dial(p.t.Context(), mqttclient.Config{
-		Servers: servers, TLS: tlsConfig, ClientID: id, OnMessage: onMessage,
-		ReceiveMaximum: 1024,
-	})
+	return mqttclient.Dial(p.t.Context(), cfg)
 }
 
 func (p *process) device(id string) (*mqttclient.Session, error) {
@@ -143,18 +159,23 @@ func (p *process) deviceOn(servers []string, id string) (*mqttclient.Session, er
 // ready waits until the node says that it is.
 func (p *process) ready() {
 	p.t.Helper()
-	devtest.Eventually(p.t, 2*time.Minute, "a node to be ready", func() error {
-		resp, err := http.Get("http://" + p.Addr("ops") + "/readyz")
-		if err != nil {
-			return err
-		}
-		defer resp.Body.Close()
-		body, _ := io.ReadAll(resp.Body)
-		if resp.StatusCode != http.StatusOK {
-			return fmt.Errorf("%s", body)
-		}
-		return nil
-	})
+	devtest.Eventually(p.t, 2*time.Minute, "a node to be ready", p.readiness)
+}
+
+// readiness is nil, or what /readyz says is missing.
+func (p *process) readiness() error {
+	client := http.Client{Timeout: 10 * time.Second} // a machine that boots does not answer
+	defer client.CloseIdleConnections()
+	resp, err := client.Get("http://" + p.Addr("ops") + "/readyz")
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	body, _ := io.ReadAll(resp.Body)
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s", body)
+	}
+	return nil
 }
 
 func (p *process) service(id string, onMessage func(mqttclient.Message)) (*mqttclient.Session, error) {

@@ -38,16 +38,21 @@ func startClusterOf(t *testing.T, s *site, more string) nodes {
 		all = append(all, s.broker(fmt.Sprintf("node-%d", i+1), mqtts[i], fmt.Sprintf(
 			"cluster: {name: test, listen: %q, routes: [\"%s\"]}\n%s", peers[i], strings.Join(peers, `", "`), more)))
 	}
-	// None is ready before the others are there.
+	all.start()
+	return all
+}
+
+// start starts all at once: none is ready before the others are there.
+func (n nodes) start() {
+	n[0].t.Helper()
 	var starting sync.WaitGroup
-	for _, p := range all {
+	for _, p := range n {
 		starting.Go(p.start)
 	}
 	starting.Wait()
-	if t.Failed() {
-		t.FailNow()
+	if n[0].t.Failed() {
+		n[0].t.FailNow()
 	}
-	return all
 }
 
 // TestNothingAcknowledgedIsLostWhenNodesAreKilled: devices report to whichever
@@ -124,7 +129,7 @@ func (f *fleet) report(ctx context.Context, devices int, pause time.Duration) {
 			id := fmt.Sprintf("cam-%d", i)
 			for ctx.Err() == nil {
 				turn := i + f.connected(id)
-				s, err := f.nodes[0].deviceOn(append(slices.Clone(servers[turn%3:]), servers[:turn%3]...), id)
+				s, err := f.nodes[0].deviceOn(append(slices.Clone(servers[turn%len(servers):]), servers[:turn%len(servers)]...), id)
 				if err != nil {
 					select { // none lets it in
 					case <-time.After(50 * time.Millisecond):

@@ -121,7 +121,8 @@ type Limits struct {
 	InboxBytes int64 `yaml:"inbox_bytes"`
 	// StorePending is how many messages may wait for the store at once.
 	StorePending int `yaml:"store_pending"`
-	// StoreTimeout bounds the wait for the store.
+	// StoreTimeout bounds the wait for the store. Clients should wait longer for
+	// their acknowledgements, or they hear nothing instead of a refusal.
 	StoreTimeout time.Duration `yaml:"store_timeout"`
 }
 
@@ -145,7 +146,7 @@ func DefaultConfig() Config {
 			RetainedBytes: 1 << 30,
 			InboxBytes:    1 << 30,
 			StorePending:  16384,
-			StoreTimeout:  10 * time.Second,
+			StoreTimeout:  8 * time.Second,
 		},
 		Ops: ops.Config{Listen: "127.0.0.1:9883"},
 	}

@@ -85,6 +85,20 @@ func (y *tally) missing() error {
 	return nil
 }
 
+// lost is how many were acknowledged and have not come.
+func (y *tally) lost() (n int) {
+	y.mu.Lock()
+	defer y.mu.Unlock()
+	for device, list := range y.acknowledged {
+		for _, number := range list {
+			if !y.got[device][number] {
+				n++
+			}
+		}
+	}
+	return n
+}
+
 // collect takes everything as the only member of a group on p, until nothing is
 // missing.
 func (y *tally) collect(p *process) {

@@ -14,6 +14,7 @@ type metrics struct {
 	backlog  ops.GaugeVec
 	retained ops.Gauge
 	waiting  ops.Gauge
+	behind   ops.Gauge
 
 	backups    ops.CounterVec
 	lastBackup ops.Gauge
@@ -33,6 +34,7 @@ func newMetrics(reg *ops.Registry, c *Cluster) metrics {
 		backlog:  reg.NewGaugeVec("broker_group_backlog", "Messages that a group has not handled.", "group"),
 		retained: reg.NewGauge("broker_retained", "Topics with a retained message."),
 		waiting:  reg.NewGauge("broker_inbox", "Messages that wait for clients in the inbox."),
+		behind:   reg.NewGauge("broker_replicas_behind", "Copies, on other nodes, of the streams that this node leads, that are not complete. While the sum over all nodes is 0, the loss of one disk costs nothing."),
 
 		backups:    reg.NewCounterVec("broker_backups_total", "Backups of the store, by outcome.", "outcome"),
 		lastBackup: reg.NewGauge("broker_backup_timestamp_seconds", "When the last backup of this process was begun; 0: none yet."),
@@ -57,10 +59,33 @@ func (c *Cluster) Measure(ctx context.Context) error {
 		if n, err := c.inbox.Waiting(ctx); err == nil {
 			c.metrics.waiting.Set(float64(n))
 		}
+		if n, err := c.replicasBehind(ctx); err == nil {
+			c.metrics.behind.Set(float64(n))
+		}
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
 		}
 	}
+}
+
+// replicasBehind counts, of the streams that this node leads, the copies on other
+// nodes that are not complete.
+func (c *Cluster) replicasBehind(ctx context.Context) (n int, err error) {
+	if !c.Clustered() {
+		return 0, nil
+	}
+	streams := c.admin.ListStreams(ctx)
+	for info := range streams.Info() {
+		if info.Cluster == nil || info.Cluster.Leader != c.cfg.Node {
+			continue
+		}
+		for _, replica := range info.Cluster.Replicas {
+			if !replica.Current || replica.Offline {
+				n++
+			}
+		}
+	}
+	return n, streams.Err()
 }

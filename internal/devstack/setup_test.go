@@ -42,7 +42,8 @@ esac`
 const aptStub = `
 echo "apt-get $*" >>"$MACHINE/calls"
 case "$*" in
-*update*) [ ! -e "$MACHINE/no-network" ] || { echo "E: Failed to fetch http://deb.invalid: could not resolve" >&2; exit 100; } ;;
+*update*) [ ! -e "$MACHINE/no-network" ] || { echo "E: Failed to fetch http://deb.invalid: could not resolve" >&2; exit 100; }; rm -f "$MACHINE/no-lists" ;;
+*download*) [ ! -e "$MACHINE/no-network" ] || { echo "E: Failed to fetch http://deb.invalid: could not resolve" >&2; exit 100; }; echo >kernel.deb ;;
 *install*)
 	[ ! -e "$MACHINE/broken-dpkg" ] || { echo "E: dpkg was interrupted" >&2; exit 100; }
 	[ ! -e "$MACHINE/lying" ] || exit 0
@@ -51,9 +52,16 @@ case "$*" in
 	case "$*" in *mosquitto*)
 		[ -x "$MACHINE/root/usr/sbin/policy-rc.d" ] || echo "the service starts" >>"$MACHINE/calls"
 		printf '#!/bin/sh\n' >"$MACHINE/root/usr/sbin/mosquitto"; chmod +x "$MACHINE/root/usr/sbin/mosquitto" ;;
+	*qemu-system-x86*)
+		mkdir -p "$MACHINE/root/usr/sbin"
+		for p in qemu-system-x86_64 cpio ip mkfs.ext4; do printf '#!/bin/sh\n' >"$MACHINE/root/usr/sbin/$p"; chmod +x "$MACHINE/root/usr/sbin/$p"; done ;;
 	esac
 	;;
 esac`
+
+const cacheStub = `[ -e "$MACHINE/no-lists" ] || printf 'linux-image-cloud-amd64\n  Depends: linux-image-9-cloud-amd64\n'`
+
+const unpackStub = `mkdir -p "$3/lib/modules/9/kernel" "$3/boot"; echo kernel >"$3/boot/vmlinuz-9"`
 
 func newMachine(t *testing.T) *machine {
 	t.Helper()
@@ -84,6 +92,8 @@ func newMachine(t *testing.T) *machine {
 	}
 	m.program("go", goStub)
 	m.program("apt-get", aptStub)
+	m.program("apt-cache", cacheStub)
+	m.program("dpkg-deb", unpackStub)
 	m.program("gcc", "")
 	m.program("id", "echo 0")
 	m.file("root/usr/include/stdlib.h", "", 0o644)
@@ -199,6 +209,41 @@ func TestOnlyTheBrokerBenchmarkBringsMosquitto(t *testing.T) {
 	}
 	if code, out := m.setup("benhc"); code != 2 || !strings.Contains(out, "usage: ") {
 		t.Errorf("a misspelt argument, exit code %d: %s", code, out)
+	}
+}
+
+func TestOnlyMachinesBringQEMUAndAKernel(t *testing.T) {
+	m := newMachine(t)
+	if code, out := m.setup(); code != 0 || strings.Contains(m.calls(), "qemu") {
+		t.Errorf("without being asked, exit code %d: %s", code, out)
+	}
+	m.file("no-network", "", 0o644)
+	if code, out := m.setup("machines"); code != 1 || !strings.Contains(out, "missing: qemu-system-x86 cpio iproute2 e2fsprogs") {
+		t.Errorf("no network, exit code %d: %s", code, out)
+	}
+	m.remove("no-network")
+	m.file("no-lists", "", 0o644)
+	code, out := m.setup("machines")
+	if calls := m.calls(); code != 0 || !strings.Contains(calls, "qemu-system-x86") || !strings.Contains(calls, "download -o APT::Sandbox::User=root linux-image-9-cloud-amd64") {
+		t.Errorf("exit code %d: %s\n%s", code, calls, out)
+	}
+	if kernel, err := os.ReadFile(filepath.Join(m.dir, "clone/.cache/machine/vmlinuz")); err != nil || string(kernel) != "kernel\n" {
+		t.Errorf("the kernel: %q, %v", kernel, err)
+	}
+	if code, out := m.setup("machines"); code != 0 || strings.Contains(m.calls(), "apt-get") {
+		t.Errorf("the second time, exit code %d: %s", code, out)
+	}
+
+	// The packages are there, the lists are old, and then so is the network.
+	m.remove("clone/.cache/machine/name")
+	m.file("no-lists", "", 0o644)
+	if code, out := m.setup("machines"); code != 0 || !strings.Contains(m.calls(), "update") {
+		t.Errorf("old lists, exit code %d: %s", code, out)
+	}
+	m.remove("clone/.cache/machine/name")
+	m.file("no-network", "", 0o644)
+	if code, out := m.setup("machines"); code != 1 || !strings.Contains(out, "Debian's kernel for virtual machines could not be fetched") || !strings.Contains(out, "could not resolve") {
+		t.Errorf("no network for the kernel, exit code %d: %s", code, out)
 	}
 }
 
