@@ -45,12 +45,22 @@ func TestALostDiskOfThreeLosesNothing(t *testing.T) {
 	if err := os.RemoveAll(s.path(victim.spec.Name)); err != nil {
 		t.Fatal(err)
 	}
+	behind := func() (n float64) {
+		for _, p := range all {
+			if p != victim {
+				n += p.metric("broker_replicas_behind")
+			}
+		}
+		return n
+	}
 	more("reports without the node")
+	devtest.Eventually(t, time.Minute, "its copies to be missed", devtest.True(func() bool { return behind() > 0 }))
 	victim.start()
 	victim.ready()
 	more("reports with the node on its new disk")
 	stop()
 	f.working.Wait()
+	devtest.Eventually(t, time.Minute, "every copy to be complete", devtest.True(func() bool { return behind()+victim.metric("broker_replicas_behind") == 0 }))
 	f.collect(victim)
 
 	got := make(chan string, 1)
