@@ -293,7 +293,7 @@ func TestRevokedBetweenHandshakeAndConnect(t *testing.T) {
 	r := n.rawDial(credential, 5)
 	n.revoke(2, certs.Revocation{Serial: credential.Certificate.SerialNumber, At: time.Now()})
 	eventually(t, "the list in use", func() bool { return n.edge.revocations.Check(credential.Certificate) != nil })
-	n.edge.housekeeping(time.Now(), true)
+	n.edge.housekeeping(time.Now(), true, &rounds{})
 	if code := r.connect("cam-1", nil).ReasonCode; code == 0 {
 		r.expectEnd(0x87)
 	}

@@ -241,15 +241,15 @@ func (b *Broker) detach(c *conn, err error) {
 
 // closeAll says goodbye to every connection.
 func (b *Broker) closeAll() {
-	for _, c := range b.live() {
+	for _, c := range b.live(nil) {
 		c.disconnect(packets.ErrServerShuttingDown, "shutdown")
 	}
 }
 
-func (b *Broker) live() []*conn {
+// live appends every connection to conns.
+func (b *Broker) live(conns []*conn) []*conn {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	conns := make([]*conn, 0, len(b.conns))
 	for c := range b.conns {
 		conns = append(conns, c)
 	}
@@ -267,6 +267,7 @@ func (b *Broker) counts() (conns, sessions int) {
 func (b *Broker) housekeep(ctx context.Context) {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
+	var room rounds
 	for {
 		revoked := false
 		select {
@@ -276,15 +277,25 @@ func (b *Broker) housekeep(ctx context.Context) {
 			revoked = true
 		case <-tick.C:
 		}
-		b.housekeeping(time.Now(), revoked)
+		b.housekeeping(time.Now(), revoked, &room)
 	}
 }
 
-func (b *Broker) housekeeping(now time.Time, revoked bool) {
-	for _, c := range b.live() {
+// rounds is room for the rounds of the housekeeping, which would else be most of the
+// garbage of a broker that has nothing to do.
+type rounds struct {
+	conns   []*conn
+	clients []*client
+}
+
+func (b *Broker) housekeeping(now time.Time, revoked bool, room *rounds) {
+	room.conns = b.live(room.conns[:0])
+	for _, c := range room.conns {
 		b.checkCertificate(c, now, revoked)
 	}
-	b.expire(now)
+	clear(room.conns) // they may go meanwhile
+	room.clients = b.expire(now, room.clients[:0])
+	clear(room.clients)
 	b.forgetParted(now)
 	b.told.forget(now)
 }

@@ -183,15 +183,15 @@ func (b *Broker) setExpiry(c *conn, d time.Duration) {
 	}
 }
 
-// expire ends the sessions whose time has come, and publishes delayed wills.
-func (b *Broker) expire(now time.Time) {
+// expire ends the sessions whose time has come, and publishes delayed wills. It
+// returns all, appended to clients.
+func (b *Broker) expire(now time.Time, clients []*client) []*client {
 	b.mu.Lock()
-	var offline []*client
 	for _, cl := range b.clients {
-		offline = append(offline, cl)
+		clients = append(clients, cl)
 	}
 	b.mu.Unlock()
-	for _, cl := range offline {
+	for _, cl := range clients {
 		cl.mu.Lock()
 		expired := cl.conn == nil && !now.Before(cl.expires)
 		due := cl.conn == nil && cl.will != nil && !now.Before(cl.will.due)
@@ -203,6 +203,7 @@ func (b *Broker) expire(now time.Time) {
 			b.fireWill(cl, now)
 		}
 	}
+	return clients
 }
 
 // end removes a session, if nobody has claimed it meanwhile.

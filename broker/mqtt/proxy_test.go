@@ -154,7 +154,7 @@ func TestLoadBalancerConnectsForItself(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.connect("cam-1", nil)
-	for _, c := range n.edge.live() {
+	for _, c := range n.edge.live(nil) {
 		if !strings.HasPrefix(c.remote, "127.0.0.1:") {
 			t.Errorf("remote %s", c.remote)
 		}
@@ -178,7 +178,7 @@ func TestHeaderInPieces(t *testing.T) {
 	secure := tls.Client(conn, n.config(deviceCredential(t, "cam-1"), "").TLS)
 	r := &raw{t: t, conn: secure, in: bufio.NewReader(secure), version: 5}
 	r.connect("cam-1", nil)
-	for _, c := range n.edge.live() {
+	for _, c := range n.edge.live(nil) {
 		if c.remote != "203.0.113.7:1234" {
 			t.Errorf("remote %s", c.remote)
 		}

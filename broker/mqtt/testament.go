@@ -298,7 +298,7 @@ func (b *Broker) storeAndWait(u cluster.Uplink) error {
 
 // fence ends every connection: this node cannot say any more whose they are.
 func (b *Broker) fence() {
-	for _, c := range b.live() {
+	for _, c := range b.live(nil) {
 		c.disconnect(codeBusy, "no-quorum")
 	}
 }
