@@ -48,8 +48,11 @@ func (c *Cluster) Backup(ctx context.Context, dir string) (string, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return "", fmt.Errorf("backup: %w", err)
 	}
-	unfinished, err := os.MkdirTemp(dir, ".unfinished-")
-	if err != nil {
+	unfinished := filepath.Join(dir, ".unfinished-"+c.cfg.Node) // what a killed process left goes
+	if err := os.RemoveAll(unfinished); err != nil {
+		return "", fmt.Errorf("backup: %w", err)
+	}
+	if err := os.Mkdir(unfinished, 0o700); err != nil {
 		return "", fmt.Errorf("backup: %w", err)
 	}
 	defer func() { _ = os.RemoveAll(unfinished) }() // nothing is there after a success

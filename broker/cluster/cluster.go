@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -59,6 +60,7 @@ type Cluster struct {
 	gateway    *gateway                 // nil without other regions
 	underway   map[string]chan struct{} // by region, a token for each publication
 	forwarding sync.WaitGroup
+	lanes      lanes
 
 	mu      sync.Mutex // guards pending
 	pending map[*nats.Msg]func(Stored, error)
@@ -91,11 +93,6 @@ func New(cfg Config, reg *ops.Registry, log *slog.Logger) *Cluster {
 // With peers it waits for as many of them as that needs, until ctx ends. After an
 // error nothing is left running.
 func (c *Cluster) Open(ctx context.Context) (err error) {
-	if c.cfg.Peering == nil {
-		alone, cancel := context.WithTimeout(ctx, startTimeout)
-		defer cancel()
-		ctx = alone
-	}
 	options := &server.Options{
 		ServerName:         c.cfg.Node,
 		DontListen:         true,
@@ -103,7 +100,7 @@ func (c *Cluster) Open(ctx context.Context) (err error) {
 		StoreDir:           c.cfg.Dir,
 		SyncInterval:       c.cfg.Sync.Interval, // 0, its default of minutes, when the committer does it
 		JetStreamMaxMemory: 64 << 20,
-		JetStreamMaxStore:  c.cfg.MaxUplinkBytes + 3*c.cfg.MaxRetainedBytes + c.cfg.MaxInboxBytes + 2*c.cfg.MaxOpenBytes + leaseBytes + sharedBytes + 64<<20,
+		JetStreamMaxStore:  math.MaxInt64, // each stream has a limit of its own, also those that are not used any more
 		NoSigs:             true,
 		MaxPayload:         MaxShared + 1<<16, // and its headers
 		MaxControlLine:     maxSubject + 1024, // subjects are made of topics
@@ -154,6 +151,11 @@ func (c *Cluster) Open(ctx context.Context) (err error) {
 		if err = c.restore(ctx, c.cfg.Restore); err != nil {
 			return err
 		}
+	}
+	if c.cfg.Peering == nil { // it needs to wait for nobody
+		alone, cancel := context.WithTimeout(ctx, startTimeout)
+		defer cancel()
+		ctx = alone
 	}
 	if err = c.openStreams(ctx); err != nil {
 		return err

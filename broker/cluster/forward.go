@@ -87,10 +87,52 @@ func (c *Cluster) Forward(region string, p Publication, done func(Outcome, error
 		finish("", ErrBusy)
 		return
 	}
-	c.forwarding.Go(func() {
-		defer func() { <-c.underway[region] }()
+	run := func() {
 		finish(c.forward(region, p))
-	})
+		<-c.underway[region]
+	}
+	if c.lanes.enter(region+" "+p.Name.String(), run) {
+		c.forwarding.Go(func() { c.lanes.drain(region+" "+p.Name.String(), run) })
+	}
+}
+
+// lanes keeps what is forwarded on one topic in order [MQTT-4.6.0-5]: one after the
+// other, and topics beside one another.
+type lanes struct {
+	mu      sync.Mutex
+	waiting map[string][]func() // by lane that somebody drains
+}
+
+// enter queues run in a lane. first says that nobody drains it: the caller has to,
+// beginning with run, which was not queued.
+func (l *lanes) enter(lane string, run func()) (first bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if queue, drained := l.waiting[lane]; drained {
+		l.waiting[lane] = append(queue, run)
+		return false
+	}
+	if l.waiting == nil {
+		l.waiting = map[string][]func(){}
+	}
+	l.waiting[lane] = nil
+	return true
+}
+
+// drain calls run, and what is queued behind it, until nothing is.
+func (l *lanes) drain(lane string, run func()) {
+	for run != nil {
+		run()
+		l.mu.Lock()
+		queue := l.waiting[lane]
+		run = nil
+		if len(queue) > 0 {
+			run, l.waiting[lane] = queue[0], queue[1:]
+		} else {
+			delete(l.waiting, lane)
+		}
+		l.mu.Unlock()
+	}
 }
 
 func (c *Cluster) forward(region string, p Publication) (Outcome, error) {

@@ -24,7 +24,8 @@ type Group struct {
 	Name    string
 	cluster *Cluster
 	shards  []jetstream.Consumer
-	inner   string // of open topics: the filter
+	filter  string // of open topics: of the shared subscription
+	inner   string // and without the share
 }
 
 // Group returns a declared group.
@@ -65,7 +66,7 @@ func (c *Cluster) OpenGroup(ctx context.Context, filter string) (*Group, error) 
 	if err != nil {
 		return nil, fmt.Errorf("group %s: %w: %w", name, ErrUnavailable, err)
 	}
-	return &Group{Name: name, cluster: c, shards: []jetstream.Consumer{consumer}, inner: inner}, nil
+	return &Group{Name: name, cluster: c, shards: []jetstream.Consumer{consumer}, filter: filter, inner: inner}, nil
 }
 
 // Shards is how many shards there are to fetch from.
@@ -125,10 +126,25 @@ func (g *Group) Fetch(ctx context.Context, shard, n int, deliver func(*Delivery)
 		}
 		deliver(d)
 	}
-	if err := batch.Error(); err != nil && ctx.Err() == nil && !errors.Is(err, nats.ErrTimeout) && !errors.Is(err, jetstream.ErrNoMessages) {
+	err = batch.Error()
+	if g.filter != "" && forgotten(err) {
+		// Nobody has asked for so long that it was forgotten. It begins anew.
+		if _, err = g.cluster.OpenGroup(ctx, g.filter); err != nil {
+			return err
+		}
+		g.cluster.log.Info("a shared subscription had no member for long and begins anew", "filter", g.filter)
+		return nil
+	}
+	if err != nil && ctx.Err() == nil && !errors.Is(err, nats.ErrTimeout) && !errors.Is(err, jetstream.ErrNoMessages) {
 		return fmt.Errorf("group %s: %w: %w", g.Name, ErrUnavailable, err)
 	}
 	return nil
+}
+
+// forgotten reports whether a request failed because there is no such consumer.
+func forgotten(err error) bool {
+	return errors.Is(err, nats.ErrNoResponders) || errors.Is(err, jetstream.ErrNoHeartbeat) ||
+		errors.Is(err, jetstream.ErrConsumerNotFound) || errors.Is(err, jetstream.ErrConsumerDeleted)
 }
 
 func (g *Group) delivery(shard int, msg jetstream.Msg) (*Delivery, error) {

@@ -14,9 +14,14 @@ import (
 	"github.com/nats-io/jsm.go/api"
 )
 
-// restore makes those streams of the backup that are not there. With peers one node
-// does, whichever leads, and the others wait until it has: all of them are to have
-// the same backup. What is there already stays as it is.
+// restoring is the file that says that a store is being made of a backup, and may have
+// some of its streams only.
+const restoring = "restoring"
+
+// restore makes the streams of the backup, if none of them is there. With peers one
+// node does, whichever leads, and the others wait until it has: all of them are to
+// have the same backup. If all are there, nothing happens; if some are, and no restore
+// was interrupted, it is refused: old streams beside newer ones would be wrong.
 func (c *Cluster) restore(ctx context.Context, dir string) error {
 	contents, err := readContents(dir)
 	if err != nil {
@@ -29,7 +34,8 @@ func (c *Cluster) restore(ctx context.Context, dir string) error {
 	if err != nil {
 		return err
 	}
-	restored := 0
+	marker := filepath.Join(c.cfg.Dir, restoring)
+	restored, checked := 0, false
 	for {
 		var missing []string
 		err := c.patiently(ctx, "restore", func(context.Context) error {
@@ -43,7 +49,16 @@ func (c *Cluster) restore(ctx context.Context, dir string) error {
 		if len(missing) == 0 {
 			break
 		}
+		if !checked && len(missing) == len(contents.Streams) {
+			if err := os.WriteFile(marker, []byte(dir), 0o600); err != nil {
+				return fmt.Errorf("restore: %w", err)
+			}
+		}
+		checked = true
 		if !c.Clustered() || c.server.JetStreamIsLeader() {
+			if _, err := os.Stat(marker); err != nil {
+				return fmt.Errorf("restore: the store has only some of the streams of the backup, not %q: empty data_dir, or take restore out: %w", missing, ErrBackup)
+			}
 			if err := c.restoreStream(ctx, manager, dir, missing[0]); err != nil {
 				return fmt.Errorf("restore: %s: stream %s: %w", dir, missing[0], err)
 			}
@@ -55,6 +70,9 @@ func (c *Cluster) restore(ctx context.Context, dir string) error {
 			return fmt.Errorf("restore: %w", ctx.Err())
 		case <-time.After(250 * time.Millisecond):
 		}
+	}
+	if err := os.Remove(marker); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("restore: %w", err)
 	}
 	if restored > 0 {
 		c.log.Warn("restored from a backup: what has changed since is not there", "backup", dir, "of", contents.At, "streams", restored)

@@ -168,6 +168,7 @@ func (b *Broker) Run(ctx context.Context) error {
 	b.life = serving
 	var loops sync.WaitGroup
 	b.loops = &loops
+	b.follow(serving, &loops)
 	for _, g := range b.store.Groups() {
 		b.groups[g.Name] = newGroup(b, g, topics.Share(g.Name, topics.Uplink))
 	}
@@ -175,7 +176,6 @@ func (b *Broker) Run(ctx context.Context) error {
 		g.run(serving, &loops)
 	}
 	loops.Go(func() { _ = b.store.Watch(serving, b.retainedPut) }) // returns nil when serving ends
-	b.follow(serving, &loops)
 	loops.Go(func() { _ = b.store.WatchClaims(serving, b.seen) })
 	loops.Go(func() { b.housekeep(serving) })
 	loops.Go(func() { b.buryOwn(serving) })

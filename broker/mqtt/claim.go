@@ -105,6 +105,9 @@ func (b *Broker) claim(c *conn, id string) error {
 			if mine.State, err = stateOf(c.saved); err != nil {
 				return err
 			}
+			if old.Connected {
+				c.saved.QoS2 = session.Handover{} // of an earlier connection, if an older version has left it
+			}
 		}
 		mine.Revision, err = b.store.Write(ctx, id, mine)
 		if errors.Is(err, cluster.ErrTaken) {
@@ -179,13 +182,21 @@ func (b *Broker) restore(c *conn) error {
 		return nil
 	}
 	saved := *cl.unrestored
+	cl.mu.Unlock()
+	if err := b.fit(cl.plane, &saved); err != nil {
+		return err
+	}
+	cl.mu.Lock()
 	cl.session.Resume(saved.QoS2, uint16(rand.Uint32()))
-	// A cursor beyond the end is of a stream that has lost its end.
-	cl.read, cl.behind = min(saved.Inbox, cl.plane.at.Load()), true
+	cl.read, cl.behind = saved.Inbox, true
 	cl.mu.Unlock()
 	for _, sub := range saved.Subscriptions {
 		// What it may subscribe to may have changed meanwhile.
-		if _, code, text := b.subscribeOne(c, sub, true); code.Code >= packets.ErrUnspecifiedError.Code {
+		_, code, text := b.subscribeOne(c, sub, true)
+		if code == codeNotNow { // the session is not to lose it for that
+			return fmt.Errorf("session of %s: filter %q: %w: %s", clip(cl.id), clip(sub.Filter), cluster.ErrUnavailable, text)
+		}
+		if code.Code >= packets.ErrUnspecifiedError.Code {
 			b.log.Info("subscription of a session from another node ended", "client", cl.id, "filter", clip(sub.Filter), "reason", text)
 		}
 	}
@@ -195,6 +206,27 @@ func (b *Broker) restore(c *conn) error {
 		cl.unrestored = nil
 	}
 	c.saved = savedSession{}
+	return nil
+}
+
+// fit cuts off what a session remembers of a log beyond its end: the log has lost
+// that, and its places go to other messages.
+func (b *Broker) fit(p *plane, saved *savedSession) error {
+	if saved.Inbox <= p.at.Load() {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(b.life, storeWait)
+	defer cancel()
+	last, err := p.log.Last(ctx)
+	if err != nil || saved.Inbox <= last {
+		return err
+	}
+	saved.Inbox = last
+	saved.Subscriptions = slices.Clone(saved.Subscriptions)
+	for i := range saved.Subscriptions {
+		saved.Subscriptions[i].Since = min(saved.Subscriptions[i].Since, last)
+	}
+	saved.QoS2.Cut(last)
 	return nil
 }
 
@@ -214,6 +246,9 @@ func (b *Broker) catchUp(c *conn) {
 
 // snapshot is what a claim is to hold of a session. The caller holds cl.mu.
 func (b *Broker) snapshot(cl *client) savedSession {
+	if cl.unrestored != nil {
+		return *cl.unrestored // nothing has happened to it here
+	}
 	subs := slices.Collect(cl.session.Subscriptions)
 	slices.SortFunc(subs, func(x, y session.Subscription) int { return cmp.Compare(x.Filter, y.Filter) })
 	return savedSession{Subscriptions: subs, Inbox: b.cursor(cl)}
@@ -282,7 +317,7 @@ func (b *Broker) unclaim(c *conn, expiry time.Duration, saved savedSession, pend
 	}
 	if expiry == 0 {
 		saved = savedSession{}
-	} else {
+	} else if b.whole(c.client) {
 		saved.QoS2 = b.handover(c.client)
 	}
 	if err := b.write(c, next, saved); err != nil && !errors.Is(err, cluster.ErrTaken) {

@@ -31,6 +31,10 @@ type client struct {
 	left    cluster.Claim // as the last connection left it
 	// unrestored is what there was on another node, while it is not all here yet.
 	unrestored *savedSession
+	// repeats are QoS 2 messages that came again while the store had not answered, by
+	// the token of their receipt.
+	repeats map[uint64][]answerFunc
+	changes int // of the subscriptions, so far
 	cohorts cohorts
 	// Of its plane's log: up to where everything was queued; whether what follows is
 	// not queued as it comes, and some of it came since the reader looked; and the
@@ -97,7 +101,8 @@ func (b *Broker) attach(c *conn, id string) error {
 		} else {
 			leases = cl.session.Detach()
 			if c.moved {
-				cl.unrestored = &c.saved
+				saved := c.saved
+				cl.unrestored = &saved
 			}
 			c.moved = cl.unrestored != nil // perhaps an earlier connection has not come to it
 			c.params.present = !fresh || c.moved

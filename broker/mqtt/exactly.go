@@ -57,27 +57,39 @@ func (b *Broker) abandon(cl *client, p session.Packet) {
 	b.handled(cl, p.Message)
 }
 
-// receive notes a QoS 2 id.
-func (b *Broker) receive(c *conn, id uint16) session.Receipt {
+// receive notes a QoS 2 id. While the store has not answered about the message of an
+// earlier connection, again waits for that answer: neither yes nor no would be true.
+func (b *Broker) receive(c *conn, id uint16, again answerFunc) (session.Receipt, uint64) {
 	cl := c.client
 	cl.mu.Lock()
 	defer cl.mu.Unlock()
 	if cl.conn != c {
-		return session.Pending // taken over: the answer goes nowhere
+		return session.Pending, 0 // taken over: the answer goes nowhere
 	}
-	return cl.session.Receive(id)
+	before, token := cl.session.Receive(id)
+	if before == session.Pending {
+		if cl.repeats == nil {
+			cl.repeats = map[uint64][]answerFunc{}
+		}
+		cl.repeats[token] = append(cl.repeats[token], again)
+	}
+	return before, token
 }
 
 // settleReceipt says how handling a QoS 2 message has ended, whichever
-// connection its client has by now. What was refused may come again.
-func (b *Broker) settleReceipt(cl *client, id uint16, code packets.Code) {
+// connection its client has by now, and returns who else waits for that. What was
+// refused may come again.
+func (b *Broker) settleReceipt(cl *client, id uint16, token uint64, code packets.Code) []answerFunc {
 	cl.mu.Lock()
 	defer cl.mu.Unlock()
 	if code.Code >= packets.ErrUnspecifiedError.Code {
-		cl.session.Release(id)
+		cl.session.Withdraw(id, token)
 	} else {
-		cl.session.Confirm(id)
+		cl.session.Confirm(id, token)
 	}
+	waiting := cl.repeats[token]
+	delete(cl.repeats, token)
+	return waiting
 }
 
 // release answers PUBREL.

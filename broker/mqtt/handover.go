@@ -33,12 +33,17 @@ type parted struct {
 // and cl.mu, and nothing reaches the client any more.
 func (b *Broker) leave(cl *client) {
 	p := parted{connection: cl.number, client: cl, until: time.Now().Add(keepParted)}
-	if cl.unrestored != nil { // nothing has happened to it here
-		p.saved, p.client = *cl.unrestored, nil
-	} else {
-		p.saved = b.snapshot(cl)
+	if p.saved = b.snapshot(cl); cl.unrestored != nil {
+		p.client = nil
 	}
 	b.parted[cl.id] = p
+}
+
+// whole reports whether all that there was of a session on another node is here.
+func (b *Broker) whole(cl *client) bool {
+	cl.mu.Lock()
+	defer cl.mu.Unlock()
+	return cl.unrestored == nil
 }
 
 // pass keeps a session that came from another node and did not arrive, for the one

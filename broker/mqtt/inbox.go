@@ -122,7 +122,7 @@ func (b *Broker) read(c *conn) {
 		}
 		from := cl.read + 1
 		cl.missed = false
-		filters := cl.loggedFilters()
+		filters, changes := cl.loggedFilters(), cl.changes
 		cl.mu.Unlock()
 		ctx, cancel := context.WithTimeout(b.life, storeWait)
 		stored, err := cl.plane.log.Next(ctx, filters, from)
@@ -130,7 +130,7 @@ func (b *Broker) read(c *conn) {
 		switch {
 		case errors.Is(err, cluster.ErrNotFound):
 			cl.mu.Lock()
-			if !cl.missed && cl.conn == c {
+			if !cl.missed && cl.changes == changes && cl.conn == c {
 				// All that is stored was read, and what is stored from here on
 				// arrives.
 				cl.behind, cl.reader = false, nil
@@ -147,14 +147,15 @@ func (b *Broker) read(c *conn) {
 			case <-time.After(time.Second):
 			}
 		default:
-			b.bring(c, stored)
+			b.bring(c, stored, changes)
 		}
 	}
 }
 
-// bring queues a message that was read. A full queue is no matter: it is read
-// again when there is room.
-func (b *Broker) bring(c *conn, stored cluster.Message) {
+// bring queues a message that was read for the filters that the session had then: if
+// they have changed since, an earlier one may match the new ones. A full queue is no
+// matter: it is read again when there is room.
+func (b *Broker) bring(c *conn, stored cluster.Message, changes int) {
 	cl := c.client
 	m, err := fromStore(stored)
 	if err != nil {
@@ -172,7 +173,7 @@ func (b *Broker) bring(c *conn, stored cluster.Message) {
 	})
 	cl.mu.Lock()
 	defer cl.mu.Unlock()
-	if cl.conn != c || cl.ended || m.Sequence <= cl.read {
+	if cl.conn != c || cl.ended || cl.changes != changes || m.Sequence <= cl.read {
 		return
 	}
 	if mine == nil || b.queue(cl, *mine) == nil || mine.QoS == 0 {

@@ -97,9 +97,11 @@ func (b *Broker) subscribeOpen(c *conn, sub session.Subscription, restored bool,
 			return b.notSubscribed(c, sub, err)
 		}
 	}
-	last, err := c.client.plane.log.Last(ctx)
-	if err != nil {
-		return b.notSubscribed(c, sub, err)
+	var last uint64
+	if !restored { // else it is known since when
+		if last, err = c.client.plane.log.Last(ctx); err != nil {
+			return b.notSubscribed(c, sub, err)
+		}
 	}
 	g, err := b.register(c, sub, last, restored)
 	if err != nil {
@@ -111,7 +113,7 @@ func (b *Broker) subscribeOpen(c *conn, sub session.Subscription, restored bool,
 // notSubscribed refuses a subscription because of the store.
 func (b *Broker) notSubscribed(c *conn, sub session.Subscription, err error) (grant, packets.Code, string) {
 	b.notStored.warn(b.log, "a subscription cannot be taken", "client", c.client.id, "filter", clip(sub.Filter), "err", err)
-	return grant{}, packets.ErrImplementationSpecificError, "the store is unavailable, try again later"
+	return grant{}, codeNotNow, "the store is unavailable, try again later"
 }
 
 // sendKept sends what is retained for a new subscription to open topics.
@@ -156,18 +158,21 @@ var errTooManyGroups = fmt.Errorf("there are %d shared subscriptions on this nod
 
 // ensureOpenGroup makes sure that a shared subscription is served here.
 func (b *Broker) ensureOpenGroup(ctx context.Context, filter string) error {
+	p := b.lab
+	p.groupsMu.Lock()
+	full := p.groups[filter] == nil && len(p.groups) >= maxOpenGroups
+	p.groupsMu.Unlock()
+	if full {
+		return errTooManyGroups
+	}
 	stored, err := b.store.OpenGroup(ctx, filter)
 	if err != nil {
 		return err
 	}
-	p := b.lab
 	p.groupsMu.Lock()
 	defer p.groupsMu.Unlock()
 	if g := p.groups[filter]; g != nil {
 		return nil
-	}
-	if len(p.groups) >= maxOpenGroups {
-		return errTooManyGroups
 	}
 	g := newGroup(b, stored, filter)
 	p.groups[filter] = g

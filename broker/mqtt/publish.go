@@ -25,7 +25,8 @@ var (
 	codeImpossible = packets.ErrImplementationSpecificError
 	codeFull       = packets.ErrQuotaExceeded
 	codePayload    = packets.ErrPayloadFormatInvalid
-	codeBusy       = packets.ErrServerBusy // in DISCONNECT, where "unavailable" is not allowed
+	codeNotNow     = packets.Code{Code: 0x83, Reason: "the store does not answer"} // in SUBACK
+	codeBusy       = packets.ErrServerBusy                                         // in DISCONNECT, where "unavailable" is not allowed
 )
 
 // publish handles a PUBLISH packet. The code it returns, if 0x80 or above, ends
@@ -46,23 +47,23 @@ func (b *Broker) publish(c *conn, pk *packets.Packet) packets.Code {
 		if err != nil {
 			return packets.CodeSuccess // the connection is ending
 		}
-		id := pk.PacketID
-		answer = func(code packets.Code, text string, user ...session.Property) {
-			if qos == 2 {
-				b.settleReceipt(c.client, id, code)
-			}
-			c.acks.answer(p, code, text, user...)
-		}
+		answer = func(code packets.Code, text string, user ...session.Property) { c.acks.answer(p, code, text, user...) }
 		if qos == 2 {
-			switch b.receive(c, id) {
+			id, once := pk.PacketID, answer
+			before, token := b.receive(c, id, once)
+			switch before {
 			case session.Handled:
-				c.acks.answer(p, codeStored, "") // [MQTT-4.3.3-10]
+				once(codeStored, "") // [MQTT-4.3.3-10]
 				return packets.CodeSuccess
 			case session.Pending:
-				// It came on an earlier connection, and the store has not
-				// answered yet: neither yes nor no would be true.
-				c.acks.answer(p, codeFull, "being stored, try again later")
 				return packets.CodeSuccess
+			}
+			answer = func(code packets.Code, text string, user ...session.Property) {
+				waiting := b.settleReceipt(c.client, id, token, code)
+				once(code, text, user...)
+				for _, again := range waiting {
+					again(code, text, user...)
+				}
 			}
 		}
 	}

@@ -23,7 +23,7 @@ type raw struct {
 	conn    net.Conn
 	in      *bufio.Reader
 	version byte
-	id      string // where a test needs it
+	id      string           // where a test needs it
 	early   []packets.Packet // messages that came before something else that was waited for
 }
 

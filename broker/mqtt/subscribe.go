@@ -95,7 +95,7 @@ func (b *Broker) subscribeOne(c *conn, sub session.Subscription, restored bool) 
 	inCohort, err := b.cohortsOf(c, sub.Filter)
 	if err != nil {
 		b.log.Error("cannot read the assignment that decides about a subscription", "client", c.client.id, "err", err)
-		return grant{}, packets.ErrImplementationSpecificError, "the assignment cannot be read, try again later"
+		return grant{}, codeNotNow, "the assignment cannot be read, try again later"
 	}
 	if err := topics.Decide(c.identity.Principal(), topics.Subscribe, sub.Filter, inCohort); err != nil {
 		return refuse(packets.ErrNotAuthorized, "not-authorized", err)
@@ -135,6 +135,7 @@ func (b *Broker) register(c *conn, sub session.Subscription, last uint64, restor
 	if g.existed, g.asOf, err = cl.plane.add(cl, sub, last, restored); err != nil {
 		return g, err
 	}
+	cl.changes++
 	if shared := b.sharedGroup(cl, sub.Filter); shared != nil {
 		shared.join(cl)
 	}

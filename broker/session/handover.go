@@ -34,6 +34,18 @@ type Sent struct {
 // Empty reports whether nothing is under way.
 func (h Handover) Empty() bool { return len(h.Sent)+len(h.Done)+len(h.Handled) == 0 }
 
+// Cut forgets what is above last, where the store has lost its end. The ids of what
+// is lost are released.
+func (h *Handover) Cut(last uint64) {
+	h.Done = slices.DeleteFunc(slices.Clone(h.Done), func(sequence uint64) bool { return sequence > last })
+	h.Sent = slices.Clone(h.Sent)
+	for i := range h.Sent {
+		if h.Sent[i].Sequence > last {
+			h.Sent[i].Sequence = 0
+		}
+	}
+}
+
 // Handover returns what another node has to know. Loans are not in it: Detach
 // gives them back.
 func (s *Session) Handover() Handover {
@@ -49,9 +61,10 @@ func (s *Session) Handover() Handover {
 		h.Sent = append(h.Sent, Sent{ID: f.id, Sequence: f.msg.Sequence})
 	}
 	s.out.forgetDone()
-	h.Done = slices.Clone(s.out.done)
+	h.Done = slices.Concat(s.out.done, s.out.there)
+	slices.Sort(h.Done)
 	for id, r := range s.received {
-		if r == Handled {
+		if r.state == Handled {
 			h.Handled = append(h.Handled, id)
 		}
 	}
@@ -63,7 +76,7 @@ func (s *Session) Handover() Handover {
 // Handover would not be complete.
 func (s *Session) Pending() bool {
 	for _, r := range s.received {
-		if r == Pending {
+		if r.state == Pending {
 			return true
 		}
 	}
@@ -89,18 +102,19 @@ func (s *Session) Resume(h Handover, first uint16) {
 			s.out.absent++
 		}
 	}
-	s.out.done = slices.Sorted(slices.Values(h.Done))
+	s.out.done, s.out.there = nil, slices.Sorted(slices.Values(h.Done))
 	for _, id := range h.Handled {
 		if s.received == nil {
-			s.received = map[uint16]Receipt{}
+			s.received = map[uint16]receipt{}
 		}
-		s.received[id] = Handled
+		s.received[id] = receipt{state: Handled}
 	}
 }
 
 // Resumed says that all that is in the store was delivered: what was handed over as
 // under way and did not come has expired, and only its id is to be released.
 func (s *Session) Resumed() {
+	s.out.there = nil
 	if s.out.absent == 0 {
 		return
 	}
@@ -127,7 +141,8 @@ func (o *outbox) known(m Message) bool {
 	if m.Sequence == 0 {
 		return false
 	}
-	if _, done := slices.BinarySearch(o.done, m.Sequence); done {
+	if _, done := slices.BinarySearch(o.there, m.Sequence); done {
+		o.finished(m.Sequence) // for the next node
 		return true
 	}
 	if o.absent == 0 {

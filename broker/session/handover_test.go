@@ -9,112 +9,141 @@ import (
 	"pgregory.net/rapid"
 )
 
+// stored is a message of the store; one in three is of QoS 1.
 func stored(sequence uint64) Message {
-	return Message{Topic: "t", Payload: fmt.Append(nil, sequence), QoS: 2, Sequence: sequence}
+	m := Message{Topic: "t", Payload: fmt.Append(nil, sequence), QoS: 2, Sequence: sequence}
+	if sequence%3 == 1 {
+		m.QoS = 1
+	}
+	return m
 }
 
-// moved is the session as another node has it, which then reads the store again
-// from the oldest on that is under way.
-func moved(t interface {
-	Fatal(...any)
-}, s *Session, upTo uint64, first uint16) *Session {
-	data, err := json.Marshal(s.Handover())
+// nodes is a session that moves between nodes, each of which reads the store for it.
+type nodes struct {
+	*Session
+	read, last uint64 // in the store: up to where the session was given it, and its end
+}
+
+// deliver reads the next message of the store.
+func (n *nodes) deliver(r *rapid.T) {
+	if n.read == n.last {
+		return
+	}
+	if _, err := n.Deliver(stored(n.read + 1)); err != nil {
+		r.Fatal(err)
+	}
+	if n.read++; n.read == n.last {
+		n.Resumed()
+	}
+}
+
+// move has another node begin with what this one hands over.
+func (n *nodes) move(r *rapid.T) {
+	data, err := json.Marshal(n.Handover())
 	if err != nil {
-		t.Fatal(err)
+		r.Fatal(err)
 	}
 	var h Handover
 	if err := json.Unmarshal(data, &h); err != nil {
-		t.Fatal(err)
+		r.Fatal(err)
 	}
-	from := upTo + 1
-	if oldest := s.Oldest(); oldest > 0 {
-		from = oldest
+	if oldest := n.Oldest(); oldest > 0 {
+		n.read = oldest - 1
 	}
-	there := New(Limits{Messages: 1000, Bytes: 1 << 20}, 10)
-	there.Attach(100)
-	there.Resume(h, first)
-	for sequence := from; sequence <= upTo; sequence++ {
-		if _, err := there.Deliver(stored(sequence)); err != nil {
-			t.Fatal(err)
-		}
+	n.Session = New(Limits{Messages: 1000, Bytes: 1 << 20}, 10)
+	n.Attach(100)
+	n.Resume(h, uint16(rapid.IntRange(0, 65535).Draw(r, "first")))
+	if n.read == n.last {
+		n.Resumed()
 	}
-	there.Resumed()
-	return there
 }
 
-// TestAClientGetsEachMessageOnceWhereverItGoes: a client that keeps the rules of
-// QoS 2 moves between nodes at any time; each message is handed to its application
-// once, and in order.
+// TestAClientGetsEachMessageOnceWhereverItGoes: a client that keeps the rules moves
+// between nodes at any time, also before a node has read all that there is for it;
+// each message of QoS 2 is handed to its application once, each of QoS 1 at least
+// once, and both for the first time in order.
 func TestAClientGetsEachMessageOnceWhereverItGoes(t *testing.T) {
 	rapid.Check(t, func(r *rapid.T) {
-		s := New(Limits{Messages: 1000, Bytes: 1 << 20}, 10)
-		s.Attach(100)
-		var last uint64
-		held := map[uint16]bool{} // ids that the client has and that were not released
-		got := map[string]int{}
+		n := &nodes{Session: New(Limits{Messages: 1000, Bytes: 1 << 20}, 10)}
+		n.Attach(100)
+		held := map[uint16]bool{} // ids of QoS 2 that the client has and that were not released
+		got := map[uint64]int{}
 		var order []uint64
-		var recs, comps []uint16 // answers that the client still owes
-		exchange := func() {
-			for {
-				p, ok := s.Next(epoch)
-				if !ok {
-					return
-				}
-				if p.Release {
-					delete(held, p.ID)
-					comps = append(comps, p.ID)
-					continue
-				}
-				if !held[p.ID] {
-					held[p.ID] = true
-					got[string(p.Payload)]++
-					order = append(order, p.Sequence)
-				}
-				recs = append(recs, p.ID)
+		var acks, recs, comps []uint16 // answers that the client still owes
+		take := func(sequence uint64) {
+			if got[sequence]++; got[sequence] == 1 {
+				order = append(order, sequence)
 			}
 		}
-		answer := func(any bool) {
-			if len(recs) > 0 && (any || rapid.Bool().Draw(r, "rec")) {
-				i := rapid.IntRange(0, len(recs)-1).Draw(r, "which")
-				id := recs[i]
-				recs = slices.Delete(recs, i, i+1)
-				if _, known := s.Received(id); known { // and PUBREL follows
+		exchange := func() {
+			for {
+				p, ok := n.Next(epoch)
+				switch {
+				case !ok:
+					return
+				case p.Release:
+					delete(held, p.ID)
+					comps = append(comps, p.ID)
+				case p.QoS == 1:
+					take(p.Sequence)
+					acks = append(acks, p.ID)
+				default:
+					if !held[p.ID] {
+						held[p.ID] = true
+						take(p.Sequence)
+					}
+					recs = append(recs, p.ID)
+				}
+			}
+		}
+		draw := func(ids *[]uint16) uint16 {
+			i := rapid.IntRange(0, len(*ids)-1).Draw(r, "which")
+			id := (*ids)[i]
+			*ids = slices.Delete(*ids, i, i+1)
+			return id
+		}
+		answer := func() {
+			if len(acks) > 0 {
+				n.Ack(draw(&acks))
+			}
+			if len(recs) > 0 {
+				id := draw(&recs)
+				if _, known := n.Received(id); known { // and PUBREL follows
 					delete(held, id)
 					comps = append(comps, id)
 				}
-			} else if len(comps) > 0 {
-				id := comps[0]
-				comps = comps[1:]
-				s.Complete(id)
+			}
+			if len(comps) > 0 && rapid.Bool().Draw(r, "comp") {
+				n.Complete(draw(&comps))
 			}
 		}
-		for range rapid.IntRange(1, 60).Draw(r, "steps") {
-			switch rapid.IntRange(0, 3).Draw(r, "step") {
+		for range rapid.IntRange(1, 80).Draw(r, "steps") {
+			switch rapid.IntRange(0, 4).Draw(r, "step") {
 			case 0:
-				last++
-				if _, err := s.Deliver(stored(last)); err != nil {
-					r.Fatal(err)
-				}
+				n.last++
 			case 1:
-				exchange()
+				n.deliver(r)
 			case 2:
-				answer(false)
-			case 3: // what was on its way is lost
-				recs, comps = nil, nil
-				s = moved(r, s, last, uint16(rapid.IntRange(0, 65535).Draw(r, "first")))
+				exchange()
+			case 3:
+				answer()
+			case 4: // what was on its way is lost
+				acks, recs, comps = nil, nil, nil
+				n.move(r)
 			}
 		}
 		for range 1000 {
+			n.deliver(r)
 			exchange()
-			answer(true)
+			answer()
 		}
-		for sequence := uint64(1); sequence <= last; sequence++ {
-			if n := got[fmt.Sprint(sequence)]; n != 1 {
-				r.Fatalf("message %d came %d times", sequence, n)
+		for sequence := uint64(1); sequence <= n.last; sequence++ {
+			if times := got[sequence]; times < 1 || times > 1 && stored(sequence).QoS == 2 {
+				r.Fatalf("message %d came %d times", sequence, times)
 			}
 		}
-		if s.InFlight() != 0 || len(held) != 0 {
-			r.Fatalf("%d are still under way, the client holds %v", s.InFlight(), held)
+		if n.InFlight() != 0 || len(held) != 0 {
+			r.Fatalf("%d are still under way, the client holds %v", n.InFlight(), held)
 		}
 		if !slices.IsSorted(order) {
 			r.Fatalf("order %v", order)
@@ -129,7 +158,7 @@ func TestWhatHasExpiredOnTheWayIsReleased(t *testing.T) {
 	there := New(Limits{Messages: 10, Bytes: 1 << 20}, 10)
 	there.Attach(10)
 	there.Resume(s.Handover(), 7)
-	mustDeliver(t, there, stored(6)) // 5 is gone
+	mustDeliver(t, there, stored(8)) // 5 is gone
 	if got := sent(there, epoch); len(got) != 1 || got[0].ID == id {
 		t.Fatalf("got %+v", got)
 	}
@@ -141,23 +170,51 @@ func TestWhatHasExpiredOnTheWayIsReleased(t *testing.T) {
 
 func TestWhatTheClientPublishedIsHandedOver(t *testing.T) {
 	s := attached(1)
-	s.Receive(1)
-	s.Receive(2)
-	s.Confirm(2)
+	_, one := s.Receive(1)
+	_, two := s.Receive(2)
+	s.Confirm(2, two)
 	if !s.Pending() {
 		t.Error("nothing is pending")
 	}
-	s.Confirm(1)
+	s.Confirm(1, one)
 	s.Release(1)
 	if s.Pending() {
 		t.Error("something is pending")
 	}
 	there := attached(1)
 	there.Resume(s.Handover(), 0)
-	if there.Receive(1) != Fresh || there.Receive(2) != Handled {
-		t.Error("1 was released, 2 was handled")
+	if before, _ := there.Receive(1); before != Fresh {
+		t.Error("1 was released")
+	}
+	if before, _ := there.Receive(2); before != Handled {
+		t.Error("2 was handled")
 	}
 	if !attached(1).Handover().Empty() || s.Handover().Empty() {
 		t.Error("what is empty is not")
+	}
+}
+
+func TestWhatTheStoreHasLostIsCutOff(t *testing.T) {
+	h := Handover{Sent: []Sent{{ID: 1, Sequence: 4}, {ID: 2, Sequence: 6}}, Done: []uint64{5, 7}}
+	h.Cut(5)
+	if !slices.Equal(h.Sent, []Sent{{ID: 1, Sequence: 4}, {ID: 2}}) || !slices.Equal(h.Done, []uint64{5}) {
+		t.Errorf("got %+v", h)
+	}
+}
+
+// TestALateOutcomeIsOfItsOwnMessage: the client has begun anew with an id meanwhile.
+func TestALateOutcomeIsOfItsOwnMessage(t *testing.T) {
+	s := attached(1)
+	_, old := s.Receive(7)
+	s.Clear()
+	_, fresh := s.Receive(7)
+	s.Withdraw(7, old)
+	s.Confirm(7, old)
+	if before, token := s.Receive(7); before != Pending || token != fresh {
+		t.Errorf("got %v", before)
+	}
+	s.Withdraw(7, fresh)
+	if before, _ := s.Receive(7); before != Fresh {
+		t.Errorf("got %v after a refusal", before)
 	}
 }

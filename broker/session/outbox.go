@@ -33,6 +33,7 @@ type outbox struct {
 	lastID   uint16
 	order    uint64
 	done     []uint64 // sorted; see Handover.Done
+	there    []uint64 // sorted: done on another node, and not yet read from the store
 	absent   int      // how many of inflight are
 }
 
@@ -246,7 +247,9 @@ func (o *outbox) oldest() (oldest uint64) {
 		}
 	}
 	for _, f := range o.inflight {
-		see(&f.msg)
+		if !f.absent { // else it is not even read
+			see(&f.msg)
+		}
 	}
 	for _, w := range o.queue {
 		if !w.gone {

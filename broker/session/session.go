@@ -46,7 +46,8 @@ type Session struct {
 	revisions map[string]uint64 // the newest revision taken, by topic
 	scans     int
 	owes      bool               // a retained message was refused: the queue was full
-	received  map[uint16]Receipt // QoS 2 ids between PUBLISH and PUBREL
+	received  map[uint16]receipt // QoS 2 ids between PUBLISH and PUBREL
+	tokens    uint64             // given out
 }
 
 // New returns an empty session without a connection. It holds at most maxSubs
@@ -68,9 +69,9 @@ func (s *Session) Detach() []any { return s.out.detach() }
 // Clear forgets everything, as a clean start does, and returns the leases that
 // come back.
 func (s *Session) Clear() []any {
-	leases, scans := s.out.detach(), s.scans
+	leases, scans, tokens := s.out.detach(), s.scans, s.tokens
 	*s = *New(s.out.limits, s.maxSubs)
-	s.scans = scans // those who began one will end it
+	s.scans, s.tokens = scans, tokens // those who began one will end it
 	return leases
 }
 
@@ -234,28 +235,43 @@ const (
 	Handled                // its message was handled, and must not be again
 )
 
+// receipt is what is known of one id.
+type receipt struct {
+	state Receipt
+	token uint64 // tells it from an earlier message of the same id
+}
+
 // Receive notes the id of a QoS 2 PUBLISH as pending and returns what was known
-// before [MQTT-4.3.3-10].
-func (s *Session) Receive(id uint16) Receipt {
-	before := s.received[id]
-	if before == Fresh {
-		if s.received == nil {
-			s.received = map[uint16]Receipt{}
-		}
-		s.received[id] = Pending
+// before [MQTT-4.3.3-10], and the token by which its outcome is to be told.
+func (s *Session) Receive(id uint16) (before Receipt, token uint64) {
+	r := s.received[id]
+	if r.state != Fresh {
+		return r.state, r.token
 	}
-	return before
+	if s.received == nil {
+		s.received = map[uint16]receipt{}
+	}
+	s.tokens++
+	s.received[id] = receipt{state: Pending, token: s.tokens}
+	return Fresh, s.tokens
 }
 
 // Confirm says that the message of a pending id was handled.
-func (s *Session) Confirm(id uint16) {
-	if s.received[id] == Pending {
-		s.received[id] = Handled
+func (s *Session) Confirm(id uint16, token uint64) {
+	if r := s.received[id]; r.state == Pending && r.token == token {
+		s.received[id] = receipt{state: Handled, token: token}
 	}
 }
 
-// Release forgets a QoS 2 id, at PUBREL or when its message was refused. ok is
-// false when it was not known.
+// Withdraw says that the message of a pending id was refused: the id is free
+// [MQTT-4.3.3-9].
+func (s *Session) Withdraw(id uint16, token uint64) {
+	if r := s.received[id]; r.state == Pending && r.token == token {
+		delete(s.received, id)
+	}
+}
+
+// Release forgets a QoS 2 id, at PUBREL. ok is false when it was not known.
 func (s *Session) Release(id uint16) (ok bool) {
 	_, ok = s.received[id]
 	delete(s.received, id)

@@ -201,20 +201,19 @@ func TestQoS0IsNotKeptForTheAbsent(t *testing.T) {
 
 func TestReceivedTwiceIsHandledOnce(t *testing.T) {
 	s := New(small, 4)
-	for i, want := range []Receipt{Fresh, Pending} {
-		if got := s.Receive(7); got != want {
-			t.Errorf("%d: got %v", i, got)
-		}
+	before, token := s.Receive(7)
+	if again, same := s.Receive(7); before != Fresh || again != Pending || same != token {
+		t.Errorf("got %v, %v", before, again)
 	}
-	s.Confirm(7)
-	if got := s.Receive(7); got != Handled {
+	s.Confirm(7, token)
+	if got, _ := s.Receive(7); got != Handled {
 		t.Errorf("got %v", got)
 	}
 	if !s.Release(7) || s.Release(7) {
 		t.Error("released not exactly once")
 	}
-	s.Confirm(7) // late: no trace
-	if got := s.Receive(7); got != Fresh {
+	s.Confirm(7, token) // late: no trace
+	if got, _ := s.Receive(7); got != Fresh {
 		t.Error("an id that was released is fresh again")
 	}
 }

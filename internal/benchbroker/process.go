@@ -25,7 +25,7 @@ func resident(pid int) (int64, error) {
 	return 0, fmt.Errorf("process %d has no resident memory", pid)
 }
 
-// settled waits until the resident memory has stayed within half a percent for
+// settled waits until the resident memory has stayed within one percent for
 // the time given, and returns it. A process that never comes to rest is measured
 // after ten times as long.
 func settled(ctx context.Context, pid int, quiet time.Duration) (int64, error) {
@@ -38,7 +38,7 @@ func settled(ctx context.Context, pid int, quiet time.Duration) (int64, error) {
 			return 0, err
 		}
 		low, high = min(low, now), max(high, now)
-		if high-low > now/200 {
+		if high-low > now/100 {
 			low, high, last = now, now, time.Now()
 		}
 		if time.Since(last) >= quiet || time.Since(first) >= 10*quiet {
