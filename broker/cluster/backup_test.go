@@ -238,3 +238,75 @@ func TestBackupsAreMadeWhenAskedAndTheOldestGo(t *testing.T) {
 		t.Errorf("there are %v, %v", entries, err)
 	}
 }
+
+// TestAStoreWithSomeStreamsIsNotMixedWithABackup: unless its restore was interrupted.
+func TestAStoreWithSomeStreamsIsNotMixedWithABackup(t *testing.T) {
+	c := openCluster(t, nil)
+	fill(t, c)
+	backup, err := c.Backup(t.Context(), t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := config(t)
+	first, err := open(t, cfg)
+	if err == nil {
+		err = first.admin.DeleteStream(t.Context(), retainedStream)
+	}
+	first.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg.Restore = backup
+	if _, err := open(t, cfg); !errors.Is(err, ErrBackup) {
+		t.Fatalf("got %v", err)
+	}
+	if err := os.WriteFile(filepath.Join(cfg.Dir, restoring), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	again, err := open(t, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer again.Close()
+	if _, err := again.Get(t.Context(), topics.Name{Kind: topics.KindManifest, ID: "a"}); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestASharedSubscriptionThatWasForgottenBeginsAnew: nobody had asked for long.
+func TestASharedSubscriptionThatWasForgottenBeginsAnew(t *testing.T) {
+	c := openCluster(t, func(cfg *Config) { cfg.MaxOpenBytes = 1 << 20 })
+	g, err := c.OpenGroup(t.Context(), "$share/g/t")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name := range c.open.stream.ConsumerNames(t.Context()).Name() {
+		if err := c.open.stream.DeleteConsumer(t.Context(), name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got := make(chan string, 10)
+	fetch := func() {
+		if err := g.Fetch(t.Context(), 0, 1, func(d *Delivery) {
+			got <- string(d.Open.Payload)
+			_ = d.Done()
+		}); err != nil {
+			t.Error(err)
+		}
+	}
+	fetch()
+	done := make(chan error, 1)
+	c.OpenTopics().Append(Message{Topic: "t", Payload: []byte("x"), Attributes: json.RawMessage(`{}`)}, func(_ uint64, err error) { done <- err })
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	fetch()
+	select {
+	case payload := <-got:
+		if payload != "x" {
+			t.Errorf("got %q", payload)
+		}
+	default:
+		t.Error("nothing came")
+	}
+}

@@ -59,11 +59,16 @@ func (c *Cluster) restore(ctx context.Context, dir string) error {
 			if _, err := os.Stat(marker); err != nil {
 				return fmt.Errorf("restore: the store has only some of the streams of the backup, not %q: empty data_dir, or take restore out: %w", missing, ErrBackup)
 			}
-			if err := c.restoreStream(ctx, manager, dir, missing[0]); err != nil {
+			err := c.restoreStream(ctx, manager, dir, missing[0])
+			if err == nil {
+				restored++
+				continue
+			}
+			if !c.Clustered() || !errors.Is(err, ErrUnavailable) {
 				return fmt.Errorf("restore: %s: stream %s: %w", dir, missing[0], err)
 			}
-			restored++
-			continue
+			c.log.Warn("a stream could not be restored, trying again", "stream", missing[0], "err", err)
+			_ = c.admin.DeleteStream(ctx, missing[0]) // what there may be of it
 		}
 		select {
 		case <-ctx.Done():
