@@ -196,6 +196,7 @@ func TestWillTakesTheWayOfReports(t *testing.T) {
 	// An orderly farewell cancels it.
 	r = n.rawConnect(deviceCredential(t, "cam-1"), 5, "cam-1", will(topics.DeviceStatus("cam-1")))
 	r.send(packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Disconnect}})
+	eventually(t, "the farewell to be heard", func() bool { c, _ := n.edge.counts(); return c == 1 }) // fleetd's
 	dev := n.device("cam-1")
 	dev.publish(topics.DeviceStatus("cam-1"), "back")
 	if m := fleetd.nextOf(topics.DeviceStatus("cam-1")); string(m.Payload) != "back" {
