@@ -52,7 +52,7 @@ fuzz-short: ## Every fuzz target for 10 seconds
 bench: setup ## Measure check-in latency, durable reports per second, time from pause to device
 	$(GO) run ./internal/bench
 
-bench-broker: ## Our broker beside plain mochi and mosquitto (ARGS="--sessions 500 --retained 2000" is quick)
+bench-broker: ## Our broker beside plain mochi, mosquitto and nats-server (ARGS="--sessions 500 --retained 2000" is quick)
 	@scripts/setup bench
 	$(GO) run ./internal/benchbroker $(ARGS)
 

@@ -1,4 +1,4 @@
-// Benchbroker measures our broker beside plain mochi and mosquitto, on one
+// Benchbroker measures our broker beside plain mochi, mosquitto and nats-server, on one
 // machine, in one run, with one load: memory of an idle session, connects,
 // acknowledged messages, fan-out, retained messages. It prints a table in
 // Markdown and writes a file in JSON.
