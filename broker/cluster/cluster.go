@@ -55,7 +55,8 @@ type Cluster struct {
 	shared     jetstream.Stream
 	streams    []jetstream.Stream // uplink, by shard
 	groups     map[string]*Group
-	watched    uint64 // last retained sequence before Open
+	watched    uint64    // last retained sequence before Open
+	frontier   *frontier // of retained
 
 	gateway    *gateway                 // nil without other regions
 	underway   map[string]chan struct{} // by region, a token for each publication
@@ -104,8 +105,11 @@ func (c *Cluster) Open(ctx context.Context) (err error) {
 		NoSigs:             true,
 		MaxPayload:         MaxShared + 1<<16, // and its headers
 		MaxControlLine:     maxSubject + 1024, // subjects are made of topics
-		NoLog:              true,
-		NoSystemAccount:    false,
+		// When more requests wait it forgets all of them. One may wait for each client
+		// that is connecting, on any node.
+		JetStreamRequestQueueLimit: 200_000,
+		NoLog:                      true,
+		NoSystemAccount:            false,
 	}
 	if c.cfg.Peering != nil {
 		if c.login, err = c.cfg.Peering.join(options); err != nil {
@@ -202,9 +206,11 @@ func (c *Cluster) connect() (*nats.Conn, error) {
 // openStreams makes the streams and the groups.
 func (c *Cluster) openStreams(ctx context.Context) error {
 	var err error
+	// Without direct gets: a follower may be behind, and a device would be told for
+	// good that the last manifest but one is the newest.
 	c.retained, err = c.stream(ctx, jetstream.StreamConfig{
 		Name: retainedStream, Subjects: []string{retainedPrefix + ">"}, Retention: jetstream.LimitsPolicy,
-		MaxMsgsPerSubject: 1, MaxBytes: c.cfg.MaxRetainedBytes, AllowDirect: true,
+		MaxMsgsPerSubject: 1, MaxBytes: c.cfg.MaxRetainedBytes,
 	})
 	if err != nil {
 		return err
@@ -212,6 +218,7 @@ func (c *Cluster) openStreams(ctx context.Context) error {
 	if c.watched, err = c.lastSequence(ctx, c.retained); err != nil {
 		return err
 	}
+	c.frontier = newFrontier(c.watched)
 	if err := c.openSessions(ctx); err != nil {
 		return err
 	}

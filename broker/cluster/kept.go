@@ -25,7 +25,7 @@ const (
 func (c *Cluster) openKept(ctx context.Context) (err error) {
 	c.kept, err = c.stream(ctx, jetstream.StreamConfig{
 		Name: keptStream, Subjects: []string{keptStream + ".>"}, Retention: jetstream.LimitsPolicy,
-		MaxMsgsPerSubject: 1, MaxBytes: c.cfg.MaxOpenBytes, AllowDirect: true, AllowMsgTTL: true,
+		MaxMsgsPerSubject: 1, MaxBytes: c.cfg.MaxOpenBytes, AllowMsgTTL: true,
 	})
 	return err
 }
@@ -82,9 +82,9 @@ func (c *Cluster) Kept(ctx context.Context, filter string, asOf uint64, yield fu
 	}
 	for _, subject := range subjectsOf(filter) {
 		var broken error
-		err := c.newest(ctx, c.kept, keptStream+"."+subject, info.State.LastSeq, func(msg jetstream.Msg, _ uint64) bool {
+		err := lastOfEach(ctx, c.kept, keptStream+"."+subject, info.State.LastSeq, func(msg *jetstream.RawStreamMsg) bool {
 			var m Message
-			if m, broken = keptMessage(msg.Subject(), msg.Headers(), msg.Data()); broken != nil {
+			if m, broken = keptMessage(msg.Subject, msg.Header, msg.Data); broken != nil {
 				return false
 			}
 			if m.Sequence > asOf || len(m.Payload) == 0 || !topics.Match(filter, m.Topic) {

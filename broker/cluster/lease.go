@@ -140,10 +140,10 @@ func (c *Cluster) Claims(ctx context.Context, all bool, yield func(client string
 	if !all {
 		last = c.claimed
 	}
-	return c.newest(ctx, c.sessions, ">", last, func(msg jetstream.Msg, sequence uint64) bool {
-		client, claim, err := claimMessage(msg, sequence)
+	return lastOfEach(ctx, c.sessions, ">", last, func(msg *jetstream.RawStreamMsg) bool {
+		client, claim, err := claimMessage(msg.Subject, msg.Data, msg.Sequence)
 		if err != nil {
-			c.log.Error("a claim cannot be read and is passed over", "subject", msg.Subject(), "err", err)
+			c.log.Error("a claim cannot be read and is passed over", "subject", msg.Subject, "err", err)
 			return true
 		}
 		return client == nil || yield(*client, claim)

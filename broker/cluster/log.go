@@ -27,6 +27,7 @@ type Log struct {
 	name    string // also the first token of its subjects
 	stream  jetstream.Stream
 	last    uint64 // last sequence before Open
+	place   *frontier
 }
 
 // Message is kept for the sessions that are subscribed to its topic, on whichever
@@ -76,7 +77,7 @@ func (c *Cluster) openLog(ctx context.Context, cfg jetstream.StreamConfig) (*Log
 	if err != nil {
 		return nil, err
 	}
-	return &Log{cluster: c, name: cfg.Name, stream: stream, last: last}, nil
+	return &Log{cluster: c, name: cfg.Name, stream: stream, last: last, place: newFrontier(last)}, nil
 }
 
 // Inbox is the log of what waits for the fleet's clients.
@@ -95,7 +96,30 @@ func (l *Log) Last(ctx context.Context) (uint64, error) {
 	if err != nil {
 		return 0, fmt.Errorf("%s: %w: %w", l.name, ErrUnavailable, err)
 	}
+	l.place.leads(info.State.LastSeq)
 	return info.State.LastSeq, nil
+}
+
+// endTopic is that of the markers of End: no filter of the fleet matches it.
+const endTopic = "$end"
+
+// End is where the log ends: all that was ever stored is at or before it, also what
+// the stream's leader had still to come to. It stores a marker to know.
+func (l *Log) End(ctx context.Context) (uint64, error) {
+	type end struct {
+		sequence uint64
+		err      error
+	}
+	stored := make(chan end, 1)
+	l.Append(Message{Topic: endTopic, Attributes: json.RawMessage("{}"), Keep: time.Second}, func(sequence uint64, err error) {
+		stored <- end{sequence, err}
+	})
+	select {
+	case e := <-stored:
+		return e.sequence, e.err
+	case <-ctx.Done():
+		return 0, fmt.Errorf("%s: %w: %w", l.name, ErrUnavailable, ctx.Err())
+	}
 }
 
 // Waiting is how many messages the log holds.
@@ -118,6 +142,7 @@ func (l *Log) Append(m Message, done func(sequence uint64, err error)) {
 			c.metrics.failed.With(reason(err)).Inc()
 		} else {
 			c.metrics.stored.With(l.name).Inc()
+			l.place.leads(s.Sequence)
 		}
 		done(s.Sequence, err)
 	})
@@ -142,6 +167,7 @@ func (l *Log) Follow(ctx context.Context, handle func(Message)) {
 	next := l.last + 1
 	for ctx.Err() == nil {
 		err := l.cluster.follow(ctx, l.stream, &next, func(msg jetstream.Msg, sequence uint64) {
+			l.place.followed.Store(sequence)
 			m, err := l.message(msg.Subject(), msg.Headers(), msg.Data(), sequence)
 			if err != nil {
 				log.Error("a stored message cannot be read and is passed over", "err", err)
@@ -157,8 +183,24 @@ func (l *Log) Follow(ctx context.Context, handle func(Message)) {
 }
 
 // Next returns the first message from a sequence on whose topic matches one of
-// the filters, or ErrNotFound.
+// the filters, or ErrNotFound: then none is there that was followed before the call.
 func (l *Log) Next(ctx context.Context, filters []string, from uint64) (first Message, err error) {
+	if err := l.place.await(ctx, l.stream); err != nil {
+		return Message{}, fmt.Errorf("%s: %w", l.name, err)
+	}
+	for {
+		// The subjects are asked for one after the other. What is found beyond this may
+		// be younger than something of a subject that had nothing when it was asked.
+		sure := l.place.led.Load()
+		if first, err = l.earliest(ctx, filters, from); err != nil || first.Sequence <= sure {
+			return first, err
+		}
+		l.place.leads(first.Sequence)
+	}
+}
+
+// earliest asks for each subject, and returns the first message of all.
+func (l *Log) earliest(ctx context.Context, filters []string, from uint64) (first Message, err error) {
 	found := false
 	for _, filter := range filters {
 		for _, subject := range subjectsOf(filter) {

@@ -83,15 +83,15 @@ func (c *Cluster) Lookup(ctx context.Context, client string) (Claim, error) {
 
 // claimMessage reads a message of the stream. client is nil for the marker of a
 // claim that has run out.
-func claimMessage(msg jetstream.Msg, sequence uint64) (client *string, claim Claim, err error) {
-	if len(msg.Data()) == 0 {
+func claimMessage(subject string, data []byte, sequence uint64) (client *string, claim Claim, err error) {
+	if len(data) == 0 {
 		return nil, Claim{}, nil
 	}
-	id, err := untoken(strings.TrimPrefix(msg.Subject(), sessionPrefix))
+	id, err := untoken(strings.TrimPrefix(subject, sessionPrefix))
 	if err != nil {
 		return nil, Claim{}, err
 	}
-	claim, err = decodeClaim(msg.Data(), sequence)
+	claim, err = decodeClaim(data, sequence)
 	return &id, claim, err
 }
 
@@ -140,7 +140,7 @@ func (c *Cluster) WatchClaims(ctx context.Context, handle func(client string, cl
 	next := c.claimed + 1
 	for ctx.Err() == nil {
 		err := c.follow(ctx, c.sessions, &next, func(msg jetstream.Msg, sequence uint64) {
-			client, claim, err := claimMessage(msg, sequence)
+			client, claim, err := claimMessage(msg.Subject(), msg.Data(), sequence)
 			if err != nil {
 				c.log.Error("a claim cannot be read and is passed over", "subject", msg.Subject(), "err", err)
 			} else if client != nil {

@@ -81,8 +81,12 @@ func (c *Cluster) awaitCommit() error {
 	return <-result
 }
 
-// Get returns the retained message of a topic, or ErrNotFound.
+// Get returns the retained message of a topic, or ErrNotFound. It is not older than
+// what Watch had handed out before the call.
 func (c *Cluster) Get(ctx context.Context, name topics.Name) (Retained, error) {
+	if err := c.frontier.await(ctx, c.retained); err != nil {
+		return Retained{}, fmt.Errorf("%s: %w", name, err)
+	}
 	raw, err := c.retained.GetLastMsgForSubject(ctx, retainedSubject(name))
 	if errors.Is(err, jetstream.ErrMsgNotFound) {
 		return Retained{}, fmt.Errorf("%s: %w", name, ErrNotFound)
@@ -107,11 +111,15 @@ func retainedMessage(subject string, header nats.Header, data []byte, sequence u
 
 // Scan reads the retained messages that match a filter, oldest first, and hands
 // them to yield until it returns false. yield may block: it paces the reading.
-// What is put during the scan may or may not be seen; Watch sees it.
+// What Watch had handed out before the call is seen, or something newer; what is put
+// during the scan may or may not be seen, and Watch sees it.
 func (c *Cluster) Scan(ctx context.Context, filter string, yield func(Retained) bool) error {
 	subjects := retainedSubjects(filter)
 	if len(subjects) == 0 {
 		return nil
+	}
+	if err := c.frontier.await(ctx, c.retained); err != nil {
+		return fmt.Errorf("scan %s: %w", filter, err)
 	}
 	info, err := c.retained.Info(ctx)
 	if err != nil {
@@ -128,54 +136,79 @@ func (c *Cluster) Scan(ctx context.Context, filter string, yield func(Retained) 
 // scan reads one subject up to the revision last.
 func (c *Cluster) scan(ctx context.Context, filter, subject string, last uint64, yield func(Retained) bool) error {
 	var broken error
-	err := c.newest(ctx, c.retained, subject, last, func(msg jetstream.Msg, sequence uint64) bool {
+	err := lastOfEach(ctx, c.retained, subject, last, func(msg *jetstream.RawStreamMsg) bool {
 		var r Retained
-		r, broken = retainedMessage(msg.Subject(), msg.Headers(), msg.Data(), sequence)
+		r, broken = retainedMessage(msg.Subject, msg.Header, msg.Data, msg.Sequence)
 		return broken == nil && (!topics.Match(filter, r.Name.String()) || yield(r))
 	})
 	return errors.Join(err, broken)
 }
 
-// newest reads the newest message of each subject of a stream, oldest first, up
-// to a sequence. yield may block.
-func (c *Cluster) newest(ctx context.Context, stream jetstream.Stream, subject string, last uint64, yield func(msg jetstream.Msg, sequence uint64) bool) error {
+// lastOfEach reads the newest message of each subject of a stream that keeps no other,
+// oldest first, up to a sequence that the stream's leader has. yield may block.
+func lastOfEach(ctx context.Context, stream jetstream.Stream, subject string, last uint64, yield func(*jetstream.RawStreamMsg) bool) error {
+	read, done, err := readAhead(ctx, stream, subject, last, yield)
+	if err != nil || done {
+		return err
+	}
+	// Whichever node has served that may have been behind: the leader has the rest,
+	// which is nothing nearly always.
+	for {
+		msg, err := stream.GetMsg(ctx, read+1, jetstream.WithGetMsgSubject(subject))
+		if errors.Is(err, jetstream.ErrMsgNotFound) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("%w: %w", ErrUnavailable, err)
+		}
+		if msg.Sequence > last || !yield(msg) {
+			return nil
+		}
+		read = msg.Sequence
+	}
+}
+
+// readAhead is lastOfEach by a consumer, which brings many messages at a time, up to
+// the end that the node knows of on which it is. read is the last sequence; done means
+// that nothing up to last is left, or that yield wants no more.
+func readAhead(ctx context.Context, stream jetstream.Stream, subject string, last uint64, yield func(*jetstream.RawStreamMsg) bool) (read uint64, done bool, err error) {
 	consumer, err := stream.OrderedConsumer(ctx, jetstream.OrderedConsumerConfig{
 		FilterSubjects: []string{subject}, DeliverPolicy: jetstream.DeliverLastPerSubjectPolicy,
 		InactiveThreshold: time.Minute, MaxResetAttempts: 1,
 	})
 	if err != nil {
-		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+		return 0, false, fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
 	left := consumer.CachedInfo().NumPending
 	if left == 0 {
-		return nil
+		return 0, false, nil
 	}
 	messages, err := consumer.Messages(jetstream.PullMaxMessages(256))
 	if err != nil {
-		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+		return 0, false, fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
 	defer context.AfterFunc(ctx, messages.Stop)()
 	defer messages.Stop()
 	for left > 0 {
 		msg, err := messages.Next(jetstream.NextContext(ctx))
 		if err != nil {
-			return fmt.Errorf("%w: %w", ErrUnavailable, err)
+			return read, false, fmt.Errorf("%w: %w", ErrUnavailable, err)
 		}
 		meta, err := msg.Metadata()
 		if err != nil {
-			return err
+			return read, false, err
 		}
 		if meta.Sequence.Stream > last {
-			return nil // put since, and so is all that follows
+			return read, true, nil // put since, and so is all that follows
 		}
 		// The consumer's count, not our own: a message that is replaced meanwhile
 		// is skipped, and its successor is pending.
-		left = meta.NumPending
-		if !yield(msg, meta.Sequence.Stream) {
-			return nil
+		left, read = meta.NumPending, meta.Sequence.Stream
+		if !yield(&jetstream.RawStreamMsg{Subject: msg.Subject(), Sequence: read, Header: msg.Headers(), Data: msg.Data()}) {
+			return read, true, nil
 		}
 	}
-	return nil
+	return read, read == last, nil
 }
 
 // Watch hands every retained message that was put since Open to handle, in the
@@ -185,6 +218,7 @@ func (c *Cluster) Watch(ctx context.Context, handle func(Retained)) error {
 	next := c.watched + 1
 	for ctx.Err() == nil {
 		err := c.follow(ctx, c.retained, &next, func(msg jetstream.Msg, sequence uint64) {
+			c.frontier.followed.Store(sequence)
 			r, err := retainedMessage(msg.Subject(), msg.Headers(), msg.Data(), sequence)
 			if err != nil {
 				c.log.Error("a retained message cannot be read and is passed over", "err", err)

@@ -47,15 +47,17 @@ func savedIn(claim cluster.Claim) (saved savedSession, err error) {
 // nodes claim meanwhile must not be missed, though there is no client yet.
 type claiming struct {
 	connections int
-	elsewhere   int64 // the newest connection on another node that was heard of
+	elsewhere   int64         // the newest connection on another node that was heard of
+	turn        chan struct{} // holds a token while one of them claims
 }
 
-// take claims c's client id and attaches c to its session.
+// take claims c's client id and attaches c to its session. Connections of one node
+// take turns: what the first brings from another node, the second finds here.
 func (b *Broker) take(c *conn, id string) error {
 	b.mu.Lock()
 	p := b.claims[id]
 	if p == nil {
-		p = &claiming{}
+		p = &claiming{turn: make(chan struct{}, 1)}
 		b.claims[id] = p
 	}
 	p.connections++
@@ -67,6 +69,14 @@ func (b *Broker) take(c *conn, id string) error {
 		}
 		b.mu.Unlock()
 	}()
+	ctx, cancel := context.WithTimeout(b.life, storeWait)
+	defer cancel()
+	select {
+	case p.turn <- struct{}{}:
+		defer func() { <-p.turn }()
+	case <-ctx.Done():
+		return fmt.Errorf("%w: another connection is claiming %s", cluster.ErrBusy, clip(id))
+	}
 	if err := b.claim(c, id); err != nil {
 		return err
 	}
@@ -187,6 +197,10 @@ func (b *Broker) restore(c *conn) error {
 		return err
 	}
 	cl.mu.Lock()
+	if cl.conn != c { // let go meanwhile, as it came
+		cl.mu.Unlock()
+		return nil
+	}
 	cl.session.Resume(saved.QoS2, uint16(rand.Uint32()))
 	cl.read, cl.behind = saved.Inbox, true
 	cl.mu.Unlock()
@@ -221,6 +235,11 @@ func (b *Broker) fit(p *plane, saved *savedSession) error {
 	if err != nil || saved.Inbox <= last {
 		return err
 	}
+	// It may only not have got so far yet.
+	if last, err = p.log.End(ctx); err != nil || saved.Inbox <= last {
+		return err
+	}
+	b.log.Warn("a session is ahead of what is stored, which has lost its end", "had", saved.Inbox, "end", last)
 	saved.Inbox = last
 	saved.Subscriptions = slices.Clone(saved.Subscriptions)
 	for i := range saved.Subscriptions {

@@ -194,6 +194,15 @@ func TestConcurrentConnectsEndWithOneOwner(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() {
+		mu.Lock()
+		defer mu.Unlock()
+		for round := range rounds {
+			if !heard[fmt.Sprint(round)] {
+				t.Errorf("command %d did not arrive", round)
+			}
+		}
+	})
 	eventually(t, "every command to arrive", func() bool {
 		mu.Lock()
 		defer mu.Unlock()
