@@ -1,8 +1,14 @@
 package mqtt
 
 import (
+	"encoding/json"
 	"fmt"
+	"slices"
 	"testing"
+	"time"
+
+	"groundswell/broker/cluster"
+	"groundswell/broker/session"
 
 	"github.com/mochi-mqtt/server/v2/packets"
 )
@@ -88,4 +94,52 @@ func TestExactlyOnceOnAnotherNode(t *testing.T) {
 			b.hearsNoMore()
 		})
 	}
+}
+
+// TestAMessageThatIsRepeatedGetsTheAnswerOfTheFirst: while the store has not answered
+// about it; and what was refused may come again.
+func TestAMessageThatIsRepeatedGetsTheAnswerOfTheFirst(t *testing.T) {
+	b, cl := &Broker{}, &client{session: session.New(session.Limits{Messages: 1, Bytes: 1}, 1)}
+	first, second := &conn{client: cl}, &conn{client: cl}
+	cl.conn = first
+	before, token := b.receive(first, 7, nil)
+	if before != session.Fresh {
+		t.Fatalf("got %v", before)
+	}
+	cl.conn = second
+	var answered []byte
+	if before, _ = b.receive(second, 7, func(code packets.Code, _ string, _ ...session.Property) { answered = append(answered, code.Code) }); before != session.Pending {
+		t.Fatalf("got %v", before)
+	}
+	for _, again := range b.settleReceipt(cl, 7, token, codeFull) {
+		again(codeFull, "")
+	}
+	if !slices.Equal(answered, []byte{codeFull.Code}) || len(cl.repeats) != 0 {
+		t.Errorf("answered % x, %d are left", answered, len(cl.repeats))
+	}
+	if before, _ = b.receive(second, 7, nil); before != session.Fresh {
+		t.Errorf("after a refusal: %v", before)
+	}
+}
+
+// TestWhatAConnectedClaimSaysOfQoS2IsOutOfDate: an older version of a node may have
+// left it there.
+func TestWhatAConnectedClaimSaysOfQoS2IsOutOfDate(t *testing.T) {
+	n := startNode(t, withLab(nil))
+	state, err := json.Marshal(savedSession{QoS2: session.Handover{Handled: []uint16{7}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	claim := cluster.Claim{Node: "older", Connection: 1, Connected: true, Outlives: true, Expires: time.Now().Add(time.Hour), State: state}
+	if _, err := n.stored.Write(t.Context(), "$lab/a", claim); err != nil {
+		t.Fatal(err)
+	}
+	watcher := n.lab("watcher")
+	watcher.open(2, "t")
+	a, ack := n.labConnect(5, "a", lasting)
+	if !ack.SessionPresent {
+		t.Fatal("no session")
+	}
+	a.say(publication("t", "fresh", 2, 0)) // as 7
+	watcher.hears("fresh")
 }

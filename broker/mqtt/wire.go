@@ -36,9 +36,9 @@ type wire struct {
 	came    []byte // read, and not taken yet
 	space   *[readSize]byte
 	more    bool // there may be more where that came from
-	try     func(fd uintptr) bool
-	once    func(fd uintptr) bool
-	failed  error // of try and once
+	take    func(fd uintptr) bool
+	waits   bool  // take, for something to come
+	failed  error // of take
 }
 
 func newWire(t *net.TCPConn) (*wire, error) {
@@ -47,13 +47,9 @@ func newWire(t *net.TCPConn) (*wire, error) {
 		return nil, err
 	}
 	w := &wire{Conn: t, raw: raw}
-	w.try = func(fd uintptr) bool {
+	w.take = func(fd uintptr) bool {
 		w.failed = w.fill(int(fd))
-		return !errors.Is(w.failed, syscall.EAGAIN)
-	}
-	w.once = func(fd uintptr) bool {
-		w.failed = w.fill(int(fd))
-		return true
+		return !w.waits || !errors.Is(w.failed, syscall.EAGAIN)
 	}
 	return w, nil
 }
@@ -67,7 +63,7 @@ func (w *wire) Read(p []byte) (int, error) {
 		if !w.more {
 			return 0, errNotYet
 		}
-		if err := w.read(w.once); errors.Is(err, syscall.EAGAIN) {
+		if err := w.read(false); errors.Is(err, syscall.EAGAIN) {
 			w.more = false
 			return 0, errNotYet
 		} else if err != nil {
@@ -88,11 +84,12 @@ func (w *wire) wait() error {
 	if len(w.came) > 0 || !w.patient {
 		return nil
 	}
-	return w.read(w.try)
+	return w.read(true)
 }
 
-func (w *wire) read(how func(fd uintptr) bool) error {
-	if err := w.raw.Read(how); err != nil {
+func (w *wire) read(waits bool) error {
+	w.waits = waits
+	if err := w.raw.Read(w.take); err != nil {
 		return err
 	}
 	return w.failed

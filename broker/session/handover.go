@@ -31,9 +31,6 @@ type Sent struct {
 	Sequence uint64 `json:"sequence,omitempty"`
 }
 
-// Empty reports whether nothing is under way.
-func (h Handover) Empty() bool { return len(h.Sent)+len(h.Done)+len(h.Handled) == 0 }
-
 // Cut forgets what is above last, where the store has lost its end. The ids of what
 // is lost are released.
 func (h *Handover) Cut(last uint64) {
