@@ -91,8 +91,8 @@ func (c *Cluster) Forward(region string, p Publication, done func(Outcome, error
 		finish(c.forward(region, p))
 		<-c.underway[region]
 	}
-	if c.lanes.enter(region+" "+p.Name.String(), run) {
-		c.forwarding.Go(func() { c.lanes.drain(region+" "+p.Name.String(), run) })
+	if lane := region + " " + p.Name.String(); c.lanes.enter(lane, run) {
+		c.forwarding.Go(func() { c.lanes.drain(lane, run) })
 	}
 }
 

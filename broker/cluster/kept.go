@@ -46,30 +46,17 @@ func (c *Cluster) keep(m Message) error {
 	}
 	msg := encode(keptStream, m)
 	msg.Header.Set(headerVersion, formatVersion(int64(m.Sequence)))
-	for range putAttempts {
+	return c.swap(ctx, msg, func() (revision uint64, there bool, err error) {
 		raw, err := c.kept.GetLastMsgForSubject(ctx, msg.Subject)
-		var revision uint64
 		switch {
 		case errors.Is(err, jetstream.ErrMsgNotFound):
+			return 0, false, nil
 		case err != nil:
-			return fmt.Errorf("%s: %w: %w", keptStream, ErrUnavailable, err)
-		default:
-			revision = raw.Sequence
-			old, err := keptMessage(raw.Subject, raw.Header, raw.Data)
-			if err == nil && old.Sequence >= m.Sequence {
-				return c.awaitCommit()
-			}
+			return 0, false, fmt.Errorf("%s: %w: %w", keptStream, ErrUnavailable, err)
 		}
-		_, err = c.admin.PublishMsg(ctx, msg, jetstream.WithExpectLastSequencePerSubject(revision))
-		if lostRace(err) {
-			continue
-		}
-		if err != nil {
-			return storeError(err)
-		}
-		return c.awaitCommit()
-	}
-	return fmt.Errorf("%w: %d others wrote its topic", ErrBusy, putAttempts)
+		old, err := keptMessage(raw.Subject, raw.Header, raw.Data)
+		return raw.Sequence, err == nil && old.Sequence >= m.Sequence, nil // what cannot be read is replaced
+	})
 }
 
 // Kept reads the retained messages of open topics that match a filter, and hands

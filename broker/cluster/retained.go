@@ -46,18 +46,35 @@ func (c *Cluster) put(r Retained) error {
 		headerVersion: {formatVersion(r.Version)},
 		headerOrigin:  {r.Origin},
 	}}
-	for range putAttempts {
+	return c.swap(ctx, msg, func() (revision uint64, there bool, err error) {
 		old, err := c.Get(ctx, r.Name)
 		switch {
 		case errors.Is(err, ErrNotFound):
+			return 0, false, nil
 		case err != nil:
-			return err
+			return 0, false, err
 		case r.Version == old.Version && bytes.Equal(r.Payload, old.Payload):
-			return c.awaitCommit() // the first put may not have got that far
+			return 0, true, nil // the first put may not have been committed
 		case r.Version <= old.Version:
-			return &StaleError{Topic: r.Name.String(), Version: r.Version, Retained: old.Version}
+			return 0, false, &StaleError{Topic: r.Name.String(), Version: r.Version, Retained: old.Version}
 		}
-		_, err = c.admin.PublishMsg(ctx, msg, jetstream.WithExpectLastSequencePerSubject(old.Revision))
+		return old.Revision, false, nil
+	})
+}
+
+// swap puts msg in the place of what its subject has, if that has not changed since
+// look saw it, and else looks again. look returns its revision, 0 for none, or that
+// nothing is to be written because it is there already.
+func (c *Cluster) swap(ctx context.Context, msg *nats.Msg, look func() (revision uint64, there bool, err error)) error {
+	for range putAttempts {
+		revision, there, err := look()
+		if err != nil {
+			return err
+		}
+		if there {
+			return c.awaitCommit()
+		}
+		_, err = c.admin.PublishMsg(ctx, msg, jetstream.WithExpectLastSequencePerSubject(revision))
 		if lostRace(err) {
 			continue
 		}
@@ -66,7 +83,7 @@ func (c *Cluster) put(r Retained) error {
 		}
 		return c.awaitCommit()
 	}
-	return fmt.Errorf("%w: %d others wrote %s", ErrBusy, putAttempts, r.Name)
+	return fmt.Errorf("%w: %d others wrote %s", ErrBusy, putAttempts, msg.Subject)
 }
 
 // lostRace reports whether somebody else wrote the subject meanwhile: look again.
