@@ -47,7 +47,7 @@ func (c *Cluster) put(r Retained) error {
 		headerOrigin:  {r.Origin},
 	}}
 	return c.swap(ctx, msg, func() (revision uint64, there bool, err error) {
-		old, err := c.Get(ctx, r.Name)
+		old, err := c.get(ctx, r.Name) // the swap knows whether it was the newest
 		switch {
 		case errors.Is(err, ErrNotFound):
 			return 0, false, nil
@@ -104,6 +104,11 @@ func (c *Cluster) Get(ctx context.Context, name topics.Name) (Retained, error) {
 	if err := c.frontier.await(ctx, c.retained); err != nil {
 		return Retained{}, fmt.Errorf("%s: %w", name, err)
 	}
+	return c.get(ctx, name)
+}
+
+// get is Get as the leader knows it.
+func (c *Cluster) get(ctx context.Context, name topics.Name) (Retained, error) {
 	raw, err := c.retained.GetLastMsgForSubject(ctx, retainedSubject(name))
 	if errors.Is(err, jetstream.ErrMsgNotFound) {
 		return Retained{}, fmt.Errorf("%s: %w", name, ErrNotFound)

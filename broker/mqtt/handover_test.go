@@ -143,3 +143,67 @@ func TestWhatAConnectedClaimSaysOfQoS2IsOutOfDate(t *testing.T) {
 	a.say(publication("t", "fresh", 2, 0)) // as 7
 	watcher.hears("fresh")
 }
+
+// TestASessionThatIsAheadOfTheLogGoesOnAtItsEnd: the log was brought back from a
+// backup, or has lost its disks. What the session had then is not confused with what
+// now has its places.
+func TestASessionThatIsAheadOfTheLogGoesOnAtItsEnd(t *testing.T) {
+	t.Parallel()
+	n := startNode(t, withLab(nil))
+	state, err := json.Marshal(savedSession{
+		Subscriptions: []session.Subscription{{Filter: "t", QoS: 2, Since: 1000}}, Inbox: 1002,
+		QoS2: session.Handover{Sent: []session.Sent{{ID: 7, Sequence: 1001}}, Done: []uint64{2, 3, 4, 1002}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	claim := cluster.Claim{Node: "lost", Connection: 1, Outlives: true, Expires: time.Now().Add(time.Hour), State: state}
+	if _, err := n.stored.Write(t.Context(), "$lab/a", claim); err != nil {
+		t.Fatal(err)
+	}
+	a, ack := n.labConnect(5, "a", lasting)
+	if !ack.SessionPresent {
+		t.Fatal("no session")
+	}
+	if pk := a.expect(packets.Pubrel); pk.PacketID != 7 {
+		t.Errorf("released %d", pk.PacketID)
+	}
+	pub := n.lab("pub")
+	for _, payload := range []string{"one", "two", "three"} {
+		pub.say(publication("t", payload, 2, 0))
+		a.hears(payload)
+	}
+}
+
+// TestTwoConnectsAtOnceOnAnotherNode: the second one does not lose what the first is
+// bringing.
+func TestTwoConnectsAtOnceOnAnotherNode(t *testing.T) {
+	t.Parallel()
+	nodes := startTrio(t, withLab(nil), withLimits(func(l *Limits) { l.TakeoversPerMinute = 1_000_000 }))
+	a := nodes[0].lab("pub")
+	watcher, _ := nodes[0].labConnect(5, "moving", lasting)
+	watcher.open(2, "t")
+	for round := range 20 {
+		a.say(publication("t", fmt.Sprint(round), 2, 0))
+		id := watcher.expect(packets.Publish).PacketID
+		watcher.send(ackOf(packets.Pubrec, id))
+		watcher.expect(packets.Pubrel)
+		there := nodes[1+round%2]
+		both := []*raw{there.labDial(5), there.labDial(5)}
+		for _, r := range both {
+			r.knock("moving", lasting)
+		}
+		for _, r := range both {
+			_, _ = r.read() // CONNACK, or the end: the other one was faster
+		}
+		var ack packets.Packet
+		if watcher, ack = there.labConnect(5, "moving", lasting); !ack.SessionPresent {
+			t.Fatalf("round %d: no session", round)
+		}
+		if pk := watcher.expectAny(packets.Pubrel, packets.Publish); pk.FixedHeader.Type != packets.Pubrel || pk.PacketID != id {
+			t.Fatalf("round %d: got type %d, id %d, %s; PUBREL of %d is due", round, pk.FixedHeader.Type, pk.PacketID, pk.Payload, id)
+		}
+		watcher.send(ackOf(packets.Pubcomp, id))
+	}
+	watcher.hearsNoMore()
+}

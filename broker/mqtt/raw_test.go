@@ -59,6 +59,13 @@ func (n *node) rawConnect(credential certs.Credential, version byte, clientID st
 
 func (r *raw) connect(clientID string, change func(*packets.Packet)) packets.Packet {
 	r.t.Helper()
+	r.knock(clientID, change)
+	return r.expect(packets.Connack)
+}
+
+// knock sends a CONNECT.
+func (r *raw) knock(clientID string, change func(*packets.Packet)) {
+	r.t.Helper()
 	pk := packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Connect}, Connect: packets.ConnectParams{
 		ProtocolName: []byte("MQTT"), ClientIdentifier: clientID, Clean: true, Keepalive: 60,
 	}}
@@ -69,7 +76,6 @@ func (r *raw) connect(clientID string, change func(*packets.Packet)) packets.Pac
 		change(&pk)
 	}
 	r.send(pk)
-	return r.expect(packets.Connack)
 }
 
 func (r *raw) encode(pk packets.Packet) []byte {
