@@ -193,3 +193,20 @@ func TestLabReachesEveryNode(t *testing.T) {
 		}
 	}
 }
+
+// TestWhoSubscribesWhileAMessageIsRetainedGetsItOnce: whether it comes live or as the
+// retained one.
+func TestWhoSubscribesWhileAMessageIsRetainedGetsItOnce(t *testing.T) {
+	t.Parallel()
+	n := startNode(t, withLab(nil))
+	pub, sub := n.lab("pub"), n.lab("sub")
+	for i := range 100 {
+		topic := fmt.Sprint("t/", i)
+		pk := publication(topic, fmt.Sprint(i), 0, 0)
+		pk.FixedHeader.Retain = true
+		pub.send(pk)
+		sub.open(1, topic)
+		sub.hears(fmt.Sprint(i))
+	}
+	sub.hearsNoMore()
+}

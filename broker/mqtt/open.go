@@ -62,6 +62,13 @@ func (b *Broker) storeOpen(m session.Message, origin string, done func(error)) {
 		done(err)
 		return
 	}
+	if m.Retain {
+		kept, answer := b.lab.beginKeeping(), done
+		done = func(err error) {
+			kept()
+			answer(err)
+		}
+	}
 	b.lab.log.Append(stored, func(sequence uint64, err error) {
 		if err != nil || !m.Retain {
 			done(err)
@@ -124,6 +131,9 @@ func (b *Broker) sendKept(c *conn, g grant) {
 	b.wg.Go(func() {
 		ctx, cancel := context.WithCancel(b.life)
 		defer cancel()
+		// What was stored before the subscription and is not kept yet comes neither as
+		// a retained message nor by itself.
+		c.client.plane.awaitKept(ctx)
 		err := b.store.Kept(ctx, g.Filter, g.asOf, func(stored cluster.Message) bool {
 			if !b.waitForRoom(c) {
 				return false

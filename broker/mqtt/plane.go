@@ -2,6 +2,7 @@ package mqtt
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -25,10 +26,13 @@ type plane struct {
 
 	groupsMu sync.Mutex        // guards groups; nothing else is locked under it
 	groups   map[string]*group // of open topics, by filter
+
+	keepingMu sync.Mutex                 // guards keeping
+	keeping   map[chan struct{}]struct{} // messages of this node that are being stored and then kept
 }
 
 func newPlane(log *cluster.Log, open bool) *plane {
-	p := &plane{log: log, open: open, groups: map[string]*group{}}
+	p := &plane{log: log, open: open, groups: map[string]*group{}, keeping: map[chan struct{}]struct{}{}}
 	p.seen.Store(log.AtOpen())
 	p.at.Store(log.AtOpen())
 	return p
@@ -87,6 +91,35 @@ func (p *plane) remove(cl *client, filter string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.index.Remove(cl, filter)
+}
+
+// beginKeeping says that a message is about to be stored and then retained; done must
+// be called when both have happened, or failed.
+func (p *plane) beginKeeping() (done func()) {
+	kept := make(chan struct{})
+	p.keepingMu.Lock()
+	defer p.keepingMu.Unlock()
+	p.keeping[kept] = struct{}{}
+	return func() {
+		p.keepingMu.Lock()
+		defer p.keepingMu.Unlock()
+		delete(p.keeping, kept)
+		close(kept)
+	}
+}
+
+// awaitKept waits for all that is being kept now.
+func (p *plane) awaitKept(ctx context.Context) {
+	p.keepingMu.Lock()
+	underway := slices.Collect(maps.Keys(p.keeping))
+	p.keepingMu.Unlock()
+	for _, kept := range underway {
+		select {
+		case <-kept:
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // planes are those that there are.
