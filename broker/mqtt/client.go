@@ -135,11 +135,10 @@ func (b *Broker) begin(c *conn) {
 		b.pump(cl)
 		b.readInbox(cl)
 	}
-	groups := b.memberships(cl)
-	cl.mu.Unlock()
-	for _, g := range groups {
+	for _, g := range b.memberships(cl) {
 		g.join(cl)
 	}
+	cl.mu.Unlock()
 }
 
 // offline ends c's ownership, unless it was taken over. told is whether the
@@ -237,6 +236,7 @@ func (b *Broker) forget(cl *client) {
 	for sub := range cl.session.Subscriptions {
 		if g := b.sharedGroup(cl, sub.Filter); g != nil {
 			g.leave(cl)
+			cl.plane.dropIdle(g)
 			continue
 		}
 		cl.plane.remove(cl, sub.Filter)

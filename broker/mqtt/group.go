@@ -32,6 +32,11 @@ type group struct {
 	stored *cluster.Group
 	filter string // "$share/<name>/<topic filter>"
 
+	// Of one that is not declared: how to stop it, and how many clients are about to
+	// be members, guarded by plane.groupsMu.
+	stop    context.CancelFunc
+	joining int
+
 	mu      sync.Mutex // guards what follows; nothing else is locked under it
 	members []*client
 	next    int // whose turn it is
@@ -109,6 +114,12 @@ func (g *group) leave(cl *client) {
 		}
 	}
 	g.members = rest
+}
+
+func (g *group) empty() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return len(g.members) == 0
 }
 
 // poke says that somebody may have room.

@@ -98,11 +98,13 @@ func (b *Broker) subscribeOpen(c *conn, sub session.Subscription, restored bool,
 	ctx, cancel := context.WithTimeout(b.life, storeWait)
 	defer cancel()
 	if shared {
-		if err := b.ensureOpenGroup(ctx, sub.Filter); errors.Is(err, errTooManyGroups) {
+		release, err := b.ensureOpenGroup(ctx, sub.Filter)
+		if errors.Is(err, errTooManyGroups) {
 			return refuse(packets.ErrQuotaExceeded, "quota", err)
 		} else if err != nil {
 			return b.notSubscribed(c, sub, err)
 		}
+		defer release()
 	}
 	var last uint64
 	if !restored { // else it is known since when
@@ -166,28 +168,51 @@ func (b *Broker) sendKept(c *conn, g grant) {
 
 var errTooManyGroups = fmt.Errorf("there are %d shared subscriptions on this node already", maxOpenGroups)
 
-// ensureOpenGroup makes sure that a shared subscription is served here.
-func (b *Broker) ensureOpenGroup(ctx context.Context, filter string) error {
+// ensureOpenGroup makes sure that a shared subscription is served here, at least until
+// release is called.
+func (b *Broker) ensureOpenGroup(ctx context.Context, filter string) (release func(), err error) {
 	p := b.lab
 	p.groupsMu.Lock()
 	full := p.groups[filter] == nil && len(p.groups) >= maxOpenGroups
 	p.groupsMu.Unlock()
 	if full {
-		return errTooManyGroups
+		return nil, errTooManyGroups
 	}
 	stored, err := b.store.OpenGroup(ctx, filter)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	p.groupsMu.Lock()
 	defer p.groupsMu.Unlock()
-	if g := p.groups[filter]; g != nil {
-		return nil
+	g := p.groups[filter]
+	if g == nil {
+		g = newGroup(b, stored, filter)
+		p.groups[filter] = g
+		var life context.Context
+		life, g.stop = context.WithCancel(b.life)
+		g.run(life, b.loops)
 	}
-	g := newGroup(b, stored, filter)
-	p.groups[filter] = g
-	g.run(b.life, b.loops)
-	return nil
+	g.joining++
+	return func() {
+		p.groupsMu.Lock()
+		g.joining--
+		p.groupsMu.Unlock()
+		p.dropIdle(g)
+	}, nil
+}
+
+// dropIdle stops serving a shared subscription of which this node has no member. The
+// store forgets it when no node has had one for a while.
+func (p *plane) dropIdle(g *group) {
+	if g.stop == nil {
+		return // declared
+	}
+	p.groupsMu.Lock()
+	defer p.groupsMu.Unlock()
+	if g.joining == 0 && g.empty() && p.groups[g.filter] == g {
+		delete(p.groups, g.filter)
+		g.stop()
+	}
 }
 
 // openGroup is a shared subscription that is served here.

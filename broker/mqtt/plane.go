@@ -24,7 +24,7 @@ type plane struct {
 	mu    sync.RWMutex // guards index, and seen against it
 	index session.Index[*client]
 
-	groupsMu sync.Mutex        // guards groups; nothing else is locked under it
+	groupsMu sync.Mutex        // guards groups; only a group's own is locked under it
 	groups   map[string]*group // of open topics, by filter
 
 	keepingMu sync.Mutex                 // guards keeping

@@ -120,3 +120,39 @@ func TestSharedAcrossNodes(t *testing.T) {
 		t.Errorf("who heard how many: %v", by)
 	}
 }
+
+// TestASharedSubscriptionIsServedAsLongAsSomebodyHasIt: there may be many over time.
+func TestASharedSubscriptionIsServedAsLongAsSomebodyHasIt(t *testing.T) {
+	t.Parallel()
+	n := startNode(t, withLab(nil))
+	served := func() int {
+		p := n.edge.lab
+		p.groupsMu.Lock()
+		defer p.groupsMu.Unlock()
+		return len(p.groups)
+	}
+	pub := n.lab("pub")
+	stays, _ := n.labConnect(5, "stays", lasting)
+	stays.open(1, "$share/g/t")
+	for i := range 5 {
+		r := n.lab("goes")
+		r.open(1, "$share/g/t", fmt.Sprintf("$share/g/t/%d", i), fmt.Sprintf("$share/h/t/%d", i))
+		if i%2 == 0 {
+			r.send(packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Unsubscribe, Qos: 1}, PacketID: 1, Filters: packets.Subscriptions{
+				{Filter: "$share/g/t"}, {Filter: fmt.Sprintf("$share/g/t/%d", i)}, {Filter: fmt.Sprintf("$share/h/t/%d", i)},
+			}})
+			r.await(packets.Unsuback)
+		}
+		r.send(packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Disconnect}})
+		eventually(t, "only what is subscribed to to be served", func() bool { return served() == 1 })
+		pub.say(publication("t", fmt.Sprint(i), 1, 0))
+		stays.hears(fmt.Sprint(i))
+	}
+	stays.send(packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Disconnect}})
+	pub.say(publication("t", "while it is away", 1, 0))
+	stays, _ = n.labConnect(5, "stays", lasting)
+	stays.hears("while it is away")
+	stays.send(packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Disconnect}})
+	n.lab("stays") // with a clean start
+	eventually(t, "nothing to be served", func() bool { return served() == 0 })
+}

@@ -175,6 +175,7 @@ func (b *Broker) remove(cl *client, filter string) bool {
 	}
 	if g := b.sharedGroup(cl, filter); g != nil {
 		g.leave(cl)
+		cl.plane.dropIdle(g)
 		return true
 	}
 	cl.plane.remove(cl, filter)
