@@ -26,6 +26,7 @@ const (
 	figureFanOut99        = "fan_out_p99_ms"
 	figureFanOutMissing   = "fan_out_missing"
 	figureRetainedLoad    = "retained_published_per_second"
+	figureRetainedMemory  = "bytes_per_retained"
 	figureRetained        = "retained_seconds"
 	figureRetainedMissing = "retained_missing"
 	figureQuiet           = "round_trip_p99_ms"
@@ -78,6 +79,7 @@ func (r *report) rows() []row {
 		{figure: figureFanOut99, title: "the same: p99", format: "%.0f ms"},
 		{figure: figureFanOutMissing, title: "the same: receipts missing", format: "%.0f", plain: true},
 		{figure: figureRetainedLoad, title: "retained messages stored per second, one publisher", format: "%.0f"},
+		{figure: figureRetainedMemory, title: fmt.Sprintf("memory per retained message of 256 bytes, of %d", o.Retained), format: "%.0f B"},
 		{figure: figureRetained, title: fmt.Sprintf("%d retained messages to a new wildcard subscriber", o.Retained), format: "%.2f s"},
 		{figure: figureRetainedMissing, title: "the same: missing", format: "%.0f", plain: true},
 		{figure: figureQuiet, title: fmt.Sprintf("QoS 1 report to its acknowledgement, %d sessions, 20/s each: p99", min(wellBehaved, o.Publishers)), format: "%.1f ms"},

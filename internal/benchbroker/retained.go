@@ -25,12 +25,22 @@ func (b *bench) retained(ctx context.Context, s server, p *running, out figures)
 		return err
 	}
 	defer loader.drop()
+	before, err := settled(ctx, p.PID(), min(b.Settle, time.Second))
+	if err != nil {
+		return err
+	}
 	began := time.Now()
 	if _, err := loader.publish(1024, p.protocol.assignments(b.Retained)); err != nil {
 		return fmt.Errorf("publish: %w", err)
 	}
 	out[figureRetainedLoad] = float64(b.Retained) / time.Since(began).Seconds()
 	b.log.Info("retained messages published", "server", s.name, "per_s", int(out[figureRetainedLoad]))
+	after, err := settled(ctx, p.PID(), min(b.Settle, 15*time.Second))
+	if err != nil {
+		return err
+	}
+	out[figureRetainedMemory] = float64(after-before) / float64(b.Retained)
+	b.log.Info("memory with them", "server", s.name, "before_mb", before>>20, "after_mb", after>>20)
 	var times, missing []float64
 	for round := range b.Rounds {
 		took, n, err := b.readRetained(ctx, p, round)
