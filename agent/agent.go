@@ -49,14 +49,10 @@ func run(ctx context.Context, cfg Config, log *slog.Logger) error {
 		return err
 	}
 	defer unlock()
-	dir, err := slots(cfg)
+	firmware, err := openComponent(ctx, cfg, log)
 	if err != nil {
 		return err
 	}
-	firmware := slot.New(dir, slot.Config{
-		Args: cfg.Firmware.Args, Env: cfg.Firmware.Env, Addr: cfg.Firmware.Addr, Tries: cfg.Firmware.Tries,
-		Grace: cfg.Firmware.Grace, BackoffMin: cfg.Firmware.Backoff.Min, BackoffMax: cfg.Firmware.Backoff.Max, Log: log,
-	})
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return firmware.Run(ctx) })
 	g.Go(func() error {
@@ -84,6 +80,35 @@ func run(ctx context.Context, cfg Config, log *slog.Logger) error {
 	return g.Wait()
 }
 
+// component is what the agent keeps up to date.
+type component interface {
+	deploy.Slots
+	Run(ctx context.Context) error
+}
+
+// openComponent opens a process, or the whole system.
+func openComponent(ctx context.Context, cfg Config, log *slog.Logger) (component, error) {
+	if cfg.Machine.Bootloader != "" {
+		m, err := openMachine(ctx, cfg, log)
+		if err != nil {
+			return nil, err
+		}
+		// What runs, runs; that it is to run the next time as well can be written later.
+		if err := m.Adopt(ctx); err != nil {
+			log.Error("bootloader", "err", err)
+		}
+		return m, nil
+	}
+	dir, err := slots(cfg)
+	if err != nil {
+		return nil, err
+	}
+	return slot.New(dir, slot.Config{
+		Args: cfg.Firmware.Args, Env: cfg.Firmware.Env, Addr: cfg.Firmware.Addr, Tries: cfg.Firmware.Tries,
+		Grace: cfg.Firmware.Grace, BackoffMin: cfg.Firmware.Backoff.Min, BackoffMax: cfg.Firmware.Backoff.Max, Log: log,
+	}), nil
+}
+
 // inService reports whether the device was managed before.
 func inService(cfg Config) bool {
 	_, err := journal.Read(cfg.DataDir)
@@ -108,7 +133,7 @@ func pause(ctx context.Context, b Backoff, n int) error {
 
 // manage connects the device and drives its component, until ctx ends or
 // something is wrong that may not be later.
-func manage(ctx context.Context, cfg Config, firmware *slot.Supervised, tail *telemetry.Tail, log *slog.Logger) error {
+func manage(ctx context.Context, cfg Config, firmware component, tail *telemetry.Tail, log *slog.Logger) error {
 	clk := clock.NewFrom(clock.Built(), machineClock, nil)
 	credential, id, authority, err := identity(cfg)
 	if err != nil {
@@ -283,12 +308,8 @@ func provision(_ context.Context, cfg Config, log *slog.Logger) error {
 }
 
 // status prints what a device's directory says; the agent may be running.
-func status(_ context.Context, cfg Config, _ *slog.Logger) error {
+func status(ctx context.Context, cfg Config, _ *slog.Logger) error {
 	record, err := journal.Read(cfg.DataDir)
-	if err != nil {
-		return err
-	}
-	dir, err := slot.OpenDir(filepath.Join(cfg.DataDir, "slots"))
 	if err != nil {
 		return err
 	}
@@ -298,10 +319,27 @@ func status(_ context.Context, cfg Config, _ *slog.Logger) error {
 		Problem string         `json:"problem,omitempty"`
 		Journal journal.Record `json:"journal"`
 	}{Journal: record}
-	if report.Slot, report.Active, err = dir.Active(); err != nil {
+	if report.Slot, report.Active, err = activeSlot(ctx, cfg); err != nil {
 		report.Problem = err.Error()
 	}
 	encoder := json.NewEncoder(os.Stdout)
 	encoder.SetIndent("", "  ")
 	return encoder.Encode(report)
+}
+
+// activeSlot is the slot that boots by itself, and what it holds.
+func activeSlot(ctx context.Context, cfg Config) (name string, image slot.Image, err error) {
+	if cfg.Machine.Bootloader != "" {
+		m, err := openMachine(ctx, cfg, slog.New(slog.DiscardHandler))
+		if err != nil {
+			return "", slot.Image{}, err
+		}
+		r := m.Running()
+		return r.Slot, r.Image, nil
+	}
+	dir, err := slot.OpenDir(filepath.Join(cfg.DataDir, "slots"))
+	if err != nil {
+		return "", slot.Image{}, err
+	}
+	return dir.Active()
 }

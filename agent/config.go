@@ -48,7 +48,9 @@ type Config struct {
 	Heartbeat time.Duration `yaml:"heartbeat"`
 
 	Firmware Firmware `yaml:"firmware"`
-	Health   Health   `yaml:"health"`
+	// Machine, where it names a bootloader, has the whole system updated instead.
+	Machine Machine `yaml:"machine"`
+	Health  Health  `yaml:"health"`
 	// Initial is put into the first slot when there is nothing in the slots.
 	Initial Initial `yaml:"initial"`
 
@@ -162,6 +164,7 @@ func DefaultConfig() Config {
 			URL: "http://{addr}/healthz", Interval: 2 * time.Second, Timeout: 2 * time.Second,
 			Settle: time.Minute, Total: 5 * time.Minute,
 		},
+		Machine: Machine{GRUBEnv: "/boot/grub/grubenv", Tries: 3, Restart: []string{"systemctl", "reboot"}},
 		Backoff: Backoff{time.Second, 5 * time.Minute},
 		Retry:   Backoff{time.Minute, time.Hour},
 	}
@@ -208,6 +211,9 @@ func (c *Config) Validate() error {
 	if err := c.Firmware.validate(); err != nil {
 		return err
 	}
+	if err := c.Machine.validate(); err != nil {
+		return err
+	}
 	// A typing error here would have every release rolled back.
 	if c.Health.URL != "none" {
 		u, err := url.Parse(strings.ReplaceAll(c.Health.URL, "{addr}", "127.0.0.1:80"))
@@ -217,6 +223,9 @@ func (c *Config) Validate() error {
 	}
 	if (c.Initial.Artifact == "") != (c.Initial.Version == "") {
 		return errors.New("initial: artifact and version belong together")
+	}
+	if c.Initial.Version != "" && c.Machine.Bootloader != "" {
+		return errors.New("initial: a whole system brings itself (machine.bootloader)")
 	}
 	if c.Initial.Version != "" {
 		if err := topics.CheckVersion("initial.version", c.Initial.Version); err != nil {

@@ -49,6 +49,9 @@ case "$*" in
 	[ ! -e "$MACHINE/lying" ] || exit 0
 	bin="$MACHINE/root/usr/lib/postgresql/15/bin"; mkdir -p "$bin"
 	for p in initdb postgres pg_dump psql; do printf '#!/bin/sh\n' >"$bin/$p"; chmod +x "$bin/$p"; done
+	mkdir -p "$MACHINE/root/usr/bin"
+	case "$*" in *grub-common*) printf '#!/bin/sh\n' >"$MACHINE/root/usr/bin/grub-editenv"; chmod +x "$MACHINE/root/usr/bin/grub-editenv" ;; esac
+	case "$*" in *libubootenv-tool*) printf '#!/bin/sh\n' >"$MACHINE/root/usr/bin/fw_printenv"; chmod +x "$MACHINE/root/usr/bin/fw_printenv" ;; esac
 	case "$*" in *mosquitto*)
 		[ -x "$MACHINE/root/usr/sbin/policy-rc.d" ] || echo "the service starts" >>"$MACHINE/calls"
 		printf '#!/bin/sh\n' >"$MACHINE/root/usr/sbin/mosquitto"; chmod +x "$MACHINE/root/usr/sbin/mosquitto" ;;
@@ -158,7 +161,7 @@ func TestSetupBringsWhatIsMissingOnce(t *testing.T) {
 	if code != 0 {
 		t.Fatalf("exit code %d: %s", code, out)
 	}
-	for _, step := range []string{"missing: postgresql", "apt-get update", "installing postgresql", "building InfluxDB"} {
+	for _, step := range []string{"missing: postgresql postgresql-client grub-common libubootenv-tool", "apt-get update", "installing postgresql", "building InfluxDB"} {
 		if !strings.Contains(out, step) {
 			t.Errorf("it does not say %q: %s", step, out)
 		}

@@ -1,0 +1,348 @@
+package machine
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"groundswell/agent/boot"
+	"groundswell/agent/journal"
+	"groundswell/agent/slot"
+	"groundswell/agent/update"
+)
+
+// ErrOnTrial: the version on trial runs, and beside it there is only the one to fall
+// back to: nothing can be written.
+var ErrOnTrial = errors.New("the version on trial runs, no slot is idle")
+
+// Config says what the machine is made of. All but Version, Addr and Log is required.
+type Config struct {
+	// Partitions are devices, or files, by slot: "a" and "b".
+	Partitions map[string]string
+	// Dir is on neither of them, and is mounted by both systems.
+	Dir string
+	// Chain is the bootloader's memory.
+	Chain boot.Chain
+	// Running is the slot that runs, and BootID differs from boot to boot.
+	Running, BootID string
+	// Version is what the running system says that it is; nil, or "": nothing, and
+	// what was written there is believed.
+	Version func() string
+	// Addr is where the system answers for its health; may be empty.
+	Addr string
+	// Tries is how often a new version is booted on trial, at most boot.MaxTries.
+	Tries int
+	// Restart boots the machine. It may return before that happens.
+	Restart func(ctx context.Context) error
+	Log     *slog.Logger
+}
+
+// Machine is the two slots. It is safe for concurrent use.
+type Machine struct {
+	cfg Config
+
+	mu     sync.Mutex // guards the disk and what follows
+	images map[string]slot.Image
+	files  map[string]*journal.File
+	trial  bool // what runs was booted on trial
+}
+
+// Open reads what is in the slots. It changes nothing.
+func Open(ctx context.Context, cfg Config) (*Machine, error) {
+	if cfg.Running != "a" && cfg.Running != "b" {
+		return nil, fmt.Errorf("the kernel's command line does not say which slot runs: groundswell.slot is %q, not a or b", cfg.Running)
+	}
+	if cfg.Tries < 1 || cfg.Tries > boot.MaxTries {
+		return nil, fmt.Errorf("tries: must be from 1 to %d", boot.MaxTries)
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	m := &Machine{cfg: cfg, images: map[string]slot.Image{}, files: map[string]*journal.File{}}
+	for name, path := range cfg.Partitions {
+		if _, err := os.Stat(path); err != nil {
+			return nil, fmt.Errorf("open slots: slot %s: %w", name, err)
+		}
+		m.files[name] = journal.NewFile(filepath.Join(cfg.Dir, name+".json"))
+		m.load(name)
+	}
+	s, err := cfg.Chain.Load(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("open slots: %w", err)
+	}
+	m.trial = cfg.Running == s.Trial
+	return m, nil
+}
+
+// Adopt makes what runs the slot that boots by itself, if it is neither that nor on
+// trial: then the bootloader could not load the active one. The other one is what will
+// be written next.
+func (m *Machine) Adopt(ctx context.Context) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	s, err := m.cfg.Chain.Load(ctx)
+	if err == nil && m.cfg.Running != s.Active && m.cfg.Running != s.Trial {
+		m.cfg.Log.Error("the active slot could not be booted, the other one runs and takes its place", "active", s.Active, "runs", m.cfg.Running)
+		err = m.cfg.Chain.Store(ctx, boot.State{Active: m.cfg.Running})
+	}
+	if err != nil {
+		return fmt.Errorf("adopt slot %s: %w", m.cfg.Running, err)
+	}
+	return nil
+}
+
+// load reads what is written down of a slot. What cannot be read is as if the slot
+// were empty: it is never booted by itself, and is written anew when it is needed.
+func (m *Machine) load(name string) {
+	body, _, err := m.files[name].Load()
+	var image slot.Image
+	if err == nil {
+		err = json.Unmarshal(body, &image)
+	}
+	if err == nil {
+		m.images[name] = image
+	} else if !errors.Is(err, os.ErrNotExist) {
+		m.cfg.Log.Warn("what a slot holds is not known", "slot", name, "err", err)
+	}
+}
+
+// note writes down what a slot holds; a zero image: nothing that is known.
+func (m *Machine) note(name string, image slot.Image) error {
+	body, err := json.Marshal(image)
+	if err != nil {
+		return err
+	}
+	if err := m.files[name].Save(body); err != nil {
+		return err
+	}
+	m.images[name] = image
+	return nil
+}
+
+// Run returns when ctx ends: the system runs by itself.
+func (m *Machine) Run(ctx context.Context) error {
+	<-ctx.Done()
+	return nil
+}
+
+// Ready returns at once: what runs has booted.
+func (m *Machine) Ready(context.Context) error { return nil }
+
+// Running is what runs.
+func (m *Machine) Running() slot.Running {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	image := m.images[m.cfg.Running]
+	if m.cfg.Version != nil {
+		// The system itself knows best: somebody may have flashed it by hand.
+		if version := m.cfg.Version(); version != "" && version != image.Version {
+			image = slot.Image{Version: version}
+		}
+	}
+	return slot.Running{Slot: m.cfg.Running, Image: image, BootID: m.cfg.BootID, Addr: m.cfg.Addr, Up: true, Trial: m.trial}
+}
+
+// Output is empty: the system keeps its logs by itself.
+func (m *Machine) Output() string { return "" }
+
+func (m *Machine) staging(sha256 string) string {
+	return filepath.Join(m.cfg.Dir, "staging-"+sha256[:min(16, len(sha256))])
+}
+
+// Staging is the file that an artifact is downloaded into. Parts of others are
+// removed.
+func (m *Machine) Staging(sha256 string) (path string, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	path = m.staging(sha256)
+	return path, m.discard(path)
+}
+
+// Discard removes what was downloaded. What is in the idle slot stays, and never boots
+// without a trial.
+func (m *Machine) Discard() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.discard("")
+}
+
+func (m *Machine) discard(keep string) error {
+	files, err := filepath.Glob(filepath.Join(m.cfg.Dir, "staging-*"))
+	if err != nil {
+		return err
+	}
+	for _, path := range files {
+		if path != keep {
+			if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+				return err
+			}
+		}
+	}
+	return journal.SyncDir(m.cfg.Dir)
+}
+
+// Stage writes what was downloaded into the idle slot, reads it back, and returns the
+// slot. It may be repeated, and finds what was staged before. slot.ErrNotStaged means
+// that the bytes are not there, or no longer whole.
+func (m *Machine) Stage(image slot.Image) (name string, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	ctx := context.Background()
+	s, err := m.cfg.Chain.Load(ctx)
+	if err != nil {
+		return "", fmt.Errorf("stage: %w", err)
+	}
+	if m.cfg.Running != s.Active {
+		return "", fmt.Errorf("stage: %w", ErrOnTrial)
+	}
+	name, image.Good = boot.Other(s.Active), false
+	// Whatever was on trial in this slot gives way: a trial is of one image.
+	if s.Trial != "" {
+		if err := m.cfg.Chain.Store(ctx, boot.State{Active: s.Active}); err != nil {
+			return "", fmt.Errorf("stage: %w", err)
+		}
+	}
+	partition, staging := m.cfg.Partitions[name], m.staging(image.SHA256)
+	held := m.images[name]
+	held.Version, held.Release, held.Good = image.Version, image.Release, false
+	if held == image && verify(partition, image, false) == nil {
+		return name, m.note(name, image)
+	}
+	if err := verify(staging, image, true); err != nil {
+		// A part can be completed; what is long enough and wrong cannot.
+		if info, errStat := os.Stat(staging); errStat == nil && info.Size() >= image.Length {
+			err = errors.Join(err, os.Remove(staging))
+		}
+		return "", fmt.Errorf("%w: %w", slot.ErrNotStaged, err)
+	}
+	if err := m.note(name, slot.Image{}); err != nil {
+		return "", fmt.Errorf("stage: %w", err)
+	}
+	if err := write(partition, staging, image.Length); err != nil {
+		return "", fmt.Errorf("stage: slot %s: %w", name, err)
+	}
+	if err := verify(partition, image, false); err != nil {
+		return "", fmt.Errorf("stage: slot %s does not keep what is written to it: %w", name, err)
+	}
+	if err := m.note(name, image); err != nil {
+		return "", fmt.Errorf("stage: %w", err)
+	}
+	return name, m.discard("")
+}
+
+// Trial says what became of the trial of a slot.
+func (m *Machine) Trial(name string) update.Trial {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	s, err := m.cfg.Chain.Load(context.Background())
+	switch {
+	case name != "" && name == m.cfg.Running:
+		return update.OnTrial
+	case err != nil || name == "" || s.Trial != name && s.Active != name:
+		return update.NotArmed
+	case s.Trial == name && s.Tries >= m.cfg.Tries:
+		return update.NotArmed // or nearly: the machine was not booted since
+	}
+	return update.FellBack
+}
+
+// Armed reports whether there is a trial that was not ended.
+func (m *Machine) Armed() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	s, err := m.cfg.Chain.Load(context.Background())
+	return err == nil && s.Trial != ""
+}
+
+// Activate arms the fallback and boots the idle slot on trial. It returns only when
+// that fails, or when ctx ends.
+func (m *Machine) Activate(ctx context.Context) error {
+	if err := m.arm(ctx); err != nil {
+		return fmt.Errorf("activate: %w", err)
+	}
+	return m.restart(ctx)
+}
+
+func (m *Machine) arm(ctx context.Context) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	s, err := m.cfg.Chain.Load(ctx)
+	if err != nil {
+		return err
+	}
+	if m.cfg.Running != s.Active {
+		return ErrOnTrial
+	}
+	name := boot.Other(s.Active)
+	image := m.images[name]
+	if image.Length == 0 {
+		return fmt.Errorf("slot %s: %w", name, slot.ErrEmpty)
+	}
+	if err := verify(m.cfg.Partitions[name], image, false); err != nil {
+		return fmt.Errorf("slot %s: %w", name, err)
+	}
+	return m.cfg.Chain.Store(ctx, boot.State{Active: s.Active, Trial: name, Tries: m.cfg.Tries})
+}
+
+// restart boots the machine, and waits for it.
+func (m *Machine) restart(ctx context.Context) error {
+	m.cfg.Log.Info("the machine restarts")
+	if err := m.cfg.Restart(ctx); err != nil {
+		return fmt.Errorf("restart: %w", err)
+	}
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+// Confirm makes the slot that is on trial the one that boots by itself. It may be
+// repeated. slot.ErrGivenUp means that another one runs.
+func (m *Machine) Confirm(name string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if name != m.cfg.Running {
+		return fmt.Errorf("confirm slot %s: %w: %s", name, slot.ErrGivenUp, m.cfg.Running)
+	}
+	if image := m.images[name]; image.Length > 0 && !image.Good {
+		image.Good = true
+		if err := m.note(name, image); err != nil {
+			return fmt.Errorf("confirm: %w", err)
+		}
+	}
+	ctx := context.Background()
+	s, err := m.cfg.Chain.Load(ctx)
+	if err == nil && s != (boot.State{Active: name}) {
+		err = m.cfg.Chain.Store(ctx, boot.State{Active: name})
+	}
+	if err != nil {
+		return fmt.Errorf("confirm: %w", err)
+	}
+	m.trial = false
+	return nil
+}
+
+// FallBack ends the trial, and boots the active slot if the one on trial runs; then it
+// returns only when that fails, or when ctx ends. It may be repeated. When the
+// bootloader's environment cannot be written, the machine is booted nevertheless: the
+// trial has only so many tries left.
+func (m *Machine) FallBack(ctx context.Context) error {
+	m.mu.Lock()
+	s, err := m.cfg.Chain.Load(ctx)
+	if err == nil && s.Trial != "" {
+		err = m.cfg.Chain.Store(ctx, boot.State{Active: s.Active})
+	}
+	back := m.trial
+	m.mu.Unlock()
+	if err != nil {
+		err = fmt.Errorf("fall back: %w", err)
+		m.cfg.Log.Error("the end of a trial cannot be written", "err", err)
+	}
+	if !back {
+		return err
+	}
+	return errors.Join(err, m.restart(ctx))
+}

@@ -1,0 +1,112 @@
+package machine
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"groundswell/agent/slot"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// head is how much of a partition is written last: every file system's superblock
+	// is in it, and every boot sector.
+	head = 1 << 20
+	// chunk is how much is copied at a time.
+	chunk = 1 << 20
+)
+
+// verify compares the beginning of a file or partition with an image. exact: the file
+// must not be longer.
+func verify(path string, image slot.Image, exact bool) error {
+	file, err := os.Open(path)
+	if err != nil {
+		return fmt.Errorf("%w: %w", slot.ErrDamaged, err)
+	}
+	defer file.Close()
+	if exact {
+		if info, err := file.Stat(); err != nil || info.Size() != image.Length {
+			return fmt.Errorf("%w: it does not have %d bytes", slot.ErrDamaged, image.Length)
+		}
+	}
+	// What the kernel remembers of it is not what is on the disk.
+	_ = unix.Fadvise(int(file.Fd()), 0, 0, unix.FADV_DONTNEED)
+	h := sha256.New()
+	n, err := io.CopyBuffer(h, io.LimitReader(file, image.Length), make([]byte, chunk))
+	if err != nil {
+		return fmt.Errorf("%w: %w", slot.ErrDamaged, err)
+	}
+	if n != image.Length || hex.EncodeToString(h.Sum(nil)) != image.SHA256 {
+		return fmt.Errorf("%w: it does not have SHA-256 %.16s", slot.ErrDamaged, image.SHA256)
+	}
+	return nil
+}
+
+// write makes a partition begin with the content of a file. Until it returns nil,
+// nothing can be loaded from the partition.
+func write(partition, from string, length int64) error {
+	in, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	out, err := os.OpenFile(partition, os.O_WRONLY, 0) // never made: a wrong path must not fill /dev
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(fill(out, in, length), out.Close()); err != nil {
+		return fmt.Errorf("%s: %w", partition, err)
+	}
+	return nil
+}
+
+func fill(out *os.File, in io.ReaderAt, length int64) error {
+	room, err := out.Seek(0, io.SeekEnd)
+	if err != nil {
+		return err
+	}
+	if room < length {
+		return fmt.Errorf("has %d bytes, the image %d", room, length)
+	}
+	first := min(head, length)
+	if _, err := out.WriteAt(make([]byte, min(head, room)), 0); err != nil {
+		return err
+	}
+	if err := out.Sync(); err != nil {
+		return err
+	}
+	buf := make([]byte, chunk)
+	for at := first; at < length; {
+		n := min(chunk, length-at)
+		if err := read(in, buf[:n], at); err != nil {
+			return err
+		}
+		if _, err := out.WriteAt(buf[:n], at); err != nil {
+			return err
+		}
+		at += n
+	}
+	if err := out.Sync(); err != nil {
+		return err
+	}
+	if err := read(in, buf[:first], 0); err != nil {
+		return err
+	}
+	if _, err := out.WriteAt(buf[:first], 0); err != nil {
+		return err
+	}
+	return out.Sync()
+}
+
+// read fills buf, or fails.
+func read(in io.ReaderAt, buf []byte, at int64) error {
+	if n, err := in.ReadAt(buf, at); n < len(buf) {
+		return err
+	}
+	return nil
+}
