@@ -86,7 +86,7 @@ type component interface {
 	Run(ctx context.Context) error
 }
 
-// openComponent opens a process, or the whole system.
+// openComponent opens a process, the whole system, or what a module updates.
 func openComponent(ctx context.Context, cfg Config, log *slog.Logger) (component, error) {
 	if cfg.Machine.Bootloader != "" {
 		m, err := openMachine(ctx, cfg, log)
@@ -98,6 +98,9 @@ func openComponent(ctx context.Context, cfg Config, log *slog.Logger) (component
 			log.Error("bootloader", "err", err)
 		}
 		return m, nil
+	}
+	if cfg.Module.Steps != "" {
+		return openModule(cfg, log)
 	}
 	dir, err := slots(cfg)
 	if err != nil {
@@ -194,7 +197,7 @@ func manage(ctx context.Context, cfg Config, firmware component, tail *telemetry
 	}
 	driver := deploy.New(deploy.Config{
 		Component: cfg.Component, Device: id.Name, Model: id.Model, Hardware: id.Hardware, Location: location,
-		Health: healthConfig(cfg), RetryMin: cfg.Retry.Min, RetryMax: cfg.Retry.Max, At: faults,
+		Health: healthConfig(cfg), Conditions: cfg.Conditions, RetryMin: cfg.Retry.Min, RetryMax: cfg.Retry.Max, At: faults,
 	}, firmware, verifier, fetcher, session, records, clk, log)
 
 	server := ops.NewServer(cfg.Ops, registry, log)
@@ -229,7 +232,7 @@ func manage(ctx context.Context, cfg Config, firmware component, tail *telemetry
 func healthConfig(cfg Config) health.Config {
 	h := health.Config{
 		URL: cfg.Health.URL, Interval: cfg.Health.Interval, Timeout: cfg.Health.Timeout,
-		Settle: cfg.Health.Settle, Total: cfg.Health.Total,
+		Settle: cfg.Health.Settle, Total: cfg.Health.Total, Checks: cfg.Health.Checks,
 	}
 	if h.URL == "none" {
 		h.URL = ""
@@ -331,6 +334,14 @@ func status(ctx context.Context, cfg Config, _ *slog.Logger) error {
 func activeSlot(ctx context.Context, cfg Config) (name string, image slot.Image, err error) {
 	if cfg.Machine.Bootloader != "" {
 		m, err := openMachine(ctx, cfg, slog.New(slog.DiscardHandler))
+		if err != nil {
+			return "", slot.Image{}, err
+		}
+		r := m.Running()
+		return r.Slot, r.Image, nil
+	}
+	if cfg.Module.Steps != "" {
+		m, err := openModule(cfg, slog.New(slog.DiscardHandler))
 		if err != nil {
 			return "", slot.Image{}, err
 		}

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"time"
 
+	"groundswell/agent/condition"
+	"groundswell/agent/health"
 	"groundswell/agent/link"
 	"groundswell/agent/slot"
 	"groundswell/internal/mqttclient"
@@ -48,9 +50,13 @@ type Config struct {
 	Heartbeat time.Duration `yaml:"heartbeat"`
 
 	Firmware Firmware `yaml:"firmware"`
+	// Module, where it names a directory, has something else updated instead.
+	Module Module `yaml:"module"`
 	// Machine, where it names a bootloader, has the whole system updated instead.
 	Machine Machine `yaml:"machine"`
 	Health  Health  `yaml:"health"`
+	// Conditions are what the device itself wants before it takes a release.
+	Conditions condition.Config `yaml:"conditions"`
 	// Initial is put into the first slot when there is nothing in the slots.
 	Initial Initial `yaml:"initial"`
 
@@ -128,11 +134,13 @@ type Firmware struct {
 type Health struct {
 	// URL answers 200 when all is well; "{addr}" stands for the component's
 	// address. Default http://{addr}/healthz; "none" checks the process only.
-	URL      string        `yaml:"url"`
-	Interval time.Duration `yaml:"interval"` // default 2 s
-	Timeout  time.Duration `yaml:"timeout"`  // default 2 s
-	Settle   time.Duration `yaml:"settle"`   // without a break; default 1 min
-	Total    time.Duration `yaml:"total"`    // default 5 min
+	URL string `yaml:"url"`
+	// Checks must hold as well, each of its kind; see package health.
+	Checks   []health.Check `yaml:"checks"`
+	Interval time.Duration  `yaml:"interval"` // default 2 s
+	Timeout  time.Duration  `yaml:"timeout"`  // default 2 s
+	Settle   time.Duration  `yaml:"settle"`   // without a break; default 1 min
+	Total    time.Duration  `yaml:"total"`    // default 5 min
 }
 
 // Initial is the version that the device leaves the factory with.
@@ -164,6 +172,7 @@ func DefaultConfig() Config {
 			URL: "http://{addr}/healthz", Interval: 2 * time.Second, Timeout: 2 * time.Second,
 			Settle: time.Minute, Total: 5 * time.Minute,
 		},
+		Module:  Module{Tries: 3, StepTime: 30 * time.Minute, Again: time.Minute, Patience: 6 * time.Hour, Interval: 5 * time.Second},
 		Machine: Machine{GRUBEnv: "/boot/grub/grubenv", Tries: 3, Restart: []string{"systemctl", "reboot"}},
 		Backoff: Backoff{time.Second, 5 * time.Minute},
 		Retry:   Backoff{time.Minute, time.Hour},
@@ -214,18 +223,31 @@ func (c *Config) Validate() error {
 	if err := c.Machine.validate(); err != nil {
 		return err
 	}
+	if err := c.Module.validate(); err != nil {
+		return err
+	}
+	if c.Module.Steps != "" && c.Machine.Bootloader != "" {
+		return errors.New("module.steps: a component is a module or the whole system (machine.bootloader), not both")
+	}
 	// A typing error here would have every release rolled back.
 	if c.Health.URL != "none" {
-		u, err := url.Parse(strings.ReplaceAll(c.Health.URL, "{addr}", "127.0.0.1:80"))
-		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
-			return fmt.Errorf("health.url: %q is neither an http or https URL nor none", c.Health.URL)
+		if err := health.CheckURL("health.url", c.Health.URL); err != nil {
+			return fmt.Errorf("%w, nor none", err)
 		}
+	}
+	for i, check := range c.Health.Checks {
+		if err := check.Validate(); err != nil {
+			return fmt.Errorf("health.checks[%d]: %w", i, err)
+		}
+	}
+	if err := c.Conditions.Validate(); err != nil {
+		return fmt.Errorf("conditions.%w", err)
 	}
 	if (c.Initial.Artifact == "") != (c.Initial.Version == "") {
 		return errors.New("initial: artifact and version belong together")
 	}
-	if c.Initial.Version != "" && c.Machine.Bootloader != "" {
-		return errors.New("initial: a whole system brings itself (machine.bootloader)")
+	if c.Initial.Version != "" && (c.Machine.Bootloader != "" || c.Module.Steps != "") {
+		return errors.New("initial: is for a component that is a process (see firmware), which this one is not")
 	}
 	if c.Initial.Version != "" {
 		if err := topics.CheckVersion("initial.version", c.Initial.Version); err != nil {

@@ -35,10 +35,7 @@ func (d *Driver) watch(ctx context.Context) (update.Event, error) {
 	if s := d.dep.Entry.HealthTimeoutSeconds; s > 0 {
 		cfg.Total = seconds(s)
 	}
-	verdict, err := health.Watch(ctx, cfg.WithDefaults(), func() health.Component {
-		r := d.slots.Running()
-		return health.Component{OnTrial: r.Slot == d.dep.Slot, Up: r.Up, BootID: r.BootID, Addr: r.Addr}
-	})
+	verdict, err := health.Watch(ctx, cfg.WithDefaults(), d.observe(cfg.NeedsBroker()))
 	if err != nil {
 		return "", err
 	}
@@ -47,6 +44,31 @@ func (d *Driver) watch(ctx context.Context) (update.Event, error) {
 		return update.Healthy, nil
 	}
 	return update.Unhealthy, nil
+}
+
+// askAgain is how long a sign of life from the broker is waited for before it is asked
+// for another.
+const askAgain = 30 * time.Second
+
+// observe returns how to look at what is on trial. With broker, the broker is asked for
+// signs of life: one from before the boot says nothing about what was booted.
+func (d *Driver) observe(broker bool) func() health.Component {
+	var boot string
+	var since, asked time.Time
+	return func() health.Component {
+		r, now := d.slots.Running(), time.Now()
+		if r.BootID != boot {
+			boot, since, asked = r.BootID, now, time.Time{}
+		}
+		c := health.Component{OnTrial: r.Slot == d.dep.Slot, Up: r.Up, BootID: r.BootID, Addr: r.Addr}
+		c.HeardAgo, c.Heard = d.world.Heard()
+		c.Heard = c.Heard && c.HeardAgo < now.Sub(since)
+		if broker && !c.Heard && now.Sub(asked) > askAgain {
+			asked = now
+			d.world.CheckIn()
+		}
+		return c
+	}
 }
 
 // seconds is n seconds, at most a week: more would overflow.

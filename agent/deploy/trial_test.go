@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"slices"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"groundswell/agent/agenttest"
@@ -52,10 +53,11 @@ func (b *bank) FallBack(context.Context) error {
 // idle is a world without news, and pauses that end at once.
 type idle struct{ pause func() }
 
-func (idle) World() decide.World      { return decide.World{} }
-func (idle) Changed() <-chan struct{} { return nil }
-func (idle) CheckIn()                 {}
-func (idle) Heartbeat()               {}
+func (idle) World() decide.World          { return decide.World{} }
+func (idle) Changed() <-chan struct{}     { return nil }
+func (idle) CheckIn()                     {}
+func (idle) Heartbeat()                   {}
+func (idle) Heard() (time.Duration, bool) { return 0, false }
 func (i idle) Pause(ctx context.Context, _ int) error {
 	if i.pause != nil {
 		i.pause()
@@ -253,4 +255,44 @@ func TestStateOfAnotherAgentIsForgotten(t *testing.T) {
 	if b.fell != 1 || len(d.journal.Snapshot().Deployments) != 0 {
 		t.Errorf("fell back %d times, journal %+v", b.fell, d.journal.Snapshot().Deployments)
 	}
+}
+
+// radio is a world that hears the broker.
+type radio struct {
+	idle
+	ago   time.Duration
+	ok    bool
+	asked int
+}
+
+func (r *radio) Heard() (time.Duration, bool) { return r.ago, r.ok }
+func (r *radio) CheckIn()                     { r.asked++ }
+
+// TestASignOfLifeIsFromAfterTheBoot: what the broker said to the version before proves
+// nothing; so it is asked for another.
+func TestASignOfLifeIsFromAfterTheBoot(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := onTrial()
+		d, _ := newDriver(t, b, update.Trying)
+		w := &radio{ago: time.Second, ok: true}
+		d.world = w
+		look := d.observe(true)
+		expect := func(heard bool, asked int) {
+			t.Helper()
+			if c := look(); c.Heard != heard || w.asked != asked || c.HeardAgo != w.ago {
+				t.Fatalf("%+v, asked %d times; want %v, %d", c, w.asked, heard, asked)
+			}
+		}
+		expect(false, 1)
+		time.Sleep(2 * time.Second)
+		expect(true, 1)
+		b.running.BootID = "b2"
+		expect(false, 2)
+		w.ok = false
+		time.Sleep(askAgain + time.Second)
+		expect(false, 3)
+		expect(false, 3)
+		look = d.observe(false)
+		expect(false, 3)
+	})
 }

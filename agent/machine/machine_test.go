@@ -3,9 +3,7 @@ package machine
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"encoding/binary"
-	"encoding/hex"
 	"fmt"
 	"hash/crc32"
 	"math/rand/v2"
@@ -223,8 +221,7 @@ func TestPartitionsBehindUBootAreSlots(t *testing.T) {
 // put has a device download and stage a version.
 func (d *device) put(version string) error {
 	data := system(version)
-	sum := sha256.Sum256(data)
-	image := slot.Image{Version: version, Release: "test", SHA256: hex.EncodeToString(sum[:]), Length: int64(len(data))}
+	image := slottest.Image(version, data)
 	path, err := d.machine.Staging(image.SHA256)
 	if err == nil {
 		err = os.WriteFile(path, data, 0o600)

@@ -137,7 +137,7 @@ func (s *Supervised) bootOnce() (*process, error) {
 			err = remains
 		}
 	}
-	running := Running{Slot: slot, Image: image, BootID: newBootID(), Trial: onTrial}
+	running := Running{Slot: slot, Image: image, BootID: NewBootID(), Trial: onTrial}
 	var p *process
 	if err == nil {
 		if running.Addr, err = resolve(s.cfg.Addr); err == nil {

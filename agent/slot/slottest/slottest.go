@@ -86,10 +86,15 @@ func (r *rig) runs(version, slot string, trial bool) {
 	}
 }
 
+// Image is what a slot with these bytes holds.
+func Image(version string, data []byte) slot.Image {
+	sum := sha256.Sum256(data)
+	return slot.Image{Version: version, Release: "test", SHA256: hex.EncodeToString(sum[:]), Length: int64(len(data))}
+}
+
 func (r *rig) image(version string) (slot.Image, []byte) {
 	data := r.device.Bytes(version)
-	sum := sha256.Sum256(data)
-	return slot.Image{Version: version, Release: "test", SHA256: hex.EncodeToString(sum[:]), Length: int64(len(data))}, data
+	return Image(version, data), data
 }
 
 func (r *rig) download(sha256 string, data []byte) {
