@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"math/rand/v2"
@@ -312,13 +313,62 @@ func TestHalfASystemDoesNotBoot(t *testing.T) {
 func TestAPartitionThatIsTooSmallIsRefused(t *testing.T) {
 	d := grub(t)
 	d.Boot()
+	if err := d.put("1.1.0"); err != nil {
+		t.Fatal(err)
+	}
 	if err := os.Truncate(d.path("b"), 1<<20); err != nil {
 		t.Fatal(err)
 	}
-	if err := d.put("1.1.0"); err == nil || !strings.Contains(err.Error(), "has 1048576 bytes") {
+	if err := d.put("1.2.0"); err == nil || !strings.Contains(err.Error(), "has 1048576 bytes") {
 		t.Errorf("got %v", err)
 	}
+	if err := d.machine.Activate(t.Context()); !errors.Is(err, slot.ErrEmpty) {
+		t.Errorf("activate: %v", err)
+	}
 	d.Boot()
+}
+
+// TestTheFallbackIsNotWritten: while a version is on trial, the slot beside it is all
+// that there is to go back to.
+func TestTheFallbackIsNotWritten(t *testing.T) {
+	d := grub(t)
+	d.Boot()
+	if err := d.put("1.1.0"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.Do(d.machine.Activate); err != nil {
+		t.Fatal(err)
+	}
+	before := d.read("a")
+	if err := d.put("1.2.0"); !errors.Is(err, ErrOnTrial) {
+		t.Errorf("stage: %v", err)
+	}
+	if _, err := d.Do(d.machine.Activate); !errors.Is(err, ErrOnTrial) {
+		t.Errorf("activate: %v", err)
+	}
+	if !bytes.Equal(before, d.read("a")) {
+		t.Error("the fallback was written")
+	}
+	d.Boot()
+	if r := d.machine.Running(); r.Slot != "b" || !r.Trial {
+		t.Errorf("%+v runs: the trial was ended", r)
+	}
+}
+
+// TestWhatWasDamagedSinceIsNotBooted: a partition is read again before it is armed.
+func TestWhatWasDamagedSinceIsNotBooted(t *testing.T) {
+	d := grub(t)
+	d.Boot()
+	if err := d.put("1.1.0"); err != nil {
+		t.Fatal(err)
+	}
+	d.Damage("b")
+	if _, err := d.Do(d.machine.Activate); !errors.Is(err, slot.ErrDamaged) {
+		t.Errorf("activate: %v", err)
+	}
+	if d.machine.Armed() {
+		t.Error("armed")
+	}
 }
 
 // TestWhatWasFlashedByHandIsBelieved: the system says what it is.

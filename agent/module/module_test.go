@@ -376,3 +376,38 @@ func (d *device) killSteps() {
 		}
 	}
 }
+
+// TestWhatWasDamagedIsNotActivatedAgain: between two starts on trial.
+func TestWhatWasDamagedIsNotActivatedAgain(t *testing.T) {
+	d := fresh(t)
+	d.Boot()
+	d.stage("1.1.0")
+	if err := d.module.Activate(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	d.Damage("b")
+	d.calls()
+	d.Boot()
+	if r := d.module.Running(); r.Image.Version != "1.0.0" || r.Trial {
+		t.Errorf("%+v runs", r)
+	}
+	if got := d.calls(); !slices.Equal(got, []string{"rollback 1.1.0"}) {
+		t.Errorf("called: %q", got)
+	}
+}
+
+// TestAFileThatIsNotWhatWasStagedIsNotActivated: the power went after it was moved, and
+// before that was written down.
+func TestAFileThatIsNotWhatWasStagedIsNotActivated(t *testing.T) {
+	d := fresh(t)
+	d.Boot()
+	d.stage("1.1.0")
+	d.write("module/artifact", d.Bytes("1.2.0"))
+	d.Boot()
+	if err := d.module.Activate(t.Context()); !errors.Is(err, slot.ErrDamaged) {
+		t.Errorf("got %v", err)
+	}
+	if got := d.calls(); len(got) != 0 {
+		t.Errorf("called: %q", got)
+	}
+}

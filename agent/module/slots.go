@@ -93,12 +93,8 @@ func (m *Module) Stage(image slot.Image) (name string, err error) {
 	staging := m.staging(image.SHA256)
 	errStaging := slot.Verify(staging, image)
 	if errStaging == nil {
-		// What was staged before goes first: the file is then of nothing, until it is
-		// written down what it is.
-		next.Staged = slot.Image{}
-		if err := m.save(next); err != nil {
-			return "", fmt.Errorf("stage: %w", err)
-		}
+		// Whoever is killed between this and the save finds a file that is not what was
+		// staged before, and does not activate it.
 		if err := errors.Join(os.Rename(staging, m.artifact()), journal.SyncDir(m.cfg.Dir)); err != nil {
 			return "", fmt.Errorf("stage: %w", err)
 		}
