@@ -21,6 +21,7 @@ import (
 	"groundswell/agent/slot"
 	"groundswell/agent/telemetry"
 	"groundswell/agent/verify"
+	"groundswell/agent/watchdog"
 	"groundswell/certs"
 	"groundswell/internal/ops"
 	"groundswell/topics"
@@ -55,12 +56,18 @@ func run(ctx context.Context, cfg Config, log *slog.Logger) error {
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return firmware.Run(ctx) })
+	var alive vitals
+	alive.add(func() { firmware.Running() })
+	g.Go(func() error {
+		watchdog.Run(ctx, cfg.Watchdog, alive.ask, log)
+		return nil
+	})
 	g.Go(func() error {
 		// A certificate that the flash has lost, or a port that is taken, is no
 		// reason for a camera to be dark.
 		for n := 1; ; n++ {
 			began := time.Now()
-			err := manage(ctx, cfg, firmware, tail, log)
+			err := manage(ctx, cfg, firmware, &alive, tail, log)
 			if err == nil || ctx.Err() != nil {
 				return nil
 			}
@@ -136,7 +143,7 @@ func pause(ctx context.Context, b Backoff, n int) error {
 
 // manage connects the device and drives its component, until ctx ends or
 // something is wrong that may not be later.
-func manage(ctx context.Context, cfg Config, firmware component, tail *telemetry.Tail, log *slog.Logger) error {
+func manage(ctx context.Context, cfg Config, firmware component, alive *vitals, tail *telemetry.Tail, log *slog.Logger) error {
 	clk := clock.NewFrom(clock.Built(), machineClock, nil)
 	credential, id, authority, err := identity(cfg)
 	if err != nil {
@@ -216,6 +223,7 @@ func manage(ctx context.Context, cfg Config, firmware component, tail *telemetry
 		log.Error("addresses cannot be written", "err", err)
 	}
 	log.Info("agent runs", "model", id.Model, "hardware", id.Hardware, "mode", string(cfg.Mode), "component", cfg.Component)
+	defer alive.add(func() { session.World(); records.Snapshot() })()
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return server.Run(ctx) })
 	g.Go(func() error {

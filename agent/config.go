@@ -15,6 +15,7 @@ import (
 	"groundswell/agent/health"
 	"groundswell/agent/link"
 	"groundswell/agent/slot"
+	"groundswell/agent/watchdog"
 	"groundswell/internal/mqttclient"
 	"groundswell/internal/ops"
 	"groundswell/topics"
@@ -57,6 +58,8 @@ type Config struct {
 	Health  Health  `yaml:"health"`
 	// Conditions are what the device itself wants before it takes a release.
 	Conditions condition.Config `yaml:"conditions"`
+	// Watchdog resets the machine when the agent does not get on.
+	Watchdog watchdog.Config `yaml:"watchdog"`
 	// Initial is put into the first slot when there is nothing in the slots.
 	Initial Initial `yaml:"initial"`
 
@@ -242,6 +245,9 @@ func (c *Config) Validate() error {
 	}
 	if err := c.Conditions.Validate(); err != nil {
 		return fmt.Errorf("conditions.%w", err)
+	}
+	if err := c.Watchdog.Validate(); err != nil {
+		return fmt.Errorf("watchdog.%w", err)
 	}
 	if (c.Initial.Artifact == "") != (c.Initial.Version == "") {
 		return errors.New("initial: artifact and version belong together")

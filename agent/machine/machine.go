@@ -46,9 +46,11 @@ type Config struct {
 type Machine struct {
 	cfg Config
 
-	mu     sync.Mutex // guards the disk and what follows
+	busy  sync.Mutex // held, for long perhaps, while the disk is worked on
+	files map[string]*journal.File
+
+	mu     sync.Mutex // guards what follows; held for a moment only
 	images map[string]slot.Image
-	files  map[string]*journal.File
 	trial  bool // what runs was booted on trial
 }
 
@@ -83,8 +85,8 @@ func Open(ctx context.Context, cfg Config) (*Machine, error) {
 // trial: then the bootloader could not load the active one. The other one is what will
 // be written next.
 func (m *Machine) Adopt(ctx context.Context) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
+	m.busy.Lock()
+	defer m.busy.Unlock()
 	s, err := m.cfg.Chain.Load(ctx)
 	if err == nil && m.cfg.Running != s.Active && m.cfg.Running != s.Trial {
 		m.cfg.Log.Error("the active slot could not be booted, the other one runs and takes its place", "active", s.Active, "runs", m.cfg.Running)
@@ -120,8 +122,17 @@ func (m *Machine) note(name string, image slot.Image) error {
 	if err := m.files[name].Save(body); err != nil {
 		return err
 	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	m.images[name] = image
 	return nil
+}
+
+// held is what is written down of a slot.
+func (m *Machine) held(name string) slot.Image {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.images[name]
 }
 
 // Run returns when ctx ends: the system runs by itself.
@@ -136,15 +147,15 @@ func (m *Machine) Ready(context.Context) error { return nil }
 // Running is what runs.
 func (m *Machine) Running() slot.Running {
 	m.mu.Lock()
-	defer m.mu.Unlock()
-	image := m.images[m.cfg.Running]
+	image, trial := m.images[m.cfg.Running], m.trial
+	m.mu.Unlock()
 	if m.cfg.Version != nil {
 		// The system itself knows best: somebody may have flashed it by hand.
 		if version := m.cfg.Version(); version != "" && version != image.Version {
 			image = slot.Image{Version: version}
 		}
 	}
-	return slot.Running{Slot: m.cfg.Running, Image: image, BootID: m.cfg.BootID, Addr: m.cfg.Addr, Up: true, Trial: m.trial}
+	return slot.Running{Slot: m.cfg.Running, Image: image, BootID: m.cfg.BootID, Addr: m.cfg.Addr, Up: true, Trial: trial}
 }
 
 // Output is empty: the system keeps its logs by itself.
@@ -157,8 +168,8 @@ func (m *Machine) staging(sha256 string) string {
 // Staging is the file that an artifact is downloaded into. Parts of others are
 // removed.
 func (m *Machine) Staging(sha256 string) (path string, err error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
+	m.busy.Lock()
+	defer m.busy.Unlock()
 	path = m.staging(sha256)
 	return path, m.discard(path)
 }
@@ -166,8 +177,8 @@ func (m *Machine) Staging(sha256 string) (path string, err error) {
 // Discard removes what was downloaded. What is in the idle slot stays, and never boots
 // without a trial.
 func (m *Machine) Discard() error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
+	m.busy.Lock()
+	defer m.busy.Unlock()
 	return m.discard("")
 }
 
@@ -190,8 +201,8 @@ func (m *Machine) discard(keep string) error {
 // slot. It may be repeated, and finds what was staged before. slot.ErrNotStaged means
 // that the bytes are not there, or no longer whole.
 func (m *Machine) Stage(image slot.Image) (name string, err error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
+	m.busy.Lock()
+	defer m.busy.Unlock()
 	ctx := context.Background()
 	s, err := m.cfg.Chain.Load(ctx)
 	if err != nil {
@@ -208,7 +219,7 @@ func (m *Machine) Stage(image slot.Image) (name string, err error) {
 		}
 	}
 	partition, staging := m.cfg.Partitions[name], m.staging(image.SHA256)
-	held := m.images[name]
+	held := m.held(name)
 	held.Version, held.Release, held.Good = image.Version, image.Release, false
 	if held == image && verify(partition, image, false) == nil {
 		return name, m.note(name, image)
@@ -237,8 +248,8 @@ func (m *Machine) Stage(image slot.Image) (name string, err error) {
 
 // Trial says what became of the trial of a slot.
 func (m *Machine) Trial(name string) update.Trial {
-	m.mu.Lock()
-	defer m.mu.Unlock()
+	m.busy.Lock()
+	defer m.busy.Unlock()
 	s, err := m.cfg.Chain.Load(context.Background())
 	switch {
 	case name != "" && name == m.cfg.Running:
@@ -253,8 +264,8 @@ func (m *Machine) Trial(name string) update.Trial {
 
 // Armed reports whether there is a trial that was not ended.
 func (m *Machine) Armed() bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
+	m.busy.Lock()
+	defer m.busy.Unlock()
 	s, err := m.cfg.Chain.Load(context.Background())
 	return err == nil && s.Trial != ""
 }
@@ -269,8 +280,8 @@ func (m *Machine) Activate(ctx context.Context) error {
 }
 
 func (m *Machine) arm(ctx context.Context) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
+	m.busy.Lock()
+	defer m.busy.Unlock()
 	s, err := m.cfg.Chain.Load(ctx)
 	if err != nil {
 		return err
@@ -279,7 +290,7 @@ func (m *Machine) arm(ctx context.Context) error {
 		return ErrOnTrial
 	}
 	name := boot.Other(s.Active)
-	image := m.images[name]
+	image := m.held(name)
 	if image.Length == 0 {
 		return fmt.Errorf("slot %s: %w", name, slot.ErrEmpty)
 	}
@@ -302,12 +313,12 @@ func (m *Machine) restart(ctx context.Context) error {
 // Confirm makes the slot that is on trial the one that boots by itself. It may be
 // repeated. slot.ErrGivenUp means that another one runs.
 func (m *Machine) Confirm(name string) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
+	m.busy.Lock()
+	defer m.busy.Unlock()
 	if name != m.cfg.Running {
 		return fmt.Errorf("confirm slot %s: %w: %s", name, slot.ErrGivenUp, m.cfg.Running)
 	}
-	if image := m.images[name]; image.Length > 0 && !image.Good {
+	if image := m.held(name); image.Length > 0 && !image.Good {
 		image.Good = true
 		if err := m.note(name, image); err != nil {
 			return fmt.Errorf("confirm: %w", err)
@@ -321,6 +332,8 @@ func (m *Machine) Confirm(name string) error {
 	if err != nil {
 		return fmt.Errorf("confirm: %w", err)
 	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	m.trial = false
 	return nil
 }
@@ -330,13 +343,13 @@ func (m *Machine) Confirm(name string) error {
 // bootloader's environment cannot be written, the machine is booted nevertheless: the
 // trial has only so many tries left.
 func (m *Machine) FallBack(ctx context.Context) error {
-	m.mu.Lock()
+	m.busy.Lock()
 	s, err := m.cfg.Chain.Load(ctx)
 	if err == nil && s.Trial != "" {
 		err = m.cfg.Chain.Store(ctx, boot.State{Active: s.Active})
 	}
-	back := m.trial
-	m.mu.Unlock()
+	back := m.onTrial()
+	m.busy.Unlock()
 	if err != nil {
 		err = fmt.Errorf("fall back: %w", err)
 		m.cfg.Log.Error("the end of a trial cannot be written", "err", err)
@@ -345,4 +358,10 @@ func (m *Machine) FallBack(ctx context.Context) error {
 		return err
 	}
 	return errors.Join(err, m.restart(ctx))
+}
+
+func (m *Machine) onTrial() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.trial
 }

@@ -19,7 +19,8 @@
 // installed; MODULE_FROM, the version before; and MODULE_DIR, a directory for what it
 // wants to remember. Exit status 0 means done, 21 means: not now, ask again later; any
 // other is a failure. What it prints goes up when an update fails, its end at least. A
-// step that takes too long is killed with all its children, and has failed.
+// step that takes too long (verify and version: more than a minute) is killed with its
+// children, and has failed.
 //
 // There is no bootloader that would go back by itself: on trial, each start of the agent
 // counts, and after so many of them, or when verify does not get to say yes in time, the

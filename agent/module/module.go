@@ -26,7 +26,8 @@ type Config struct {
 	// Tries is how many starts of the agent a trial has, with the one that begins it.
 	// Default 3.
 	Tries int
-	// StepTime is how long a step may take. Default 30 min.
+	// StepTime is how long a step may take. Default 30 min; verify and version have a
+	// minute at most.
 	StepTime time.Duration
 	// Again is the pause before a step is asked again that was not ready, Patience for
 	// how long it is asked. Default 1 min, 6 h.
@@ -43,11 +44,11 @@ type Module struct {
 	cfg    Config
 	output *telemetry.Tail
 	file   *journal.File
-	ready  chan struct{} // closed when the first start was dealt with
+	ready  chan struct{} // closed when it is decided what is to run
 
-	steps sync.Mutex // held while steps are called that change something
+	steps sync.Mutex // held, for long perhaps, while steps or files change something
 
-	mu      sync.Mutex // guards what follows
+	mu      sync.Mutex // guards what follows; held for a moment only
 	state   state
 	version string // what the module says that runs; "" nothing
 	well    bool   // so verify has said
@@ -90,9 +91,9 @@ func (m *Module) artifact() string { return filepath.Join(m.cfg.Dir, "artifact")
 // Run deals with what the agent's last life has left, and looks after what is on trial,
 // until ctx ends.
 func (m *Module) Run(ctx context.Context) error {
+	m.look(ctx)
 	m.start(ctx)
 	m.look(ctx)
-	close(m.ready)
 	tick := time.NewTicker(m.cfg.Interval)
 	defer tick.Stop()
 	for {
@@ -108,27 +109,26 @@ func (m *Module) Run(ctx context.Context) error {
 }
 
 // start counts this start of the agent if something is on trial, and activates that
-// again; or rolls it back.
+// again; or rolls it back. As soon as it is decided what is to run, the rest of the
+// agent need not wait: the steps may take hours.
 func (m *Module) start(ctx context.Context) {
 	m.steps.Lock()
 	defer m.steps.Unlock()
-	m.mu.Lock()
-	next := m.state
-	m.mu.Unlock()
+	decided := sync.OnceFunc(func() { close(m.ready) })
+	defer decided()
+	next := m.current()
 	if next.Trial == nil || next.Trial.Back {
 		return
 	}
 	t := *next.Trial
-	next.Trial = &t
-	if t.Tries--; t.Tries < 0 {
-		t.Tries = 0
-	}
+	t.Tries = max(t.Tries-1, 0)
 	t.Over = t.Over || t.Tries == 0
-	if err := m.set(next); err != nil {
+	if err := m.set(next.with(t)); err != nil {
 		// What cannot be counted is not tried again.
 		m.cfg.Log.Error("a start on trial cannot be counted", "err", err)
 		t.Over = true
 	}
+	decided()
 	if !t.Over {
 		err := m.activate(ctx)
 		if err == nil || ctx.Err() != nil {
@@ -139,6 +139,13 @@ func (m *Module) start(ctx context.Context) {
 	if err := m.back(ctx); err != nil {
 		m.cfg.Log.Error("what was on trial cannot be rolled back", "err", err)
 	}
+}
+
+// current is the state as it is now.
+func (m *Module) current() state {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.state
 }
 
 // set is save with the lock.
@@ -156,8 +163,8 @@ func (m *Module) activate(ctx context.Context) error {
 	m.mu.Unlock()
 	t := *next.Trial
 	t.Begun = true
-	next.Trial, next.Boot = &t, slot.NewBootID()
-	if err := m.set(next); err != nil {
+	next.Boot = slot.NewBootID()
+	if err := m.set(next.with(t)); err != nil {
 		return err
 	}
 	if err := slot.Verify(m.artifact(), next.Staged); err != nil {
@@ -174,25 +181,22 @@ func (m *Module) activate(ctx context.Context) error {
 
 // back rolls the trial back. The caller holds steps.
 func (m *Module) back(ctx context.Context) error {
-	m.mu.Lock()
-	next := m.state
-	m.mu.Unlock()
+	next := m.current()
 	if next.Trial == nil || next.Trial.Back {
 		return nil
 	}
 	t := *next.Trial
-	next.Trial = &t
+	t.Over = true
 	if t.Begun {
 		// Written first: whoever is killed in the middle does not try it again.
-		t.Over = true
-		errSave := m.set(next)
+		errSave := m.set(next.with(t))
 		if err := m.insist(ctx, stepRollback, next.Staged, next.Current); err != nil {
 			return errors.Join(err, errSave)
 		}
 	}
-	t.Over, t.Back = true, true
+	t.Back = true
 	next.Boot = slot.NewBootID()
-	if err := m.set(next); err != nil {
+	if err := m.set(next.with(t)); err != nil {
 		return err
 	}
 	m.look(ctx)
@@ -201,9 +205,7 @@ func (m *Module) back(ctx context.Context) error {
 
 // look asks the module what runs, and whether that is well.
 func (m *Module) look(ctx context.Context) {
-	m.mu.Lock()
-	s := m.state
-	m.mu.Unlock()
+	s := m.current()
 	version, well := "", true
 	if m.has(stepVersion) {
 		answer, err := m.call(ctx, stepVersion, s.Staged, s.Current)

@@ -99,6 +99,8 @@ func (d *device) Boot() deploy.Slots {
 	if err := m.Ready(d.Context()); err != nil {
 		d.Fatal(err)
 	}
+	m.steps.Lock() // held until the steps of the start are over
+	defer m.steps.Unlock()
 	d.module = m
 	return m
 }

@@ -46,8 +46,8 @@ func (m *Module) staging(sha256 string) string {
 // Staging is the file that an artifact is downloaded into. Parts of others are
 // removed.
 func (m *Module) Staging(sha256 string) (path string, err error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
+	m.steps.Lock()
+	defer m.steps.Unlock()
 	path = m.staging(sha256)
 	return path, m.discard(path)
 }
@@ -55,8 +55,8 @@ func (m *Module) Staging(sha256 string) (path string, err error) {
 // Discard removes what was downloaded. What was staged stays, and is never activated
 // by itself.
 func (m *Module) Discard() error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
+	m.steps.Lock()
+	defer m.steps.Unlock()
 	return m.discard("")
 }
 
@@ -82,12 +82,12 @@ var errOnTrial = errors.New("something is on trial")
 // and finds what was staged before. slot.ErrNotStaged means that the bytes are not
 // there, or no longer whole.
 func (m *Module) Stage(image slot.Image) (name string, err error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.state.trialRuns() || m.state.Trial != nil && m.state.Trial.Begun && !m.state.Trial.Back {
+	m.steps.Lock()
+	defer m.steps.Unlock()
+	next := m.current()
+	if next.Trial != nil && next.Trial.Begun && !next.Trial.Back {
 		return "", fmt.Errorf("stage: %w", errOnTrial)
 	}
-	next := m.state
 	next.Trial = nil
 	name, image.Good = other(next.Slot), false
 	staging := m.staging(image.SHA256)
@@ -106,7 +106,7 @@ func (m *Module) Stage(image slot.Image) (name string, err error) {
 		return "", fmt.Errorf("%w: %w", slot.ErrNotStaged, errStaging)
 	}
 	next.Staged = image
-	if err := m.save(next); err != nil {
+	if err := m.set(next); err != nil {
 		return "", fmt.Errorf("stage: %w", err)
 	}
 	return name, nil
@@ -152,8 +152,8 @@ func (m *Module) Activate(ctx context.Context) error {
 
 func (m *Module) arm() error {
 	m.mu.Lock()
-	defer m.mu.Unlock()
-	next := m.state
+	next, version := m.state, m.version
+	m.mu.Unlock()
 	if next.Trial != nil && next.Trial.Begun {
 		return errOnTrial
 	}
@@ -163,11 +163,11 @@ func (m *Module) arm() error {
 	if err := slot.Verify(m.artifact(), next.Staged); err != nil {
 		return err
 	}
-	if m.version != "" && m.version != next.Current.Version {
-		next.Current = slot.Image{Version: m.version} // this is what rollback is to bring back
+	if version != "" && version != next.Current.Version {
+		next.Current = slot.Image{Version: version} // this is what rollback is to bring back
 	}
 	next.Trial = &trial{Tries: m.cfg.Tries}
-	return m.save(next)
+	return m.set(next)
 }
 
 // Confirm has the module keep what is on trial. It may be repeated. slot.ErrGivenUp
@@ -175,9 +175,7 @@ func (m *Module) arm() error {
 func (m *Module) Confirm(name string) error {
 	m.steps.Lock()
 	defer m.steps.Unlock()
-	m.mu.Lock()
-	s := m.state
-	m.mu.Unlock()
+	s := m.current()
 	if name == s.Slot && s.Trial == nil && name == m.Running().Slot && s.Current.Good {
 		return nil // confirmed before
 	}

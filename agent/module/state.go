@@ -17,7 +17,7 @@ type state struct {
 	Current slot.Image `json:"current"`
 	// Staged is in the artifact file; zero: nothing is.
 	Staged slot.Image `json:"staged,omitzero"`
-	// Trial is of Staged; nil: there is none.
+	// Trial is of Staged; nil: there is none. What it points to never changes.
 	Trial *trial `json:"trial,omitempty"`
 	Boot  string `json:"boot"` // id of the last activation or rollback
 }
@@ -28,6 +28,12 @@ type trial struct {
 	Over  bool `json:"over,omitempty"`  // it is to be rolled back, or was
 	Back  bool `json:"back,omitempty"`  // it was rolled back
 	Begun bool `json:"begun,omitempty"` // a step was called
+}
+
+// with is s with that trial.
+func (s state) with(t trial) state {
+	s.Trial = &t
+	return s
 }
 
 func other(name string) string {

@@ -58,12 +58,20 @@ func (m *Module) has(step string) bool {
 	return err == nil
 }
 
-// maxPrinted bounds what is read of what a step answers.
-const maxPrinted = 4 << 10
+const (
+	// maxPrinted bounds what is read of what a step answers.
+	maxPrinted = 4 << 10
+	// questionTime is how long a step may take that only asks.
+	questionTime = time.Minute
+)
 
 // call runs one step and returns what it prints. target is what is being installed.
 func (m *Module) call(ctx context.Context, step string, target, from slot.Image) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, m.cfg.StepTime)
+	limit := m.cfg.StepTime
+	if step == stepVerify || step == stepVersion {
+		limit = min(limit, questionTime)
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, filepath.Join(m.cfg.Scripts, step))
 	cmd.Dir = m.work()
@@ -88,7 +96,7 @@ func (m *Module) call(ctx context.Context, step string, target, from slot.Image)
 	case err == nil:
 		return strings.TrimSpace(string(answer.data)), nil
 	case ctx.Err() != nil:
-		return "", fmt.Errorf("%s: killed after %v: %w", step, m.cfg.StepTime, ctx.Err())
+		return "", fmt.Errorf("%s: killed after %v: %w", step, limit, ctx.Err())
 	case errors.As(err, &exit) && exit.ExitCode() == exitLater:
 		return "", fmt.Errorf("%s: %w", step, errLater)
 	}
