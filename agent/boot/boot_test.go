@@ -73,7 +73,7 @@ func TestGRUBsOwnToolAgrees(t *testing.T) {
 		if err := chain.Store(t.Context(), want); err != nil {
 			t.Fatal(err)
 		}
-		if got := tool("list"); got != before+"groundswell_active=b\ngroundswell_trial=a\ngroundswell_tries=5\n" {
+		if got := tool("list"); got != "groundswell_active=b\ngroundswell_trial=a\ngroundswell_tries=5\n"+before {
 			t.Fatalf("the tool reads %q", got)
 		}
 	}
@@ -81,6 +81,46 @@ func TestGRUBsOwnToolAgrees(t *testing.T) {
 	want.Tries = 4
 	if got, err := chain.Load(t.Context()); err != nil || got != want {
 		t.Errorf("got %+v, %v", got, err)
+	}
+}
+
+// TestGRUBNeverSeesTheFileBeingReplaced: it does not read the file system's journal. A
+// power cut leaves either sector old or new, so that only one may change.
+func TestGRUBNeverSeesTheFileBeingReplaced(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "grubenv")
+	if out, err := exec.Command("grub-editenv", path, "create").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	if out, err := exec.Command("grub-editenv", path, "set", "long="+strings.Repeat("x", 700)).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	chain := GRUB{Path: path}
+	if err := chain.Store(t.Context(), State{Active: "a"}); err != nil {
+		t.Fatal(err)
+	}
+	look := func() (os.FileInfo, []byte) {
+		info, err := os.Stat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		data, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return info, data
+	}
+	file, before := look()
+	for _, s := range []State{{Active: "a", Trial: "b", Tries: 3}, {Active: "b"}, {Active: "b", Trial: "a", Tries: 5}, {Active: "b", Trial: "a"}, {Active: "b"}} {
+		if err := chain.Store(t.Context(), s); err != nil {
+			t.Fatal(err)
+		}
+		now, after := look()
+		if got, err := chain.Load(t.Context()); err != nil || got != s {
+			t.Errorf("%+v: read %+v, %v", s, got, err)
+		}
+		if !os.SameFile(file, now) || !bytes.Equal(before[512:], after[512:]) {
+			t.Errorf("%+v: another file, or the second sector has changed", s)
+		}
 	}
 }
 
