@@ -49,7 +49,8 @@ type Machine struct {
 	mu     sync.Mutex // guards the disk and what follows
 	images map[string]slot.Image
 	files  map[string]*journal.File
-	trial  bool // what runs was booted on trial
+	trial  bool          // what runs was booted on trial
+	ended  *journal.File // the boot in which it was ended, while the machine restarts
 }
 
 // Open reads what is in the slots. It changes nothing.
@@ -75,18 +76,23 @@ func Open(ctx context.Context, cfg Config) (*Machine, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open slots: %w", err)
 	}
-	m.trial = cfg.Running == s.Trial
+	m.ended = journal.NewFile(filepath.Join(cfg.Dir, "ended"))
+	ended, _, err := m.ended.Load()
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		cfg.Log.Warn("whether this trial was ended is not known", "err", err)
+	}
+	m.trial = cfg.Running == s.Trial || cfg.Running != s.Active && cfg.BootID != "" && string(ended) == cfg.BootID
 	return m, nil
 }
 
-// Adopt makes what runs the slot that boots by itself, if it is neither that nor on
-// trial: then the bootloader could not load the active one. The other one is what will
-// be written next.
+// Adopt makes what runs the slot that boots by itself, if it is neither that nor was
+// booted on trial: then the bootloader could not load the active one. The other one is
+// what will be written next.
 func (m *Machine) Adopt(ctx context.Context) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	s, err := m.cfg.Chain.Load(ctx)
-	if err == nil && m.cfg.Running != s.Active && m.cfg.Running != s.Trial {
+	if err == nil && m.cfg.Running != s.Active && !m.trial {
 		m.cfg.Log.Error("the active slot could not be booted, the other one runs and takes its place", "active", s.Active, "runs", m.cfg.Running)
 		err = m.cfg.Chain.Store(ctx, boot.State{Active: m.cfg.Running})
 	}
@@ -331,11 +337,18 @@ func (m *Machine) Confirm(name string) error {
 // trial has only so many tries left.
 func (m *Machine) FallBack(ctx context.Context) error {
 	m.mu.Lock()
+	back := m.trial
+	if back {
+		// The bootloader will not know any more that this was a trial. An agent that is
+		// started again before the machine is must not take it for the only one that boots.
+		if err := m.ended.Save([]byte(m.cfg.BootID)); err != nil {
+			m.cfg.Log.Error("the end of a trial cannot be noted", "err", err)
+		}
+	}
 	s, err := m.cfg.Chain.Load(ctx)
 	if err == nil && s.Trial != "" {
 		err = m.cfg.Chain.Store(ctx, boot.State{Active: s.Active})
 	}
-	back := m.trial
 	m.mu.Unlock()
 	if err != nil {
 		err = fmt.Errorf("fall back: %w", err)

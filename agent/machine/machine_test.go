@@ -348,3 +348,35 @@ func TestWhatWasFlashedByHandIsBelieved(t *testing.T) {
 		t.Errorf("%+v", r)
 	}
 }
+
+// TestAnAgentStartedAgainWhileFallingBackGoesOn: the bootloader does not know of a trial
+// any more, and what runs is not to stay for that.
+func TestAnAgentStartedAgainWhileFallingBackGoesOn(t *testing.T) {
+	d := grub(t)
+	d.Boot()
+	if err := d.put("1.1.0"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.Do(d.machine.Activate); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	d.reset = cancel // the machine takes its time, and the agent ends
+	if err := d.machine.FallBack(ctx); err == nil {
+		t.Fatal("it has returned without an error")
+	}
+	d.boots-- // the same boot
+	d.start("b")
+	if s, err := d.chain.Load(t.Context()); err != nil || s != (boot.State{Active: "a"}) || !d.machine.Running().Trial {
+		t.Fatalf("%+v, %v; %+v runs", s, err, d.machine.Running())
+	}
+	if _, err := d.Do(d.machine.FallBack); err != nil || d.machine.Running().Slot != "a" {
+		t.Fatalf("%+v runs, %v", d.machine.Running(), err)
+	}
+	// In another boot it is as ever.
+	d.wipe("a")
+	d.Boot()
+	if s, err := d.chain.Load(t.Context()); err != nil || s != (boot.State{Active: "b"}) {
+		t.Fatalf("%+v, %v", s, err)
+	}
+}
