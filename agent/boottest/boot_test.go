@@ -1,4 +1,9 @@
+//go:build !race
+
 package boottest
+
+// The race detector would see no more than the test itself; what it is about runs in a
+// machine.
 
 import (
 	"strings"
