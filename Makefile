@@ -18,7 +18,7 @@ demo: setup ## Roll a good and a bad release out to 40 real agents (KEEP=1 leave
 cluster: ## Start three broker nodes on loopback, and say how to connect (PORT=n: other ports)
 	@$(GO) build -o .cache/stack/trio ./internal/trio && exec .cache/stack/trio $(if $(PORT),--port $(PORT))
 
-test: setup ## Everything that must hold: format, vet, staticcheck, tests, race detector
+test: machines ## Everything that must hold: format, vet, staticcheck, tests, race detector
 	@scripts/test
 
 test-long: machines ## What takes hours: kills, power cuts and cut networks, then every fuzz target for 10 minutes
@@ -28,10 +28,13 @@ test-long: machines ## What takes hours: kills, power cuts and cut networks, the
 test-power: machines ## Cut the power of QEMU machines that run the broker, and see what is left
 	@scripts/long Power
 
+test-boot: machines ## Update machines that boot with GRUB in QEMU, and cut their power meanwhile
+	@$(GO) test -tags long -count=1 -timeout 1h -v ./agent/boottest
+
 test-network: machines ## Cut the network between three brokers (needs network namespaces)
 	@scripts/long CutOff
 
-machines: ## Bring QEMU, a kernel and ip as well, for test-long, test-power and test-network
+machines: ## Bring QEMU, GRUB, a kernel and ip as well, for test, test-long, -power, -boot and -network
 	@scripts/setup machines
 
 lint: fmt-check vet ## Format, vet and staticcheck
@@ -59,4 +62,4 @@ bench-broker: ## Our broker beside plain mochi, mosquitto and nats-server (ARGS=
 clean: ## Remove what was built and cached in this clone (not what setup installed)
 	rm -rf bin .cache demo.json bench-broker.json
 
-.PHONY: help setup build demo cluster test test-long test-power test-network machines lint fmt-check vet race fuzz-short bench bench-broker clean
+.PHONY: help setup build demo cluster test test-long test-power test-boot test-network machines lint fmt-check vet race fuzz-short bench bench-broker clean

@@ -242,7 +242,7 @@ func healthConfig(cfg Config) health.Config {
 		URL: cfg.Health.URL, Interval: cfg.Health.Interval, Timeout: cfg.Health.Timeout,
 		Settle: cfg.Health.Settle, Total: cfg.Health.Total, Checks: cfg.Health.Checks,
 	}
-	if h.URL == "none" {
+	if h.URL == "none" || h.URL == defaultHealthURL && !cfg.addressed() {
 		h.URL = ""
 	}
 	return h

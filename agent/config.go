@@ -136,7 +136,8 @@ type Firmware struct {
 // their own Settle and Total.
 type Health struct {
 	// URL answers 200 when all is well; "{addr}" stands for the component's
-	// address. Default http://{addr}/healthz; "none" checks the process only.
+	// address. Default http://{addr}/healthz, where it has one; "none" checks the
+	// process only.
 	URL string `yaml:"url"`
 	// Checks must hold as well, each of its kind; see package health.
 	Checks   []health.Check `yaml:"checks"`
@@ -172,7 +173,7 @@ func DefaultConfig() Config {
 			Backoff: Backoff{500 * time.Millisecond, 30 * time.Second},
 		},
 		Health: Health{
-			URL: "http://{addr}/healthz", Interval: 2 * time.Second, Timeout: 2 * time.Second,
+			URL: defaultHealthURL, Interval: 2 * time.Second, Timeout: 2 * time.Second,
 			Settle: time.Minute, Total: 5 * time.Minute,
 		},
 		Module:  Module{Tries: 3, StepTime: 30 * time.Minute, Again: time.Minute, Patience: 6 * time.Hour, Interval: 5 * time.Second},
@@ -233,6 +234,9 @@ func (c *Config) Validate() error {
 		return errors.New("module.steps: a component is a module or the whole system (machine.bootloader), not both")
 	}
 	// A typing error here would have every release rolled back.
+	if err := c.validateAddr(); err != nil {
+		return err
+	}
 	if c.Health.URL != "none" {
 		if err := health.CheckURL("health.url", c.Health.URL); err != nil {
 			return fmt.Errorf("%w, nor none", err)
@@ -261,6 +265,39 @@ func (c *Config) Validate() error {
 		}
 	}
 	return c.validateTimes()
+}
+
+// defaultHealthURL is Health.URL where the file is silent and the component has an
+// address.
+const defaultHealthURL = "http://{addr}/healthz"
+
+// addressed reports whether the component is given an address to answer at.
+func (c *Config) addressed() bool {
+	switch {
+	case c.Module.Steps != "":
+		return false
+	case c.Machine.Bootloader != "":
+		return c.Machine.Addr != ""
+	}
+	return true
+}
+
+// validateAddr refuses to ask at an address that there is not: every release would be
+// rolled back for it.
+func (c *Config) validateAddr() error {
+	if c.addressed() {
+		return nil
+	}
+	const why = `"{addr}" stands for nothing: the component has no address`
+	if strings.Contains(c.Health.URL, "{addr}") && c.Health.URL != defaultHealthURL {
+		return fmt.Errorf("health.url: %s", why)
+	}
+	for i, check := range c.Health.Checks {
+		if strings.Contains(check.HTTP+check.TCP, "{addr}") {
+			return fmt.Errorf("health.checks[%d]: %s", i, why)
+		}
+	}
+	return nil
 }
 
 // validate refuses what would keep the component from being launched at all.

@@ -72,6 +72,8 @@ func TestConfigurationIsRefusedByKey(t *testing.T) {
 		{"conditions.facts[0].command", valid + "conditions: {facts: [{name: consent, command: [ask]}]}\n"},
 		{"conditions.facts[1].before", valid + "conditions: {facts: [{name: a, command: [/b]}, {name: c, command: [/d], before: noon}]}\n"},
 		{"watchdog.timeout", valid + "watchdog: {timeout: 90ms}\n"},
+		{"health.url", valid + "module: {steps: /modem}\nhealth: {url: \"http://{addr}/x\"}\n"},
+		{"health.checks[0]", valid + "machine: {bootloader: grub, a: /dev/a, b: /dev/b}\nhealth: {checks: [{tcp: \"{addr}\"}]}\n"},
 		{"module.steps", valid + "module: {steps: modem}\n"},
 		{"module.steps", valid + "module: {steps: /modem}\nmachine: {bootloader: grub, a: /dev/a, b: /dev/b}\n"},
 		{"module.version", valid + "module: {steps: /modem, version: new}\n"},

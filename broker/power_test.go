@@ -14,6 +14,7 @@ import (
 	"groundswell/internal/devstack/devtest"
 	"groundswell/internal/mqttclient"
 	"groundswell/internal/powercut"
+	"groundswell/internal/qemu"
 	"groundswell/topics"
 )
 
@@ -36,7 +37,7 @@ func makeMachines(t *testing.T, n int, sync string) (all nodes) {
 	mqtts, opses, peers := devtest.FreeAddresses(t, n), devtest.FreeAddresses(t, n), devtest.FreeAddresses(t, n)
 	var routes []string // through the host's loopback
 	for _, addr := range peers {
-		routes = append(routes, strings.Replace(addr, "127.0.0.1", powercut.HostAddr, 1))
+		routes = append(routes, strings.Replace(addr, "127.0.0.1", qemu.HostAddr, 1))
 	}
 	for i := range n {
 		node := fmt.Sprintf("node-%d", i+1)

@@ -16,6 +16,7 @@ func TestWhatMakesNoSenseIsNotTold(t *testing.T) {
 	for _, s := range []State{
 		{}, {Active: "c"}, {Active: "a", Trial: "a", Tries: 1}, {Active: "a", Trial: "c", Tries: 1},
 		{Active: "a", Tries: 1}, {Active: "b", Trial: "a", Tries: -1}, {Active: "b", Trial: "a", Tries: MaxTries + 1},
+		{Active: "a", Over: true}, {Active: "a", Trial: "b", Tries: 1, Over: true}, {Active: "a", Boot: "x\ny"},
 	} {
 		for name, chain := range map[string]Chain{"GRUB": GRUB{Path: path}, "U-Boot": UBoot{Config: "/none"}} {
 			if err := chain.Store(t.Context(), s); !errors.Is(err, ErrEnvironment) || strings.Contains(err.Error(), "fw_setenv") {
@@ -42,6 +43,8 @@ func TestWhatMakesNoSenseIsReadAsTheScriptsDo(t *testing.T) {
 		{"a", "b", "02", State{Active: "a", Trial: "b"}},
 		{"a", "b", "+2", State{Active: "a", Trial: "b"}},
 		{"a", "b", "two", State{Active: "a", Trial: "b"}},
+		{"a", "b", "-", State{Active: "a", Trial: "b", Over: true}},
+		{"a", "-", "-", State{Active: "a"}},
 	} {
 		if got := stateOf(map[string]string{VarActive: c.active, VarTrial: c.trial, VarTries: c.tries}); got != c.want {
 			t.Errorf("%+v: %+v", c, got)
@@ -73,7 +76,7 @@ func TestGRUBsOwnToolAgrees(t *testing.T) {
 		if err := chain.Store(t.Context(), want); err != nil {
 			t.Fatal(err)
 		}
-		if got := tool("list"); got != before+"groundswell_active=b\ngroundswell_trial=a\ngroundswell_tries=5\n" {
+		if got := tool("list"); got != "groundswell_active=b\ngroundswell_trial=a\ngroundswell_tries=5\ngroundswell_boot=--------\n"+before {
 			t.Fatalf("the tool reads %q", got)
 		}
 	}
@@ -81,6 +84,46 @@ func TestGRUBsOwnToolAgrees(t *testing.T) {
 	want.Tries = 4
 	if got, err := chain.Load(t.Context()); err != nil || got != want {
 		t.Errorf("got %+v, %v", got, err)
+	}
+}
+
+// TestGRUBNeverSeesTheFileBeingReplaced: it does not read the file system's journal. A
+// power cut leaves either sector old or new, so that only one may change.
+func TestGRUBNeverSeesTheFileBeingReplaced(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "grubenv")
+	if out, err := exec.Command("grub-editenv", path, "create").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	if out, err := exec.Command("grub-editenv", path, "set", "long="+strings.Repeat("x", 700)).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	chain := GRUB{Path: path}
+	if err := chain.Store(t.Context(), State{Active: "a"}); err != nil {
+		t.Fatal(err)
+	}
+	look := func() (os.FileInfo, []byte) {
+		info, err := os.Stat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		data, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return info, data
+	}
+	file, before := look()
+	for _, s := range []State{{Active: "a", Trial: "b", Tries: 3}, {Active: "b"}, {Active: "b", Trial: "a", Tries: 5}, {Active: "b", Trial: "a"}, {Active: "b"}} {
+		if err := chain.Store(t.Context(), s); err != nil {
+			t.Fatal(err)
+		}
+		now, after := look()
+		if got, err := chain.Load(t.Context()); err != nil || got != s {
+			t.Errorf("%+v: read %+v, %v", s, got, err)
+		}
+		if !os.SameFile(file, now) || !bytes.Equal(before[512:], after[512:]) {
+			t.Errorf("%+v: another file, or the second sector has changed", s)
+		}
 	}
 }
 
@@ -158,7 +201,7 @@ func FuzzGRUBBlock(f *testing.F) {
 		if err != nil {
 			return
 		}
-		want := State{Active: "b", Trial: "a", Tries: 3}
+		want := State{Active: "b", Trial: "a", Tries: 3, Boot: "0123abcd"}
 		block, err := grubBlock(lines, want)
 		if err != nil {
 			return // it does not fit

@@ -14,7 +14,7 @@
 //     brings a machine up whose environment was lost, because a slot that is being
 //     written cannot be loaded until all of it is there (package machine).
 //
-// Writing replaces everything at once, or nothing: the GRUB environment block as a
-// file that is replaced by a rename, U-Boot's environment as its own tools do, which
-// keep two copies where fw_env.config names two.
+// Writing replaces everything at once, or nothing: in the GRUB environment block as
+// one sector of the disk, in U-Boot's environment as its own tools do it, which keep two
+// copies where fw_env.config names two.
 package boot

@@ -16,8 +16,11 @@ import (
 // with a signature, holds a line name=value for each, and is filled up with "#". (GRUB
 // manual, section "The GRUB environment block".) What else is in it stays.
 //
-// grub-editenv, and GRUB itself, write into the file where it is. GRUB has to, and a
-// power cut there leaves either sector old or new. Here the file is replaced.
+// Both GRUB and we write into the file where it is, and only its first sector: that is
+// all old or all new after a power cut, as long as the disk keeps sectors whole. A file
+// that takes the old one's place would not do, because GRUB reads the file system
+// without its journal: for half a minute after the renaming it finds the old file, and
+// for a moment none.
 type GRUB struct {
 	Path string // of the file, for instance /boot/grub/grubenv
 }
@@ -25,16 +28,21 @@ type GRUB struct {
 const (
 	grubSignature = "# GRUB Environment Block\n"
 	grubLength    = 1024
+	grubSector    = 512
 )
 
 // Load implements Chain.
 func (g GRUB) Load(context.Context) (State, error) {
-	lines, err := g.read()
-	if errors.Is(err, os.ErrNotExist) || errors.Is(err, errNoBlock) {
-		return stateOf(nil), nil // as GRUB takes it
+	data, err := g.read()
+	if errors.Is(err, os.ErrNotExist) {
+		return stateOf(nil), nil
 	}
 	if err != nil {
 		return State{}, fmt.Errorf("%w: %w", ErrEnvironment, err)
+	}
+	lines, err := grubLines(data)
+	if err != nil {
+		return stateOf(nil), nil // as GRUB takes it
 	}
 	variables := map[string]string{}
 	for _, line := range lines {
@@ -49,15 +57,22 @@ func (g GRUB) Store(_ context.Context, s State) error {
 	if err := s.Validate(); err != nil {
 		return err
 	}
-	lines, err := g.read()
-	if err != nil && !errors.Is(err, errNoBlock) && !errors.Is(err, os.ErrNotExist) {
+	old, err := g.read()
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("%w: %w", ErrEnvironment, err)
 	}
+	lines, _ := grubLines(old) // of what is no block, nothing is kept
 	block, err := grubBlock(lines, s)
 	if err != nil {
 		return err
 	}
-	if err := replace(g.Path, block); err != nil {
+	// Another second sector means that our variables are not in the first one yet, and
+	// that GRUB was never told anything.
+	store := replace
+	if len(old) == grubLength && bytes.Equal(old[grubSector:], block[grubSector:]) {
+		store = overwrite
+	}
+	if err := store(g.Path, block); err != nil {
 		return fmt.Errorf("%w: %w", ErrEnvironment, err)
 	}
 	return nil
@@ -67,20 +82,17 @@ func (g GRUB) Store(_ context.Context, s State) error {
 // so nothing is lost by replacing it.
 var errNoBlock = errors.New("not a GRUB environment block")
 
-// read returns the block's lines, of which an escaped one is one as well.
-func (g GRUB) read() ([]string, error) {
+// read returns the file, and not much more than a block of it.
+func (g GRUB) read() ([]byte, error) {
 	file, err := os.Open(g.Path)
 	if err != nil {
 		return nil, err
 	}
 	defer file.Close()
-	data, err := io.ReadAll(io.LimitReader(file, grubLength+1))
-	if err != nil {
-		return nil, err
-	}
-	return grubLines(data)
+	return io.ReadAll(io.LimitReader(file, grubLength+1))
 }
 
+// grubLines are a block's lines, of which an escaped one is one as well.
 func grubLines(data []byte) ([]string, error) {
 	if len(data) != grubLength || !bytes.HasPrefix(data, []byte(grubSignature)) {
 		return nil, fmt.Errorf("%w: %d bytes", errNoBlock, len(data))
@@ -109,24 +121,35 @@ func grubLines(data []byte) ([]string, error) {
 	}
 }
 
-// grubBlock is a block of these lines, with s in the place of what they say of it.
+// grubBlock is a block of these lines, with s before them in the place of what they
+// say of it. What s is told with has the same length always, so that nothing moves.
 func grubBlock(lines []string, s State) ([]byte, error) {
 	var b bytes.Buffer
 	b.WriteString(grubSignature)
-	variables := s.variables()
+	ours := map[string]bool{}
+	for _, v := range s.variables() {
+		ours[v.name] = true
+		b.WriteString(v.name + "=" + v.value + "\n")
+	}
 	for _, line := range lines {
-		name, _, _ := strings.Cut(line, "=")
-		if _, ours := variables[name]; !ours {
+		if name, _, _ := strings.Cut(line, "="); !ours[name] {
 			b.WriteString(line + "\n")
 		}
-	}
-	for _, name := range []string{VarActive, VarTrial, VarTries} {
-		b.WriteString(name + "=" + variables[name] + "\n")
 	}
 	if b.Len() > grubLength {
 		return nil, fmt.Errorf("%w: the block has no room for %d bytes", ErrEnvironment, b.Len())
 	}
 	return append(b.Bytes(), slices.Repeat([]byte("#"), grubLength-b.Len())...), nil
+}
+
+// overwrite writes data into a file where it is, durably.
+func overwrite(path string, data []byte) error {
+	file, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = file.WriteAt(data, 0)
+	return errors.Join(err, file.Sync(), file.Close())
 }
 
 // replace puts data in the place of a file, durably.

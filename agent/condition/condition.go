@@ -17,7 +17,9 @@ import (
 // Config is what must hold. The zero value: nothing.
 type Config struct {
 	// Lock is a file that applications lock, shared (flock(2), LOCK_SH; in a shell,
-	// flock -s), while nothing may be installed. Who has died holds no lock.
+	// flock -s), while nothing may be installed. Who has died holds no lock. The agent
+	// makes the file, and holds the lock itself while it installs and, for a moment,
+	// while it looks: applications should wait for it (flock -s -w 5).
 	Lock string `yaml:"lock"`
 	// Battery is about the charge.
 	Battery Battery `yaml:"battery"`
@@ -118,6 +120,20 @@ func (c *Config) Validate() error {
 	return nil
 }
 
+// Seize takes the lock, so that no application begins with something that must not be
+// interrupted, until release is called or the agent ends. If one has it, that is a hold.
+func (c *Config) Seize() (release func(), hold *Hold) {
+	release, detail, held := seize(c.Lock)
+	if !held {
+		return release, nil
+	}
+	again := c.Again
+	if again == 0 {
+		again = DefaultAgain
+	}
+	return nil, &Hold{ReasonLock, detail, again}
+}
+
 // Look returns what does not hold before a phase, the first of all; nil if all does.
 func (c *Config) Look(ctx context.Context, phase Phase) *Hold {
 	if phase == Install {
@@ -125,7 +141,9 @@ func (c *Config) Look(ctx context.Context, phase Phase) *Hold {
 		if again == 0 {
 			again = DefaultAgain
 		}
-		if detail, held := locked(c.Lock); held {
+		release, detail, held := seize(c.Lock)
+		release()
+		if held {
 			return &Hold{ReasonLock, detail, again}
 		}
 		if detail, low := c.Battery.low(); low {

@@ -30,6 +30,12 @@ func waits(t *testing.T, c Config, phase Phase, reason, detail string, again tim
 func TestWhoHoldsTheLockPostpones(t *testing.T) {
 	c := Config{Lock: filepath.Join(t.TempDir(), "busy")}
 	holds(t, c, Install) // nobody has made it
+	release, hold := c.Seize()
+	if hold != nil {
+		t.Fatalf("%+v", hold)
+	}
+	waits(t, c, Install, ReasonLock, "holds "+c.Lock, DefaultAgain) // the agent itself
+	release()
 	for range 2 {
 		file, err := os.Create(c.Lock)
 		if err != nil {
@@ -40,6 +46,9 @@ func TestWhoHoldsTheLockPostpones(t *testing.T) {
 			t.Fatal(err)
 		}
 		waits(t, c, Install, ReasonLock, "holds "+c.Lock, DefaultAgain)
+		if release, hold := c.Seize(); release != nil || hold == nil || hold.Reason != ReasonLock {
+			t.Errorf("seized: %+v", hold)
+		}
 		holds(t, c, Download)
 		if err := file.Close(); err != nil { // as when the application dies
 			t.Fatal(err)
@@ -69,6 +78,9 @@ func TestTheBatteryHoldsEnough(t *testing.T) {
 		return Config{Battery: Battery{MinPercent: percent, External: external, Dir: dir}, Again: time.Minute}
 	}
 	holds(t, with(100, ExternalNeeded), Install) // there is no battery
+	nowhere := with(1, "")
+	nowhere.Battery.Dir = filepath.Join(dir, "none")
+	waits(t, nowhere, Install, ReasonBattery, "no such file", time.Minute)
 	supply(t, dir, "BAT0", map[string]string{"type": "Battery", "capacity": "40"})
 	supply(t, dir, "AC", map[string]string{"type": "Mains", "online": "0"})
 	supply(t, dir, "mouse", map[string]string{"type": "Battery", "scope": "Device", "capacity": "1"})
@@ -86,6 +98,8 @@ func TestTheBatteryHoldsEnough(t *testing.T) {
 	supply(t, dir, "BAT1", map[string]string{"capacity": "unknown"})
 	waits(t, with(1, ""), Install, ReasonBattery, "BAT1 does not say", time.Minute)
 	holds(t, with(0, ""), Install)
+	supply(t, dir, "BAT1", map[string]string{"type": ""})
+	waits(t, with(1, ""), Install, ReasonBattery, "BAT1 does not say", time.Minute)
 }
 
 func TestFactsAreFoundOutByCommands(t *testing.T) {

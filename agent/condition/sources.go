@@ -17,27 +17,26 @@ import (
 	"groundswell/agent/child"
 )
 
-// locked reports whether somebody holds the lock.
-func locked(path string) (detail string, held bool) {
+// seize takes the lock, until release is called; held: somebody else has it.
+func seize(path string) (release func(), detail string, held bool) {
+	release = func() {}
 	if path == "" {
-		return "", false
+		return release, "", false
 	}
-	file, err := os.Open(path)
-	if errors.Is(err, os.ErrNotExist) {
-		return "", false // nobody can hold it
-	}
+	file, err := os.OpenFile(path, os.O_RDONLY|os.O_CREATE, 0o644)
 	if err != nil {
-		return err.Error(), true
+		return release, err.Error(), true
 	}
-	defer file.Close() // and with it goes the lock
+	release = func() { _ = file.Close() } // and with it goes the lock
 	err = syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	if err == nil {
+		return release, "", false
+	}
+	release()
 	if errors.Is(err, syscall.EWOULDBLOCK) {
-		return "an application holds " + path, true
+		return func() {}, "an application holds " + path, true
 	}
-	if err != nil {
-		return fmt.Sprintf("%s: %v", path, err), true
-	}
-	return "", false
+	return func() {}, fmt.Sprintf("%s: %v", path, err), true
 }
 
 const powerSupply = "/sys/class/power_supply"
@@ -52,12 +51,13 @@ func (b *Battery) low() (detail string, low bool) {
 	if dir == "" {
 		dir = powerSupply
 	}
-	supplies, err := filepath.Glob(filepath.Join(dir, "*"))
+	supplies, err := os.ReadDir(dir)
 	if err != nil {
 		return err.Error(), true
 	}
 	external, batteries, least := false, 0, 100
-	for _, supply := range supplies {
+	for _, entry := range supplies {
+		supply := filepath.Join(dir, entry.Name())
 		read := func(name string) string {
 			file, err := os.Open(filepath.Join(supply, name))
 			if err != nil {
@@ -79,6 +79,7 @@ func (b *Battery) low() (detail string, low bool) {
 			}
 			least = min(least, percent)
 		case "":
+			return filepath.Base(supply) + " does not say what it is", true
 		default: // Mains, USB, Wireless
 			external = external || read("online") == "1"
 		}
@@ -116,7 +117,7 @@ func (f *Fact) ask(ctx context.Context) (detail string, holds bool) {
 	if err == nil {
 		err = cmd.Wait()
 	}
-	if err == nil {
+	if err == nil || errors.Is(err, exec.ErrWaitDelay) { // it has left something running
 		return "", true
 	}
 	var exit *exec.ExitError

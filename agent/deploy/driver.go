@@ -34,7 +34,7 @@ type Slots interface {
 	Discard() error
 
 	Activate(ctx context.Context) error
-	Confirm(slot string) error
+	Confirm(ctx context.Context, slot string) error
 	FallBack(ctx context.Context) error
 }
 
@@ -100,6 +100,7 @@ type Driver struct {
 	refused int    // writes of a perishable step, one after the other, that failed
 	waited  string // the last reason to wait that was reported
 	held    held   // what keeps it from going on
+	release func() // of the applications' lock, while it installs; nil: not held
 	expired bool   // it was said that something has expired
 }
 

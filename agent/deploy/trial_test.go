@@ -28,15 +28,15 @@ type bank struct {
 	discard func() // instead of nothing
 }
 
-func (b *bank) Ready(context.Context) error      { return nil }
-func (b *bank) Running() slot.Running            { return b.running }
-func (b *bank) Trial(string) update.Trial        { return b.trial }
-func (b *bank) Armed() bool                      { return b.armed }
-func (b *bank) Output() string                   { return "" }
-func (b *bank) Staging(string) (string, error)   { return "", nil }
-func (b *bank) Stage(slot.Image) (string, error) { return "b", nil }
-func (b *bank) Activate(context.Context) error   { return nil }
-func (b *bank) Confirm(string) error             { return b.confirm }
+func (b *bank) Ready(context.Context) error           { return nil }
+func (b *bank) Running() slot.Running                 { return b.running }
+func (b *bank) Trial(string) update.Trial             { return b.trial }
+func (b *bank) Armed() bool                           { return b.armed }
+func (b *bank) Output() string                        { return "" }
+func (b *bank) Staging(string) (string, error)        { return "", nil }
+func (b *bank) Stage(slot.Image) (string, error)      { return "b", nil }
+func (b *bank) Activate(context.Context) error        { return nil }
+func (b *bank) Confirm(context.Context, string) error { return b.confirm }
 func (b *bank) Discard() error {
 	if b.discard != nil {
 		b.discard()
@@ -276,7 +276,7 @@ func TestASignOfLifeIsFromAfterTheBoot(t *testing.T) {
 		d, _ := newDriver(t, b, update.Trying)
 		w := &radio{ago: time.Second, ok: true}
 		d.world = w
-		look := d.observe(true)
+		look := d.observe(time.Minute)
 		expect := func(heard bool, asked int) {
 			t.Helper()
 			if c := look(); c.Heard != heard || w.asked != asked || c.HeardAgo != w.ago {
@@ -286,13 +286,17 @@ func TestASignOfLifeIsFromAfterTheBoot(t *testing.T) {
 		expect(false, 1)
 		time.Sleep(2 * time.Second)
 		expect(true, 1)
+		w.ago = 31 * time.Second // more than half of what is allowed
+		time.Sleep(askAgain)
+		expect(true, 2)
+		w.ago = time.Second
 		b.running.BootID = "b2"
-		expect(false, 2)
+		expect(false, 3)
 		w.ok = false
 		time.Sleep(askAgain + time.Second)
-		expect(false, 3)
-		expect(false, 3)
-		look = d.observe(false)
-		expect(false, 3)
+		expect(false, 4)
+		expect(false, 4)
+		look = d.observe(0)
+		expect(false, 4)
 	})
 }

@@ -127,6 +127,15 @@ func (d *Driver) await(ctx context.Context) (update.Event, error) {
 				break
 			}
 			event, err := d.lastCheck(ctx, decision)
+			if event == update.Jump {
+				release, hold := d.cfg.Conditions.Seize()
+				if hold != nil { // somebody was faster
+					decision.Until = now.Add(hold.Again)
+					break
+				}
+				d.letGo()
+				d.release = release
+			}
 			if event != "" || err != nil {
 				return event, err
 			}
@@ -150,6 +159,14 @@ func (d *Driver) await(ctx context.Context) (update.Event, error) {
 		if err := d.pause(ctx, decision.Until); err != nil {
 			return "", err
 		}
+	}
+}
+
+// letGo gives the applications their lock back.
+func (d *Driver) letGo() {
+	if d.release != nil {
+		d.release()
+		d.release = nil
 	}
 }
 

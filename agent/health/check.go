@@ -112,8 +112,8 @@ func CheckURL(key, address string) error {
 	return nil
 }
 
-// defaultOffline is Check.Offline where it is 0.
-const defaultOffline = 5 * time.Minute
+// DefaultOffline is Check.Offline where it is 0.
+const DefaultOffline = 5 * time.Minute
 
 // problem is why a check does not hold.
 type problem struct {
@@ -152,7 +152,19 @@ func (e *examiner) ask(ctx context.Context, timeout time.Duration, c Component) 
 	}
 	var first *problem
 	for i, check := range e.checks {
-		if err := <-answers[i]; err != nil && first == nil {
+		var err error
+		select {
+		case err = <-answers[i]:
+		case <-ctx.Done():
+			// A disk that hangs is not asked twice whether it does; one whose answer came
+			// in the same moment was in time.
+			select {
+			case err = <-answers[i]:
+			case <-time.After(2 * time.Second): // those that can be ended were, and say why
+				err = ctx.Err()
+			}
+		}
+		if err != nil && first == nil {
 			if check.Name != "" {
 				err = fmt.Errorf("%s: %w", check.Name, err)
 			}
@@ -198,7 +210,7 @@ func execute(ctx context.Context, command []string, c Component) error {
 	if err == nil {
 		err = cmd.Wait()
 	}
-	if err == nil {
+	if err == nil || errors.Is(err, exec.ErrWaitDelay) { // it has left something running
 		return nil
 	}
 	if ctx.Err() != nil {
@@ -229,7 +241,7 @@ func room(dir string, megabytes int64) error {
 
 func heard(c Component, offline time.Duration) error {
 	if offline == 0 {
-		offline = defaultOffline
+		offline = DefaultOffline
 	}
 	switch {
 	case !c.Heard:

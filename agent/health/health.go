@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"slices"
 	"strings"
 	"time"
 )
@@ -47,15 +46,28 @@ func (c Config) WithDefaults() Config {
 	return c
 }
 
-// NeedsBroker reports whether one of the checks asks for the broker.
-func (c Config) NeedsBroker() bool {
-	return slices.ContainsFunc(c.Checks, func(c Check) bool { return c.Broker })
+// Offline is for how long the broker may not be heard; 0: no check asks for it.
+func (c Config) Offline() (least time.Duration) {
+	for _, check := range c.Checks {
+		if !check.Broker {
+			continue
+		}
+		offline := check.Offline
+		if offline == 0 {
+			offline = DefaultOffline
+		}
+		if least == 0 || offline < least {
+			least = offline
+		}
+	}
+	return least
 }
 
 // Reasons of a verdict: slugs that count well.
 const (
 	ReasonHealthy  = "healthy"
 	ReasonProcess  = "health-process" // it does not run
+	ReasonVersion  = "version"        // something else runs
 	ReasonFellBack = "boot-attempts"  // the slots have booted the old version again
 )
 
@@ -65,6 +77,10 @@ type Component struct {
 	Up      bool   // its process runs
 	BootID  string // changes with each launch
 	Addr    string
+	// Busy: it is still being installed. Its time does not run.
+	Busy bool
+	// Other is the version that it says it is, if that is not the one on trial.
+	Other string
 	// Heard: the broker was heard since the boot, HeardAgo at last.
 	Heard    bool
 	HeardAgo time.Duration
@@ -105,6 +121,10 @@ func watch(ctx context.Context, cfg Config, look func() Component, ask func(cont
 		case !c.OnTrial:
 			// Why it could not stay up is more telling than that it did not.
 			return Verdict{Reason: ReasonFellBack, Detail: strings.TrimSpace(last.Reason + " " + last.Detail)}, nil
+		case c.Busy:
+			began, since = time.Now(), time.Time{}
+		case c.Other != "":
+			since, last = time.Time{}, Verdict{Reason: ReasonVersion, Detail: "it says that it is " + c.Other}
 		case !c.Up:
 			since, last = time.Time{}, Verdict{Reason: ReasonProcess, Detail: "the process has ended"}
 		default:

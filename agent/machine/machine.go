@@ -2,6 +2,8 @@ package machine
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -9,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"groundswell/agent/boot"
 	"groundswell/agent/journal"
@@ -68,17 +71,36 @@ func Open(ctx context.Context, cfg Config) (*Machine, error) {
 	m := &Machine{cfg: cfg, images: map[string]slot.Image{}, files: map[string]*journal.File{}}
 	for name, path := range cfg.Partitions {
 		if _, err := os.Stat(path); err != nil {
-			return nil, fmt.Errorf("open slots: slot %s: %w", name, err)
+			cfg.Log.Error("a slot is not there, nothing can be written to it", "slot", name, "err", err)
 		}
 		m.files[name] = journal.NewFile(filepath.Join(cfg.Dir, name+".json"))
 		m.load(name)
 	}
 	s, err := cfg.Chain.Load(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("open slots: %w", err)
+		// What runs is managed all the same; that nothing can be activated is said when
+		// it is tried.
+		cfg.Log.Error("the bootloader's environment cannot be read", "err", err)
+		return m, nil
 	}
-	m.trial = cfg.Running == s.Trial
+	switch image := m.images[cfg.Running]; {
+	case cfg.Running == s.Active:
+	case cfg.Running == s.Trial:
+		// Over, and in another boot: the machine was to boot the active slot, and could
+		// not. Over in this one: it still has to restart.
+		m.trial = !s.Over || s.Boot == m.boot()
+	default:
+		// The environment was lost, or the active slot could not be booted. What was
+		// staged and never confirmed is still to be proven.
+		m.trial = image.Length > 0 && !image.Good
+	}
 	return m, nil
+}
+
+// boot is what the bootloader's environment says of this boot.
+func (m *Machine) boot() string {
+	sum := sha256.Sum256([]byte(m.cfg.BootID))
+	return hex.EncodeToString(sum[:4])
 }
 
 // Adopt makes what runs the slot that boots by itself, if it is neither that nor on
@@ -88,7 +110,12 @@ func (m *Machine) Adopt(ctx context.Context) error {
 	m.busy.Lock()
 	defer m.busy.Unlock()
 	s, err := m.cfg.Chain.Load(ctx)
-	if err == nil && m.cfg.Running != s.Active && m.cfg.Running != s.Trial {
+	switch trial := m.onTrial(); {
+	case err != nil || m.cfg.Running == s.Active:
+	case trial && s.Trial == "":
+		m.cfg.Log.Warn("the bootloader does not know of this trial", "active", s.Active, "runs", m.cfg.Running)
+		err = m.cfg.Chain.Store(ctx, boot.State{Active: s.Active, Trial: m.cfg.Running})
+	case !trial:
 		m.cfg.Log.Error("the active slot could not be booted, the other one runs and takes its place", "active", s.Active, "runs", m.cfg.Running)
 		err = m.cfg.Chain.Store(ctx, boot.State{Active: m.cfg.Running})
 	}
@@ -256,7 +283,7 @@ func (m *Machine) Trial(name string) update.Trial {
 		return update.OnTrial
 	case err != nil || name == "" || s.Trial != name && s.Active != name:
 		return update.NotArmed
-	case s.Trial == name && s.Tries >= m.cfg.Tries:
+	case s.Trial == name && !s.Over && s.Boot == m.boot():
 		return update.NotArmed // or nearly: the machine was not booted since
 	}
 	return update.FellBack
@@ -297,8 +324,11 @@ func (m *Machine) arm(ctx context.Context) error {
 	if err := verify(m.cfg.Partitions[name], image, false); err != nil {
 		return fmt.Errorf("slot %s: %w", name, err)
 	}
-	return m.cfg.Chain.Store(ctx, boot.State{Active: s.Active, Trial: name, Tries: m.cfg.Tries})
+	return m.cfg.Chain.Store(ctx, boot.State{Active: s.Active, Trial: name, Tries: m.cfg.Tries, Boot: m.boot()})
 }
+
+// restartTime is how long a machine may take to end what runs.
+const restartTime = 10 * time.Minute
 
 // restart boots the machine, and waits for it.
 func (m *Machine) restart(ctx context.Context) error {
@@ -306,13 +336,19 @@ func (m *Machine) restart(ctx context.Context) error {
 	if err := m.cfg.Restart(ctx); err != nil {
 		return fmt.Errorf("restart: %w", err)
 	}
-	<-ctx.Done()
-	return ctx.Err()
+	timer := time.NewTimer(restartTime)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-timer.C:
+		return fmt.Errorf("restart: the machine still runs after %v", restartTime)
+	}
 }
 
 // Confirm makes the slot that is on trial the one that boots by itself. It may be
 // repeated. slot.ErrGivenUp means that another one runs.
-func (m *Machine) Confirm(name string) error {
+func (m *Machine) Confirm(ctx context.Context, name string) error {
 	m.busy.Lock()
 	defer m.busy.Unlock()
 	if name != m.cfg.Running {
@@ -324,7 +360,6 @@ func (m *Machine) Confirm(name string) error {
 			return fmt.Errorf("confirm: %w", err)
 		}
 	}
-	ctx := context.Background()
 	s, err := m.cfg.Chain.Load(ctx)
 	if err == nil && s != (boot.State{Active: name}) {
 		err = m.cfg.Chain.Store(ctx, boot.State{Active: name})
@@ -341,14 +376,20 @@ func (m *Machine) Confirm(name string) error {
 // FallBack ends the trial, and boots the active slot if the one on trial runs; then it
 // returns only when that fails, or when ctx ends. It may be repeated. When the
 // bootloader's environment cannot be written, the machine is booted nevertheless: the
-// trial has only so many tries left.
+// trial has only so many tries left. That it is over stays written until the active slot
+// runs, because the journal may not have it: on a full disk, for instance.
 func (m *Machine) FallBack(ctx context.Context) error {
 	m.busy.Lock()
+	back := m.onTrial()
 	s, err := m.cfg.Chain.Load(ctx)
-	if err == nil && s.Trial != "" {
+	switch {
+	case err != nil:
+	case back:
+		over := boot.State{Active: boot.Other(m.cfg.Running), Trial: m.cfg.Running, Over: true, Boot: m.boot()}
+		err = m.cfg.Chain.Store(ctx, over)
+	case s.Trial != "":
 		err = m.cfg.Chain.Store(ctx, boot.State{Active: s.Active})
 	}
-	back := m.onTrial()
 	m.busy.Unlock()
 	if err != nil {
 		err = fmt.Errorf("fall back: %w", err)

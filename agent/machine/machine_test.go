@@ -157,7 +157,7 @@ func grub(t *testing.T) *device {
 	d.loader = fmt.Sprintf(`
 		load_env() { eval "$(grub-editenv %[1]s list 2>/dev/null | sed -n "s/^\(groundswell_[a-z]*\)=\(.*\)/\1='\2'/p")"; }
 		save_env() { grub-editenv %[1]s set "$1=$(eval echo "\$$1")"; }
-		`, block) + setLine.ReplaceAllString(boot.ScriptGRUB, "$1") + "\necho $default $fallback\n"
+		`, block) + setLine.ReplaceAllString(boot.ScriptGRUB, "$1") + "\necho $default $fallback | tr 01 ab\n"
 	if out, err := exec.Command("grub-editenv", block, "create").CombinedOutput(); err != nil {
 		t.Fatalf("%v %s", err, out)
 	}
@@ -264,6 +264,13 @@ func TestWhatCannotBeLoadedGivesItsPlaceUp(t *testing.T) {
 	}
 	d.wipe("a")
 	d.Boot()
+	// It was never proven, so it is put back once; that does not help.
+	if r := d.machine.Running(); r.Slot != "b" || !r.Trial || !d.machine.Armed() {
+		t.Fatalf("%+v runs", r)
+	}
+	if _, err := d.Do(d.machine.FallBack); err != nil {
+		t.Fatal(err)
+	}
 	s, err := d.chain.Load(t.Context())
 	if r := d.machine.Running(); err != nil || s != (boot.State{Active: "b"}) || r.Slot != "b" || r.Trial {
 		t.Fatalf("%+v, %v; %+v runs", s, err, r)
@@ -381,7 +388,7 @@ func TestWhatWasFlashedByHandIsBelieved(t *testing.T) {
 	if _, err := d.Do(d.machine.Activate); err != nil {
 		t.Fatal(err)
 	}
-	if err := d.machine.Confirm("b"); err != nil {
+	if err := d.machine.Confirm(t.Context(), "b"); err != nil {
 		t.Fatal(err)
 	}
 	if r := d.machine.Running(); r.Image.Release == "" || !r.Image.Good {
@@ -393,5 +400,129 @@ func TestWhatWasFlashedByHandIsBelieved(t *testing.T) {
 	d.Boot()
 	if r := d.machine.Running(); r.Image != (slot.Image{Version: "7.0.0"}) {
 		t.Errorf("%+v", r)
+	}
+}
+
+// TestAnAgentStartedAgainWhileFallingBackGoesOn: the bootloader does not know of a trial
+// any more, and what runs is not to stay for that.
+func TestAnAgentStartedAgainWhileFallingBackGoesOn(t *testing.T) {
+	d := grub(t)
+	d.Boot()
+	if err := d.put("1.1.0"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.Do(d.machine.Activate); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	d.reset = cancel // the machine takes its time, and the agent ends
+	if err := d.machine.FallBack(ctx); err == nil {
+		t.Fatal("it has returned without an error")
+	}
+	d.boots-- // the same boot
+	d.start("b")
+	if s, err := d.chain.Load(t.Context()); err != nil || s.Active != "a" || !s.Over || !d.machine.Running().Trial {
+		t.Fatalf("%+v, %v; %+v runs", s, err, d.machine.Running())
+	}
+	if _, err := d.Do(d.machine.FallBack); err != nil || d.machine.Running().Slot != "a" {
+		t.Fatalf("%+v runs, %v", d.machine.Running(), err)
+	}
+	// In another boot it is as ever.
+	d.wipe("a")
+	d.Boot()
+	if s, err := d.chain.Load(t.Context()); err != nil || s != (boot.State{Active: "b"}) {
+		t.Fatalf("%+v, %v", s, err)
+	}
+}
+
+// TestABootloaderThatDoesNotCountEndsTheTrial: it boots the active slot again and again,
+// because it cannot write, or does not read what is written. That is no reason to
+// restart the machine for ever.
+func TestABootloaderThatDoesNotCountEndsTheTrial(t *testing.T) {
+	d := grub(t)
+	d.Boot()
+	if err := d.put("1.1.0"); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.machine.arm(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := d.machine.Trial("b"); got != update.NotArmed {
+		t.Errorf("before the boot: %v", got)
+	}
+	d.start("a")
+	if got := d.machine.Trial("b"); got != update.FellBack {
+		t.Errorf("after it: %v", got)
+	}
+}
+
+// TestATrialIsRememberedUntilTheOldSystemRuns: the journal may not have it, on a disk
+// that the new system has filled.
+func TestATrialIsRememberedUntilTheOldSystemRuns(t *testing.T) {
+	d := grub(t)
+	d.Boot()
+	if err := d.put("1.1.0"); err != nil {
+		t.Fatal(err)
+	}
+	for _, do := range []func(context.Context) error{d.machine.Activate, func(ctx context.Context) error { return d.machine.FallBack(ctx) }} {
+		if _, err := d.Do(do); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 2 {
+		if r := d.machine.Running(); r.Slot != "a" || d.machine.Trial("b") != update.FellBack || !d.machine.Armed() {
+			t.Fatalf("%+v runs, the trial is %v", r, d.machine.Trial("b"))
+		}
+		d.Boot()
+	}
+}
+
+// TestATrialIsOneWithoutTheEnvironmentToo: what was never confirmed is still to be
+// proven.
+func TestATrialIsOneWithoutTheEnvironmentToo(t *testing.T) {
+	d := grub(t)
+	d.Boot()
+	if err := d.put("1.1.0"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.Do(d.machine.Activate); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.chain.Store(t.Context(), boot.State{Active: "a"}); err != nil {
+		t.Fatal(err)
+	}
+	d.start("b") // the agent, and perhaps the machine
+	if r := d.machine.Running(); !r.Trial || d.machine.Trial("b") != update.OnTrial {
+		t.Fatalf("%+v runs", r)
+	}
+	if _, err := d.Do(d.machine.FallBack); err != nil || d.machine.Running().Slot != "a" {
+		t.Errorf("%+v runs, %v", d.machine.Running(), err)
+	}
+}
+
+// TestAMachineWithoutAnEnvironmentIsManaged: it cannot be updated, and says why.
+func TestAMachineWithoutAnEnvironmentIsManaged(t *testing.T) {
+	d := uboot(t)
+	for _, name := range []string{"env-0", "env-1"} {
+		if err := os.Rename(d.path(name), d.path(name+".gone")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m, err := Open(t.Context(), Config{
+		Partitions: map[string]string{"a": d.path("a"), "b": d.path("none")}, Dir: d.path("data"), Chain: d.chain, Running: "a", BootID: "x", Tries: 1,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r := m.Running(); r.Slot != "a" || r.Trial || m.Armed() {
+		t.Errorf("%+v", r)
+	}
+	if _, err := m.Stage(slottest.Image("1.1.0", system("1.1.0"))); !errors.Is(err, boot.ErrEnvironment) {
+		t.Errorf("stage: %v", err)
+	}
+	for _, name := range []string{"env-0", "env-1"} {
+		if err := os.Rename(d.path(name+".gone"), d.path(name)); err != nil {
+			t.Fatal(err)
+		}
 	}
 }

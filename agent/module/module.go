@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"groundswell/agent/journal"
@@ -46,7 +47,8 @@ type Module struct {
 	file   *journal.File
 	ready  chan struct{} // closed when it is decided what is to run
 
-	steps sync.Mutex // held, for long perhaps, while steps or files change something
+	busy  atomic.Bool // something is being installed or activated
+	steps sync.Mutex  // held, for long perhaps, while steps or files change something
 
 	mu      sync.Mutex // guards what follows; held for a moment only
 	state   state
@@ -93,20 +95,29 @@ func (m *Module) artifact() string { return filepath.Join(m.cfg.Dir, "artifact")
 func (m *Module) Run(ctx context.Context) error {
 	m.look(ctx)
 	m.start(ctx)
-	m.look(ctx)
 	tick := time.NewTicker(m.cfg.Interval)
 	defer tick.Stop()
-	for {
+	for asked := time.Now(); ; {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
-			if m.onTrial() {
-				m.look(ctx)
-			}
+		}
+		if !m.onTrial() && time.Since(asked) < askAgain {
+			continue
+		}
+		// Not while something is being changed: nobody is to be disturbed at that.
+		if m.steps.TryLock() {
+			m.look(ctx)
+			asked = time.Now()
+			m.steps.Unlock()
 		}
 	}
 }
+
+// askAgain is the time between two questions which version runs, when nothing is on
+// trial: somebody may have changed it by hand.
+const askAgain = time.Minute
 
 // start counts this start of the agent if something is on trial, and activates that
 // again; or rolls it back. As soon as it is decided what is to run, the rest of the
@@ -117,7 +128,16 @@ func (m *Module) start(ctx context.Context) {
 	decided := sync.OnceFunc(func() { close(m.ready) })
 	defer decided()
 	next := m.current()
-	if next.Trial == nil || next.Trial.Back {
+	if next.Trial == nil || next.Trial.Back || next.Trial.Committing {
+		return // Confirm goes on with a commit
+	}
+	if !next.Trial.Begun {
+		// Killed before the first step. Weeks may have passed: whether it may still be
+		// activated is for others to say.
+		next.Trial = nil
+		if err := m.set(next); err != nil {
+			m.cfg.Log.Error("a trial that was not begun cannot be forgotten", "err", err)
+		}
 		return
 	}
 	t := *next.Trial
@@ -161,6 +181,8 @@ func (m *Module) activate(ctx context.Context) error {
 	next := m.state
 	m.well = false
 	m.mu.Unlock()
+	m.busy.Store(true)
+	defer m.busy.Store(false)
 	t := *next.Trial
 	t.Begun = true
 	next.Boot = slot.NewBootID()
@@ -175,23 +197,38 @@ func (m *Module) activate(ctx context.Context) error {
 			return err
 		}
 	}
+	t.Active = true
+	if err := m.set(next.with(t)); err != nil {
+		return err
+	}
 	m.look(ctx)
 	return nil
 }
 
-// back rolls the trial back. The caller holds steps.
+// maxFailed is how many rollbacks may fail before the component is left as it is: then
+// only another release can mend it, and that must not be kept waiting.
+const maxFailed = 5
+
+// back rolls the trial back; one whose commit was begun is committed. The caller holds
+// steps.
 func (m *Module) back(ctx context.Context) error {
 	next := m.current()
 	if next.Trial == nil || next.Trial.Back {
 		return nil
 	}
 	t := *next.Trial
+	if t.Committing {
+		return m.commit(ctx)
+	}
 	t.Over = true
 	if t.Begun {
 		// Written first: whoever is killed in the middle does not try it again.
 		errSave := m.set(next.with(t))
 		if err := m.insist(ctx, stepRollback, next.Staged, next.Current); err != nil {
-			return errors.Join(err, errSave)
+			if t.Failed++; ctx.Err() != nil || t.Failed < maxFailed {
+				return errors.Join(err, errSave, m.set(next.with(t)))
+			}
+			m.cfg.Log.Error("what was on trial cannot be rolled back, and is left as it is until another release comes", "err", err)
 		}
 	}
 	t.Back = true
@@ -201,6 +238,24 @@ func (m *Module) back(ctx context.Context) error {
 	}
 	m.look(ctx)
 	return nil
+}
+
+// commit keeps what is on trial. The caller holds steps.
+func (m *Module) commit(ctx context.Context) error {
+	next := m.current()
+	if m.has(stepCommit) {
+		t := *next.Trial
+		t.Committing = true // from here on, what rollback needs may be gone
+		if err := m.set(next.with(t)); err != nil {
+			return err
+		}
+		if err := m.insist(ctx, stepCommit, next.Staged, next.Current); err != nil {
+			return err
+		}
+	}
+	next.Slot, next.Current, next.Staged, next.Trial = other(next.Slot), next.Staged, slot.Image{}, nil
+	next.Current.Good = true
+	return m.set(next)
 }
 
 // look asks the module what runs, and whether that is well.

@@ -152,7 +152,7 @@ func TestTheStepsAndWhatTheyAreTold(t *testing.T) {
 	if err := d.module.Activate(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if err := d.module.Confirm("b"); err != nil {
+	if err := d.module.Confirm(t.Context(), "b"); err != nil {
 		t.Fatal(err)
 	}
 	if got := d.calls(); !slices.Equal(got, []string{"install 1.1.0", "activate 1.1.0", "commit 1.1.0"}) {
@@ -333,7 +333,7 @@ func TestKilledAtAnyStep(t *testing.T) {
 				if step == "rollback" {
 					_ = d.module.FallBack(ctx)
 				} else {
-					_ = d.module.Confirm("b") // hangs until the step is killed
+					_ = d.module.Confirm(ctx, "b") // hangs until the step is killed
 				}
 			}()
 			devtest.Eventually(t, 0, step+" to hang", func() error {

@@ -29,7 +29,10 @@ func (m *Module) Running() slot.Running {
 	s := &m.state
 	r := slot.Running{Slot: s.Slot, Image: s.Current, BootID: s.Boot, Up: true}
 	if s.trialRuns() {
-		r.Slot, r.Image, r.Trial, r.Up = other(s.Slot), s.Staged, true, m.well
+		r.Slot, r.Trial, r.Up, r.Busy = other(s.Slot), true, m.well, m.busy.Load()
+		if s.Trial.Active {
+			r.Image = s.Staged
+		}
 	} else if m.version != "" && m.version != s.Current.Version {
 		r.Image = slot.Image{Version: m.version} // by other hands
 	}
@@ -172,24 +175,17 @@ func (m *Module) arm() error {
 
 // Confirm has the module keep what is on trial. It may be repeated. slot.ErrGivenUp
 // means that something else runs.
-func (m *Module) Confirm(name string) error {
+func (m *Module) Confirm(ctx context.Context, name string) error {
 	m.steps.Lock()
 	defer m.steps.Unlock()
 	s := m.current()
-	if name == s.Slot && s.Trial == nil && name == m.Running().Slot && s.Current.Good {
+	if name == s.Slot && s.Trial == nil && s.Current.Good {
 		return nil // confirmed before
 	}
 	if name != other(s.Slot) || !s.trialRuns() {
 		return fmt.Errorf("confirm slot %s: %w: %s", name, slot.ErrGivenUp, m.Running().Slot)
 	}
-	if m.has(stepCommit) {
-		if err := m.insist(context.Background(), stepCommit, s.Staged, s.Current); err != nil {
-			return fmt.Errorf("confirm: %w", err)
-		}
-	}
-	s.Slot, s.Current, s.Staged, s.Trial = other(s.Slot), s.Staged, slot.Image{}, nil
-	s.Current.Good = true
-	if err := m.set(s); err != nil {
+	if err := m.commit(ctx); err != nil {
 		return fmt.Errorf("confirm: %w", err)
 	}
 	return nil

@@ -24,10 +24,13 @@ type state struct {
 
 // trial is one attempt to run Staged.
 type trial struct {
-	Tries int  `json:"tries"`           // starts that are left
-	Over  bool `json:"over,omitempty"`  // it is to be rolled back, or was
-	Back  bool `json:"back,omitempty"`  // it was rolled back
-	Begun bool `json:"begun,omitempty"` // a step was called
+	Tries      int  `json:"tries"`                // starts that are left
+	Begun      bool `json:"begun,omitempty"`      // a step was called
+	Active     bool `json:"active,omitempty"`     // activate has succeeded once
+	Committing bool `json:"committing,omitempty"` // commit was called: there is no way back
+	Over       bool `json:"over,omitempty"`       // it is to be rolled back, or was
+	Back       bool `json:"back,omitempty"`       // it was rolled back, or that was given up
+	Failed     int  `json:"failed,omitempty"`     // rollbacks that failed
 }
 
 // with is s with that trial.

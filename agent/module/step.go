@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -38,14 +39,17 @@ var (
 	errLater = errors.New("not now")
 )
 
-// check names the step that is missing.
+// check names the step that is missing, or that cannot be called.
 func check(dir string) error {
-	for _, step := range required {
+	for _, step := range []string{stepInstall, stepActivate, stepVerify, stepCommit, stepRollback, stepVersion} {
 		info, err := os.Stat(filepath.Join(dir, step))
+		if errors.Is(err, os.ErrNotExist) && !slices.Contains(required, step) {
+			continue
+		}
 		if err != nil {
 			return fmt.Errorf("%w: %w", ErrModule, err)
 		}
-		if info.Mode()&0o111 == 0 {
+		if !info.Mode().IsRegular() || info.Mode()&0o111 == 0 {
 			return fmt.Errorf("%w: %s is not executable", ErrModule, filepath.Join(dir, step))
 		}
 	}
@@ -93,7 +97,8 @@ func (m *Module) call(ctx context.Context, step string, target, from slot.Image)
 	}
 	var exit *exec.ExitError
 	switch {
-	case err == nil:
+	case err == nil || errors.Is(err, exec.ErrWaitDelay):
+		// The latter: it has started something that goes on, and has what it prints to.
 		return strings.TrimSpace(string(answer.data)), nil
 	case ctx.Err() != nil:
 		return "", fmt.Errorf("%s: killed after %v: %w", step, limit, ctx.Err())

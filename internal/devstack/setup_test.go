@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -59,6 +60,7 @@ case "$*" in
 		mkdir -p "$MACHINE/root/usr/sbin"
 		for p in qemu-system-x86_64 cpio ip mkfs.ext4; do printf '#!/bin/sh\n' >"$MACHINE/root/usr/sbin/$p"; chmod +x "$MACHINE/root/usr/sbin/$p"; done ;;
 	esac
+	case "$*" in *grub-pc-bin*) mkdir -p "$MACHINE/root/usr/lib/grub/i386-pc"; echo >"$MACHINE/root/usr/lib/grub/i386-pc/boot.img" ;; esac
 	;;
 esac`
 
@@ -217,11 +219,11 @@ func TestOnlyTheBrokerBenchmarkBringsMosquitto(t *testing.T) {
 
 func TestOnlyMachinesBringQEMUAndAKernel(t *testing.T) {
 	m := newMachine(t)
-	if code, out := m.setup(); code != 0 || strings.Contains(m.calls(), "qemu") {
+	if code, out := m.setup(); code != 0 || regexp.MustCompile("qemu|grub-pc").MatchString(m.calls()) {
 		t.Errorf("without being asked, exit code %d: %s", code, out)
 	}
 	m.file("no-network", "", 0o644)
-	if code, out := m.setup("machines"); code != 1 || !strings.Contains(out, "missing: qemu-system-x86 cpio iproute2 e2fsprogs") {
+	if code, out := m.setup("machines"); code != 1 || !strings.Contains(out, "missing: qemu-system-x86 cpio iproute2 e2fsprogs grub-pc-bin") {
 		t.Errorf("no network, exit code %d: %s", code, out)
 	}
 	m.remove("no-network")

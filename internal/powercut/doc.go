@@ -7,7 +7,7 @@
 // guest (its init, see there), the program under test, and the test's files. Its
 // one disk is a file of the host with ext4, mounted at DataDir; its one network is
 // QEMU's own, with ports of the host's loopback forwarded into it, and the host's
-// loopback reached at HostAddr. So several machines reach one another through the
+// loopback reached at qemu.HostAddr. So several machines reach one another through the
 // ports that are forwarded.
 //
 // What a test here shows, it shows down to the machine's block device: what the
@@ -15,8 +15,4 @@
 // keeps its power. That a real disk keeps what it was told to flush is the disk's
 // promise, not ours. On the other hand QEMU keeps each write that the guest has
 // handed over, flushed or not, as a disk without a volatile cache would.
-//
-// KVM is used where the processor has it; otherwise QEMU emulates, which is some
-// twenty times slower and just as true. What it takes is brought by scripts/setup
-// with the argument "machines".
 package powercut

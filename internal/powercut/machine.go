@@ -8,23 +8,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
-	"strings"
 
 	"groundswell/internal/devstack"
+	"groundswell/internal/qemu"
 )
 
-const (
-	// HostAddr is the host's loopback, seen from inside.
-	HostAddr = "10.0.2.2"
-	// GuestAddr is the machine's own address; every machine has the same.
-	GuestAddr = "10.0.2.15"
-	// DataDir is where the disk is mounted, and FilesDir where Machine.Files are.
-	DataDir, FilesDir = "/data", "/files"
-)
-
-// ErrSetup is wrapped when something is missing on this machine.
-var ErrSetup = errors.New("not installed: run scripts/setup machines")
+// DataDir is where the disk is mounted, and FilesDir where Machine.Files are.
+const DataDir, FilesDir = "/data", "/files"
 
 // Machine says what to run.
 type Machine struct {
@@ -56,38 +46,23 @@ func (m Machine) Make(ctx context.Context) (devstack.Spec, error) {
 	if m.MemoryBytes == 0 {
 		m.MemoryBytes = 512 << 20
 	}
-	qemu, err := tool("qemu-system-x86_64")
+	path, args, err := qemu.Command(qemu.Options{MemoryBytes: m.MemoryBytes, Disk: m.path("disk"), Ports: m.Ports})
 	if err != nil {
 		return devstack.Spec{}, err
 	}
-	root, err := devstack.Root()
+	kernel, err := qemu.FindKernel()
 	if err != nil {
 		return devstack.Spec{}, err
-	}
-	kernel := filepath.Join(root, ".cache", "machine")
-	if _, err := os.Stat(filepath.Join(kernel, "vmlinuz")); err != nil {
-		return devstack.Spec{}, fmt.Errorf("the machines' kernel (.cache/machine/vmlinuz) is %w", ErrSetup)
 	}
 	if err := m.makeDisk(ctx); err != nil {
 		return devstack.Spec{}, fmt.Errorf("machine %s: disk: %w", m.Name, err)
 	}
-	if err := m.makeInitramfs(ctx, filepath.Join(kernel, "modules")); err != nil {
+	if err := m.makeInitramfs(ctx, kernel); err != nil {
 		return devstack.Spec{}, fmt.Errorf("machine %s: initramfs: %w", m.Name, err)
 	}
-	network := "user,id=net"
-	for host, port := range m.Ports {
-		network += fmt.Sprintf(",hostfwd=tcp:%s-:%d", host, port)
-	}
 	return devstack.Spec{
-		Name: m.Name, Path: qemu, LogFile: m.path("console"),
-		Args: append(accelerator(),
-			"-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-serial", "stdio",
-			"-m", fmt.Sprint(m.MemoryBytes>>20),
-			"-kernel", filepath.Join(kernel, "vmlinuz"), "-initrd", m.path("initramfs"),
-			"-append", "console=ttyS0 quiet panic=-1",
-			"-drive", "if=virtio,format=raw,cache=writeback,file="+m.path("disk"),
-			"-netdev", network, "-device", "virtio-net-pci,netdev=net,romfile=",
-		),
+		Name: m.Name, Path: path, LogFile: m.path("console"),
+		Args: append(args, "-no-reboot", "-kernel", kernel.Image, "-initrd", m.path("initramfs"), "-append", "console=ttyS0 quiet panic=-1"),
 	}, nil
 }
 
@@ -95,7 +70,7 @@ func (m Machine) path(what string) string { return filepath.Join(m.Dir, m.Name+"
 
 // makeDisk makes the disk anew: empty, with a file system.
 func (m Machine) makeDisk(ctx context.Context) error {
-	mkfs, err := tool("mkfs.ext4")
+	mkfs, err := qemu.Tool("mkfs.ext4")
 	if err != nil {
 		return err
 	}
@@ -109,35 +84,5 @@ func (m Machine) makeDisk(ctx context.Context) error {
 	if err := errors.Join(disk.Truncate(m.DiskBytes), disk.Close()); err != nil {
 		return err
 	}
-	return run(exec.CommandContext(ctx, mkfs, "-q", "-F", m.path("disk")))
-}
-
-// accelerator says how the processor is made. /dev/kvm alone means little: there
-// are machines that have it and whose processor has no use for it.
-func accelerator() []string {
-	info, err := os.ReadFile("/proc/cpuinfo")
-	if err == nil && slices.ContainsFunc(strings.Fields(string(info)), func(flag string) bool { return flag == "vmx" || flag == "svm" }) {
-		if kvm, err := os.OpenFile("/dev/kvm", os.O_RDWR, 0); err == nil {
-			_ = kvm.Close() // it was a question
-			return []string{"-accel", "kvm", "-cpu", "host"}
-		}
-	}
-	return []string{"-accel", "tcg", "-cpu", "max"}
-}
-
-// tool finds a program, also where only root looks.
-func tool(name string) (string, error) {
-	for _, dir := range []string{"", "/usr/sbin", "/sbin"} {
-		if path, err := exec.LookPath(filepath.Join(dir, name)); err == nil {
-			return path, nil
-		}
-	}
-	return "", fmt.Errorf("%s is %w", name, ErrSetup)
-}
-
-func run(cmd *exec.Cmd) error {
-	if text, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("%s: %w\n%s", filepath.Base(cmd.Path), err, text)
-	}
-	return nil
+	return qemu.Run(exec.CommandContext(ctx, mkfs, "-q", "-F", m.path("disk")))
 }

@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"groundswell/internal/devstack"
@@ -40,32 +41,17 @@ type Agent struct {
 
 // StartAgent issues the device's certificate and starts its agent.
 func (s *Stack) StartAgent(ctx context.Context, o AgentOptions) (*Agent, error) {
-	ca, err := s.CA()
-	if err != nil {
-		return nil, err
-	}
 	a := &Agent{ID: o.ID, Dir: s.path("agents", o.ID), Battery: o.Battery}
 	if err := os.MkdirAll(a.Dir, 0o700); err != nil {
 		return nil, err
 	}
-	credential, err := ca.IssueDevice(o.ID, o.Model, o.Hardware, 24*time.Hour)
-	if err != nil {
-		return nil, err
-	}
-	if err := credential.Save(a.path("device.crt"), a.path("device.key")); err != nil {
-		return nil, err
-	}
-	cfg := s.defaultAgentConfig(a, o)
-	if o.Config != nil {
-		o.Config(cfg)
-	}
-	file, err := s.writeConfig(filepath.Join("agents", o.ID, "agent"), cfg)
+	err := s.MakeDevice(o, a.Dir, a.Dir, "")
 	if err != nil {
 		return nil, err
 	}
 	a.Process, err = devstack.Start(ctx, devstack.Spec{
-		Name: "agent " + o.ID, Path: s.Bins.Agent, Args: []string{"--config", file}, Dir: a.Dir,
-		LogFile: a.path("agent.log"), AddressesFile: a.path("addresses.json"),
+		Name: "agent " + o.ID, Path: s.Bins.Agent, Args: []string{"--config", a.path(agentConfig)}, Dir: a.Dir,
+		LogFile: a.path("agent.log"), AddressesFile: a.path(agentAddresses),
 	})
 	if err != nil {
 		return nil, err
@@ -76,17 +62,72 @@ func (s *Stack) StartAgent(ctx context.Context, o AgentOptions) (*Agent, error) 
 	return a, nil
 }
 
-func (s *Stack) defaultAgentConfig(a *Agent, o AgentOptions) Config {
+// Files of a device. Beside them its directory gets what the agent makes.
+const (
+	agentConfig       = "agent.yaml"
+	agentAddresses    = "addresses.json"
+	agentCert         = "device.crt"
+	agentKey          = "device.key"
+	agentCA           = "ca.crt"
+	agentImageRoot    = "image-root.json"
+	agentDirectorRoot = "director-root.json"
+)
+
+// MakeDevice issues a device's certificate, and writes what the device is made with
+// into a directory: agent.yaml, the agent's configuration, and what that refers to.
+// The device finds it in the directory seen, and this machine's loopback at the
+// address host; empty: at 127.0.0.1.
+func (s *Stack) MakeDevice(o AgentOptions, dir, seen, host string) error {
+	ca, err := s.CA()
+	if err != nil {
+		return err
+	}
+	credential, err := ca.IssueDevice(o.ID, o.Model, o.Hardware, 24*time.Hour)
+	if err != nil {
+		return err
+	}
+	if err := credential.Save(filepath.Join(dir, agentCert), filepath.Join(dir, agentKey)); err != nil {
+		return err
+	}
+	cfg := s.defaultAgentConfig(o, seen, host)
+	if o.Config != nil {
+		o.Config(cfg)
+	}
+	files := map[string][]byte{}
+	if files[agentConfig], err = cfg.encode(); err != nil {
+		return err
+	}
+	for _, name := range []string{agentCA, agentImageRoot, agentDirectorRoot} {
+		if files[name], err = os.ReadFile(s.key("public", name)); err != nil {
+			return err
+		}
+	}
+	for name, content := range files {
+		if err := os.WriteFile(filepath.Join(dir, name), content, 0o600); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Stack) defaultAgentConfig(o AgentOptions, dir, host string) Config {
+	at := func(name string) string { return filepath.Join(dir, name) }
+	seen := func(url string) string {
+		if host == "" {
+			return url
+		}
+		return strings.Replace(url, "127.0.0.1", host, 1)
+	}
 	cfg := Config{}
 	cfg.Set(s.TrustDomain, "trust_domain")
-	cfg.Set(a.path("data"), "data_dir")
-	cfg.Set([]string{s.BrokerURL()}, "mqtt", "servers")
-	cfg.Set([]string{s.DownloadURL()}, "sources")
-	cfg.Set(a.path("device.crt"), "tls", "cert")
-	cfg.Set(a.path("device.key"), "tls", "key")
-	cfg.Set(s.key("public", "ca.crt"), "tls", "ca")
-	cfg.Set(s.key("public", "image-root.json"), "trust", "image_root")
-	cfg.Set(s.key("public", "director-root.json"), "trust", "director_root")
+	cfg.Set(at("data"), "data_dir")
+	cfg.Set([]string{seen(s.BrokerURL())}, "mqtt", "servers")
+	cfg.Set([]string{seen(s.DownloadURL())}, "sources")
+	cfg.Set(at(agentCert), "tls", "cert")
+	cfg.Set(at(agentKey), "tls", "key")
+	cfg.Set(at(agentCA), "tls", "ca")
+	cfg.Set(at(agentImageRoot), "trust", "image_root")
+	cfg.Set(at(agentDirectorRoot), "trust", "director_root")
 	cfg.Set("2s", "heartbeat")
 	cfg.Set("250ms", "health", "interval")
 	cfg.Set("1s", "health", "timeout")
@@ -106,7 +147,7 @@ func (s *Stack) defaultAgentConfig(a *Agent, o AgentOptions) Config {
 		cfg.Set(o.Version, "initial", "version")
 	}
 	cfg.Set("127.0.0.1:0", "ops", "listen")
-	cfg.Set(a.path("addresses.json"), "addresses_file")
+	cfg.Set(at(agentAddresses), "addresses_file")
 	return cfg
 }
 

@@ -191,14 +191,20 @@ func (s *Stack) daemon(ctx context.Context, name, path string, cfg Config) (*dev
 	})
 }
 
-// writeConfig writes a configuration file; JSON is YAML too.
+// encode is the configuration as a file; JSON is YAML too.
+func (c Config) encode() ([]byte, error) {
+	data, err := json.MarshalIndent(c, "", "  ")
+	return append(data, '\n'), err
+}
+
+// writeConfig writes a configuration file.
 func (s *Stack) writeConfig(name string, cfg Config) (string, error) {
-	data, err := json.MarshalIndent(cfg, "", "  ")
+	data, err := cfg.encode()
 	if err != nil {
 		return "", err
 	}
 	file := s.path(name + ".yaml")
-	return file, os.WriteFile(file, append(data, '\n'), 0o600)
+	return file, os.WriteFile(file, data, 0o600)
 }
 
 // RestartBroker starts the broker again, after Broker.Kill or Broker.Stop, with
