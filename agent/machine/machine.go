@@ -50,7 +50,8 @@ type Machine struct {
 	images map[string]slot.Image
 	files  map[string]*journal.File
 	trial  bool          // what runs was booted on trial
-	ended  *journal.File // the boot in which it was ended, while the machine restarts
+	armed  *journal.File // the boot in which a trial was armed last
+	ended  *journal.File // and that in which it was ended while it ran
 }
 
 // Open reads what is in the slots. It changes nothing.
@@ -76,13 +77,18 @@ func Open(ctx context.Context, cfg Config) (*Machine, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open slots: %w", err)
 	}
-	m.ended = journal.NewFile(filepath.Join(cfg.Dir, "ended"))
-	ended, _, err := m.ended.Load()
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		cfg.Log.Warn("whether this trial was ended is not known", "err", err)
-	}
-	m.trial = cfg.Running == s.Trial || cfg.Running != s.Active && cfg.BootID != "" && string(ended) == cfg.BootID
+	m.armed, m.ended = journal.NewFile(filepath.Join(cfg.Dir, "armed")), journal.NewFile(filepath.Join(cfg.Dir, "ended"))
+	m.trial = cfg.Running == s.Trial || cfg.Running != s.Active && m.bootIn(m.ended) == cfg.BootID
 	return m, nil
+}
+
+// bootIn is the id of a boot that was written down; empty: none that is known.
+func (m *Machine) bootIn(file *journal.File) string {
+	body, _, err := file.Load()
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		m.cfg.Log.Warn("what happened in which boot is not known", "err", err)
+	}
+	return string(body)
 }
 
 // Adopt makes what runs the slot that boots by itself, if it is neither that nor was
@@ -252,7 +258,13 @@ func (m *Machine) Trial(name string) update.Trial {
 	case err != nil || name == "" || s.Trial != name && s.Active != name:
 		return update.NotArmed
 	case s.Trial == name && s.Tries >= m.cfg.Tries:
-		return update.NotArmed // or nearly: the machine was not booted since
+		// Nearly armed, if the machine was not booted since. If it was, the bootloader
+		// cannot count, or reads another environment: arming again would have the
+		// machine restart for ever.
+		if armed := m.bootIn(m.armed); armed == "" || armed == m.cfg.BootID {
+			return update.NotArmed
+		}
+		m.cfg.Log.Error("the bootloader does not try what it is told to", "slot", name)
 	}
 	return update.FellBack
 }
@@ -291,6 +303,9 @@ func (m *Machine) arm(ctx context.Context) error {
 	}
 	if err := verify(m.cfg.Partitions[name], image, false); err != nil {
 		return fmt.Errorf("slot %s: %w", name, err)
+	}
+	if err := m.armed.Save([]byte(m.cfg.BootID)); err != nil {
+		return err
 	}
 	return m.cfg.Chain.Store(ctx, boot.State{Active: s.Active, Trial: name, Tries: m.cfg.Tries})
 }

@@ -380,3 +380,28 @@ func TestAnAgentStartedAgainWhileFallingBackGoesOn(t *testing.T) {
 		t.Fatalf("%+v, %v", s, err)
 	}
 }
+
+// TestABootloaderThatDoesNotTryIsNotAskedForEver: it cannot write its environment, or
+// reads another one than the agent writes.
+func TestABootloaderThatDoesNotTryIsNotAskedForEver(t *testing.T) {
+	d := grub(t)
+	d.Boot()
+	if err := d.put("1.1.0"); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.machine.arm(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	d.boots-- // the agent is started again before the machine is
+	d.start("a")
+	if got := d.machine.Trial("b"); got != update.NotArmed {
+		t.Errorf("in the same boot the trial is %v", got)
+	}
+	d.start("a") // in spite of the trial
+	if got := d.machine.Trial("b"); got != update.FellBack {
+		t.Errorf("in the next boot the trial is %v", got)
+	}
+	if err := d.machine.FallBack(t.Context()); err != nil || d.machine.Armed() {
+		t.Errorf("%v, armed %v", err, d.machine.Armed())
+	}
+}
