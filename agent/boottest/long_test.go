@@ -5,6 +5,8 @@ package boottest
 import (
 	"bytes"
 	"errors"
+	"fmt"
+	"slices"
 	"testing"
 
 	"groundswell/internal/devstack/devtest"
@@ -49,6 +51,49 @@ func TestPowerCutsBeforeTheJump(t *testing.T) {
 	r.machine.Cut()
 	r.on("")
 	r.ends(id, "committed", "1.2.0", "a 1.2.0")
+}
+
+// TestPowerCutsOnTrial: at every boot of a trial but the last, at all of them, and when the
+// agent has found the system healthy.
+func TestPowerCutsOnTrial(t *testing.T) {
+	r := newRig(t)
+
+	id := r.rollout(System{Version: "1.1.0"})
+	r.says("userland: slot b, version 1.1.0")
+	r.machine.Cut()
+	r.on("")
+	r.says("deployment goes on") // it is being watched
+	r.machine.Cut()
+	r.on("")
+	r.ends(id, "committed", "1.1.0", "b 1.1.0", "b 1.1.0", "b 1.1.0")
+
+	id = r.rollout(System{Version: "1.2.0"})
+	var boots []string
+	for range tries {
+		boots = append(boots, "a 1.2.0")
+		r.boots(boots...)
+		r.machine.Cut()
+		r.on("")
+	}
+	r.ends(id, "rolled_back", "1.1.0", append(boots, "b 1.1.0")...)
+
+	id = r.rollout(System{Version: "1.3.0"})
+	r.says(`"event":"healthy"`)
+	r.machine.Cut()
+	r.on("")
+	r.ends(id, "committed", "1.3.0", "a 1.3.0", "a 1.3.0")
+}
+
+// boots waits until these systems were booted since the rollout began.
+func (r *rig) boots(want ...string) {
+	r.Helper()
+	devtest.Eventually(r, patience, "boots", func() error {
+		got, err := r.machine.Boots()
+		if err == nil && !slices.Equal(got, want) {
+			err = fmt.Errorf("booted were %q, not %q", got, want)
+		}
+		return err
+	})
 }
 
 // written waits until slot B has been written to in the middle.

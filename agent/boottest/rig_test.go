@@ -110,7 +110,7 @@ func (r *rig) rollout(s System) (id string) {
 		"policy": map[string]any{
 			"waves":    []any{map[string]any{"percent": 100, "spread": "0s", "soak": "0s"}},
 			"breaker":  map[string]any{"percent": 100},
-			"attempts": 1, "settle": "2s", "health_timeout": "20s",
+			"attempts": 1, "settle": "2s", "health_timeout": "30s",
 		},
 	})
 	r.must(err)
