@@ -78,6 +78,16 @@ func TestSettlingTimeHasNoBreak(t *testing.T) {
 			}
 			return well, nil
 		}, ReasonOf(kindHTTP), time.Minute},
+		{"its time does not run while it is being installed", func(at time.Duration) (Component, error) {
+			c := well
+			c.Busy, c.Up = at < time.Hour, at >= time.Hour
+			return c, nil
+		}, ReasonHealthy, time.Hour + 10*time.Second},
+		{"another version", func(time.Duration) (Component, error) {
+			c := well
+			c.Other = "7.0.0"
+			return c, nil
+		}, ReasonVersion, time.Minute},
 		{"fell back", func(at time.Duration) (Component, error) {
 			return Component{OnTrial: at < 5*time.Second, Up: true, BootID: "1"}, nil
 		}, ReasonFellBack, 5 * time.Second},

@@ -14,6 +14,7 @@ import (
 	"groundswell/agent/deploy"
 	"groundswell/agent/slot"
 	"groundswell/agent/slot/slottest"
+	"groundswell/agent/update"
 	"groundswell/internal/devstack/devtest"
 )
 
@@ -411,5 +412,141 @@ func TestAFileThatIsNotWhatWasStagedIsNotActivated(t *testing.T) {
 	}
 	if got := d.calls(); len(got) != 0 {
 		t.Errorf("called: %q", got)
+	}
+}
+
+// TestACommitThatWasBegunIsFinished: what rollback would need may be gone by then.
+func TestACommitThatWasBegunIsFinished(t *testing.T) {
+	for name, finish := range map[string]func(d *device) error{
+		"confirmed":   func(d *device) error { return d.module.Confirm(d.Context(), "b") },
+		"fallen back": func(d *device) error { return d.module.FallBack(d.Context()) },
+	} {
+		d := fresh(t)
+		d.cfg.Tries = 1
+		d.step("commit", steps["commit"]+"\n[ -e \"$DEVICE/free\" ] || exit 3")
+		d.Boot()
+		d.stage("1.1.0")
+		if err := d.module.Activate(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if err := d.module.Confirm(t.Context(), "b"); err == nil {
+			t.Fatal("confirmed")
+		}
+		d.calls()
+		d.Boot()
+		if r := d.module.Running(); r.Slot != "b" || r.Image.Version != "1.1.0" || d.module.Trial("b") != update.OnTrial {
+			t.Fatalf("%s: %+v runs", name, r)
+		}
+		d.write("free", nil)
+		if err := finish(d); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if got := d.calls(); !slices.Equal(got, []string{"commit 1.1.0"}) {
+			t.Errorf("%s: called %q", name, got)
+		}
+		d.Boot()
+		if r := d.module.Running(); r.Slot != "b" || r.Image.Version != "1.1.0" || r.Trial {
+			t.Errorf("%s: %+v runs", name, r)
+		}
+	}
+}
+
+// TestARollbackThatFailsIsGivenUp: and another release can be taken.
+func TestARollbackThatFailsIsGivenUp(t *testing.T) {
+	d := fresh(t)
+	d.step("rollback", "exit 3")
+	d.Boot()
+	d.stage("1.1.0")
+	if err := d.module.Activate(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for i := range maxFailed {
+		if i == 2 {
+			d.Boot() // which tries as well
+			continue
+		}
+		err := d.module.FallBack(t.Context())
+		if last := i == maxFailed-1; (err == nil) != last {
+			t.Fatalf("time %d: %v", i, err)
+		}
+	}
+	if d.module.Armed() {
+		t.Error("still armed")
+	}
+	d.step("rollback", steps["rollback"])
+	d.stage("1.2.0")
+	if err := d.module.Activate(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestWhatAStepStartsMayGoOn: a daemon, that has what the step prints to.
+func TestWhatAStepStartsMayGoOn(t *testing.T) {
+	d := fresh(t)
+	d.step("activate", steps["activate"]+"\nsleep 1000 &")
+	t.Cleanup(d.killSteps)
+	d.Boot()
+	d.stage("1.1.0")
+	if err := d.module.Activate(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if r := d.module.Running(); r.Image.Version != "1.1.0" || !r.Up {
+		t.Errorf("%+v runs", r)
+	}
+}
+
+// TestWhatIsBeingInstalledDoesNotRunYet: nor is it asked whether it is well.
+func TestWhatIsBeingInstalledDoesNotRunYet(t *testing.T) {
+	d := fresh(t)
+	d.step("install", `touch "$DEVICE/hangs"; until [ -e "$DEVICE/free" ]; do sleep 0.01; done; `+steps["install"])
+	d.step("verify", `[ ! -e "$DEVICE/hangs" ] || [ -e "$DEVICE/free" ] || touch "$DEVICE/disturbed"`)
+	d.Boot()
+	d.stage("1.1.0")
+	done := make(chan error, 1)
+	go func() { done <- d.module.Activate(d.Context()) }()
+	devtest.Eventually(t, 0, "install to be called", func() error {
+		_, err := os.Stat(d.path("hangs"))
+		return err
+	})
+	if r := d.module.Running(); r.Image.Version != "1.0.0" || !r.Busy || r.Up {
+		t.Errorf("%+v runs", r)
+	}
+	time.Sleep(20 * d.cfg.Interval) // in which it would have been asked
+	d.write("free", nil)
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if r := d.module.Running(); r.Image.Version != "1.1.0" || r.Busy || !r.Up {
+		t.Errorf("%+v runs", r)
+	}
+	if _, err := os.Stat(d.path("disturbed")); !errors.Is(err, os.ErrNotExist) {
+		t.Error("it was asked while it was being installed")
+	}
+}
+
+func TestAnOptionalStepThatCannotBeCalledIsRefused(t *testing.T) {
+	for _, step := range []string{"verify", "commit", "version"} {
+		d := fresh(t)
+		if err := os.Chmod(d.path("scripts/"+step), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Open(d.cfg); !errors.Is(err, ErrModule) || !strings.Contains(err.Error(), step) {
+			t.Errorf("%s: %v", step, err)
+		}
+	}
+}
+
+// TestATrialThatWasNotBegunIsForgotten: whether it may still be activated is for others
+// to say.
+func TestATrialThatWasNotBegunIsForgotten(t *testing.T) {
+	d := fresh(t)
+	d.Boot()
+	d.stage("1.1.0")
+	if err := d.module.arm(); err != nil {
+		t.Fatal(err)
+	}
+	d.Boot()
+	if r := d.module.Running(); r.Image.Version != "1.0.0" || d.module.Armed() || len(d.calls()) != 0 {
+		t.Errorf("%+v runs, armed %v", r, d.module.Armed())
 	}
 }
