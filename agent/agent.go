@@ -21,6 +21,7 @@ import (
 	"groundswell/agent/slot"
 	"groundswell/agent/telemetry"
 	"groundswell/agent/verify"
+	"groundswell/agent/watchdog"
 	"groundswell/certs"
 	"groundswell/internal/ops"
 	"groundswell/topics"
@@ -55,12 +56,18 @@ func run(ctx context.Context, cfg Config, log *slog.Logger) error {
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return firmware.Run(ctx) })
+	var alive vitals
+	alive.add(func() { firmware.Running() })
+	g.Go(func() error {
+		watchdog.Run(ctx, cfg.Watchdog, alive.ask, log)
+		return nil
+	})
 	g.Go(func() error {
 		// A certificate that the flash has lost, or a port that is taken, is no
 		// reason for a camera to be dark.
 		for n := 1; ; n++ {
 			began := time.Now()
-			err := manage(ctx, cfg, firmware, tail, log)
+			err := manage(ctx, cfg, firmware, &alive, tail, log)
 			if err == nil || ctx.Err() != nil {
 				return nil
 			}
@@ -86,7 +93,7 @@ type component interface {
 	Run(ctx context.Context) error
 }
 
-// openComponent opens a process, or the whole system.
+// openComponent opens a process, the whole system, or what a module updates.
 func openComponent(ctx context.Context, cfg Config, log *slog.Logger) (component, error) {
 	if cfg.Machine.Bootloader != "" {
 		m, err := openMachine(ctx, cfg, log)
@@ -98,6 +105,9 @@ func openComponent(ctx context.Context, cfg Config, log *slog.Logger) (component
 			log.Error("bootloader", "err", err)
 		}
 		return m, nil
+	}
+	if cfg.Module.Steps != "" {
+		return openModule(cfg, log)
 	}
 	dir, err := slots(cfg)
 	if err != nil {
@@ -133,7 +143,7 @@ func pause(ctx context.Context, b Backoff, n int) error {
 
 // manage connects the device and drives its component, until ctx ends or
 // something is wrong that may not be later.
-func manage(ctx context.Context, cfg Config, firmware component, tail *telemetry.Tail, log *slog.Logger) error {
+func manage(ctx context.Context, cfg Config, firmware component, alive *vitals, tail *telemetry.Tail, log *slog.Logger) error {
 	clk := clock.NewFrom(clock.Built(), machineClock, nil)
 	credential, id, authority, err := identity(cfg)
 	if err != nil {
@@ -194,7 +204,7 @@ func manage(ctx context.Context, cfg Config, firmware component, tail *telemetry
 	}
 	driver := deploy.New(deploy.Config{
 		Component: cfg.Component, Device: id.Name, Model: id.Model, Hardware: id.Hardware, Location: location,
-		Health: healthConfig(cfg), RetryMin: cfg.Retry.Min, RetryMax: cfg.Retry.Max, At: faults,
+		Health: healthConfig(cfg), Conditions: cfg.Conditions, RetryMin: cfg.Retry.Min, RetryMax: cfg.Retry.Max, At: faults,
 	}, firmware, verifier, fetcher, session, records, clk, log)
 
 	server := ops.NewServer(cfg.Ops, registry, log)
@@ -213,6 +223,7 @@ func manage(ctx context.Context, cfg Config, firmware component, tail *telemetry
 		log.Error("addresses cannot be written", "err", err)
 	}
 	log.Info("agent runs", "model", id.Model, "hardware", id.Hardware, "mode", string(cfg.Mode), "component", cfg.Component)
+	defer alive.add(func() { session.World(); records.Snapshot() })()
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return server.Run(ctx) })
 	g.Go(func() error {
@@ -229,9 +240,9 @@ func manage(ctx context.Context, cfg Config, firmware component, tail *telemetry
 func healthConfig(cfg Config) health.Config {
 	h := health.Config{
 		URL: cfg.Health.URL, Interval: cfg.Health.Interval, Timeout: cfg.Health.Timeout,
-		Settle: cfg.Health.Settle, Total: cfg.Health.Total,
+		Settle: cfg.Health.Settle, Total: cfg.Health.Total, Checks: cfg.Health.Checks,
 	}
-	if h.URL == "none" {
+	if h.URL == "none" || h.URL == defaultHealthURL && !cfg.addressed() {
 		h.URL = ""
 	}
 	return h
@@ -331,6 +342,14 @@ func status(ctx context.Context, cfg Config, _ *slog.Logger) error {
 func activeSlot(ctx context.Context, cfg Config) (name string, image slot.Image, err error) {
 	if cfg.Machine.Bootloader != "" {
 		m, err := openMachine(ctx, cfg, slog.New(slog.DiscardHandler))
+		if err != nil {
+			return "", slot.Image{}, err
+		}
+		r := m.Running()
+		return r.Slot, r.Image, nil
+	}
+	if cfg.Module.Steps != "" {
+		m, err := openModule(cfg, slog.New(slog.DiscardHandler))
 		if err != nil {
 			return "", slot.Image{}, err
 		}

@@ -11,8 +11,11 @@ import (
 	"strings"
 	"time"
 
+	"groundswell/agent/condition"
+	"groundswell/agent/health"
 	"groundswell/agent/link"
 	"groundswell/agent/slot"
+	"groundswell/agent/watchdog"
 	"groundswell/internal/mqttclient"
 	"groundswell/internal/ops"
 	"groundswell/topics"
@@ -48,9 +51,15 @@ type Config struct {
 	Heartbeat time.Duration `yaml:"heartbeat"`
 
 	Firmware Firmware `yaml:"firmware"`
+	// Module, where it names a directory, has something else updated instead.
+	Module Module `yaml:"module"`
 	// Machine, where it names a bootloader, has the whole system updated instead.
 	Machine Machine `yaml:"machine"`
 	Health  Health  `yaml:"health"`
+	// Conditions are what the device itself wants before it takes a release.
+	Conditions condition.Config `yaml:"conditions"`
+	// Watchdog resets the machine when the agent does not get on.
+	Watchdog watchdog.Config `yaml:"watchdog"`
 	// Initial is put into the first slot when there is nothing in the slots.
 	Initial Initial `yaml:"initial"`
 
@@ -127,12 +136,15 @@ type Firmware struct {
 // their own Settle and Total.
 type Health struct {
 	// URL answers 200 when all is well; "{addr}" stands for the component's
-	// address. Default http://{addr}/healthz; "none" checks the process only.
-	URL      string        `yaml:"url"`
-	Interval time.Duration `yaml:"interval"` // default 2 s
-	Timeout  time.Duration `yaml:"timeout"`  // default 2 s
-	Settle   time.Duration `yaml:"settle"`   // without a break; default 1 min
-	Total    time.Duration `yaml:"total"`    // default 5 min
+	// address. Default http://{addr}/healthz, where it has one; "none" checks the
+	// process only.
+	URL string `yaml:"url"`
+	// Checks must hold as well, each of its kind; see package health.
+	Checks   []health.Check `yaml:"checks"`
+	Interval time.Duration  `yaml:"interval"` // default 2 s
+	Timeout  time.Duration  `yaml:"timeout"`  // default 2 s
+	Settle   time.Duration  `yaml:"settle"`   // without a break; default 1 min
+	Total    time.Duration  `yaml:"total"`    // default 5 min
 }
 
 // Initial is the version that the device leaves the factory with.
@@ -161,9 +173,10 @@ func DefaultConfig() Config {
 			Backoff: Backoff{500 * time.Millisecond, 30 * time.Second},
 		},
 		Health: Health{
-			URL: "http://{addr}/healthz", Interval: 2 * time.Second, Timeout: 2 * time.Second,
+			URL: defaultHealthURL, Interval: 2 * time.Second, Timeout: 2 * time.Second,
 			Settle: time.Minute, Total: 5 * time.Minute,
 		},
+		Module:  Module{Tries: 3, StepTime: 30 * time.Minute, Again: time.Minute, Patience: 6 * time.Hour, Interval: 5 * time.Second},
 		Machine: Machine{GRUBEnv: "/boot/grub/grubenv", Tries: 3, Restart: []string{"systemctl", "reboot"}},
 		Backoff: Backoff{time.Second, 5 * time.Minute},
 		Retry:   Backoff{time.Minute, time.Hour},
@@ -214,18 +227,37 @@ func (c *Config) Validate() error {
 	if err := c.Machine.validate(); err != nil {
 		return err
 	}
+	if err := c.Module.validate(); err != nil {
+		return err
+	}
+	if c.Module.Steps != "" && c.Machine.Bootloader != "" {
+		return errors.New("module.steps: a component is a module or the whole system (machine.bootloader), not both")
+	}
 	// A typing error here would have every release rolled back.
+	if err := c.validateAddr(); err != nil {
+		return err
+	}
 	if c.Health.URL != "none" {
-		u, err := url.Parse(strings.ReplaceAll(c.Health.URL, "{addr}", "127.0.0.1:80"))
-		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
-			return fmt.Errorf("health.url: %q is neither an http or https URL nor none", c.Health.URL)
+		if err := health.CheckURL("health.url", c.Health.URL); err != nil {
+			return fmt.Errorf("%w, nor none", err)
 		}
+	}
+	for i, check := range c.Health.Checks {
+		if err := check.Validate(); err != nil {
+			return fmt.Errorf("health.checks[%d]: %w", i, err)
+		}
+	}
+	if err := c.Conditions.Validate(); err != nil {
+		return fmt.Errorf("conditions.%w", err)
+	}
+	if err := c.Watchdog.Validate(); err != nil {
+		return fmt.Errorf("watchdog.%w", err)
 	}
 	if (c.Initial.Artifact == "") != (c.Initial.Version == "") {
 		return errors.New("initial: artifact and version belong together")
 	}
-	if c.Initial.Version != "" && c.Machine.Bootloader != "" {
-		return errors.New("initial: a whole system brings itself (machine.bootloader)")
+	if c.Initial.Version != "" && (c.Machine.Bootloader != "" || c.Module.Steps != "") {
+		return errors.New("initial: is for a component that is a process (see firmware), which this one is not")
 	}
 	if c.Initial.Version != "" {
 		if err := topics.CheckVersion("initial.version", c.Initial.Version); err != nil {
@@ -233,6 +265,39 @@ func (c *Config) Validate() error {
 		}
 	}
 	return c.validateTimes()
+}
+
+// defaultHealthURL is Health.URL where the file is silent and the component has an
+// address.
+const defaultHealthURL = "http://{addr}/healthz"
+
+// addressed reports whether the component is given an address to answer at.
+func (c *Config) addressed() bool {
+	switch {
+	case c.Module.Steps != "":
+		return false
+	case c.Machine.Bootloader != "":
+		return c.Machine.Addr != ""
+	}
+	return true
+}
+
+// validateAddr refuses to ask at an address that there is not: every release would be
+// rolled back for it.
+func (c *Config) validateAddr() error {
+	if c.addressed() {
+		return nil
+	}
+	const why = `"{addr}" stands for nothing: the component has no address`
+	if strings.Contains(c.Health.URL, "{addr}") && c.Health.URL != defaultHealthURL {
+		return fmt.Errorf("health.url: %s", why)
+	}
+	for i, check := range c.Health.Checks {
+		if strings.Contains(check.HTTP+check.TCP, "{addr}") {
+			return fmt.Errorf("health.checks[%d]: %s", i, why)
+		}
+	}
+	return nil
 }
 
 // validate refuses what would keep the component from being launched at all.

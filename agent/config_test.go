@@ -30,6 +30,9 @@ func TestConfigurationIsRefusedByKey(t *testing.T) {
 	if err := parse(valid + "health: {url: none}\n"); err != nil {
 		t.Error(err)
 	}
+	if err := parse(valid + "health: {checks: [{tcp: \"{addr}\"}, {broker: true, offline: 10m}, {disk: /data, free_mb: 100}, {exec: [/bin/true]}, {unit: x.service}]}\n"); err != nil {
+		t.Error(err)
+	}
 	longest := strings.Replace(valid, "8883\"]", "8883\"], keep_alive: 65535s, session_expiry: 4294967295s", 1) + "polling: {interval: 8784h, jitter: 8784h}\n"
 	if err := parse(longest); err != nil {
 		t.Errorf("the longest that MQTT can say: %v", err)
@@ -60,6 +63,22 @@ func TestConfigurationIsRefusedByKey(t *testing.T) {
 		{"machine.b", valid + "machine: {bootloader: grub, a: /dev/a, b: sdb}\n"},
 		{"machine.b", valid + "machine: {bootloader: u-boot, a: /dev/a, b: /dev/a}\n"},
 		{"machine.tries", valid + "machine: {bootloader: grub, a: /dev/a, b: /dev/b, tries: 6}\n"},
+		{"health.checks[0]", valid + "health: {checks: [{name: x}]}\n"},
+		{"health.checks[1]", valid + "health: {checks: [{broker: true}, {tcp: here}]}\n"},
+		{"conditions.lock", valid + "conditions: {lock: busy}\n"},
+		{"conditions.battery.min_percent", valid + "conditions: {battery: {min_percent: 101}}\n"},
+		{"conditions.battery.external", valid + "conditions: {battery: {external: maybe}}\n"},
+		{"conditions.facts[0].name", valid + "conditions: {facts: [{command: [/bin/true]}]}\n"},
+		{"conditions.facts[0].command", valid + "conditions: {facts: [{name: consent, command: [ask]}]}\n"},
+		{"conditions.facts[1].before", valid + "conditions: {facts: [{name: a, command: [/b]}, {name: c, command: [/d], before: noon}]}\n"},
+		{"watchdog.timeout", valid + "watchdog: {timeout: 90ms}\n"},
+		{"health.url", valid + "module: {steps: /modem}\nhealth: {url: \"http://{addr}/x\"}\n"},
+		{"health.checks[0]", valid + "machine: {bootloader: grub, a: /dev/a, b: /dev/b}\nhealth: {checks: [{tcp: \"{addr}\"}]}\n"},
+		{"module.steps", valid + "module: {steps: modem}\n"},
+		{"module.steps", valid + "module: {steps: /modem}\nmachine: {bootloader: grub, a: /dev/a, b: /dev/b}\n"},
+		{"module.version", valid + "module: {steps: /modem, version: new}\n"},
+		{"module.patience", valid + "module: {steps: /modem, patience: 0s}\n"},
+		{"initial", valid + "module: {steps: /modem}\ninitial: {artifact: x, version: 1.0.0}\n"},
 		{"machine.restart", valid + "machine: {bootloader: grub, a: /dev/a, b: /dev/b, restart: []}\n"},
 		{"initial", valid + "machine: {bootloader: grub, a: /dev/a, b: /dev/b}\ninitial: {artifact: x, version: 1.0.0}\n"},
 		{"firmware.tries", valid + "firmware: {tries: 0}\n"},

@@ -16,6 +16,7 @@ func TestWhatMakesNoSenseIsNotTold(t *testing.T) {
 	for _, s := range []State{
 		{}, {Active: "c"}, {Active: "a", Trial: "a", Tries: 1}, {Active: "a", Trial: "c", Tries: 1},
 		{Active: "a", Tries: 1}, {Active: "b", Trial: "a", Tries: -1}, {Active: "b", Trial: "a", Tries: MaxTries + 1},
+		{Active: "a", Over: true}, {Active: "a", Trial: "b", Tries: 1, Over: true}, {Active: "a", Boot: "x\ny"},
 	} {
 		for name, chain := range map[string]Chain{"GRUB": GRUB{Path: path}, "U-Boot": UBoot{Config: "/none"}} {
 			if err := chain.Store(t.Context(), s); !errors.Is(err, ErrEnvironment) || strings.Contains(err.Error(), "fw_setenv") {
@@ -42,6 +43,8 @@ func TestWhatMakesNoSenseIsReadAsTheScriptsDo(t *testing.T) {
 		{"a", "b", "02", State{Active: "a", Trial: "b"}},
 		{"a", "b", "+2", State{Active: "a", Trial: "b"}},
 		{"a", "b", "two", State{Active: "a", Trial: "b"}},
+		{"a", "b", "-", State{Active: "a", Trial: "b", Over: true}},
+		{"a", "-", "-", State{Active: "a"}},
 	} {
 		if got := stateOf(map[string]string{VarActive: c.active, VarTrial: c.trial, VarTries: c.tries}); got != c.want {
 			t.Errorf("%+v: %+v", c, got)
@@ -73,7 +76,7 @@ func TestGRUBsOwnToolAgrees(t *testing.T) {
 		if err := chain.Store(t.Context(), want); err != nil {
 			t.Fatal(err)
 		}
-		if got := tool("list"); got != "groundswell_active=b\ngroundswell_trial=a\ngroundswell_tries=5\n"+before {
+		if got := tool("list"); got != "groundswell_active=b\ngroundswell_trial=a\ngroundswell_tries=5\ngroundswell_boot=--------\n"+before {
 			t.Fatalf("the tool reads %q", got)
 		}
 	}
@@ -198,7 +201,7 @@ func FuzzGRUBBlock(f *testing.F) {
 		if err != nil {
 			return
 		}
-		want := State{Active: "b", Trial: "a", Tries: 3}
+		want := State{Active: "b", Trial: "a", Tries: 3, Boot: "0123abcd"}
 		block, err := grubBlock(lines, want)
 		if err != nil {
 			return // it does not fit

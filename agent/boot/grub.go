@@ -126,17 +126,13 @@ func grubLines(data []byte) ([]string, error) {
 func grubBlock(lines []string, s State) ([]byte, error) {
 	var b bytes.Buffer
 	b.WriteString(grubSignature)
-	variables := s.variables()
-	for _, name := range []string{VarActive, VarTrial, VarTries} {
-		value := variables[name]
-		if value == "" {
-			value = "-"
-		}
-		b.WriteString(name + "=" + value + "\n")
+	ours := map[string]bool{}
+	for _, v := range s.variables() {
+		ours[v.name] = true
+		b.WriteString(v.name + "=" + v.value + "\n")
 	}
 	for _, line := range lines {
-		name, _, _ := strings.Cut(line, "=")
-		if _, ours := variables[name]; !ours {
+		if name, _, _ := strings.Cut(line, "="); !ours[name] {
 			b.WriteString(line + "\n")
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
 	"strconv"
 )
 
@@ -22,6 +23,12 @@ type State struct {
 	Trial string
 	// Tries is how many boots the trial has left.
 	Tries int
+	// Over: the trial was ended. The bootloader boots the active slot, as when no tries
+	// are left; whoever runs then knows why.
+	Over bool
+	// Boot says in which boot of the machine the rest was written: 8 hexadecimal digits
+	// that differ from boot to boot, or empty. No bootloader reads it.
+	Boot string
 }
 
 // The names of the variables.
@@ -29,6 +36,7 @@ const (
 	VarActive = "groundswell_active"
 	VarTrial  = "groundswell_trial"
 	VarTries  = "groundswell_tries"
+	VarBoot   = "groundswell_boot"
 )
 
 // Chain is a bootloader's memory.
@@ -50,6 +58,10 @@ func (s State) Validate() error {
 		return fmt.Errorf("%w: slot %q cannot be on trial beside %s", ErrEnvironment, s.Trial, s.Active)
 	case s.Tries < 0 || s.Tries > MaxTries:
 		return fmt.Errorf("%w: %d tries, at most %d", ErrEnvironment, s.Tries, MaxTries)
+	case s.Over && (s.Trial == "" || s.Tries != 0):
+		return fmt.Errorf("%w: a trial that is over has no tries", ErrEnvironment)
+	case s.Boot != "" && !bootMark.MatchString(s.Boot):
+		return fmt.Errorf("%w: boot %q is not 8 hexadecimal digits", ErrEnvironment, s.Boot)
 	}
 	return nil
 }
@@ -62,9 +74,27 @@ func Other(slot string) string {
 	return "a"
 }
 
-// variables are s as a bootloader stores it.
-func (s State) variables() map[string]string {
-	return map[string]string{VarActive: s.Active, VarTrial: s.Trial, VarTries: strconv.Itoa(s.Tries)}
+var bootMark = regexp.MustCompile("^[0-9a-f]{8}$")
+
+// over stands in the place of the tries that are left.
+const over = "-"
+
+// variable is one of those that a State is stored as.
+type variable struct{ name, value string }
+
+// variables are s as a bootloader stores it. Each has the same length always.
+func (s State) variables() []variable {
+	list := []variable{{VarActive, s.Active}, {VarTrial, s.Trial}, {VarTries, strconv.Itoa(s.Tries)}, {VarBoot, s.Boot}}
+	if s.Trial == "" {
+		list[1].value = "-"
+	}
+	if s.Over {
+		list[2].value = over
+	}
+	if s.Boot == "" {
+		list[3].value = "--------"
+	}
+	return list
 }
 
 // stateOf reads what variables did, as the scripts do: what makes no sense is as if it
@@ -79,6 +109,10 @@ func stateOf(variables map[string]string) State {
 		if n, err := strconv.Atoi(variables[VarTries]); err == nil && n > 0 && n <= MaxTries && strconv.Itoa(n) == variables[VarTries] {
 			s.Tries = n
 		}
+		s.Over = variables[VarTries] == over
+	}
+	if bootMark.MatchString(variables[VarBoot]) {
+		s.Boot = variables[VarBoot]
 	}
 	return s
 }

@@ -44,11 +44,9 @@ func (u UBoot) Store(ctx context.Context, s State) error {
 	if err := s.Validate(); err != nil {
 		return err
 	}
-	variables := s.variables()
 	var script strings.Builder
-	for _, name := range []string{VarActive, VarTrial, VarTries} {
-		// A name alone removes the variable.
-		script.WriteString(strings.TrimSpace(name+"="+variables[name]) + "\n")
+	for _, v := range s.variables() {
+		script.WriteString(v.name + "=" + v.value + "\n")
 	}
 	_, err := u.run(ctx, script.String(), "fw_setenv", "-s", "-")
 	return err

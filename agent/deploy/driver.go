@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"groundswell/agent/clock"
+	"groundswell/agent/condition"
 	"groundswell/agent/decide"
 	"groundswell/agent/fetch"
 	"groundswell/agent/health"
@@ -33,7 +34,7 @@ type Slots interface {
 	Discard() error
 
 	Activate(ctx context.Context) error
-	Confirm(slot string) error
+	Confirm(ctx context.Context, slot string) error
 	FallBack(ctx context.Context) error
 }
 
@@ -59,6 +60,8 @@ type World interface {
 	// CheckIn asks for a session before its time; Heartbeat queues a heartbeat.
 	CheckIn()
 	Heartbeat()
+	// Heard is how long ago the broker was heard last; not ok: never since the start.
+	Heard() (ago time.Duration, ok bool)
 }
 
 // Config is about the device and its patience.
@@ -71,6 +74,8 @@ type Config struct {
 	Location *time.Location
 	// Health applies where an entry does not say otherwise.
 	Health health.Config
+	// Conditions must hold before the device takes anything.
+	Conditions condition.Config
 	// RetryMin and RetryMax bound the pause after a failed attempt.
 	RetryMin, RetryMax time.Duration
 	// At is called at named points: each state after it was journalled, and
@@ -94,6 +99,8 @@ type Driver struct {
 	dep     journal.Deployment
 	refused int    // writes of a perishable step, one after the other, that failed
 	waited  string // the last reason to wait that was reported
+	held    held   // what keeps it from going on
+	release func() // of the applications' lock, while it installs; nil: not held
 	expired bool   // it was said that something has expired
 }
 

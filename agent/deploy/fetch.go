@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"syscall"
+	"time"
 
+	"groundswell/agent/condition"
 	"groundswell/agent/decide"
 	"groundswell/agent/fetch"
 	"groundswell/agent/slot"
@@ -66,6 +68,22 @@ func (d *Driver) fetch(ctx context.Context) (update.Event, error) {
 const patience = 5
 
 func (d *Driver) bring(ctx context.Context) error {
+	for {
+		hold, err := d.allowed(ctx, condition.Download)
+		if err != nil {
+			return err
+		}
+		if hold == nil {
+			break
+		}
+		timer := time.NewTimer(hold.Again)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return ctx.Err()
+		case <-timer.C:
+		}
+	}
 	for round, refused := 1, 0; ; round++ {
 		images, err := d.images(ctx)
 		if err == nil {

@@ -14,6 +14,7 @@ import (
 
 // arm makes the jump.
 func (d *Driver) arm(ctx context.Context) (update.Event, error) {
+	defer d.letGo()
 	err := d.slots.Activate(ctx)
 	d.cfg.At("armed")
 	if ctx.Err() != nil {
@@ -35,10 +36,7 @@ func (d *Driver) watch(ctx context.Context) (update.Event, error) {
 	if s := d.dep.Entry.HealthTimeoutSeconds; s > 0 {
 		cfg.Total = seconds(s)
 	}
-	verdict, err := health.Watch(ctx, cfg.WithDefaults(), func() health.Component {
-		r := d.slots.Running()
-		return health.Component{OnTrial: r.Slot == d.dep.Slot, Up: r.Up, BootID: r.BootID, Addr: r.Addr}
-	})
+	verdict, err := health.Watch(ctx, cfg.WithDefaults(), d.observe(cfg.Offline()))
 	if err != nil {
 		return "", err
 	}
@@ -49,6 +47,35 @@ func (d *Driver) watch(ctx context.Context) (update.Event, error) {
 	return update.Unhealthy, nil
 }
 
+// askAgain is how long a sign of life from the broker is waited for before it is asked
+// for another.
+const askAgain = 30 * time.Second
+
+// observe returns how to look at what is on trial. If the broker must be heard, at least
+// every offline, it is asked for signs of life: one from before the boot says nothing
+// about what was booted, and a device that polls would hear none for long.
+func (d *Driver) observe(offline time.Duration) func() health.Component {
+	var boot string
+	var since, asked time.Time
+	return func() health.Component {
+		r, now := d.slots.Running(), time.Now()
+		if r.BootID != boot {
+			boot, since, asked = r.BootID, now, time.Time{}
+		}
+		c := health.Component{OnTrial: r.Slot == d.dep.Slot, Up: r.Up, Busy: r.Busy, BootID: r.BootID, Addr: r.Addr}
+		if version := r.Image.Version; version != d.dep.Entry.Version {
+			c.Other = version
+		}
+		c.HeardAgo, c.Heard = d.world.Heard()
+		c.Heard = c.Heard && c.HeardAgo < now.Sub(since)
+		if offline > 0 && (!c.Heard || c.HeardAgo > offline/2) && now.Sub(asked) > askAgain {
+			asked = now
+			d.world.CheckIn()
+		}
+		return c
+	}
+}
+
 // seconds is n seconds, at most a week: more would overflow.
 func seconds(n int64) time.Duration { return time.Duration(min(n, 7*24*3600)) * time.Second }
 
@@ -56,7 +83,7 @@ func seconds(n int64) time.Duration { return time.Duration(min(n, 7*24*3600)) * 
 // struck in the last moment; then that is the truth.
 func (d *Driver) confirm(ctx context.Context) (update.Event, error) {
 	for n := 1; ; n++ {
-		err := d.slots.Confirm(d.dep.Slot)
+		err := d.slots.Confirm(ctx, d.dep.Slot)
 		if err == nil {
 			d.cfg.At("confirmed")
 			return "", nil

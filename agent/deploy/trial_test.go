@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"slices"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"groundswell/agent/agenttest"
@@ -27,15 +28,15 @@ type bank struct {
 	discard func() // instead of nothing
 }
 
-func (b *bank) Ready(context.Context) error      { return nil }
-func (b *bank) Running() slot.Running            { return b.running }
-func (b *bank) Trial(string) update.Trial        { return b.trial }
-func (b *bank) Armed() bool                      { return b.armed }
-func (b *bank) Output() string                   { return "" }
-func (b *bank) Staging(string) (string, error)   { return "", nil }
-func (b *bank) Stage(slot.Image) (string, error) { return "b", nil }
-func (b *bank) Activate(context.Context) error   { return nil }
-func (b *bank) Confirm(string) error             { return b.confirm }
+func (b *bank) Ready(context.Context) error           { return nil }
+func (b *bank) Running() slot.Running                 { return b.running }
+func (b *bank) Trial(string) update.Trial             { return b.trial }
+func (b *bank) Armed() bool                           { return b.armed }
+func (b *bank) Output() string                        { return "" }
+func (b *bank) Staging(string) (string, error)        { return "", nil }
+func (b *bank) Stage(slot.Image) (string, error)      { return "b", nil }
+func (b *bank) Activate(context.Context) error        { return nil }
+func (b *bank) Confirm(context.Context, string) error { return b.confirm }
 func (b *bank) Discard() error {
 	if b.discard != nil {
 		b.discard()
@@ -52,10 +53,11 @@ func (b *bank) FallBack(context.Context) error {
 // idle is a world without news, and pauses that end at once.
 type idle struct{ pause func() }
 
-func (idle) World() decide.World      { return decide.World{} }
-func (idle) Changed() <-chan struct{} { return nil }
-func (idle) CheckIn()                 {}
-func (idle) Heartbeat()               {}
+func (idle) World() decide.World          { return decide.World{} }
+func (idle) Changed() <-chan struct{}     { return nil }
+func (idle) CheckIn()                     {}
+func (idle) Heartbeat()                   {}
+func (idle) Heard() (time.Duration, bool) { return 0, false }
 func (i idle) Pause(ctx context.Context, _ int) error {
 	if i.pause != nil {
 		i.pause()
@@ -253,4 +255,48 @@ func TestStateOfAnotherAgentIsForgotten(t *testing.T) {
 	if b.fell != 1 || len(d.journal.Snapshot().Deployments) != 0 {
 		t.Errorf("fell back %d times, journal %+v", b.fell, d.journal.Snapshot().Deployments)
 	}
+}
+
+// radio is a world that hears the broker.
+type radio struct {
+	idle
+	ago   time.Duration
+	ok    bool
+	asked int
+}
+
+func (r *radio) Heard() (time.Duration, bool) { return r.ago, r.ok }
+func (r *radio) CheckIn()                     { r.asked++ }
+
+// TestASignOfLifeIsFromAfterTheBoot: what the broker said to the version before proves
+// nothing; so it is asked for another.
+func TestASignOfLifeIsFromAfterTheBoot(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := onTrial()
+		d, _ := newDriver(t, b, update.Trying)
+		w := &radio{ago: time.Second, ok: true}
+		d.world = w
+		look := d.observe(time.Minute)
+		expect := func(heard bool, asked int) {
+			t.Helper()
+			if c := look(); c.Heard != heard || w.asked != asked || c.HeardAgo != w.ago {
+				t.Fatalf("%+v, asked %d times; want %v, %d", c, w.asked, heard, asked)
+			}
+		}
+		expect(false, 1)
+		time.Sleep(2 * time.Second)
+		expect(true, 1)
+		w.ago = 31 * time.Second // more than half of what is allowed
+		time.Sleep(askAgain)
+		expect(true, 2)
+		w.ago = time.Second
+		b.running.BootID = "b2"
+		expect(false, 3)
+		w.ok = false
+		time.Sleep(askAgain + time.Second)
+		expect(false, 4)
+		expect(false, 4)
+		look = d.observe(0)
+		expect(false, 4)
+	})
 }

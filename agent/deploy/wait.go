@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	"groundswell/agent/condition"
 	"groundswell/agent/decide"
 	"groundswell/agent/journal"
 	"groundswell/agent/update"
@@ -119,7 +120,22 @@ func (d *Driver) await(ctx context.Context) (update.Event, error) {
 		decision = decide.MayActivate(decide.Staged{Entry: d.dep.Entry, Downloaded: d.dep.Downloaded}, decision, w.View, facts, w.Assignment, now)
 		switch decision.Action {
 		case decide.Start:
+			if hold, err := d.allowed(ctx, condition.Install); err != nil {
+				return "", err
+			} else if hold != nil {
+				decision.Until = now.Add(hold.Again)
+				break
+			}
 			event, err := d.lastCheck(ctx, decision)
+			if event == update.Jump {
+				release, hold := d.cfg.Conditions.Seize()
+				if hold != nil { // somebody was faster
+					decision.Until = now.Add(hold.Again)
+					break
+				}
+				d.letGo()
+				d.release = release
+			}
 			if event != "" || err != nil {
 				return event, err
 			}
@@ -144,6 +160,53 @@ func (d *Driver) await(ctx context.Context) (update.Event, error) {
 			return "", err
 		}
 	}
+}
+
+// letGo gives the applications their lock back.
+func (d *Driver) letGo() {
+	if d.release != nil {
+		d.release()
+		d.release = nil
+	}
+}
+
+// held is a condition that did not hold.
+type held struct {
+	what  string // phase and rollout
+	hold  condition.Hold
+	until time.Time // when it is asked again
+}
+
+// allowed asks what the device itself wants before a phase, and reports, once, what does
+// not hold.
+func (d *Driver) allowed(ctx context.Context, phase condition.Phase) (*condition.Hold, error) {
+	what := string(phase) + " " + d.dep.Entry.Rollout
+	if d.held.what == what && time.Now().Before(d.held.until) {
+		hold := d.held.hold // it is not asked more often than it wants
+		hold.Again = time.Until(d.held.until)
+		return &hold, nil
+	}
+	before := d.held
+	hold := d.cfg.Conditions.Look(ctx, phase)
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
+	if hold == nil {
+		d.held = held{}
+		return nil, nil
+	}
+	d.held = held{what: what, hold: *hold, until: time.Now().Add(hold.Again)}
+	if before.what == what && before.hold.Reason == hold.Reason {
+		return hold, nil
+	}
+	d.log.Info("the device waits", "rollout", d.dep.Entry.Rollout, "reason", hold.Reason, "detail", hold.Detail, "again", hold.Again)
+	s := d.status(topics.State(d.dep.State))
+	s.Reason, s.Detail = hold.Reason, hold.Detail
+	until := s.At.Add(hold.Again).Truncate(time.Second)
+	s.Until = &until
+	return hold, d.insist(ctx, "journal", func() error {
+		return d.journal.Update(func(r *journal.Record) error { return r.QueueStatus(s) })
+	})
 }
 
 // lastCheck asks once more whether the release may run here: a newer list of

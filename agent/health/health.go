@@ -1,7 +1,7 @@
-// Package health decides whether a version on trial may stay: its process is
-// up, it answers over HTTP, and both have held without a break for the settling
-// time. It has a total time in which to get there; slow starts and a crash or
-// two are forgiven within that, a fallback by the slots is not.
+// Package health decides whether a version on trial may stay: it is up, every check
+// holds, and both have done so without a break for the settling time. It has a total
+// time in which to get there; slow starts and a crash or two are forgiven within that,
+// a fallback by the slots is not.
 package health
 
 import (
@@ -18,6 +18,8 @@ type Config struct {
 	// URL answers 200 when the component is well. "{addr}" in it stands for the
 	// address that the component was given. Empty: a running process is enough.
 	URL string
+	// Checks must hold as well.
+	Checks []Check
 	// Interval between two checks. Default 2 s.
 	Interval time.Duration
 	// Timeout of one check. Default 2 s.
@@ -44,11 +46,28 @@ func (c Config) WithDefaults() Config {
 	return c
 }
 
+// Offline is for how long the broker may not be heard; 0: no check asks for it.
+func (c Config) Offline() (least time.Duration) {
+	for _, check := range c.Checks {
+		if !check.Broker {
+			continue
+		}
+		offline := check.Offline
+		if offline == 0 {
+			offline = DefaultOffline
+		}
+		if least == 0 || offline < least {
+			least = offline
+		}
+	}
+	return least
+}
+
 // Reasons of a verdict: slugs that count well.
 const (
 	ReasonHealthy  = "healthy"
-	ReasonHTTP     = "health-http"    // it does not answer 200
 	ReasonProcess  = "health-process" // it does not run
+	ReasonVersion  = "version"        // something else runs
 	ReasonFellBack = "boot-attempts"  // the slots have booted the old version again
 )
 
@@ -58,7 +77,22 @@ type Component struct {
 	Up      bool   // its process runs
 	BootID  string // changes with each launch
 	Addr    string
+	// Busy: it is still being installed. Its time does not run.
+	Busy bool
+	// Other is the version that it says it is, if that is not the one on trial.
+	Other string
+	// Heard: the broker was heard since the boot, HeardAgo at last.
+	Heard    bool
+	HeardAgo time.Duration
 }
+
+// same reports whether nothing was booted between two looks.
+func (c Component) same(d Component) bool {
+	return c.OnTrial == d.OnTrial && c.Up == d.Up && c.BootID == d.BootID && c.Addr == d.Addr
+}
+
+// ReasonOf is the reason of a check that does not hold, by its kind.
+func ReasonOf(kind string) string { return "health-" + kind }
 
 // Verdict is the end of a watch.
 type Verdict struct {
@@ -70,17 +104,11 @@ type Verdict struct {
 // Watch looks at the component until there is a verdict. It returns ctx's error
 // when that ends first.
 func Watch(ctx context.Context, cfg Config, look func() Component) (Verdict, error) {
-	client := &http.Client{
-		Timeout:       cfg.Timeout,
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-		// Each check is a connection of its own: a kept one would say that the
-		// process before the crash is well.
-		Transport: &http.Transport{DisableKeepAlives: true},
-	}
-	return watch(ctx, cfg, look, func(ctx context.Context, url string) error { return ask(ctx, client, url) })
+	e := newExaminer(cfg)
+	return watch(ctx, cfg, look, func(ctx context.Context, c Component) *problem { return e.ask(ctx, cfg.Timeout, c) })
 }
 
-func watch(ctx context.Context, cfg Config, look func() Component, ask func(context.Context, string) error) (Verdict, error) {
+func watch(ctx context.Context, cfg Config, look func() Component, ask func(context.Context, Component) *problem) (Verdict, error) {
 	began := time.Now()
 	tick := time.NewTicker(cfg.Interval)
 	defer tick.Stop()
@@ -93,18 +121,22 @@ func watch(ctx context.Context, cfg Config, look func() Component, ask func(cont
 		case !c.OnTrial:
 			// Why it could not stay up is more telling than that it did not.
 			return Verdict{Reason: ReasonFellBack, Detail: strings.TrimSpace(last.Reason + " " + last.Detail)}, nil
+		case c.Busy:
+			began, since = time.Now(), time.Time{}
+		case c.Other != "":
+			since, last = time.Time{}, Verdict{Reason: ReasonVersion, Detail: "it says that it is " + c.Other}
 		case !c.Up:
 			since, last = time.Time{}, Verdict{Reason: ReasonProcess, Detail: "the process has ended"}
 		default:
 			if c.BootID != boot {
 				boot, since = c.BootID, time.Time{}
 			}
-			if err := ask(ctx, strings.ReplaceAll(cfg.URL, "{addr}", c.Addr)); err != nil {
+			if p := ask(ctx, c); p != nil {
 				if ctx.Err() != nil {
 					return Verdict{}, ctx.Err()
 				}
-				since, last = time.Time{}, Verdict{Reason: ReasonHTTP, Detail: err.Error()}
-			} else if after := look(); after != c {
+				since, last = time.Time{}, Verdict{Reason: ReasonOf(p.kind), Detail: p.err.Error()}
+			} else if after := look(); !after.same(c) {
 				// It crashed while it was asked, and the next launch may have answered,
 				// or the old version: whatever is there now is looked at anew.
 				since, last = time.Time{}, Verdict{Reason: ReasonProcess, Detail: "it was launched again while it was asked"}
@@ -130,9 +162,6 @@ func watch(ctx context.Context, cfg Config, look func() Component, ask func(cont
 
 // ask is nil when the URL answers 200.
 func ask(ctx context.Context, client *http.Client, url string) error {
-	if url == "" {
-		return nil
-	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return err

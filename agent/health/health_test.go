@@ -11,10 +11,10 @@ import (
 	"time"
 )
 
-// script tells what the component is like at a time since the begin.
-type script func(at time.Duration) (c Component, answer error)
+// story tells what the component is like at a time since the begin.
+type story func(at time.Duration) (c Component, answer error)
 
-func run(t *testing.T, s script) (v Verdict, took time.Duration) {
+func run(t *testing.T, s story) (v Verdict, took time.Duration) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		cfg := Config{URL: "http://{addr}/", Interval: time.Second, Settle: 10 * time.Second, Total: time.Minute}.WithDefaults()
@@ -26,7 +26,12 @@ func run(t *testing.T, s script) (v Verdict, took time.Duration) {
 			return c
 		}
 		var err error
-		v, err = watch(t.Context(), cfg, look, func(context.Context, string) error { return answer })
+		v, err = watch(t.Context(), cfg, look, func(context.Context, Component) *problem {
+			if answer == nil {
+				return nil
+			}
+			return &problem{kindHTTP, answer}
+		})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -41,7 +46,7 @@ func TestSettlingTimeHasNoBreak(t *testing.T) {
 	bad := errors.New("500")
 	cases := []struct {
 		name   string
-		script script
+		script story
 		want   string
 		took   time.Duration
 	}{
@@ -65,14 +70,14 @@ func TestSettlingTimeHasNoBreak(t *testing.T) {
 			}
 			return c, nil
 		}, ReasonHealthy, 19 * time.Second},
-		{"never well", func(time.Duration) (Component, error) { return well, bad }, ReasonHTTP, time.Minute},
+		{"never well", func(time.Duration) (Component, error) { return well, bad }, ReasonOf(kindHTTP), time.Minute},
 		{"never up", func(time.Duration) (Component, error) { return Component{OnTrial: true}, nil }, ReasonProcess, time.Minute},
 		{"well every other second", func(at time.Duration) (Component, error) {
 			if at/time.Second%2 == 0 {
 				return well, bad
 			}
 			return well, nil
-		}, ReasonHTTP, time.Minute},
+		}, ReasonOf(kindHTTP), time.Minute},
 		{"fell back", func(at time.Duration) (Component, error) {
 			return Component{OnTrial: at < 5*time.Second, Up: true, BootID: "1"}, nil
 		}, ReasonFellBack, 5 * time.Second},
@@ -124,7 +129,7 @@ func TestAnswerOfAnotherLaunchProvesNothing(t *testing.T) {
 				cfg := Config{URL: "x", Interval: time.Second, Settle: 10 * time.Second, Total: 40 * time.Second}
 				began := time.Now()
 				c := Component{OnTrial: true, Up: true, BootID: "1"}
-				v, err := watch(t.Context(), cfg, func() Component { return c }, func(context.Context, string) error {
+				v, err := watch(t.Context(), cfg, func() Component { return c }, func(context.Context, Component) *problem {
 					if time.Since(began) == cfg.Settle {
 						change(&c)
 					}

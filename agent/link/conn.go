@@ -73,7 +73,7 @@ func (l *Link) hear(c *conn) {
 	if now-c.heard > time.Minute {
 		remind(l.changed) // somebody may have waited for it
 	}
-	c.heard = now
+	c.heard, l.lastHeard = now, now
 }
 
 // arrived notes that what came on a topic over the present connection was
@@ -83,7 +83,8 @@ func (l *Link) arrived(topic string) {
 	if c == nil {
 		return // came before the connection was announced; it comes again
 	}
-	c.got[topic], c.heard = true, l.clock.Uptime()
+	now := l.clock.Uptime()
+	c.got[topic], c.heard, l.lastHeard = true, now, now
 	delete(c.doubts, topic)
 	if topic == topics.DeviceAssignment(l.cfg.Device) {
 		remind(c.resubscribe)

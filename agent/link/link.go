@@ -81,6 +81,7 @@ type Link struct {
 	conn       *conn             // nil while there is no connection
 	view       decide.View       // of the last complete connection; without Live and Age
 	heard      time.Duration     // by the clock's Uptime: when the broker was heard last on it
+	lastHeard  time.Duration     // as heard, on whatever connection; 0: never
 	checkInMS  int64             // how long the newest complete check-in took
 }
 
@@ -154,6 +155,14 @@ func (l *Link) Connected() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.conn != nil
+}
+
+// Heard is how long ago the broker was heard last; ok is false when it never was since
+// the agent started.
+func (l *Link) Heard() (ago time.Duration, ok bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.clock.Uptime() - l.lastHeard, l.lastHeard > 0
 }
 
 // Sources are the sources that the assignment names; none: the device's own.

@@ -8,7 +8,7 @@
 // down on a third one, which both systems mount, because reading a whole partition
 // takes long:
 //
-//	{dir}/a.json  {dir}/b.json  {dir}/armed  {dir}/ended  {dir}/staging-...
+//	{dir}/a.json  {dir}/b.json  {dir}/staging-...
 //
 // The running partition is never written. Of the idle one the first bytes, without
 // which nothing can be loaded from it, are wiped before the rest is written, and come

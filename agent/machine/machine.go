@@ -2,6 +2,8 @@ package machine
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -9,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"groundswell/agent/boot"
 	"groundswell/agent/journal"
@@ -46,12 +49,12 @@ type Config struct {
 type Machine struct {
 	cfg Config
 
-	mu     sync.Mutex // guards the disk and what follows
+	busy  sync.Mutex // held, for long perhaps, while the disk is worked on
+	files map[string]*journal.File
+
+	mu     sync.Mutex // guards what follows; held for a moment only
 	images map[string]slot.Image
-	files  map[string]*journal.File
-	trial  bool          // what runs was booted on trial
-	armed  *journal.File // the boot in which a trial was armed last
-	ended  *journal.File // and that in which it was ended while it ran
+	trial  bool // what runs was booted on trial
 }
 
 // Open reads what is in the slots. It changes nothing.
@@ -68,37 +71,51 @@ func Open(ctx context.Context, cfg Config) (*Machine, error) {
 	m := &Machine{cfg: cfg, images: map[string]slot.Image{}, files: map[string]*journal.File{}}
 	for name, path := range cfg.Partitions {
 		if _, err := os.Stat(path); err != nil {
-			return nil, fmt.Errorf("open slots: slot %s: %w", name, err)
+			cfg.Log.Error("a slot is not there, nothing can be written to it", "slot", name, "err", err)
 		}
 		m.files[name] = journal.NewFile(filepath.Join(cfg.Dir, name+".json"))
 		m.load(name)
 	}
 	s, err := cfg.Chain.Load(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("open slots: %w", err)
+		// What runs is managed all the same; that nothing can be activated is said when
+		// it is tried.
+		cfg.Log.Error("the bootloader's environment cannot be read", "err", err)
+		return m, nil
 	}
-	m.armed, m.ended = journal.NewFile(filepath.Join(cfg.Dir, "armed")), journal.NewFile(filepath.Join(cfg.Dir, "ended"))
-	m.trial = cfg.Running == s.Trial || cfg.Running != s.Active && m.bootIn(m.ended) == cfg.BootID
+	switch image := m.images[cfg.Running]; {
+	case cfg.Running == s.Active:
+	case cfg.Running == s.Trial:
+		// Over, and in another boot: the machine was to boot the active slot, and could
+		// not. Over in this one: it still has to restart.
+		m.trial = !s.Over || s.Boot == m.boot()
+	default:
+		// The environment was lost, or the active slot could not be booted. What was
+		// staged and never confirmed is still to be proven.
+		m.trial = image.Length > 0 && !image.Good
+	}
 	return m, nil
 }
 
-// bootIn is the id of a boot that was written down; empty: none that is known.
-func (m *Machine) bootIn(file *journal.File) string {
-	body, _, err := file.Load()
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		m.cfg.Log.Warn("what happened in which boot is not known", "err", err)
-	}
-	return string(body)
+// boot is what the bootloader's environment says of this boot.
+func (m *Machine) boot() string {
+	sum := sha256.Sum256([]byte(m.cfg.BootID))
+	return hex.EncodeToString(sum[:4])
 }
 
-// Adopt makes what runs the slot that boots by itself, if it is neither that nor was
-// booted on trial: then the bootloader could not load the active one. The other one is
-// what will be written next.
+// Adopt makes what runs the slot that boots by itself, if it is neither that nor on
+// trial: then the bootloader could not load the active one. The other one is what will
+// be written next.
 func (m *Machine) Adopt(ctx context.Context) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
+	m.busy.Lock()
+	defer m.busy.Unlock()
 	s, err := m.cfg.Chain.Load(ctx)
-	if err == nil && m.cfg.Running != s.Active && !m.trial {
+	switch trial := m.onTrial(); {
+	case err != nil || m.cfg.Running == s.Active:
+	case trial && s.Trial == "":
+		m.cfg.Log.Warn("the bootloader does not know of this trial", "active", s.Active, "runs", m.cfg.Running)
+		err = m.cfg.Chain.Store(ctx, boot.State{Active: s.Active, Trial: m.cfg.Running})
+	case !trial:
 		m.cfg.Log.Error("the active slot could not be booted, the other one runs and takes its place", "active", s.Active, "runs", m.cfg.Running)
 		err = m.cfg.Chain.Store(ctx, boot.State{Active: m.cfg.Running})
 	}
@@ -132,8 +149,17 @@ func (m *Machine) note(name string, image slot.Image) error {
 	if err := m.files[name].Save(body); err != nil {
 		return err
 	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	m.images[name] = image
 	return nil
+}
+
+// held is what is written down of a slot.
+func (m *Machine) held(name string) slot.Image {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.images[name]
 }
 
 // Run returns when ctx ends: the system runs by itself.
@@ -148,15 +174,15 @@ func (m *Machine) Ready(context.Context) error { return nil }
 // Running is what runs.
 func (m *Machine) Running() slot.Running {
 	m.mu.Lock()
-	defer m.mu.Unlock()
-	image := m.images[m.cfg.Running]
+	image, trial := m.images[m.cfg.Running], m.trial
+	m.mu.Unlock()
 	if m.cfg.Version != nil {
 		// The system itself knows best: somebody may have flashed it by hand.
 		if version := m.cfg.Version(); version != "" && version != image.Version {
 			image = slot.Image{Version: version}
 		}
 	}
-	return slot.Running{Slot: m.cfg.Running, Image: image, BootID: m.cfg.BootID, Addr: m.cfg.Addr, Up: true, Trial: m.trial}
+	return slot.Running{Slot: m.cfg.Running, Image: image, BootID: m.cfg.BootID, Addr: m.cfg.Addr, Up: true, Trial: trial}
 }
 
 // Output is empty: the system keeps its logs by itself.
@@ -169,8 +195,8 @@ func (m *Machine) staging(sha256 string) string {
 // Staging is the file that an artifact is downloaded into. Parts of others are
 // removed.
 func (m *Machine) Staging(sha256 string) (path string, err error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
+	m.busy.Lock()
+	defer m.busy.Unlock()
 	path = m.staging(sha256)
 	return path, m.discard(path)
 }
@@ -178,8 +204,8 @@ func (m *Machine) Staging(sha256 string) (path string, err error) {
 // Discard removes what was downloaded. What is in the idle slot stays, and never boots
 // without a trial.
 func (m *Machine) Discard() error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
+	m.busy.Lock()
+	defer m.busy.Unlock()
 	return m.discard("")
 }
 
@@ -202,8 +228,8 @@ func (m *Machine) discard(keep string) error {
 // slot. It may be repeated, and finds what was staged before. slot.ErrNotStaged means
 // that the bytes are not there, or no longer whole.
 func (m *Machine) Stage(image slot.Image) (name string, err error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
+	m.busy.Lock()
+	defer m.busy.Unlock()
 	ctx := context.Background()
 	s, err := m.cfg.Chain.Load(ctx)
 	if err != nil {
@@ -220,7 +246,7 @@ func (m *Machine) Stage(image slot.Image) (name string, err error) {
 		}
 	}
 	partition, staging := m.cfg.Partitions[name], m.staging(image.SHA256)
-	held := m.images[name]
+	held := m.held(name)
 	held.Version, held.Release, held.Good = image.Version, image.Release, false
 	if held == image && verify(partition, image, false) == nil {
 		return name, m.note(name, image)
@@ -249,30 +275,24 @@ func (m *Machine) Stage(image slot.Image) (name string, err error) {
 
 // Trial says what became of the trial of a slot.
 func (m *Machine) Trial(name string) update.Trial {
-	m.mu.Lock()
-	defer m.mu.Unlock()
+	m.busy.Lock()
+	defer m.busy.Unlock()
 	s, err := m.cfg.Chain.Load(context.Background())
 	switch {
 	case name != "" && name == m.cfg.Running:
 		return update.OnTrial
 	case err != nil || name == "" || s.Trial != name && s.Active != name:
 		return update.NotArmed
-	case s.Trial == name && s.Tries >= m.cfg.Tries:
-		// Nearly armed, if the machine was not booted since. If it was, the bootloader
-		// cannot count, or reads another environment: arming again would have the
-		// machine restart for ever.
-		if armed := m.bootIn(m.armed); armed == "" || armed == m.cfg.BootID {
-			return update.NotArmed
-		}
-		m.cfg.Log.Error("the bootloader does not try what it is told to", "slot", name)
+	case s.Trial == name && !s.Over && s.Boot == m.boot():
+		return update.NotArmed // or nearly: the machine was not booted since
 	}
 	return update.FellBack
 }
 
 // Armed reports whether there is a trial that was not ended.
 func (m *Machine) Armed() bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
+	m.busy.Lock()
+	defer m.busy.Unlock()
 	s, err := m.cfg.Chain.Load(context.Background())
 	return err == nil && s.Trial != ""
 }
@@ -287,8 +307,8 @@ func (m *Machine) Activate(ctx context.Context) error {
 }
 
 func (m *Machine) arm(ctx context.Context) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
+	m.busy.Lock()
+	defer m.busy.Unlock()
 	s, err := m.cfg.Chain.Load(ctx)
 	if err != nil {
 		return err
@@ -297,18 +317,18 @@ func (m *Machine) arm(ctx context.Context) error {
 		return ErrOnTrial
 	}
 	name := boot.Other(s.Active)
-	image := m.images[name]
+	image := m.held(name)
 	if image.Length == 0 {
 		return fmt.Errorf("slot %s: %w", name, slot.ErrEmpty)
 	}
 	if err := verify(m.cfg.Partitions[name], image, false); err != nil {
 		return fmt.Errorf("slot %s: %w", name, err)
 	}
-	if err := m.armed.Save([]byte(m.cfg.BootID)); err != nil {
-		return err
-	}
-	return m.cfg.Chain.Store(ctx, boot.State{Active: s.Active, Trial: name, Tries: m.cfg.Tries})
+	return m.cfg.Chain.Store(ctx, boot.State{Active: s.Active, Trial: name, Tries: m.cfg.Tries, Boot: m.boot()})
 }
+
+// restartTime is how long a machine may take to end what runs.
+const restartTime = 10 * time.Minute
 
 // restart boots the machine, and waits for it.
 func (m *Machine) restart(ctx context.Context) error {
@@ -316,25 +336,30 @@ func (m *Machine) restart(ctx context.Context) error {
 	if err := m.cfg.Restart(ctx); err != nil {
 		return fmt.Errorf("restart: %w", err)
 	}
-	<-ctx.Done()
-	return ctx.Err()
+	timer := time.NewTimer(restartTime)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-timer.C:
+		return fmt.Errorf("restart: the machine still runs after %v", restartTime)
+	}
 }
 
 // Confirm makes the slot that is on trial the one that boots by itself. It may be
 // repeated. slot.ErrGivenUp means that another one runs.
-func (m *Machine) Confirm(name string) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
+func (m *Machine) Confirm(ctx context.Context, name string) error {
+	m.busy.Lock()
+	defer m.busy.Unlock()
 	if name != m.cfg.Running {
 		return fmt.Errorf("confirm slot %s: %w: %s", name, slot.ErrGivenUp, m.cfg.Running)
 	}
-	if image := m.images[name]; image.Length > 0 && !image.Good {
+	if image := m.held(name); image.Length > 0 && !image.Good {
 		image.Good = true
 		if err := m.note(name, image); err != nil {
 			return fmt.Errorf("confirm: %w", err)
 		}
 	}
-	ctx := context.Background()
 	s, err := m.cfg.Chain.Load(ctx)
 	if err == nil && s != (boot.State{Active: name}) {
 		err = m.cfg.Chain.Store(ctx, boot.State{Active: name})
@@ -342,6 +367,8 @@ func (m *Machine) Confirm(name string) error {
 	if err != nil {
 		return fmt.Errorf("confirm: %w", err)
 	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	m.trial = false
 	return nil
 }
@@ -349,22 +376,21 @@ func (m *Machine) Confirm(name string) error {
 // FallBack ends the trial, and boots the active slot if the one on trial runs; then it
 // returns only when that fails, or when ctx ends. It may be repeated. When the
 // bootloader's environment cannot be written, the machine is booted nevertheless: the
-// trial has only so many tries left.
+// trial has only so many tries left. That it is over stays written until the active slot
+// runs, because the journal may not have it: on a full disk, for instance.
 func (m *Machine) FallBack(ctx context.Context) error {
-	m.mu.Lock()
-	back := m.trial
-	if back {
-		// The bootloader will not know any more that this was a trial. An agent that is
-		// started again before the machine is must not take it for the only one that boots.
-		if err := m.ended.Save([]byte(m.cfg.BootID)); err != nil {
-			m.cfg.Log.Error("the end of a trial cannot be noted", "err", err)
-		}
-	}
+	m.busy.Lock()
+	back := m.onTrial()
 	s, err := m.cfg.Chain.Load(ctx)
-	if err == nil && s.Trial != "" {
+	switch {
+	case err != nil:
+	case back:
+		over := boot.State{Active: boot.Other(m.cfg.Running), Trial: m.cfg.Running, Over: true, Boot: m.boot()}
+		err = m.cfg.Chain.Store(ctx, over)
+	case s.Trial != "":
 		err = m.cfg.Chain.Store(ctx, boot.State{Active: s.Active})
 	}
-	m.mu.Unlock()
+	m.busy.Unlock()
 	if err != nil {
 		err = fmt.Errorf("fall back: %w", err)
 		m.cfg.Log.Error("the end of a trial cannot be written", "err", err)
@@ -373,4 +399,10 @@ func (m *Machine) FallBack(ctx context.Context) error {
 		return err
 	}
 	return errors.Join(err, m.restart(ctx))
+}
+
+func (m *Machine) onTrial() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.trial
 }

@@ -3,9 +3,8 @@ package machine
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"encoding/binary"
-	"encoding/hex"
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"math/rand/v2"
@@ -158,7 +157,7 @@ func grub(t *testing.T) *device {
 	d.loader = fmt.Sprintf(`
 		load_env() { eval "$(grub-editenv %[1]s list 2>/dev/null | sed -n "s/^\(groundswell_[a-z]*\)=\(.*\)/\1='\2'/p")"; }
 		save_env() { grub-editenv %[1]s set "$1=$(eval echo "\$$1")"; }
-		`, block) + setLine.ReplaceAllString(boot.ScriptGRUB, "$1") + "\necho $default $fallback\n"
+		`, block) + setLine.ReplaceAllString(boot.ScriptGRUB, "$1") + "\necho $default $fallback | tr 01 ab\n"
 	if out, err := exec.Command("grub-editenv", block, "create").CombinedOutput(); err != nil {
 		t.Fatalf("%v %s", err, out)
 	}
@@ -223,8 +222,7 @@ func TestPartitionsBehindUBootAreSlots(t *testing.T) {
 // put has a device download and stage a version.
 func (d *device) put(version string) error {
 	data := system(version)
-	sum := sha256.Sum256(data)
-	image := slot.Image{Version: version, Release: "test", SHA256: hex.EncodeToString(sum[:]), Length: int64(len(data))}
+	image := slottest.Image(version, data)
 	path, err := d.machine.Staging(image.SHA256)
 	if err == nil {
 		err = os.WriteFile(path, data, 0o600)
@@ -266,6 +264,13 @@ func TestWhatCannotBeLoadedGivesItsPlaceUp(t *testing.T) {
 	}
 	d.wipe("a")
 	d.Boot()
+	// It was never proven, so it is put back once; that does not help.
+	if r := d.machine.Running(); r.Slot != "b" || !r.Trial || !d.machine.Armed() {
+		t.Fatalf("%+v runs", r)
+	}
+	if _, err := d.Do(d.machine.FallBack); err != nil {
+		t.Fatal(err)
+	}
 	s, err := d.chain.Load(t.Context())
 	if r := d.machine.Running(); err != nil || s != (boot.State{Active: "b"}) || r.Slot != "b" || r.Trial {
 		t.Fatalf("%+v, %v; %+v runs", s, err, r)
@@ -315,13 +320,62 @@ func TestHalfASystemDoesNotBoot(t *testing.T) {
 func TestAPartitionThatIsTooSmallIsRefused(t *testing.T) {
 	d := grub(t)
 	d.Boot()
+	if err := d.put("1.1.0"); err != nil {
+		t.Fatal(err)
+	}
 	if err := os.Truncate(d.path("b"), 1<<20); err != nil {
 		t.Fatal(err)
 	}
-	if err := d.put("1.1.0"); err == nil || !strings.Contains(err.Error(), "has 1048576 bytes") {
+	if err := d.put("1.2.0"); err == nil || !strings.Contains(err.Error(), "has 1048576 bytes") {
 		t.Errorf("got %v", err)
 	}
+	if err := d.machine.Activate(t.Context()); !errors.Is(err, slot.ErrEmpty) {
+		t.Errorf("activate: %v", err)
+	}
 	d.Boot()
+}
+
+// TestTheFallbackIsNotWritten: while a version is on trial, the slot beside it is all
+// that there is to go back to.
+func TestTheFallbackIsNotWritten(t *testing.T) {
+	d := grub(t)
+	d.Boot()
+	if err := d.put("1.1.0"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.Do(d.machine.Activate); err != nil {
+		t.Fatal(err)
+	}
+	before := d.read("a")
+	if err := d.put("1.2.0"); !errors.Is(err, ErrOnTrial) {
+		t.Errorf("stage: %v", err)
+	}
+	if _, err := d.Do(d.machine.Activate); !errors.Is(err, ErrOnTrial) {
+		t.Errorf("activate: %v", err)
+	}
+	if !bytes.Equal(before, d.read("a")) {
+		t.Error("the fallback was written")
+	}
+	d.Boot()
+	if r := d.machine.Running(); r.Slot != "b" || !r.Trial {
+		t.Errorf("%+v runs: the trial was ended", r)
+	}
+}
+
+// TestWhatWasDamagedSinceIsNotBooted: a partition is read again before it is armed.
+func TestWhatWasDamagedSinceIsNotBooted(t *testing.T) {
+	d := grub(t)
+	d.Boot()
+	if err := d.put("1.1.0"); err != nil {
+		t.Fatal(err)
+	}
+	d.Damage("b")
+	if _, err := d.Do(d.machine.Activate); !errors.Is(err, slot.ErrDamaged) {
+		t.Errorf("activate: %v", err)
+	}
+	if d.machine.Armed() {
+		t.Error("armed")
+	}
 }
 
 // TestWhatWasFlashedByHandIsBelieved: the system says what it is.
@@ -334,7 +388,7 @@ func TestWhatWasFlashedByHandIsBelieved(t *testing.T) {
 	if _, err := d.Do(d.machine.Activate); err != nil {
 		t.Fatal(err)
 	}
-	if err := d.machine.Confirm("b"); err != nil {
+	if err := d.machine.Confirm(t.Context(), "b"); err != nil {
 		t.Fatal(err)
 	}
 	if r := d.machine.Running(); r.Image.Release == "" || !r.Image.Good {
@@ -367,7 +421,7 @@ func TestAnAgentStartedAgainWhileFallingBackGoesOn(t *testing.T) {
 	}
 	d.boots-- // the same boot
 	d.start("b")
-	if s, err := d.chain.Load(t.Context()); err != nil || s != (boot.State{Active: "a"}) || !d.machine.Running().Trial {
+	if s, err := d.chain.Load(t.Context()); err != nil || s.Active != "a" || !s.Over || !d.machine.Running().Trial {
 		t.Fatalf("%+v, %v; %+v runs", s, err, d.machine.Running())
 	}
 	if _, err := d.Do(d.machine.FallBack); err != nil || d.machine.Running().Slot != "a" {
@@ -403,6 +457,77 @@ func TestABootloaderThatDoesNotTryIsNotAskedForEver(t *testing.T) {
 	}
 	if err := d.machine.FallBack(t.Context()); err != nil || d.machine.Armed() {
 		t.Errorf("%v, armed %v", err, d.machine.Armed())
+	}
+}
+
+// TestATrialIsRememberedUntilTheOldSystemRuns: the journal may not have it, on a disk
+// that the new system has filled.
+func TestATrialIsRememberedUntilTheOldSystemRuns(t *testing.T) {
+	d := grub(t)
+	d.Boot()
+	if err := d.put("1.1.0"); err != nil {
+		t.Fatal(err)
+	}
+	for _, do := range []func(context.Context) error{d.machine.Activate, func(ctx context.Context) error { return d.machine.FallBack(ctx) }} {
+		if _, err := d.Do(do); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 2 {
+		if r := d.machine.Running(); r.Slot != "a" || d.machine.Trial("b") != update.FellBack || !d.machine.Armed() {
+			t.Fatalf("%+v runs, the trial is %v", r, d.machine.Trial("b"))
+		}
+		d.Boot()
+	}
+}
+
+// TestATrialIsOneWithoutTheEnvironmentToo: what was never confirmed is still to be
+// proven.
+func TestATrialIsOneWithoutTheEnvironmentToo(t *testing.T) {
+	d := grub(t)
+	d.Boot()
+	if err := d.put("1.1.0"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.Do(d.machine.Activate); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.chain.Store(t.Context(), boot.State{Active: "a"}); err != nil {
+		t.Fatal(err)
+	}
+	d.start("b") // the agent, and perhaps the machine
+	if r := d.machine.Running(); !r.Trial || d.machine.Trial("b") != update.OnTrial {
+		t.Fatalf("%+v runs", r)
+	}
+	if _, err := d.Do(d.machine.FallBack); err != nil || d.machine.Running().Slot != "a" {
+		t.Errorf("%+v runs, %v", d.machine.Running(), err)
+	}
+}
+
+// TestAMachineWithoutAnEnvironmentIsManaged: it cannot be updated, and says why.
+func TestAMachineWithoutAnEnvironmentIsManaged(t *testing.T) {
+	d := uboot(t)
+	for _, name := range []string{"env-0", "env-1"} {
+		if err := os.Rename(d.path(name), d.path(name+".gone")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m, err := Open(t.Context(), Config{
+		Partitions: map[string]string{"a": d.path("a"), "b": d.path("none")}, Dir: d.path("data"), Chain: d.chain, Running: "a", BootID: "x", Tries: 1,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r := m.Running(); r.Slot != "a" || r.Trial || m.Armed() {
+		t.Errorf("%+v", r)
+	}
+	if _, err := m.Stage(slottest.Image("1.1.0", system("1.1.0"))); !errors.Is(err, boot.ErrEnvironment) {
+		t.Errorf("stage: %v", err)
+	}
+	for _, name := range []string{"env-0", "env-1"} {
+		if err := os.Rename(d.path(name+".gone"), d.path(name)); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 

@@ -55,7 +55,12 @@ func write(partition, from string, length int64) error {
 		return err
 	}
 	defer in.Close()
-	out, err := os.OpenFile(partition, os.O_WRONLY, 0) // never made: a wrong path must not fill /dev
+	// Never made: a wrong path must not fill /dev. O_EXCL without O_CREAT is open(2)'s for
+	// devices: one that is mounted, by whatever name, is not opened.
+	out, err := os.OpenFile(partition, os.O_WRONLY|os.O_EXCL, 0)
+	if errors.Is(err, unix.EBUSY) {
+		return fmt.Errorf("%s is in use: it is mounted, and perhaps what runs: %w", partition, err)
+	}
 	if err != nil {
 		return err
 	}

@@ -137,8 +137,8 @@ func (d *Dir) image(slot string) (Image, error) {
 	return image, nil
 }
 
-// verify compares a file with what it should be.
-func verify(path string, image Image) error {
+// Verify compares a file with what it should be; ErrDamaged.
+func Verify(path string, image Image) error {
 	file, err := os.Open(path)
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrDamaged, err)
@@ -215,7 +215,7 @@ func (d *Dir) Stage(image Image) (slot string, err error) {
 		return slot, fmt.Errorf("stage: %w", err)
 	}
 	staging := d.staging(slot, image.SHA256)
-	errStaging := verify(staging, image)
+	errStaging := Verify(staging, image)
 	if errStaging == nil {
 		if err := d.place(staging, slot, image); err != nil {
 			return slot, fmt.Errorf("stage: %w", err)
@@ -223,7 +223,7 @@ func (d *Dir) Stage(image Image) (slot string, err error) {
 		return slot, nil
 	}
 	// Staged before, perhaps without the last step.
-	if verify(d.file(slot, "artifact"), image) == nil {
+	if Verify(d.file(slot, "artifact"), image) == nil {
 		if err := d.writeJSON(d.file(slot, "image.json"), image); err != nil {
 			return slot, fmt.Errorf("stage: %w", err)
 		}
@@ -381,7 +381,7 @@ func (d *Dir) bootable(slot string) (Image, error) {
 	if err != nil {
 		return Image{}, err
 	}
-	return image, verify(d.file(slot, "artifact"), image)
+	return image, Verify(d.file(slot, "artifact"), image)
 }
 
 // confirm makes the slot on trial the active one. It may be repeated.

@@ -65,7 +65,7 @@ func TestNothingIsSaidToRunThatCannotBeLaunched(t *testing.T) {
 	// Nothing is left to lose: a new version is let in.
 	m.try("1.1.0", "healthy")
 	m.answers("1.1.0")
-	if err := m.s.Confirm("b"); err != nil {
+	if err := m.s.Confirm(t.Context(), "b"); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -179,7 +179,7 @@ func TestGoodSlotBootsAndIsKeptWhereTheLinkCannotBeWritten(t *testing.T) {
 	m := newMachine(t)
 	m.on()
 	m.try("1.1.0", "healthy")
-	if err := m.s.Confirm("b"); err != nil {
+	if err := m.s.Confirm(t.Context(), "b"); err != nil {
 		t.Fatal(err)
 	}
 	m.rot("b")

@@ -9,49 +9,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
-	"strconv"
-	"sync"
 	"syscall"
 	"time"
+
+	"groundswell/agent/child"
 )
-
-// The kernel sends a child its parent-death signal when the *thread* that
-// forked it ends, so every child is forked from one thread that never does.
-var spawner = sync.OnceValue(func() chan<- func() {
-	requests := make(chan func())
-	go func() {
-		runtime.LockOSThread()
-		for f := range requests {
-			f()
-		}
-	}()
-	return requests
-})
-
-// keepOwn marks every descriptor but 0, 1 and 2 to be closed in children. Go
-// does so with what it opens; what the agent itself was started with may be
-// anything.
-func keepOwn() error {
-	entries, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		return err
-	}
-	for _, e := range entries {
-		if fd, err := strconv.Atoi(e.Name()); err == nil && fd > 2 {
-			syscall.CloseOnExec(fd) // of the directory's own, closed by now, nothing comes
-		}
-	}
-	return nil
-}
-
-func spawn(cmd *exec.Cmd) error {
-	// A session of its own is a process group of its own, too.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL}
-	result := make(chan error)
-	spawner() <- func() { result <- cmd.Start() }
-	return <-result
-}
 
 // process is one launch.
 type process struct {
@@ -86,10 +48,10 @@ func (s *Supervised) launch(slot string, image Image, bootID, addr string) (*pro
 		cmd.Env = append(cmd.Env, mark) // the last of a name counts
 		cmd.Stdout, cmd.Stderr = s.output, s.output
 		cmd.WaitDelay = time.Second // for grandchildren that hold the pipe
-		if err := keepOwn(); err != nil {
+		if err := child.KeepOwn(); err != nil {
 			s.cfg.Log.Warn("descriptors that the agent was started with may be handed on", "err", err)
 		}
-		err := spawn(cmd)
+		err := child.Start(cmd)
 		// Another goroutine's child, between its fork and its exec, may hold the
 		// file that was being written a moment ago.
 		if errors.Is(err, syscall.ETXTBSY) && attempt < 50 {
@@ -133,8 +95,8 @@ func (p *process) stop(grace time.Duration) {
 	<-p.done
 }
 
-// newBootID names a launch.
-func newBootID() string {
+// NewBootID names a launch.
+func NewBootID() string {
 	b := make([]byte, 8)
 	_, _ = rand.Read(b) // never fails
 	return hex.EncodeToString(b)

@@ -136,7 +136,7 @@ func TestTrialBecomesActiveOnlyWhenConfirmed(t *testing.T) {
 		t.Fatal("not on trial")
 	}
 	for range 2 { // safe to repeat
-		if err := m.s.Confirm("b"); err != nil {
+		if err := m.s.Confirm(t.Context(), "b"); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -230,7 +230,7 @@ func TestDamagedArtifactIsNeverRun(t *testing.T) {
 		if err := m.s.Activate(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		if err := m.s.Confirm("b"); err != nil {
+		if err := m.s.Confirm(t.Context(), "b"); err != nil {
 			t.Fatal(err)
 		}
 		m.off()

@@ -43,6 +43,7 @@ type Running struct {
 	BootID string // of the newest launch
 	Addr   string
 	Up     bool // false between a crash and the next launch
+	Busy   bool // it is still being installed: it cannot be up yet
 	Trial  bool
 }
 
@@ -137,7 +138,7 @@ func (s *Supervised) bootOnce() (*process, error) {
 			err = remains
 		}
 	}
-	running := Running{Slot: slot, Image: image, BootID: newBootID(), Trial: onTrial}
+	running := Running{Slot: slot, Image: image, BootID: NewBootID(), Trial: onTrial}
 	var p *process
 	if err == nil {
 		if running.Addr, err = resolve(s.cfg.Addr); err == nil {
@@ -249,7 +250,7 @@ func (s *Supervised) Activate(ctx context.Context) error {
 
 // Confirm makes the slot that is on trial the one that boots by itself. It may
 // be repeated. ErrGivenUp means that another was booted since.
-func (s *Supervised) Confirm(slot string) error {
+func (s *Supervised) Confirm(_ context.Context, slot string) error {
 	if running := s.Running().Slot; running != slot {
 		return fmt.Errorf("confirm slot %s: %w: %s", slot, ErrGivenUp, running)
 	}

@@ -32,7 +32,7 @@ func (m Machine) Fill(h *topics.Heartbeat) {
 	}
 	var fs syscall.Statfs_t
 	if err := syscall.Statfs(m.Disk, &fs); err == nil {
-		free := int64(fs.Bavail) * fs.Bsize
+		free := int64(fs.Bavail) * int64(fs.Bsize)
 		h.DiskFreeBytes = &free
 	}
 	m.battery(h)

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"groundswell/broker/cluster"
 	"groundswell/topics"
 
 	"github.com/mochi-mqtt/server/v2/packets"
@@ -209,4 +210,32 @@ func TestWhoSubscribesWhileAMessageIsRetainedGetsItOnce(t *testing.T) {
 		sub.hears(fmt.Sprint(i))
 	}
 	sub.hearsNoMore()
+}
+
+// TestWhatWasReadForOtherFiltersIsReadAgain: a subscription that was made while the log
+// was being read may match what lies before that.
+func TestWhatWasReadForOtherFiltersIsReadAgain(t *testing.T) {
+	t.Parallel()
+	n := startNode(t, withLab(nil))
+	a := n.lab("a")
+	a.open(1, "t")
+	n.edge.mu.Lock()
+	cl := n.edge.clients["$lab/a"]
+	n.edge.mu.Unlock()
+	cl.mu.Lock()
+	c, changes := cl.conn, cl.changes
+	cl.mu.Unlock()
+	at := func() uint64 {
+		cl.mu.Lock()
+		defer cl.mu.Unlock()
+		return cl.read
+	}
+	m := cluster.Message{Topic: "t", Payload: []byte("x"), Attributes: []byte(`{"qos":1}`), Sequence: 1000}
+	if n.edge.bring(c, m, changes-1); at() >= m.Sequence {
+		t.Errorf("read up to %d for filters of before", at())
+	}
+	if n.edge.bring(c, m, changes); at() != m.Sequence {
+		t.Errorf("read up to %d", at())
+	}
+	a.hears("x")
 }

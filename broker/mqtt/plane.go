@@ -108,7 +108,8 @@ func (p *plane) beginKeeping() (done func()) {
 	}
 }
 
-// awaitKept waits for all that is being kept now.
+// awaitKept waits for all that is being kept now, by this node: of what another node is
+// keeping, a subscription that is made in that moment may miss the last message.
 func (p *plane) awaitKept(ctx context.Context) {
 	p.keepingMu.Lock()
 	underway := slices.Collect(maps.Keys(p.keeping))

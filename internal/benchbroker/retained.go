@@ -35,7 +35,7 @@ func (b *bench) retained(ctx context.Context, s server, p *running, out figures)
 	}
 	out[figureRetainedLoad] = float64(b.Retained) / time.Since(began).Seconds()
 	b.log.Info("retained messages published", "server", s.name, "per_s", int(out[figureRetainedLoad]))
-	after, err := settled(ctx, p.PID(), min(b.Settle, 15*time.Second))
+	after, err := settled(ctx, p.PID(), b.Settle)
 	if err != nil {
 		return err
 	}

@@ -38,9 +38,10 @@ var importers = map[string][]string{
 	"github.com/pires/go-proxyproto":           {"broker/mqtt"},
 	"github.com/google/uuid":                   {"fleetd/fleet"},
 	"github.com/klauspost/compress":            {"fleetd/artifact", "agent/fetch"}, // the two ends of one format
-	"github.com/google/go-cmp":                 {},                                 // tests only
-	"pgregory.net/rapid":                       {},                                 // tests only
-	"golang.org/x/":                            nil,                                // anywhere
+	"github.com/coreos/go-systemd":             {"agent/watchdog"},
+	"github.com/google/go-cmp":                 {},  // tests only
+	"pgregory.net/rapid":                       {},  // tests only
+	"golang.org/x/":                            nil, // anywhere
 }
 
 // testOnly may be imported by the tests of any package.

@@ -86,10 +86,15 @@ func (r *rig) runs(version, slot string, trial bool) {
 	}
 }
 
+// Image is what a slot with these bytes holds.
+func Image(version string, data []byte) slot.Image {
+	sum := sha256.Sum256(data)
+	return slot.Image{Version: version, Release: "test", SHA256: hex.EncodeToString(sum[:]), Length: int64(len(data))}
+}
+
 func (r *rig) image(version string) (slot.Image, []byte) {
 	data := r.device.Bytes(version)
-	sum := sha256.Sum256(data)
-	return slot.Image{Version: version, Release: "test", SHA256: hex.EncodeToString(sum[:]), Length: int64(len(data))}, data
+	return Image(version, data), data
 }
 
 func (r *rig) download(sha256 string, data []byte) {
@@ -124,6 +129,13 @@ func (r *rig) try(version, slot string) {
 	r.stands(slot, update.OnTrial, true)
 }
 
+// fallBack falls back as the driver does: again, if that booted the device.
+func (r *rig) fallBack() {
+	r.Helper()
+	r.must(r.do(r.slots.FallBack))
+	r.must(r.do(r.slots.FallBack))
+}
+
 // stands wants that of a slot's trial.
 func (r *rig) stands(slot string, trial update.Trial, armed bool) {
 	r.Helper()
@@ -145,7 +157,7 @@ func (r *rig) staged() {
 func (r *rig) confirmed() {
 	r.try("1.1.0", "b")
 	for range 2 {
-		r.must(r.slots.Confirm("b"))
+		r.must(r.slots.Confirm(r.Context(), "b"))
 		r.stands("b", update.OnTrial, false)
 	}
 	for range Tries + 1 {
@@ -159,7 +171,7 @@ func (r *rig) again() {
 	slot := "b"
 	for _, version := range []string{"1.1.0", "1.2.0", "1.3.0"} {
 		r.try(version, slot)
-		r.must(r.slots.Confirm(slot))
+		r.must(r.slots.Confirm(r.Context(), slot))
 		r.boot()
 		r.runs(version, slot, false)
 		slot = map[string]string{"a": "b", "b": "a"}[slot]
@@ -176,10 +188,10 @@ func (r *rig) exhausted() {
 	r.boot()
 	r.runs("1.0.0", "a", false)
 	r.stands("b", update.FellBack, true)
-	if err := r.slots.Confirm("b"); !errors.Is(err, slot.ErrGivenUp) {
+	if err := r.slots.Confirm(r.Context(), "b"); !errors.Is(err, slot.ErrGivenUp) {
 		r.Fatalf("confirm: %v", err)
 	}
-	r.must(r.do(r.slots.FallBack))
+	r.fallBack()
 	r.runs("1.0.0", "a", false)
 	r.stands("b", update.NotArmed, false)
 	r.try("1.2.0", "b") // and another one has all its boots
@@ -192,7 +204,7 @@ func (r *rig) exhausted() {
 func (r *rig) ended() {
 	r.try("1.1.0", "b")
 	for range 2 {
-		r.must(r.do(r.slots.FallBack))
+		r.fallBack()
 		r.runs("1.0.0", "a", false)
 		r.stands("b", update.NotArmed, false)
 	}
@@ -240,7 +252,7 @@ func (r *rig) damaged() {
 	r.stage("1.1.0", "b")
 	r.device.Damage("b")
 	if err := r.do(r.slots.Activate); err == nil { // or the boot was refused
-		r.must(r.do(r.slots.FallBack))
+		r.fallBack()
 	}
 	r.runs("1.0.0", "a", false)
 	r.boot()
@@ -250,7 +262,7 @@ func (r *rig) damaged() {
 
 func (r *rig) unknown() {
 	for _, name := range []string{"b", "c", ""} {
-		if err := r.slots.Confirm(name); !errors.Is(err, slot.ErrGivenUp) {
+		if err := r.slots.Confirm(r.Context(), name); !errors.Is(err, slot.ErrGivenUp) {
 			r.Fatalf("confirm %q: %v", name, err)
 		}
 	}

@@ -1,0 +1,61 @@
+package deploy
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"groundswell/agent/condition"
+	"groundswell/agent/update"
+	"groundswell/topics"
+)
+
+// TestADeviceThatWaitsSaysWhyAndUntilWhen: once, and asks no more often than it should.
+func TestADeviceThatWaitsSaysWhyAndUntilWhen(t *testing.T) {
+	dir := t.TempDir()
+	asked := filepath.Join(dir, "asked")
+	consent := filepath.Join(dir, "consent")
+	script := "#!/bin/sh\necho x >>" + asked + "\n[ -e " + consent + ".given ] || { echo the owner is asked; exit 21; }\n"
+	if err := os.WriteFile(consent, []byte(script), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	d, _ := newDriver(t, onTrial(), update.Staged)
+	d.cfg.Conditions = condition.Config{Facts: []condition.Fact{{Name: "consent", Command: []string{consent}, Again: time.Hour}}}
+	times := func() int {
+		data, err := os.ReadFile(asked)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.Count(string(data), "x")
+	}
+	for range 3 {
+		hold, err := d.allowed(t.Context(), condition.Install)
+		if err != nil || hold == nil || hold.Reason != "fact-consent" || hold.Again > time.Hour || hold.Again < time.Minute {
+			t.Fatalf("%+v, %v", hold, err)
+		}
+	}
+	if hold, err := d.allowed(t.Context(), condition.Download); hold != nil || err != nil {
+		t.Errorf("before a download: %+v, %v", hold, err)
+	}
+	queue := d.journal.Snapshot().Queue
+	if len(queue) != 1 || times() != 1 {
+		t.Fatalf("%d reports, asked %d times", len(queue), times())
+	}
+	var s topics.Status
+	if err := json.Unmarshal(queue[0].Payload, &s); err != nil {
+		t.Fatal(err)
+	}
+	if s.State != topics.StateStaged || s.Reason != "fact-consent" || s.Detail != "the owner is asked" || s.Until == nil || s.Until.Before(s.At.Add(50*time.Minute)) {
+		t.Errorf("reported %+v", s)
+	}
+	if err := os.WriteFile(consent+".given", nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	d.held.until = time.Now() // an hour later
+	if hold, err := d.allowed(t.Context(), condition.Install); hold != nil || err != nil {
+		t.Errorf("with consent: %+v, %v", hold, err)
+	}
+}
