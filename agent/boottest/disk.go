@@ -49,11 +49,11 @@ const grubConfig = `
 serial --unit=0 --speed=115200
 terminal_output serial
 source ${prefix}/groundswell.cfg
-menuentry "A" --id a {
+menuentry "A" {
 	linux (hd0,msdos2)/vmlinuz groundswell.slot=a console=ttyS0 quiet panic=1
 	initrd (hd0,msdos2)/initrd.img
 }
-menuentry "B" --id b {
+menuentry "B" {
 	linux (hd0,msdos3)/vmlinuz groundswell.slot=b console=ttyS0 quiet panic=1
 	initrd (hd0,msdos3)/initrd.img
 }

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"groundswell/internal/devstack/devtest"
+	"groundswell/internal/devstack/stack"
 )
 
 // TestASickSystemFallsBack: its agent runs and finds that nobody answers well. The second
@@ -82,6 +83,25 @@ func TestPowerCutsOnTrial(t *testing.T) {
 	r.machine.Cut()
 	r.on("")
 	r.ends(id, "committed", "1.3.0", "a 1.3.0", "a 1.3.0")
+}
+
+// TestASystemThatCannotBeLoadedGivesItsPlaceUp: GRUB boots the other one, which mends it with
+// the next update.
+func TestASystemThatCannotBeLoadedGivesItsPlaceUp(t *testing.T) {
+	r := newRig(t)
+	r.ends(r.rollout(System{Version: "1.1.0"}), "committed", "1.1.0", "b 1.1.0")
+	r.machine.Cut()
+	r.must(r.machine.WipeB())
+	r.must(r.machine.Listen())
+	r.on("")
+	r.runs(first, "a "+first)
+	r.ends(r.rollout(System{Version: "1.2.0"}), "committed", "1.2.0", "b 1.2.0")
+}
+
+// TestAnotherEnvironmentIsNoEndlessRestart: GRUB does not read what the agent writes.
+func TestAnotherEnvironmentIsNoEndlessRestart(t *testing.T) {
+	r := newRig(t, func(c stack.Config) { c.Set("/boot/grub/another", "machine", "grub_env") })
+	r.ends(r.rollout(System{Version: "1.1.0"}), "rolled_back", first, "a "+first)
 }
 
 // boots waits until these systems were booted since the rollout began.

@@ -2,6 +2,7 @@ package boottest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -110,4 +111,14 @@ func (m *Machine) SlotB() (head, middle []byte, err error) {
 	}
 	_, err = disk.ReadAt(middle, slotB+2*mib)
 	return head, middle, err
+}
+
+// WipeB makes slot B something that cannot be loaded. The machine must be off.
+func (m *Machine) WipeB() error {
+	disk, err := os.OpenFile(m.path("disk"), os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = disk.WriteAt(make([]byte, mib), slotB)
+	return errors.Join(err, disk.Close())
 }

@@ -37,8 +37,9 @@ type rig struct {
 	machine *Machine
 }
 
-// newRig starts all of it; the device runs version 1.0.0 in slot a.
-func newRig(t *testing.T) *rig {
+// newRig starts all of it; the device runs version 1.0.0 in slot a. change changes the
+// agent's configuration.
+func newRig(t *testing.T, change ...func(stack.Config)) *rig {
 	t.Helper()
 	r := &rig{T: t}
 	var err error
@@ -61,6 +62,9 @@ func newRig(t *testing.T) *rig {
 		c.Set(tries, "machine", "tries")
 		c.Set([]string{"/sbin/reboot"}, "machine", "restart")
 		c.Set("5s", "health", "timeout") // a check takes long where a second is long
+		for _, set := range change {
+			set(c)
+		}
 	}}
 	r.must(r.stack.MakeDevice(options, data, DataDir, qemu.HostAddr))
 	r.must(r.stack.API(t.Context(), "POST", "/v1/devices/import", map[string]any{"devices": []any{map[string]string{"id": device, "region": cohort}}}, nil))

@@ -530,3 +530,23 @@ func TestAMachineWithoutAnEnvironmentIsManaged(t *testing.T) {
 		}
 	}
 }
+
+// condition is a command that GRUB has in its module test.
+var condition = regexp.MustCompile(`\[ [^]]* \]`)
+
+// TestAGRUBThatKnowsNoConditionsTriesNothing: what it does not know, it takes for true.
+func TestAGRUBThatKnowsNoConditionsTriesNothing(t *testing.T) {
+	d := grub(t)
+	d.Boot()
+	if err := d.put("1.1.0"); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.machine.arm(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	d.loader = strings.Replace(condition.ReplaceAllString(d.loader, "true"), "echo \"groundswell:", ": \"", 1)
+	d.Boot()
+	if got := d.machine.Trial("b"); d.machine.Running().Slot != "a" || got != update.FellBack {
+		t.Errorf("slot %s runs, the trial is %v", d.machine.Running().Slot, got)
+	}
+}
