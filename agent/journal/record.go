@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"groundswell/agent/redact"
 	"groundswell/agent/update"
 	"groundswell/topics"
 )
@@ -120,10 +121,11 @@ const (
 	MaxLogs     = 16
 )
 
-// QueueStatus numbers a status and queues it.
+// QueueStatus numbers a status and queues it. What looks like a secret is taken out of
+// its detail.
 func (r *Record) QueueStatus(s topics.Status) error {
 	s.Schema, s.Epoch, s.Sequence = topics.Schema, r.Epoch, r.Sequence+1
-	s.Detail = Clip(s.Detail, topics.MaxText)
+	s.Detail = Clip(redact.Text(s.Detail), topics.MaxText)
 	payload, err := topics.Encode(s)
 	return r.queue(topics.KindStatus, payload, err, s.State.Terminal())
 }
@@ -135,9 +137,10 @@ func (r *Record) QueueHeartbeat(h topics.Heartbeat) error {
 	return r.queue(topics.KindHeartbeat, payload, err, false)
 }
 
-// QueueLog numbers a log and queues it.
+// QueueLog numbers a log and queues it, without what looks like a secret.
 func (r *Record) QueueLog(l topics.Log) error {
 	l.Schema, l.Epoch, l.Sequence = topics.Schema, r.Epoch, r.Sequence+1
+	l.Text = redact.Text(l.Text)
 	// The JSON text may be up to six times as long as what it says.
 	for l.Text = Clip(l.Text, topics.MaxLog/2); ; l.Text = Clip(l.Text, len(l.Text)/2) {
 		payload, err := topics.Encode(l)

@@ -11,12 +11,10 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
-	"time"
 
 	"groundswell/agent/boot"
 	"groundswell/agent/journal"
 	"groundswell/agent/slot"
-	"groundswell/agent/update"
 )
 
 // ErrOnTrial: the version on trial runs, and beside it there is only the one to fall
@@ -271,138 +269,4 @@ func (m *Machine) Stage(image slot.Image) (name string, err error) {
 		return "", fmt.Errorf("stage: %w", err)
 	}
 	return name, m.discard("")
-}
-
-// Trial says what became of the trial of a slot.
-func (m *Machine) Trial(name string) update.Trial {
-	m.busy.Lock()
-	defer m.busy.Unlock()
-	s, err := m.cfg.Chain.Load(context.Background())
-	switch {
-	case name != "" && name == m.cfg.Running:
-		return update.OnTrial
-	case err != nil || name == "" || s.Trial != name && s.Active != name:
-		return update.NotArmed
-	case s.Trial == name && !s.Over && s.Boot == m.boot():
-		return update.NotArmed // or nearly: the machine was not booted since
-	}
-	return update.FellBack
-}
-
-// Armed reports whether there is a trial that was not ended.
-func (m *Machine) Armed() bool {
-	m.busy.Lock()
-	defer m.busy.Unlock()
-	s, err := m.cfg.Chain.Load(context.Background())
-	return err == nil && s.Trial != ""
-}
-
-// Activate arms the fallback and boots the idle slot on trial. It returns only when
-// that fails, or when ctx ends.
-func (m *Machine) Activate(ctx context.Context) error {
-	if err := m.arm(ctx); err != nil {
-		return fmt.Errorf("activate: %w", err)
-	}
-	return m.restart(ctx)
-}
-
-func (m *Machine) arm(ctx context.Context) error {
-	m.busy.Lock()
-	defer m.busy.Unlock()
-	s, err := m.cfg.Chain.Load(ctx)
-	if err != nil {
-		return err
-	}
-	if m.cfg.Running != s.Active {
-		return ErrOnTrial
-	}
-	name := boot.Other(s.Active)
-	image := m.held(name)
-	if image.Length == 0 {
-		return fmt.Errorf("slot %s: %w", name, slot.ErrEmpty)
-	}
-	if err := verify(m.cfg.Partitions[name], image, false); err != nil {
-		return fmt.Errorf("slot %s: %w", name, err)
-	}
-	return m.cfg.Chain.Store(ctx, boot.State{Active: s.Active, Trial: name, Tries: m.cfg.Tries, Boot: m.boot()})
-}
-
-// restartTime is how long a machine may take to end what runs.
-const restartTime = 10 * time.Minute
-
-// restart boots the machine, and waits for it.
-func (m *Machine) restart(ctx context.Context) error {
-	m.cfg.Log.Info("the machine restarts")
-	if err := m.cfg.Restart(ctx); err != nil {
-		return fmt.Errorf("restart: %w", err)
-	}
-	timer := time.NewTimer(restartTime)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-timer.C:
-		return fmt.Errorf("restart: the machine still runs after %v", restartTime)
-	}
-}
-
-// Confirm makes the slot that is on trial the one that boots by itself. It may be
-// repeated. slot.ErrGivenUp means that another one runs.
-func (m *Machine) Confirm(ctx context.Context, name string) error {
-	m.busy.Lock()
-	defer m.busy.Unlock()
-	if name != m.cfg.Running {
-		return fmt.Errorf("confirm slot %s: %w: %s", name, slot.ErrGivenUp, m.cfg.Running)
-	}
-	if image := m.held(name); image.Length > 0 && !image.Good {
-		image.Good = true
-		if err := m.note(name, image); err != nil {
-			return fmt.Errorf("confirm: %w", err)
-		}
-	}
-	s, err := m.cfg.Chain.Load(ctx)
-	if err == nil && s != (boot.State{Active: name}) {
-		err = m.cfg.Chain.Store(ctx, boot.State{Active: name})
-	}
-	if err != nil {
-		return fmt.Errorf("confirm: %w", err)
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.trial = false
-	return nil
-}
-
-// FallBack ends the trial, and boots the active slot if the one on trial runs; then it
-// returns only when that fails, or when ctx ends. It may be repeated. When the
-// bootloader's environment cannot be written, the machine is booted nevertheless: the
-// trial has only so many tries left. That it is over stays written until the active slot
-// runs, because the journal may not have it: on a full disk, for instance.
-func (m *Machine) FallBack(ctx context.Context) error {
-	m.busy.Lock()
-	back := m.onTrial()
-	s, err := m.cfg.Chain.Load(ctx)
-	switch {
-	case err != nil:
-	case back:
-		over := boot.State{Active: boot.Other(m.cfg.Running), Trial: m.cfg.Running, Over: true, Boot: m.boot()}
-		err = m.cfg.Chain.Store(ctx, over)
-	case s.Trial != "":
-		err = m.cfg.Chain.Store(ctx, boot.State{Active: s.Active})
-	}
-	m.busy.Unlock()
-	if err != nil {
-		err = fmt.Errorf("fall back: %w", err)
-		m.cfg.Log.Error("the end of a trial cannot be written", "err", err)
-	}
-	if !back {
-		return err
-	}
-	return errors.Join(err, m.restart(ctx))
-}
-
-func (m *Machine) onTrial() bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.trial
 }
