@@ -3,12 +3,14 @@
 package child
 
 import (
+	"errors"
 	"os"
 	"os/exec"
 	"runtime"
 	"strconv"
 	"sync"
 	"syscall"
+	"time"
 )
 
 // The kernel sends a child its parent-death signal when the *thread* that
@@ -32,6 +34,35 @@ func Start(cmd *exec.Cmd) error {
 	spawner() <- func() { result <- cmd.Start() }
 	return <-result
 }
+
+// Run starts a command, made by exec.CommandContext, as Start does and waits for it. When
+// its context ends it is killed with its children, as far as they stay in its group.
+// Something that it leaves running is no failure, also if that has what it prints to.
+func Run(cmd *exec.Cmd) error {
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	cmd.WaitDelay = time.Second
+	if err := Start(cmd); err != nil {
+		return err
+	}
+	if err := cmd.Wait(); !errors.Is(err, exec.ErrWaitDelay) {
+		return err
+	}
+	return nil
+}
+
+// Head keeps the beginning of what is written to it, at most Max bytes.
+type Head struct {
+	Max  int
+	data []byte
+}
+
+func (h *Head) Write(p []byte) (int, error) {
+	h.data = append(h.data, p[:min(len(p), h.Max-len(h.data))]...)
+	return len(p), nil
+}
+
+// String is what was kept.
+func (h *Head) String() string { return string(h.data) }
 
 // KeepOwn marks every descriptor but 0, 1 and 2 to be closed in children. Go
 // does so with what it opens; what the agent itself was started with may be

@@ -1,7 +1,6 @@
 package condition
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -109,32 +108,19 @@ func (f *Fact) ask(ctx context.Context) (detail string, holds bool) {
 	defer cancel()
 	cmd := exec.CommandContext(ctx, f.Command[0], f.Command[1:]...)
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH")}
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) } // with its children
-	cmd.WaitDelay = time.Second
-	var out head
+	out := child.Head{Max: maxWhy}
 	cmd.Stdout = &out
-	err := child.Start(cmd)
+	err := child.Run(cmd)
 	if err == nil {
-		err = cmd.Wait()
-	}
-	if err == nil || errors.Is(err, exec.ErrWaitDelay) { // it has left something running
 		return "", true
 	}
 	var exit *exec.ExitError
 	if ctx.Err() == nil && errors.As(err, &exit) && exit.ExitCode() == exitLater {
-		line, _, _ := bytes.Cut(out.data, []byte("\n"))
-		return strings.ToValidUTF8(strings.TrimSpace(string(line)), "?"), false
+		line, _, _ := strings.Cut(out.String(), "\n")
+		return strings.ToValidUTF8(strings.TrimSpace(line), "?"), false
 	}
 	if ctx.Err() != nil {
 		err = ctx.Err()
 	}
 	return fmt.Sprintf("%s: %v", filepath.Base(f.Command[0]), err), false
-}
-
-// head keeps the beginning of what is written to it.
-type head struct{ data []byte }
-
-func (h *head) Write(p []byte) (int, error) {
-	h.data = append(h.data, p[:min(len(p), maxWhy-len(h.data))]...)
-	return len(p), nil
 }

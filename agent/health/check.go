@@ -1,7 +1,6 @@
 package health
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -12,10 +11,10 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"time"
 
 	"groundswell/agent/child"
+	"groundswell/agent/telemetry"
 
 	"golang.org/x/sys/unix"
 )
@@ -202,30 +201,16 @@ const maxPrinted = 200
 func execute(ctx context.Context, command []string, c Component) error {
 	cmd := exec.CommandContext(ctx, command[0], command[1:]...)
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "FIRMWARE_ADDR=" + c.Addr, "FIRMWARE_BOOT_ID=" + c.BootID}
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) } // with its children
-	cmd.WaitDelay = time.Second
-	var out tail
-	cmd.Stdout, cmd.Stderr = &out, &out
-	err := child.Start(cmd)
+	out := telemetry.NewTail(maxPrinted)
+	cmd.Stdout, cmd.Stderr = out, out
+	err := child.Run(cmd)
 	if err == nil {
-		err = cmd.Wait()
-	}
-	if err == nil || errors.Is(err, exec.ErrWaitDelay) { // it has left something running
 		return nil
 	}
 	if ctx.Err() != nil {
 		err = ctx.Err()
 	}
-	return fmt.Errorf("%s: %w: %s", filepath.Base(command[0]), err, bytes.TrimSpace(out.data))
-}
-
-// tail keeps the end of what is written to it.
-type tail struct{ data []byte }
-
-func (t *tail) Write(p []byte) (int, error) {
-	t.data = append(t.data, p[max(0, len(p)-maxPrinted):]...)
-	t.data = t.data[max(0, len(t.data)-maxPrinted):]
-	return len(p), nil
+	return fmt.Errorf("%s: %w: %s", filepath.Base(command[0]), err, strings.TrimSpace(out.String()))
 }
 
 func room(dir string, megabytes int64) error {

@@ -186,17 +186,15 @@ func (m *Machine) Running() slot.Running {
 // Output is empty: the system keeps its logs by itself.
 func (m *Machine) Output() string { return "" }
 
-func (m *Machine) staging(sha256 string) string {
-	return filepath.Join(m.cfg.Dir, "staging-"+sha256[:min(16, len(sha256))])
-}
+func (m *Machine) downloads() slot.Downloads { return slot.Downloads(m.cfg.Dir) }
 
 // Staging is the file that an artifact is downloaded into. Parts of others are
 // removed.
 func (m *Machine) Staging(sha256 string) (path string, err error) {
 	m.busy.Lock()
 	defer m.busy.Unlock()
-	path = m.staging(sha256)
-	return path, m.discard(path)
+	path = m.downloads().Path(sha256)
+	return path, m.downloads().Discard(path)
 }
 
 // Discard removes what was downloaded. What is in the idle slot stays, and never boots
@@ -204,22 +202,7 @@ func (m *Machine) Staging(sha256 string) (path string, err error) {
 func (m *Machine) Discard() error {
 	m.busy.Lock()
 	defer m.busy.Unlock()
-	return m.discard("")
-}
-
-func (m *Machine) discard(keep string) error {
-	files, err := filepath.Glob(filepath.Join(m.cfg.Dir, "staging-*"))
-	if err != nil {
-		return err
-	}
-	for _, path := range files {
-		if path != keep {
-			if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-				return err
-			}
-		}
-	}
-	return journal.SyncDir(m.cfg.Dir)
+	return m.downloads().Discard("")
 }
 
 // Stage writes what was downloaded into the idle slot, reads it back, and returns the
@@ -243,18 +226,14 @@ func (m *Machine) Stage(image slot.Image) (name string, err error) {
 			return "", fmt.Errorf("stage: %w", err)
 		}
 	}
-	partition, staging := m.cfg.Partitions[name], m.staging(image.SHA256)
+	partition, staging := m.cfg.Partitions[name], m.downloads().Path(image.SHA256)
 	held := m.held(name)
 	held.Version, held.Release, held.Good = image.Version, image.Release, false
-	if held == image && verify(partition, image, false) == nil {
+	if held == image && slot.VerifyBeginning(partition, image) == nil {
 		return name, m.note(name, image)
 	}
-	if err := verify(staging, image, true); err != nil {
-		// A part can be completed; what is long enough and wrong cannot.
-		if info, errStat := os.Stat(staging); errStat == nil && info.Size() >= image.Length {
-			err = errors.Join(err, os.Remove(staging))
-		}
-		return "", fmt.Errorf("%w: %w", slot.ErrNotStaged, err)
+	if err := m.downloads().Check(image); err != nil {
+		return "", err
 	}
 	if err := m.note(name, slot.Image{}); err != nil {
 		return "", fmt.Errorf("stage: %w", err)
@@ -262,11 +241,11 @@ func (m *Machine) Stage(image slot.Image) (name string, err error) {
 	if err := write(partition, staging, image.Length); err != nil {
 		return "", fmt.Errorf("stage: slot %s: %w", name, err)
 	}
-	if err := verify(partition, image, false); err != nil {
+	if err := slot.VerifyBeginning(partition, image); err != nil {
 		return "", fmt.Errorf("stage: slot %s does not keep what is written to it: %w", name, err)
 	}
 	if err := m.note(name, image); err != nil {
 		return "", fmt.Errorf("stage: %w", err)
 	}
-	return name, m.discard("")
+	return name, m.downloads().Discard("")
 }

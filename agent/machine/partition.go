@@ -1,14 +1,10 @@
 package machine
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"os"
-
-	"groundswell/agent/slot"
 
 	"golang.org/x/sys/unix"
 )
@@ -20,32 +16,6 @@ const (
 	// chunk is how much is copied at a time.
 	chunk = 1 << 20
 )
-
-// verify compares the beginning of a file or partition with an image. exact: the file
-// must not be longer.
-func verify(path string, image slot.Image, exact bool) error {
-	file, err := os.Open(path)
-	if err != nil {
-		return fmt.Errorf("%w: %w", slot.ErrDamaged, err)
-	}
-	defer file.Close()
-	if exact {
-		if info, err := file.Stat(); err != nil || info.Size() != image.Length {
-			return fmt.Errorf("%w: it does not have %d bytes", slot.ErrDamaged, image.Length)
-		}
-	}
-	// What the kernel remembers of it is not what is on the disk.
-	_ = unix.Fadvise(int(file.Fd()), 0, 0, unix.FADV_DONTNEED)
-	h := sha256.New()
-	n, err := io.CopyBuffer(h, io.LimitReader(file, image.Length), make([]byte, chunk))
-	if err != nil {
-		return fmt.Errorf("%w: %w", slot.ErrDamaged, err)
-	}
-	if n != image.Length || hex.EncodeToString(h.Sum(nil)) != image.SHA256 {
-		return fmt.Errorf("%w: it does not have SHA-256 %.16s", slot.ErrDamaged, image.SHA256)
-	}
-	return nil
-}
 
 // write makes a partition begin with the content of a file. Until it returns nil,
 // nothing can be loaded from the partition.

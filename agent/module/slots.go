@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 
 	"groundswell/agent/journal"
 	"groundswell/agent/slot"
@@ -42,17 +41,15 @@ func (m *Module) Running() slot.Running {
 // Output is the end of what the steps have printed.
 func (m *Module) Output() string { return m.output.String() }
 
-func (m *Module) staging(sha256 string) string {
-	return filepath.Join(m.cfg.Dir, "staging-"+sha256[:min(16, len(sha256))])
-}
+func (m *Module) downloads() slot.Downloads { return slot.Downloads(m.cfg.Dir) }
 
 // Staging is the file that an artifact is downloaded into. Parts of others are
 // removed.
 func (m *Module) Staging(sha256 string) (path string, err error) {
 	m.steps.Lock()
 	defer m.steps.Unlock()
-	path = m.staging(sha256)
-	return path, m.discard(path)
+	path = m.downloads().Path(sha256)
+	return path, m.downloads().Discard(path)
 }
 
 // Discard removes what was downloaded. What was staged stays, and is never activated
@@ -60,22 +57,7 @@ func (m *Module) Staging(sha256 string) (path string, err error) {
 func (m *Module) Discard() error {
 	m.steps.Lock()
 	defer m.steps.Unlock()
-	return m.discard("")
-}
-
-func (m *Module) discard(keep string) error {
-	files, err := filepath.Glob(filepath.Join(m.cfg.Dir, "staging-*"))
-	if err != nil {
-		return err
-	}
-	for _, path := range files {
-		if path != keep {
-			if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-				return err
-			}
-		}
-	}
-	return journal.SyncDir(m.cfg.Dir)
+	return m.downloads().Discard("")
 }
 
 // errOnTrial: the artifact is that of what runs on trial.
@@ -93,20 +75,14 @@ func (m *Module) Stage(image slot.Image) (name string, err error) {
 	}
 	next.Trial = nil
 	name, image.Good = other(next.Slot), false
-	staging := m.staging(image.SHA256)
-	errStaging := slot.Verify(staging, image)
-	if errStaging == nil {
+	if err := m.downloads().Check(image); err == nil {
 		// Whoever is killed between this and the save finds a file that is not what was
 		// staged before, and does not activate it.
-		if err := errors.Join(os.Rename(staging, m.artifact()), journal.SyncDir(m.cfg.Dir)); err != nil {
+		if err := errors.Join(os.Rename(m.downloads().Path(image.SHA256), m.artifact()), journal.SyncDir(m.cfg.Dir)); err != nil {
 			return "", fmt.Errorf("stage: %w", err)
 		}
-	} else if err := slot.Verify(m.artifact(), image); err != nil {
-		// A part can be completed; what is long enough and wrong cannot.
-		if info, err := os.Stat(staging); err == nil && info.Size() >= image.Length {
-			errStaging = errors.Join(errStaging, os.Remove(staging))
-		}
-		return "", fmt.Errorf("%w: %w", slot.ErrNotStaged, errStaging)
+	} else if slot.Verify(m.artifact(), image) != nil {
+		return "", err
 	}
 	next.Staged = image
 	if err := m.set(next); err != nil {

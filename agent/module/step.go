@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"groundswell/agent/child"
@@ -83,37 +82,22 @@ func (m *Module) call(ctx context.Context, step string, target, from slot.Image)
 		"PATH=" + os.Getenv("PATH"), "MODULE_STEP=" + step, "MODULE_DIR=" + m.work(), "MODULE_FROM=" + from.Version,
 		"MODULE_VERSION=" + target.Version, "MODULE_SHA256=" + target.SHA256, "MODULE_ARTIFACT=" + m.artifact(),
 	}
-	// Its children end with it, as far as they stay in its group.
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
-	cmd.WaitDelay = time.Second // a child may have left the group with the pipe
-	var answer limited
+	answer := child.Head{Max: maxPrinted}
 	cmd.Stdout, cmd.Stderr = &answer, m.output
 	if step != stepVersion {
 		cmd.Stdout = m.output
 	}
-	err := child.Start(cmd)
-	if err == nil {
-		err = cmd.Wait()
-	}
+	err := child.Run(cmd)
 	var exit *exec.ExitError
 	switch {
-	case err == nil || errors.Is(err, exec.ErrWaitDelay):
-		// The latter: it has started something that goes on, and has what it prints to.
-		return strings.TrimSpace(string(answer.data)), nil
+	case err == nil:
+		return strings.TrimSpace(answer.String()), nil
 	case ctx.Err() != nil:
 		return "", fmt.Errorf("%s: killed after %v: %w", step, limit, ctx.Err())
 	case errors.As(err, &exit) && exit.ExitCode() == exitLater:
 		return "", fmt.Errorf("%s: %w", step, errLater)
 	}
 	return "", fmt.Errorf("%s: %w", step, err)
-}
-
-// limited keeps the beginning of what is written to it.
-type limited struct{ data []byte }
-
-func (l *limited) Write(p []byte) (int, error) {
-	l.data = append(l.data, p[:min(len(p), maxPrinted-len(l.data))]...)
-	return len(p), nil
 }
 
 // insist calls a step until it does not want to be asked again, or its patience ends.

@@ -29,17 +29,6 @@ var (
 	ErrNotStaged = errors.New("image is not staged")
 )
 
-// Image says what a slot holds.
-type Image struct {
-	Version string `json:"version"`
-	Release string `json:"release"` // name; empty for what was provisioned
-	SHA256  string `json:"sha256"`  // lower-case hex
-	Length  int64  `json:"length"`  // bytes
-	// Good: it was confirmed, or provisioned. Only such an image may boot
-	// without a trial.
-	Good bool `json:"good,omitempty"`
-}
-
 // Dir is the two slots on disk. It is safe for concurrent use.
 type Dir struct {
 	path string
@@ -135,27 +124,6 @@ func (d *Dir) image(slot string) (Image, error) {
 		return Image{}, fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
 	return image, nil
-}
-
-// Verify compares a file with what it should be; ErrDamaged.
-func Verify(path string, image Image) error {
-	file, err := os.Open(path)
-	if err != nil {
-		return fmt.Errorf("%w: %w", ErrDamaged, err)
-	}
-	defer file.Close()
-	if info, err := file.Stat(); err != nil || info.Size() != image.Length {
-		return fmt.Errorf("%w: it does not have %d bytes", ErrDamaged, image.Length)
-	}
-	h := sha256.New()
-	n, err := io.Copy(h, io.LimitReader(file, image.Length+1))
-	if err != nil {
-		return fmt.Errorf("%w: %w", ErrDamaged, err)
-	}
-	if n != image.Length || hex.EncodeToString(h.Sum(nil)) != image.SHA256 {
-		return fmt.Errorf("%w: it does not have SHA-256 %.16s", ErrDamaged, image.SHA256)
-	}
-	return nil
 }
 
 // Provision puts a first version into the active slot, unless either slot has

@@ -1,0 +1,49 @@
+package slot
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"groundswell/agent/journal"
+)
+
+// Downloads is the directory of the files that artifacts are downloaded into, where
+// these are not in the slots themselves.
+type Downloads string
+
+// Path is the file of an artifact.
+func (d Downloads) Path(sha256 string) string {
+	return filepath.Join(string(d), "staging-"+sha256[:min(16, len(sha256))])
+}
+
+// Discard removes all of them but keep, which may be empty.
+func (d Downloads) Discard(keep string) error {
+	files, err := filepath.Glob(filepath.Join(string(d), "staging-*"))
+	if err != nil {
+		return err
+	}
+	for _, path := range files {
+		if path != keep {
+			if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+				return err
+			}
+		}
+	}
+	return journal.SyncDir(string(d))
+}
+
+// Check verifies the file of an image; ErrNotStaged. A part can be completed, and stays;
+// what is long enough and wrong cannot, and is removed.
+func (d Downloads) Check(image Image) error {
+	path := d.Path(image.SHA256)
+	err := Verify(path, image)
+	if err == nil {
+		return nil
+	}
+	if info, errStat := os.Stat(path); errStat == nil && info.Size() >= image.Length {
+		err = errors.Join(err, os.Remove(path))
+	}
+	return fmt.Errorf("%w: %w", ErrNotStaged, err)
+}

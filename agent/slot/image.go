@@ -1,0 +1,54 @@
+package slot
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// Image says what a slot holds.
+type Image struct {
+	Version string `json:"version"`
+	Release string `json:"release"` // name; empty for what was provisioned
+	SHA256  string `json:"sha256"`  // lower-case hex
+	Length  int64  `json:"length"`  // bytes
+	// Good: it was confirmed, or provisioned. Only such an image may boot
+	// without a trial.
+	Good bool `json:"good,omitempty"`
+}
+
+// Verify compares a file with what it should be; ErrDamaged.
+func Verify(path string, image Image) error {
+	info, err := os.Stat(path)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
+	if info.Size() != image.Length {
+		return fmt.Errorf("%w: it does not have %d bytes", ErrDamaged, image.Length)
+	}
+	return VerifyBeginning(path, image)
+}
+
+// VerifyBeginning is Verify for what may be longer, as a partition is.
+func VerifyBeginning(path string, image Image) error {
+	file, err := os.Open(path)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
+	defer file.Close()
+	// What the kernel remembers of it is not what is on the disk. That is advice.
+	_ = unix.Fadvise(int(file.Fd()), 0, 0, unix.FADV_DONTNEED)
+	h := sha256.New()
+	n, err := io.CopyBuffer(h, io.LimitReader(file, image.Length), make([]byte, 1<<20))
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
+	if n != image.Length || hex.EncodeToString(h.Sum(nil)) != image.SHA256 {
+		return fmt.Errorf("%w: it does not have SHA-256 %.16s", ErrDamaged, image.SHA256)
+	}
+	return nil
+}
