@@ -59,3 +59,24 @@ func TestADeviceThatWaitsSaysWhyAndUntilWhen(t *testing.T) {
 		t.Errorf("with consent: %+v, %v", hold, err)
 	}
 }
+
+// TestTheLockIsHeldUntilTheJumpIsMade: and given back when it has failed.
+func TestTheLockIsHeldUntilTheJumpIsMade(t *testing.T) {
+	d, _ := newDriver(t, onTrial(), update.Trying)
+	d.cfg.Conditions.Lock = filepath.Join(t.TempDir(), "busy")
+	release, hold := d.cfg.Conditions.Seize()
+	if hold != nil {
+		t.Fatalf("%+v", hold)
+	}
+	d.release = release
+	held := func() bool { return d.cfg.Conditions.Look(t.Context(), condition.Install) != nil }
+	if !held() {
+		t.Error("an application could begin with something")
+	}
+	if _, err := d.arm(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if held() {
+		t.Error("still held after the jump")
+	}
+}

@@ -207,3 +207,39 @@ func environment(flag byte, variables string) []byte {
 	data[4] = flag
 	return data
 }
+
+// staged is a device behind GRUB with 1.0.0 running and 1.1.0 staged; tried is one with
+// that on trial.
+func staged(t *testing.T) *device {
+	t.Helper()
+	d := grub(t)
+	d.Boot()
+	if err := d.put("1.1.0"); err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+func tried(t *testing.T) *device {
+	t.Helper()
+	d := staged(t)
+	if _, err := d.Do(d.machine.Activate); err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+// put has a device download and stage a version.
+func (d *device) put(version string) error {
+	data := system(version)
+	image := slottest.Image(version, data)
+	path, err := d.machine.Staging(image.SHA256)
+	if err == nil {
+		err = os.WriteFile(path, data, 0o600)
+	}
+	if err != nil {
+		d.Fatal(err)
+	}
+	_, err = d.machine.Stage(image)
+	return err
+}

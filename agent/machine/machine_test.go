@@ -23,29 +23,10 @@ func TestPartitionsBehindUBootAreSlots(t *testing.T) {
 	slottest.Run(t, func(t *testing.T) slottest.Device { return uboot(t) })
 }
 
-// put has a device download and stage a version.
-func (d *device) put(version string) error {
-	data := system(version)
-	image := slottest.Image(version, data)
-	path, err := d.machine.Staging(image.SHA256)
-	if err == nil {
-		err = os.WriteFile(path, data, 0o600)
-	}
-	if err != nil {
-		d.Fatal(err)
-	}
-	_, err = d.machine.Stage(image)
-	return err
-}
-
 // TestATrialThatCannotBeLoadedIsOver: the bootloader counts it, finds no kernel, and
 // takes the other slot; the agent must not try that for ever.
 func TestATrialThatCannotBeLoadedIsOver(t *testing.T) {
-	d := grub(t)
-	d.Boot()
-	if err := d.put("1.1.0"); err != nil {
-		t.Fatal(err)
-	}
+	d := staged(t)
 	if err := d.machine.arm(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -61,11 +42,7 @@ func TestATrialThatCannotBeLoadedIsOver(t *testing.T) {
 
 // TestWhatCannotBeLoadedGivesItsPlaceUp: the bootloader takes the other slot by itself.
 func TestWhatCannotBeLoadedGivesItsPlaceUp(t *testing.T) {
-	d := grub(t)
-	d.Boot()
-	if err := d.put("1.1.0"); err != nil {
-		t.Fatal(err)
-	}
+	d := staged(t)
 	d.wipe("a")
 	d.Boot()
 	// It was never proven, so it is put back once; that does not help.
@@ -99,11 +76,7 @@ func (d *device) wipe(name string) {
 
 // TestHalfASystemDoesNotBoot: whatever was written when the power went.
 func TestHalfASystemDoesNotBoot(t *testing.T) {
-	d := grub(t)
-	d.Boot()
-	if err := d.put("1.1.0"); err != nil {
-		t.Fatal(err)
-	}
+	d := staged(t)
 	next := system("1.2.0")
 	from := d.path("next")
 	// The file ends early, and so does the writing.
@@ -122,11 +95,7 @@ func TestHalfASystemDoesNotBoot(t *testing.T) {
 }
 
 func TestAPartitionThatIsTooSmallIsRefused(t *testing.T) {
-	d := grub(t)
-	d.Boot()
-	if err := d.put("1.1.0"); err != nil {
-		t.Fatal(err)
-	}
+	d := staged(t)
 	if err := os.Truncate(d.path("b"), 1<<20); err != nil {
 		t.Fatal(err)
 	}
@@ -142,14 +111,7 @@ func TestAPartitionThatIsTooSmallIsRefused(t *testing.T) {
 // TestTheFallbackIsNotWritten: while a version is on trial, the slot beside it is all
 // that there is to go back to.
 func TestTheFallbackIsNotWritten(t *testing.T) {
-	d := grub(t)
-	d.Boot()
-	if err := d.put("1.1.0"); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := d.Do(d.machine.Activate); err != nil {
-		t.Fatal(err)
-	}
+	d := tried(t)
 	before := d.read("a")
 	if err := d.put("1.2.0"); !errors.Is(err, ErrOnTrial) {
 		t.Errorf("stage: %v", err)
@@ -168,11 +130,7 @@ func TestTheFallbackIsNotWritten(t *testing.T) {
 
 // TestWhatWasDamagedSinceIsNotBooted: a partition is read again before it is armed.
 func TestWhatWasDamagedSinceIsNotBooted(t *testing.T) {
-	d := grub(t)
-	d.Boot()
-	if err := d.put("1.1.0"); err != nil {
-		t.Fatal(err)
-	}
+	d := staged(t)
 	d.Damage("b")
 	if _, err := d.Do(d.machine.Activate); !errors.Is(err, slot.ErrDamaged) {
 		t.Errorf("activate: %v", err)
@@ -184,14 +142,7 @@ func TestWhatWasDamagedSinceIsNotBooted(t *testing.T) {
 
 // TestWhatWasFlashedByHandIsBelieved: the system says what it is.
 func TestWhatWasFlashedByHandIsBelieved(t *testing.T) {
-	d := grub(t)
-	d.Boot()
-	if err := d.put("1.1.0"); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := d.Do(d.machine.Activate); err != nil {
-		t.Fatal(err)
-	}
+	d := tried(t)
 	if err := d.machine.Confirm(t.Context(), "b"); err != nil {
 		t.Fatal(err)
 	}
@@ -210,14 +161,7 @@ func TestWhatWasFlashedByHandIsBelieved(t *testing.T) {
 // TestAnAgentStartedAgainWhileFallingBackGoesOn: the bootloader does not know of a trial
 // any more, and what runs is not to stay for that.
 func TestAnAgentStartedAgainWhileFallingBackGoesOn(t *testing.T) {
-	d := grub(t)
-	d.Boot()
-	if err := d.put("1.1.0"); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := d.Do(d.machine.Activate); err != nil {
-		t.Fatal(err)
-	}
+	d := tried(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	d.reset = cancel // the machine takes its time, and the agent ends
 	if err := d.machine.FallBack(ctx); err == nil {
@@ -242,11 +186,7 @@ func TestAnAgentStartedAgainWhileFallingBackGoesOn(t *testing.T) {
 // TestABootloaderThatDoesNotTryIsNotAskedForEver: it cannot write its environment, or
 // reads another one than the agent writes.
 func TestABootloaderThatDoesNotTryIsNotAskedForEver(t *testing.T) {
-	d := grub(t)
-	d.Boot()
-	if err := d.put("1.1.0"); err != nil {
-		t.Fatal(err)
-	}
+	d := staged(t)
 	if err := d.machine.arm(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -267,11 +207,7 @@ func TestABootloaderThatDoesNotTryIsNotAskedForEver(t *testing.T) {
 // TestATrialIsRememberedUntilTheOldSystemRuns: the journal may not have it, on a disk
 // that the new system has filled.
 func TestATrialIsRememberedUntilTheOldSystemRuns(t *testing.T) {
-	d := grub(t)
-	d.Boot()
-	if err := d.put("1.1.0"); err != nil {
-		t.Fatal(err)
-	}
+	d := staged(t)
 	for _, do := range []func(context.Context) error{d.machine.Activate, func(ctx context.Context) error { return d.machine.FallBack(ctx) }} {
 		if _, err := d.Do(do); err != nil {
 			t.Fatal(err)
@@ -288,14 +224,7 @@ func TestATrialIsRememberedUntilTheOldSystemRuns(t *testing.T) {
 // TestATrialIsOneWithoutTheEnvironmentToo: what was never confirmed is still to be
 // proven.
 func TestATrialIsOneWithoutTheEnvironmentToo(t *testing.T) {
-	d := grub(t)
-	d.Boot()
-	if err := d.put("1.1.0"); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := d.Do(d.machine.Activate); err != nil {
-		t.Fatal(err)
-	}
+	d := tried(t)
 	if err := d.chain.Store(t.Context(), boot.State{Active: "a"}); err != nil {
 		t.Fatal(err)
 	}
@@ -340,11 +269,7 @@ var condition = regexp.MustCompile(`\[ [^]]* \]`)
 
 // TestAGRUBThatKnowsNoConditionsTriesNothing: what it does not know, it takes for true.
 func TestAGRUBThatKnowsNoConditionsTriesNothing(t *testing.T) {
-	d := grub(t)
-	d.Boot()
-	if err := d.put("1.1.0"); err != nil {
-		t.Fatal(err)
-	}
+	d := staged(t)
 	if err := d.machine.arm(t.Context()); err != nil {
 		t.Fatal(err)
 	}
