@@ -5,11 +5,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
+	"io/fs"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
+
+	"groundswell/agent/disk"
 )
 
 // GRUB keeps its variables in an environment block: a file of 1024 bytes that begins
@@ -23,6 +24,8 @@ import (
 // for a moment none.
 type GRUB struct {
 	Path string // of the file, for instance /boot/grub/grubenv
+	// On is where it is; nil: on the machine's own file system.
+	On disk.FS
 }
 
 const (
@@ -68,11 +71,11 @@ func (g GRUB) Store(_ context.Context, s State) error {
 	}
 	// Another second sector means that our variables are not in the first one yet, and
 	// that GRUB was never told anything.
-	store := replace
+	store := disk.Replace
 	if len(old) == grubLength && bytes.Equal(old[grubSector:], block[grubSector:]) {
 		store = overwrite
 	}
-	if err := store(g.Path, block); err != nil {
+	if err := store(g.on(), g.Path, block, 0o600); err != nil {
 		return fmt.Errorf("%w: %w", ErrEnvironment, err)
 	}
 	return nil
@@ -84,12 +87,14 @@ var errNoBlock = errors.New("not a GRUB environment block")
 
 // read returns the file, and not much more than a block of it.
 func (g GRUB) read() ([]byte, error) {
-	file, err := os.Open(g.Path)
-	if err != nil {
-		return nil, err
+	return disk.ReadFile(g.on(), g.Path, grubLength+1)
+}
+
+func (g GRUB) on() disk.FS {
+	if g.On == nil {
+		return disk.OS
 	}
-	defer file.Close()
-	return io.ReadAll(io.LimitReader(file, grubLength+1))
+	return g.On
 }
 
 // grubLines are a block's lines, of which an escaped one is one as well.
@@ -143,32 +148,11 @@ func grubBlock(lines []string, s State) ([]byte, error) {
 }
 
 // overwrite writes data into a file where it is, durably.
-func overwrite(path string, data []byte) error {
-	file, err := os.OpenFile(path, os.O_WRONLY, 0)
+func overwrite(on disk.FS, path string, data []byte, _ fs.FileMode) error {
+	file, err := on.OpenFile(path, os.O_WRONLY, 0)
 	if err != nil {
 		return err
 	}
 	_, err = file.WriteAt(data, 0)
 	return errors.Join(err, file.Sync(), file.Close())
-}
-
-// replace puts data in the place of a file, durably.
-func replace(path string, data []byte) error {
-	tmp := path + ".new"
-	file, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = file.Write(data)
-	if err := errors.Join(err, file.Sync(), file.Close()); err != nil {
-		return errors.Join(err, os.Remove(tmp))
-	}
-	if err := os.Rename(tmp, path); err != nil {
-		return err
-	}
-	dir, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
 }

@@ -6,9 +6,10 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
+
+	"groundswell/agent/disk"
 )
 
 // MaxFile bounds what is read back from disk, in bytes.
@@ -20,13 +21,17 @@ var ErrDamaged = errors.New("damaged on disk")
 // File is a file that is replaced as a whole, durably, with its previous
 // content kept beside it (name + ".old"). Use one File per path.
 type File struct {
+	on         disk.FS
 	path       string
 	generation uint64
 	written    bool // what is at path is whole
 }
 
 // NewFile does no I/O.
-func NewFile(path string) *File { return &File{path: path} }
+func NewFile(path string) *File { return NewFileOn(disk.OS, path) }
+
+// NewFileOn is NewFile on another file system than the machine's.
+func NewFileOn(on disk.FS, path string) *File { return &File{on: on, path: path} }
 
 const magic = "groundswell-journal-1"
 
@@ -34,12 +39,12 @@ const magic = "groundswell-journal-1"
 // the newest that was written. Nothing there at all is os.ErrNotExist;
 // something, but nothing whole, is ErrDamaged.
 func (f *File) Load() (body []byte, older bool, err error) {
-	newest, err := readWhole(f.path)
+	newest, err := f.readWhole(f.path)
 	if err == nil {
 		f.generation, f.written = newest.generation, true
 		return newest.body, false, nil
 	}
-	before, errOld := readWhole(f.path + ".old")
+	before, errOld := f.readWhole(f.path + ".old")
 	if errOld == nil {
 		f.generation = before.generation
 		return before.body, true, nil
@@ -63,43 +68,24 @@ func (f *File) Save(body []byte) error {
 
 func (f *File) save(body []byte) error {
 	tmp := f.path + ".new"
-	if err := writeSynced(tmp, encode(f.generation+1, body)); err != nil {
-		_ = os.Remove(tmp) // a part of a file is of no use
+	if err := disk.WriteSynced(f.on, tmp, encode(f.generation+1, body), 0o600); err != nil {
 		return err
 	}
 	// Only a whole file becomes the old generation: after a fallback the old
 	// one is all there is.
 	if f.written {
 		old := f.path + ".old"
-		if err := os.Remove(old); err != nil && !errors.Is(err, os.ErrNotExist) {
+		if err := f.on.Remove(old); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return err
 		}
-		if err := os.Link(f.path, old); err != nil {
+		if err := f.on.Link(f.path, old); err != nil {
 			return err
 		}
 	}
-	if err := os.Rename(tmp, f.path); err != nil {
+	if err := f.on.Rename(tmp, f.path); err != nil {
 		return err
 	}
-	return SyncDir(filepath.Dir(f.path))
-}
-
-func writeSynced(path string, data []byte) error {
-	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = file.Write(data)
-	return errors.Join(err, file.Sync(), file.Close())
-}
-
-// SyncDir makes renames and removals in a directory durable.
-func SyncDir(path string) error {
-	dir, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
+	return f.on.SyncDir(filepath.Dir(f.path))
 }
 
 type content struct {
@@ -141,13 +127,8 @@ func decode(data []byte) (content, error) {
 	return content{generation, body}, nil
 }
 
-func readWhole(path string) (content, error) {
-	file, err := os.Open(path)
-	if err != nil {
-		return content{}, err
-	}
-	defer file.Close()
-	data, err := io.ReadAll(io.LimitReader(file, MaxFile+1))
+func (f *File) readWhole(path string) (content, error) {
+	data, err := disk.ReadFile(f.on, path, MaxFile+1)
 	if err != nil {
 		return content{}, err
 	}

@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"sync"
 	"time"
+
+	"groundswell/agent/disk"
 )
 
 // Journal holds the Record in memory and on disk. It is safe for concurrent
@@ -45,7 +47,12 @@ const (
 // memory only, and nothing of its epoch is sent before it can: what is sent was
 // queued, and queueing is a write.
 func Open(dir string, now time.Time, log *slog.Logger) (*Journal, error) {
-	j := &Journal{file: NewFile(filepath.Join(dir, name)), epochs: NewFile(filepath.Join(dir, epochName)), log: log, changed: make(chan struct{}, 1)}
+	return OpenOn(disk.OS, dir, now, log)
+}
+
+// OpenOn is Open on another file system than the machine's.
+func OpenOn(on disk.FS, dir string, now time.Time, log *slog.Logger) (*Journal, error) {
+	j := &Journal{file: NewFileOn(on, filepath.Join(dir, name)), epochs: NewFileOn(on, filepath.Join(dir, epochName)), log: log, changed: make(chan struct{}, 1)}
 	copied := j.copiedEpoch()
 	raw, older, err := j.file.Load()
 	var r Record

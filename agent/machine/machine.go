@@ -13,6 +13,7 @@ import (
 	"sync"
 
 	"groundswell/agent/boot"
+	"groundswell/agent/disk"
 	"groundswell/agent/journal"
 	"groundswell/agent/slot"
 )
@@ -27,6 +28,8 @@ type Config struct {
 	Partitions map[string]string
 	// Dir is on neither of them, and is mounted by both systems.
 	Dir string
+	// Disk is where partitions and Dir are; nil: the machine's own file system.
+	Disk disk.FS
 	// Chain is the bootloader's memory.
 	Chain boot.Chain
 	// Running is the slot that runs, and BootID differs from boot to boot.
@@ -66,12 +69,15 @@ func Open(ctx context.Context, cfg Config) (*Machine, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
+	if cfg.Disk == nil {
+		cfg.Disk = disk.OS
+	}
 	m := &Machine{cfg: cfg, images: map[string]slot.Image{}, files: map[string]*journal.File{}}
 	for name, path := range cfg.Partitions {
-		if _, err := os.Stat(path); err != nil {
+		if _, err := cfg.Disk.Stat(path); err != nil {
 			cfg.Log.Error("a slot is not there, nothing can be written to it", "slot", name, "err", err)
 		}
-		m.files[name] = journal.NewFile(filepath.Join(cfg.Dir, name+".json"))
+		m.files[name] = journal.NewFileOn(cfg.Disk, filepath.Join(cfg.Dir, name+".json"))
 		m.load(name)
 	}
 	s, err := cfg.Chain.Load(ctx)
@@ -186,7 +192,7 @@ func (m *Machine) Running() slot.Running {
 // Output is empty: the system keeps its logs by itself.
 func (m *Machine) Output() string { return "" }
 
-func (m *Machine) downloads() slot.Downloads { return slot.Downloads(m.cfg.Dir) }
+func (m *Machine) downloads() slot.Downloads { return slot.Downloads{On: m.cfg.Disk, Dir: m.cfg.Dir} }
 
 // Staging is the file that an artifact is downloaded into. Parts of others are
 // removed.
@@ -229,7 +235,7 @@ func (m *Machine) Stage(image slot.Image) (name string, err error) {
 	partition, staging := m.cfg.Partitions[name], m.downloads().Path(image.SHA256)
 	held := m.held(name)
 	held.Version, held.Release, held.Good = image.Version, image.Release, false
-	if held == image && slot.VerifyBeginning(partition, image) == nil {
+	if held == image && slot.VerifyBeginning(m.cfg.Disk, partition, image) == nil {
 		return name, m.note(name, image)
 	}
 	if err := m.downloads().Check(image); err != nil {
@@ -238,10 +244,10 @@ func (m *Machine) Stage(image slot.Image) (name string, err error) {
 	if err := m.note(name, slot.Image{}); err != nil {
 		return "", fmt.Errorf("stage: %w", err)
 	}
-	if err := write(partition, staging, image.Length); err != nil {
+	if err := write(m.cfg.Disk, partition, staging, image.Length); err != nil {
 		return "", fmt.Errorf("stage: slot %s: %w", name, err)
 	}
-	if err := slot.VerifyBeginning(partition, image); err != nil {
+	if err := slot.VerifyBeginning(m.cfg.Disk, partition, image); err != nil {
 		return "", fmt.Errorf("stage: slot %s does not keep what is written to it: %w", name, err)
 	}
 	if err := m.note(name, image); err != nil {

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"groundswell/agent/boot"
+	"groundswell/agent/disk"
 	"groundswell/agent/slot"
 	"groundswell/agent/slot/slottest"
 	"groundswell/agent/update"
@@ -84,7 +85,7 @@ func TestHalfASystemDoesNotBoot(t *testing.T) {
 		if err := os.WriteFile(from, next[:length], 0o600); err != nil {
 			t.Fatal(err)
 		}
-		err := write(d.path("b"), from, int64(len(next)))
+		err := write(disk.OS, d.path("b"), from, int64(len(next)))
 		if err == nil {
 			t.Fatalf("%d bytes: written", length)
 		}

@@ -6,6 +6,8 @@ import (
 	"io"
 	"os"
 
+	"groundswell/agent/disk"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -19,15 +21,15 @@ const (
 
 // write makes a partition begin with the content of a file. Until it returns nil,
 // nothing can be loaded from the partition.
-func write(partition, from string, length int64) error {
-	in, err := os.Open(from)
+func write(on disk.FS, partition, from string, length int64) error {
+	in, err := disk.Open(on, from)
 	if err != nil {
 		return err
 	}
 	defer in.Close()
 	// Never made: a wrong path must not fill /dev. O_EXCL without O_CREAT is open(2)'s for
 	// devices: one that is mounted, by whatever name, is not opened.
-	out, err := os.OpenFile(partition, os.O_WRONLY|os.O_EXCL, 0)
+	out, err := on.OpenFile(partition, os.O_WRONLY|os.O_EXCL, 0)
 	if errors.Is(err, unix.EBUSY) {
 		return fmt.Errorf("%s is in use: it is mounted, and perhaps what runs: %w", partition, err)
 	}
@@ -40,7 +42,7 @@ func write(partition, from string, length int64) error {
 	return nil
 }
 
-func fill(out *os.File, in io.ReaderAt, length int64) error {
+func fill(out disk.File, in io.ReaderAt, length int64) error {
 	room, err := out.Seek(0, io.SeekEnd)
 	if err != nil {
 		return err

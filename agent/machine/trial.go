@@ -59,7 +59,7 @@ func (m *Machine) arm(ctx context.Context) error {
 	if image.Length == 0 {
 		return fmt.Errorf("slot %s: %w", name, slot.ErrEmpty)
 	}
-	if err := slot.VerifyBeginning(m.cfg.Partitions[name], image); err != nil {
+	if err := slot.VerifyBeginning(m.cfg.Disk, m.cfg.Partitions[name], image); err != nil {
 		return fmt.Errorf("slot %s: %w", name, err)
 	}
 	return m.cfg.Chain.Store(ctx, boot.State{Active: s.Active, Trial: name, Tries: m.cfg.Tries, Boot: m.boot()})

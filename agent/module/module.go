@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"groundswell/agent/disk"
 	"groundswell/agent/journal"
 	"groundswell/agent/slot"
 	"groundswell/agent/telemetry"
@@ -189,7 +190,7 @@ func (m *Module) activate(ctx context.Context) error {
 	if err := m.set(next.with(t)); err != nil {
 		return err
 	}
-	if err := slot.Verify(m.artifact(), next.Staged); err != nil {
+	if err := slot.Verify(disk.OS, m.artifact(), next.Staged); err != nil {
 		return err
 	}
 	for _, step := range []string{stepInstall, stepActivate} {

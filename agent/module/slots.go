@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"os"
 
-	"groundswell/agent/journal"
+	"groundswell/agent/disk"
 	"groundswell/agent/slot"
 	"groundswell/agent/update"
 )
@@ -41,7 +41,7 @@ func (m *Module) Running() slot.Running {
 // Output is the end of what the steps have printed.
 func (m *Module) Output() string { return m.output.String() }
 
-func (m *Module) downloads() slot.Downloads { return slot.Downloads(m.cfg.Dir) }
+func (m *Module) downloads() slot.Downloads { return slot.Downloads{On: disk.OS, Dir: m.cfg.Dir} }
 
 // Staging is the file that an artifact is downloaded into. Parts of others are
 // removed.
@@ -78,10 +78,10 @@ func (m *Module) Stage(image slot.Image) (name string, err error) {
 	if err := m.downloads().Check(image); err == nil {
 		// Whoever is killed between this and the save finds a file that is not what was
 		// staged before, and does not activate it.
-		if err := errors.Join(os.Rename(m.downloads().Path(image.SHA256), m.artifact()), journal.SyncDir(m.cfg.Dir)); err != nil {
+		if err := errors.Join(os.Rename(m.downloads().Path(image.SHA256), m.artifact()), disk.OS.SyncDir(m.cfg.Dir)); err != nil {
 			return "", fmt.Errorf("stage: %w", err)
 		}
-	} else if slot.Verify(m.artifact(), image) != nil {
+	} else if slot.Verify(disk.OS, m.artifact(), image) != nil {
 		return "", err
 	}
 	next.Staged = image
@@ -139,7 +139,7 @@ func (m *Module) arm() error {
 	if next.Staged.Length == 0 {
 		return slot.ErrEmpty
 	}
-	if err := slot.Verify(m.artifact(), next.Staged); err != nil {
+	if err := slot.Verify(disk.OS, m.artifact(), next.Staged); err != nil {
 		return err
 	}
 	if version != "" && version != next.Current.Version {

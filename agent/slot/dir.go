@@ -11,7 +11,7 @@ import (
 	"path/filepath"
 	"sync"
 
-	"groundswell/agent/journal"
+	"groundswell/agent/disk"
 	"groundswell/agent/update"
 )
 
@@ -31,14 +31,13 @@ var (
 
 // Dir is the two slots on disk. It is safe for concurrent use.
 type Dir struct {
+	on   disk.FS
 	path string
 
 	mu     sync.Mutex // guards the files and what follows
 	booted *string    // what boot chose last, "" if nothing could be; nil before the first
 	kept   string     // the slot to keep, while the link could not be pointed to it
 	ended  string     // the slot whose trial is over, while that could not be written
-
-	fault func(path string) error // asked before each change of the disk, for tests; nil otherwise
 }
 
 // trial is one boot of another slot than the active one, counted.
@@ -48,14 +47,20 @@ type trial struct {
 }
 
 // OpenDir makes the directories. The slots may be empty.
-func OpenDir(path string) (*Dir, error) {
+func OpenDir(path string) (*Dir, error) { return OpenDirOn(disk.OS, path) }
+
+// OpenDirOn is OpenDir on another file system than the machine's.
+func OpenDirOn(on disk.FS, path string) (*Dir, error) {
 	for _, name := range []string{"a", "b"} {
-		if err := os.MkdirAll(filepath.Join(path, name), 0o700); err != nil {
+		if err := on.MkdirAll(filepath.Join(path, name), 0o700); err != nil {
 			return nil, fmt.Errorf("open slots: %w", err)
 		}
 	}
-	return &Dir{path: path}, nil
+	return &Dir{on: on, path: path}, nil
 }
+
+// maxBookkeeping bounds what is read of a file that says what is in the slots.
+const maxBookkeeping = 64 << 10
 
 func (d *Dir) file(slot, name string) string { return filepath.Join(d.path, slot, name) }
 
@@ -71,7 +76,7 @@ func (d *Dir) active() string {
 	if d.kept != "" {
 		return d.kept
 	}
-	if target, err := os.Readlink(filepath.Join(d.path, "active")); err == nil && target == "b" {
+	if target, err := d.on.Readlink(filepath.Join(d.path, "active")); err == nil && target == "b" {
 		return "b"
 	}
 	return "a"
@@ -112,7 +117,7 @@ func (d *Dir) staging(slot, sha256 string) string {
 }
 
 func (d *Dir) image(slot string) (Image, error) {
-	data, err := os.ReadFile(d.file(slot, "image.json"))
+	data, err := disk.ReadFile(d.on, d.file(slot, "image.json"), maxBookkeeping)
 	if errors.Is(err, os.ErrNotExist) {
 		return Image{}, ErrEmpty
 	}
@@ -139,7 +144,7 @@ func (d *Dir) Provision(artifact, version string) error {
 		return nil
 	}
 	staging := d.staging(slot, "provisioned")
-	image, err := copyTo(staging, artifact)
+	image, err := copyTo(d.on, staging, artifact)
 	if err != nil {
 		return fmt.Errorf("provision: %w", err)
 	}
@@ -153,13 +158,13 @@ func (d *Dir) Provision(artifact, version string) error {
 	return nil
 }
 
-func copyTo(path, from string) (Image, error) {
+func copyTo(on disk.FS, path, from string) (Image, error) {
 	in, err := os.Open(from)
 	if err != nil {
 		return Image{}, err
 	}
 	defer in.Close()
-	out, err := os.Create(path)
+	out, err := on.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return Image{}, err
 	}
@@ -183,7 +188,7 @@ func (d *Dir) Stage(image Image) (slot string, err error) {
 		return slot, fmt.Errorf("stage: %w", err)
 	}
 	staging := d.staging(slot, image.SHA256)
-	errStaging := Verify(staging, image)
+	errStaging := Verify(d.on, staging, image)
 	if errStaging == nil {
 		if err := d.place(staging, slot, image); err != nil {
 			return slot, fmt.Errorf("stage: %w", err)
@@ -191,14 +196,14 @@ func (d *Dir) Stage(image Image) (slot string, err error) {
 		return slot, nil
 	}
 	// Staged before, perhaps without the last step.
-	if Verify(d.file(slot, "artifact"), image) == nil {
+	if Verify(d.on, d.file(slot, "artifact"), image) == nil {
 		if err := d.writeJSON(d.file(slot, "image.json"), image); err != nil {
 			return slot, fmt.Errorf("stage: %w", err)
 		}
 		return slot, nil
 	}
 	// A part can be completed; what is long enough and wrong cannot.
-	if info, err := os.Stat(staging); err == nil && info.Size() >= image.Length {
+	if info, err := d.on.Stat(staging); err == nil && info.Size() >= image.Length {
 		errStaging = errors.Join(errStaging, d.remove(staging))
 	}
 	return slot, fmt.Errorf("%w: %w", ErrNotStaged, errStaging)
@@ -210,13 +215,10 @@ func (d *Dir) place(staging, slot string, image Image) error {
 	if err := d.remove(d.file(slot, "image.json")); err != nil {
 		return err
 	}
-	if err := d.writable(staging); err != nil {
+	if err := d.on.Chmod(staging, 0o700); err != nil {
 		return err
 	}
-	if err := os.Chmod(staging, 0o700); err != nil {
-		return err
-	}
-	if err := os.Rename(staging, d.file(slot, "artifact")); err != nil {
+	if err := d.on.Rename(staging, d.file(slot, "artifact")); err != nil {
 		return err
 	}
 	return d.writeJSON(d.file(slot, "image.json"), image)
@@ -232,7 +234,7 @@ func (d *Dir) Discard() error {
 
 // discard removes the staging files of the idle slot but one. Caller holds mu.
 func (d *Dir) discard(keep string) error {
-	files, err := filepath.Glob(d.file(other(d.active()), "staging-*"))
+	files, err := d.on.Glob(d.file(other(d.active()), "staging-*"))
 	if err != nil {
 		return err
 	}
@@ -274,7 +276,7 @@ func (d *Dir) arm(tries int) error {
 }
 
 func (d *Dir) trial() (trial, bool) {
-	data, err := os.ReadFile(filepath.Join(d.path, "trial.json"))
+	data, err := disk.ReadFile(d.on, filepath.Join(d.path, "trial.json"), maxBookkeeping)
 	var t trial
 	if err != nil || json.Unmarshal(data, &t) != nil || t.Slot != "a" && t.Slot != "b" {
 		return trial{}, false // written whole or not at all; anything else is no trial
@@ -349,7 +351,7 @@ func (d *Dir) bootable(slot string) (Image, error) {
 	if err != nil {
 		return Image{}, err
 	}
-	return image, Verify(d.file(slot, "artifact"), image)
+	return image, Verify(d.on, d.file(slot, "artifact"), image)
 }
 
 // confirm makes the slot on trial the active one. It may be repeated.
@@ -436,21 +438,18 @@ func (d *Dir) armed() bool {
 
 // link points the active link to a slot, atomically.
 func (d *Dir) link(slot string) error {
-	if err := d.writable(d.path); err != nil {
-		return err
-	}
 	tmp := filepath.Join(d.path, ".active")
 	if err := d.remove(tmp); err != nil {
 		return err
 	}
-	if err := os.Symlink(slot, tmp); err != nil {
+	if err := d.on.Symlink(slot, tmp); err != nil {
 		return err
 	}
-	if err := os.Rename(tmp, filepath.Join(d.path, "active")); err != nil {
+	if err := d.on.Rename(tmp, filepath.Join(d.path, "active")); err != nil {
 		return err
 	}
 	d.kept = ""
-	return journal.SyncDir(d.path)
+	return d.on.SyncDir(d.path)
 }
 
 func (d *Dir) writeJSON(path string, v any) error {
@@ -458,46 +457,7 @@ func (d *Dir) writeJSON(path string, v any) error {
 	if err != nil {
 		return err
 	}
-	if err := d.writable(path); err != nil {
-		return err
-	}
-	tmp := path + ".new"
-	file, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = file.Write(data)
-	if err := errors.Join(err, file.Sync(), file.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(tmp, path); err != nil {
-		return err
-	}
-	return journal.SyncDir(filepath.Dir(path))
+	return disk.Replace(d.on, path, data, 0o600)
 }
 
-// remove needs no disk that can be written when there is nothing to remove.
-func (d *Dir) remove(path string) error {
-	if _, err := os.Lstat(path); errors.Is(err, os.ErrNotExist) {
-		return nil // of which a read-only disk would say that it is read-only
-	}
-	err := d.writable(path)
-	if err == nil {
-		err = os.Remove(path)
-	}
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	return journal.SyncDir(filepath.Dir(path))
-}
-
-// writable is where tests let the disk fail.
-func (d *Dir) writable(path string) error {
-	if d.fault == nil {
-		return nil
-	}
-	return d.fault(path)
-}
+func (d *Dir) remove(path string) error { return disk.Remove(d.on, path) }

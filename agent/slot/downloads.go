@@ -6,44 +6,47 @@ import (
 	"os"
 	"path/filepath"
 
-	"groundswell/agent/journal"
+	"groundswell/agent/disk"
 )
 
 // Downloads is the directory of the files that artifacts are downloaded into, where
 // these are not in the slots themselves.
-type Downloads string
+type Downloads struct {
+	On  disk.FS
+	Dir string
+}
 
 // Path is the file of an artifact.
 func (d Downloads) Path(sha256 string) string {
-	return filepath.Join(string(d), "staging-"+sha256[:min(16, len(sha256))])
+	return filepath.Join(d.Dir, "staging-"+sha256[:min(16, len(sha256))])
 }
 
 // Discard removes all of them but keep, which may be empty.
 func (d Downloads) Discard(keep string) error {
-	files, err := filepath.Glob(filepath.Join(string(d), "staging-*"))
+	files, err := d.On.Glob(filepath.Join(d.Dir, "staging-*"))
 	if err != nil {
 		return err
 	}
 	for _, path := range files {
 		if path != keep {
-			if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+			if err := d.On.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 				return err
 			}
 		}
 	}
-	return journal.SyncDir(string(d))
+	return d.On.SyncDir(d.Dir)
 }
 
 // Check verifies the file of an image; ErrNotStaged. A part can be completed, and stays;
 // what is long enough and wrong cannot, and is removed.
 func (d Downloads) Check(image Image) error {
 	path := d.Path(image.SHA256)
-	err := Verify(path, image)
+	err := Verify(d.On, path, image)
 	if err == nil {
 		return nil
 	}
-	if info, errStat := os.Stat(path); errStat == nil && info.Size() >= image.Length {
-		err = errors.Join(err, os.Remove(path))
+	if info, errStat := d.On.Stat(path); errStat == nil && info.Size() >= image.Length {
+		err = errors.Join(err, d.On.Remove(path))
 	}
 	return fmt.Errorf("%w: %w", ErrNotStaged, err)
 }

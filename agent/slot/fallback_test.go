@@ -2,11 +2,13 @@ package slot
 
 import (
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"syscall"
 	"testing"
 
+	"groundswell/agent/disk"
 	"groundswell/agent/update"
 	"groundswell/internal/devstack/devtest"
 )
@@ -35,14 +37,29 @@ func (m *machine) obstruct(name string) {
 	}
 }
 
-// readOnly is the fault of a disk that the kernel mounted so.
-func readOnly(path string) error { return &os.PathError{Op: "write", Path: path, Err: syscall.EROFS} }
+// readOnly is a disk that the kernel mounted so.
+type readOnly struct{ disk.FS }
 
-// fault makes writes to the slots fail; nil mends them.
-func (m *machine) fault(f func(path string) error) {
+func refuse(op, path string) error { return &os.PathError{Op: op, Path: path, Err: syscall.EROFS} }
+
+func (r readOnly) OpenFile(path string, flag int, mode fs.FileMode) (disk.File, error) {
+	if flag != os.O_RDONLY {
+		return nil, refuse("open", path)
+	}
+	return r.FS.OpenFile(path, flag, mode)
+}
+func (readOnly) MkdirAll(path string, _ fs.FileMode) error { return refuse("mkdir", path) }
+func (readOnly) Chmod(path string, _ fs.FileMode) error    { return refuse("chmod", path) }
+func (readOnly) Remove(path string) error                  { return refuse("remove", path) }
+func (readOnly) Rename(_, to string) error                 { return refuse("rename", to) }
+func (readOnly) Link(_, to string) error                   { return refuse("link", to) }
+func (readOnly) Symlink(_, path string) error              { return refuse("symlink", path) }
+
+// remount has the slots on another disk, which is the same.
+func (m *machine) remount(on disk.FS) {
 	m.dir.mu.Lock()
 	defer m.dir.mu.Unlock()
-	m.dir.fault = f
+	m.dir.on = on
 }
 
 func (m *machine) runs(version string) {
@@ -126,7 +143,7 @@ func TestReadOnlyDiskDoesNotKeepASickVersionRunning(t *testing.T) {
 	m.on()
 	m.try("1.1.0", "sick")
 	m.runs("1.1.0")
-	m.fault(readOnly)
+	m.remount(readOnly{disk.OS})
 	for range 2 {
 		if err := m.s.FallBack(t.Context()); !errors.Is(err, syscall.EROFS) {
 			t.Fatalf("fell back for good: %v", err)
@@ -136,7 +153,7 @@ func TestReadOnlyDiskDoesNotKeepASickVersionRunning(t *testing.T) {
 	m.s.ask() // as after a crash
 	m.answers("1.0.0")
 
-	m.fault(nil)
+	m.remount(disk.OS)
 	m.s.ask()
 	m.answers("1.0.0") // though the trial has a try left
 	if err := m.s.FallBack(t.Context()); err != nil || m.s.Armed() {
@@ -152,7 +169,7 @@ func TestReadOnlyDiskWithNothingToFallBackTo(t *testing.T) {
 	m.try("1.1.0", "healthy")
 	m.answers("1.1.0")
 	m.rot("a")
-	m.fault(readOnly)
+	m.remount(readOnly{disk.OS})
 	boot := m.s.Running().BootID
 	if err := m.s.FallBack(t.Context()); !errors.Is(err, syscall.EROFS) {
 		t.Errorf("got %v", err)
@@ -165,14 +182,14 @@ func TestReadOnlyDiskWithNothingToFallBackTo(t *testing.T) {
 func TestNothingToRemoveNeedsNoWriting(t *testing.T) {
 	m := newMachine(t)
 	m.on()
-	m.fault(readOnly)
+	m.remount(readOnly{disk.OS})
 	if err := m.s.FallBack(t.Context()); err != nil {
 		t.Errorf("nothing is on trial: %v", err)
 	}
 	if err := m.s.Discard(); err != nil {
 		t.Errorf("nothing was downloaded: %v", err)
 	}
-	m.fault(nil)
+	m.remount(disk.OS)
 }
 
 func TestGoodSlotBootsAndIsKeptWhereTheLinkCannotBeWritten(t *testing.T) {

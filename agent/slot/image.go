@@ -5,7 +5,8 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
-	"os"
+
+	"groundswell/agent/disk"
 
 	"golang.org/x/sys/unix"
 )
@@ -22,26 +23,28 @@ type Image struct {
 }
 
 // Verify compares a file with what it should be; ErrDamaged.
-func Verify(path string, image Image) error {
-	info, err := os.Stat(path)
+func Verify(on disk.FS, path string, image Image) error {
+	info, err := on.Stat(path)
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
 	if info.Size() != image.Length {
 		return fmt.Errorf("%w: it does not have %d bytes", ErrDamaged, image.Length)
 	}
-	return VerifyBeginning(path, image)
+	return VerifyBeginning(on, path, image)
 }
 
 // VerifyBeginning is Verify for what may be longer, as a partition is.
-func VerifyBeginning(path string, image Image) error {
-	file, err := os.Open(path)
+func VerifyBeginning(on disk.FS, path string, image Image) error {
+	file, err := disk.Open(on, path)
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
 	defer file.Close()
 	// What the kernel remembers of it is not what is on the disk. That is advice.
-	_ = unix.Fadvise(int(file.Fd()), 0, 0, unix.FADV_DONTNEED)
+	if real, ok := file.(interface{ Fd() uintptr }); ok {
+		_ = unix.Fadvise(int(real.Fd()), 0, 0, unix.FADV_DONTNEED)
+	}
 	h := sha256.New()
 	n, err := io.CopyBuffer(h, io.LimitReader(file, image.Length), make([]byte, 1<<20))
 	if err != nil {

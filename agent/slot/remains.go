@@ -12,6 +12,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"groundswell/agent/disk"
 )
 
 // Whatever a launch leaves behind is ended before the next one: a child of the
@@ -119,19 +121,21 @@ func (d *Dir) launched(pid int) error {
 	if err != nil {
 		return err
 	}
-	if err := d.writable(d.path); err != nil {
-		return err
-	}
 	tmp := filepath.Join(d.path, "session.json.new")
-	if err := os.WriteFile(tmp, data, 0o600); err != nil {
+	file, err := d.on.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
 		return err
 	}
-	return os.Rename(tmp, filepath.Join(d.path, "session.json"))
+	_, err = file.Write(data)
+	if err := errors.Join(err, file.Close()); err != nil {
+		return err
+	}
+	return d.on.Rename(tmp, filepath.Join(d.path, "session.json"))
 }
 
 // session is what launched wrote, if it can still mean anything.
 func (d *Dir) session() (s session, ok bool) {
-	data, err := os.ReadFile(filepath.Join(d.path, "session.json"))
+	data, err := disk.ReadFile(d.on, filepath.Join(d.path, "session.json"), maxBookkeeping)
 	if err != nil || json.Unmarshal(data, &s) != nil {
 		return session{}, false // never launched, or the mark has to do
 	}

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"groundswell/agent/clock"
+	"groundswell/agent/disk"
 	"groundswell/agent/fetch"
 	"groundswell/agent/journal"
 	"groundswell/certs/trust"
@@ -48,9 +49,14 @@ type Verifier struct {
 // there is none or it is damaged. It raises the clock's floor to what was
 // verified; built is the floor that remains when a root takes that back.
 func Open(dir, trustDomain, device string, roots Roots, clk *clock.Clock, built time.Time, source Source, log *slog.Logger) (*Verifier, error) {
+	return OpenOn(disk.OS, dir, trustDomain, device, roots, clk, built, source, log)
+}
+
+// OpenOn is Open on another file system than the machine's.
+func OpenOn(on disk.FS, dir, trustDomain, device string, roots Roots, clk *clock.Clock, built time.Time, source Source, log *slog.Logger) (*Verifier, error) {
 	v := &Verifier{
 		device: device, built: built, clock: clk, source: source, log: log,
-		roots: make(chan struct{}, 1), file: journal.NewFile(filepath.Join(dir, "trust")),
+		roots: make(chan struct{}, 1), file: journal.NewFileOn(on, filepath.Join(dir, "trust")),
 	}
 	raw, older, err := v.file.Load()
 	if err == nil {
