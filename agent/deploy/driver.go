@@ -78,6 +78,8 @@ type Config struct {
 	Conditions condition.Config
 	// RetryMin and RetryMax bound the pause after a failed attempt.
 	RetryMin, RetryMax time.Duration
+	// Jitter draws a pause from [0, limit]. Nil: at random. Simulations have their own.
+	Jitter func(limit time.Duration) time.Duration
 	// At is called at named points: each state after it was journalled, and
 	// "armed", "confirmed", "fallen-back", "closed". Tests kill there. May be
 	// nil.
@@ -108,6 +110,9 @@ type Driver struct {
 func New(cfg Config, s Slots, r Releases, d Downloads, w World, j *journal.Journal, clk *clock.Clock, log *slog.Logger) *Driver {
 	if cfg.At == nil {
 		cfg.At = func(string) {}
+	}
+	if cfg.Jitter == nil {
+		cfg.Jitter = func(limit time.Duration) time.Duration { return rand.N(limit + 1) }
 	}
 	return &Driver{cfg: cfg, slots: s, releases: r, downloads: d, world: w, journal: j, clock: clk, log: log}
 }
@@ -361,5 +366,5 @@ func (d *Driver) retryAfter(n int) time.Duration {
 	if limit <= 0 || limit > d.cfg.RetryMax {
 		limit = d.cfg.RetryMax
 	}
-	return rand.N(limit + 1)
+	return d.cfg.Jitter(limit)
 }

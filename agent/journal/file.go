@@ -38,7 +38,12 @@ const magic = "groundswell-journal-1"
 // Load returns the newest content that is whole. older reports that it is not
 // the newest that was written. Nothing there at all is os.ErrNotExist;
 // something, but nothing whole, is ErrDamaged.
+//
+// Whoever wrote it may have been killed before it was durable, and a power cut would
+// take back what was done since on the strength of it; so it is made durable first.
+// Where the disk refuses even that, what is there is all there is.
 func (f *File) Load() (body []byte, older bool, err error) {
+	_ = f.on.SyncDir(filepath.Dir(f.path))
 	newest, err := f.readWhole(f.path)
 	if err == nil {
 		f.generation, f.written = newest.generation, true

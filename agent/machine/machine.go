@@ -43,7 +43,11 @@ type Config struct {
 	Tries int
 	// Restart boots the machine. It may return before that happens.
 	Restart func(ctx context.Context) error
-	Log     *slog.Logger
+	// Chunk is how many bytes are copied at a time, and how many of the first are written
+	// last. 0: 1 MiB, in which every file system has its superblock, and every disk its
+	// boot sector.
+	Chunk int64
+	Log   *slog.Logger
 }
 
 // Machine is the two slots. It is safe for concurrent use.
@@ -52,6 +56,7 @@ type Machine struct {
 
 	busy  sync.Mutex // held, for long perhaps, while the disk is worked on
 	files map[string]*journal.File
+	told  bool // what the bootloader's environment says was made durable by this process
 
 	mu     sync.Mutex // guards what follows; held for a moment only
 	images map[string]slot.Image
@@ -71,6 +76,9 @@ func Open(ctx context.Context, cfg Config) (*Machine, error) {
 	}
 	if cfg.Disk == nil {
 		cfg.Disk = disk.OS
+	}
+	if cfg.Chunk == 0 {
+		cfg.Chunk = 1 << 20
 	}
 	m := &Machine{cfg: cfg, images: map[string]slot.Image{}, files: map[string]*journal.File{}}
 	for name, path := range cfg.Partitions {
@@ -118,15 +126,27 @@ func (m *Machine) Adopt(ctx context.Context) error {
 	case err != nil || m.cfg.Running == s.Active:
 	case trial && s.Trial == "":
 		m.cfg.Log.Warn("the bootloader does not know of this trial", "active", s.Active, "runs", m.cfg.Running)
-		err = m.cfg.Chain.Store(ctx, boot.State{Active: s.Active, Trial: m.cfg.Running})
+		err = m.tell(ctx, s, boot.State{Active: s.Active, Trial: m.cfg.Running})
 	case !trial:
 		m.cfg.Log.Error("the active slot could not be booted, the other one runs and takes its place", "active", s.Active, "runs", m.cfg.Running)
-		err = m.cfg.Chain.Store(ctx, boot.State{Active: m.cfg.Running})
+		err = m.tell(ctx, s, boot.State{Active: m.cfg.Running})
 	}
 	if err != nil {
 		return fmt.Errorf("adopt slot %s: %w", m.cfg.Running, err)
 	}
 	return nil
+}
+
+// tell has the bootloader's environment say next, where it says s now. That it says so
+// already is not enough: the process that wrote it may have been killed, or have failed,
+// before it was on the disk. Caller holds busy.
+func (m *Machine) tell(ctx context.Context, s, next boot.State) error {
+	if m.told && s == next {
+		return nil
+	}
+	err := m.cfg.Chain.Store(ctx, next)
+	m.told = err == nil
+	return err
 }
 
 // load reads what is written down of a slot. What cannot be read is as if the slot
@@ -227,10 +247,8 @@ func (m *Machine) Stage(image slot.Image) (name string, err error) {
 	}
 	name, image.Good = boot.Other(s.Active), false
 	// Whatever was on trial in this slot gives way: a trial is of one image.
-	if s.Trial != "" {
-		if err := m.cfg.Chain.Store(ctx, boot.State{Active: s.Active}); err != nil {
-			return "", fmt.Errorf("stage: %w", err)
-		}
+	if err := m.tell(ctx, s, boot.State{Active: s.Active}); err != nil {
+		return "", fmt.Errorf("stage: %w", err)
 	}
 	partition, staging := m.cfg.Partitions[name], m.downloads().Path(image.SHA256)
 	held := m.held(name)
@@ -244,7 +262,7 @@ func (m *Machine) Stage(image slot.Image) (name string, err error) {
 	if err := m.note(name, slot.Image{}); err != nil {
 		return "", fmt.Errorf("stage: %w", err)
 	}
-	if err := write(m.cfg.Disk, partition, staging, image.Length); err != nil {
+	if err := write(m.cfg.Disk, partition, staging, image.Length, m.cfg.Chunk); err != nil {
 		return "", fmt.Errorf("stage: slot %s: %w", name, err)
 	}
 	if err := slot.VerifyBeginning(m.cfg.Disk, partition, image); err != nil {

@@ -75,6 +75,9 @@ func (d *device) wipe(name string) {
 	}
 }
 
+// head is how much of a partition is written last, where Config does not say.
+const head = 1 << 20
+
 // TestHalfASystemDoesNotBoot: whatever was written when the power went.
 func TestHalfASystemDoesNotBoot(t *testing.T) {
 	d := staged(t)
@@ -85,7 +88,7 @@ func TestHalfASystemDoesNotBoot(t *testing.T) {
 		if err := os.WriteFile(from, next[:length], 0o600); err != nil {
 			t.Fatal(err)
 		}
-		err := write(disk.OS, d.path("b"), from, int64(len(next)))
+		err := write(disk.OS, d.path("b"), from, int64(len(next)), head)
 		if err == nil {
 			t.Fatalf("%d bytes: written", length)
 		}

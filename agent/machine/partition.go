@@ -11,17 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const (
-	// head is how much of a partition is written last: every file system's superblock
-	// is in it, and every boot sector.
-	head = 1 << 20
-	// chunk is how much is copied at a time.
-	chunk = 1 << 20
-)
-
-// write makes a partition begin with the content of a file. Until it returns nil,
-// nothing can be loaded from the partition.
-func write(on disk.FS, partition, from string, length int64) error {
+// write makes a partition begin with the content of a file, chunk bytes at a time, the
+// first of them last. Until it returns nil, nothing can be loaded from the partition.
+func write(on disk.FS, partition, from string, length, chunk int64) error {
 	in, err := disk.Open(on, from)
 	if err != nil {
 		return err
@@ -36,13 +28,13 @@ func write(on disk.FS, partition, from string, length int64) error {
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(fill(out, in, length), out.Close()); err != nil {
+	if err := errors.Join(fill(out, in, length, chunk), out.Close()); err != nil {
 		return fmt.Errorf("%s: %w", partition, err)
 	}
 	return nil
 }
 
-func fill(out disk.File, in io.ReaderAt, length int64) error {
+func fill(out disk.File, in io.ReaderAt, length, chunk int64) error {
 	room, err := out.Seek(0, io.SeekEnd)
 	if err != nil {
 		return err
@@ -50,8 +42,8 @@ func fill(out disk.File, in io.ReaderAt, length int64) error {
 	if room < length {
 		return fmt.Errorf("has %d bytes, the image %d", room, length)
 	}
-	first := min(head, length)
-	if _, err := out.WriteAt(make([]byte, min(head, room)), 0); err != nil {
+	first := min(chunk, length)
+	if _, err := out.WriteAt(make([]byte, min(chunk, room)), 0); err != nil {
 		return err
 	}
 	if err := out.Sync(); err != nil {

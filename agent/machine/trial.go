@@ -62,7 +62,7 @@ func (m *Machine) arm(ctx context.Context) error {
 	if err := slot.VerifyBeginning(m.cfg.Disk, m.cfg.Partitions[name], image); err != nil {
 		return fmt.Errorf("slot %s: %w", name, err)
 	}
-	return m.cfg.Chain.Store(ctx, boot.State{Active: s.Active, Trial: name, Tries: m.cfg.Tries, Boot: m.boot()})
+	return m.tell(ctx, s, boot.State{Active: s.Active, Trial: name, Tries: m.cfg.Tries, Boot: m.boot()})
 }
 
 // restartTime is how long a machine may take to end what runs.
@@ -99,8 +99,8 @@ func (m *Machine) Confirm(ctx context.Context, name string) error {
 		}
 	}
 	s, err := m.cfg.Chain.Load(ctx)
-	if err == nil && s != (boot.State{Active: name}) {
-		err = m.cfg.Chain.Store(ctx, boot.State{Active: name})
+	if err == nil {
+		err = m.tell(ctx, s, boot.State{Active: name})
 	}
 	if err != nil {
 		return fmt.Errorf("confirm: %w", err)
@@ -124,9 +124,9 @@ func (m *Machine) FallBack(ctx context.Context) error {
 	case err != nil:
 	case back:
 		over := boot.State{Active: boot.Other(m.cfg.Running), Trial: m.cfg.Running, Over: true, Boot: m.boot()}
-		err = m.cfg.Chain.Store(ctx, over)
-	case s.Trial != "":
-		err = m.cfg.Chain.Store(ctx, boot.State{Active: s.Active})
+		err = m.tell(ctx, s, over)
+	default:
+		err = m.tell(ctx, s, boot.State{Active: s.Active})
 	}
 	m.busy.Unlock()
 	if err != nil {

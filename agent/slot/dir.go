@@ -38,6 +38,8 @@ type Dir struct {
 	booted *string    // what boot chose last, "" if nothing could be; nil before the first
 	kept   string     // the slot to keep, while the link could not be pointed to it
 	ended  string     // the slot whose trial is over, while that could not be written
+
+	settled bool // what was found here is durable
 }
 
 // trial is one boot of another slot than the active one, counted.
@@ -56,7 +58,25 @@ func OpenDirOn(on disk.FS, path string) (*Dir, error) {
 			return nil, fmt.Errorf("open slots: %w", err)
 		}
 	}
-	return &Dir{on: on, path: path}, nil
+	d := &Dir{on: on, path: path}
+	_ = d.settle() // again before anything is built on it
+	return d, nil
+}
+
+// settle makes durable what is in the directories: whoever put it there may have been
+// killed before it was, and a power cut would take back what is built on it. Files were
+// synced before they got their names.
+func (d *Dir) settle() error {
+	if d.settled {
+		return nil
+	}
+	for _, path := range []string{filepath.Join(d.path, "a"), filepath.Join(d.path, "b"), d.path} {
+		if err := d.on.SyncDir(path); err != nil {
+			return err
+		}
+	}
+	d.settled = true
+	return nil
 }
 
 // maxBookkeeping bounds what is read of a file that says what is in the slots.
@@ -184,7 +204,7 @@ func (d *Dir) Stage(image Image) (slot string, err error) {
 	defer d.mu.Unlock()
 	slot, image.Good = other(d.active()), false
 	// Whatever was on trial in this slot gives way: a trial is of one image.
-	if err := d.endTrial(); err != nil {
+	if err := errors.Join(d.settle(), d.endTrial()); err != nil {
 		return slot, fmt.Errorf("stage: %w", err)
 	}
 	staging := d.staging(slot, image.SHA256)
@@ -256,6 +276,9 @@ func (d *Dir) arm(tries int) error {
 	defer d.mu.Unlock()
 	active := d.active()
 	slot := other(active)
+	if err := d.settle(); err != nil {
+		return fmt.Errorf("arm: %w", err)
+	}
 	if _, err := d.image(slot); err != nil {
 		return fmt.Errorf("arm: %w", err)
 	}
@@ -363,7 +386,7 @@ func (d *Dir) confirm(slot string) error {
 		return fmt.Errorf("confirm slot %s: %w", slot, ErrGivenUp)
 	}
 	image, err := d.image(slot)
-	if err != nil {
+	if err := errors.Join(d.settle(), err); err != nil {
 		return fmt.Errorf("confirm: %w", err)
 	}
 	if !image.Good {

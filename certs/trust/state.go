@@ -120,9 +120,9 @@ func (s State) checkRoots() error {
 func (s State) root(repo Repository) (root, error) {
 	switch repo {
 	case Image:
-		return parseRoot(s.TrustDomain, Image, s.ImageRoot)
+		return parsed.root(s.TrustDomain, Image, s.ImageRoot)
 	case Director:
-		return parseRoot(s.TrustDomain, Director, s.DirectorRoot)
+		return parsed.root(s.TrustDomain, Director, s.DirectorRoot)
 	}
 	return root{}, fmt.Errorf("%w: repository %.40q", ErrKind, repo)
 }
