@@ -204,7 +204,8 @@ func manage(ctx context.Context, cfg Config, firmware component, alive *vitals, 
 	}
 	driver := deploy.New(deploy.Config{
 		Component: cfg.Component, Device: id.Name, Model: id.Model, Hardware: id.Hardware, Location: location,
-		Health: healthConfig(cfg), Conditions: cfg.Conditions, RetryMin: cfg.Retry.Min, RetryMax: cfg.Retry.Max, At: faults,
+		Health: healthConfig(cfg), Conditions: cfg.Conditions, RetryMin: cfg.Retry.Min, RetryMax: cfg.Retry.Max,
+		PenaltyMin: cfg.Penalty.Min, PenaltyMax: cfg.Penalty.Max, At: faults,
 	}, firmware, verifier, fetcher, session, records, clk, log)
 
 	server := ops.NewServer(cfg.Ops, registry, log)

@@ -69,6 +69,10 @@ type Config struct {
 	// Retry bounds the pause before the next attempt of a rollout that failed
 	// here. Default 1 min to 1 h.
 	Retry Backoff `yaml:"retry"`
+	// Penalty is how long a version that was put back after its trial waits when another
+	// rollout brings the same bytes: min, doubled with each time up to max. A command to
+	// retry ends it. Default 1 h to 7 days.
+	Penalty Backoff `yaml:"penalty"`
 
 	Ops ops.Config `yaml:"ops"`
 	// AddressesFile, if set, is written when the agent runs.
@@ -180,6 +184,7 @@ func DefaultConfig() Config {
 		Machine: Machine{GRUBEnv: "/boot/grub/grubenv", Tries: 3, Restart: []string{"systemctl", "reboot"}},
 		Backoff: Backoff{time.Second, 5 * time.Minute},
 		Retry:   Backoff{time.Minute, time.Hour},
+		Penalty: Backoff{time.Hour, 7 * 24 * time.Hour},
 	}
 }
 
@@ -368,7 +373,7 @@ func (c *Config) validateTimes() error {
 	for _, b := range []struct {
 		key string
 		Backoff
-	}{{"backoff", c.Backoff}, {"retry", c.Retry}, {"firmware.backoff", c.Firmware.Backoff}} {
+	}{{"backoff", c.Backoff}, {"retry", c.Retry}, {"penalty", c.Penalty}, {"firmware.backoff", c.Firmware.Backoff}} {
 		if b.Min <= 0 || b.Max < b.Min {
 			return fmt.Errorf("%s: must have 0 < min <= max", b.key)
 		}

@@ -22,9 +22,17 @@ type Facts struct {
 	// time of the next one.
 	Failures  map[string]int
 	NotBefore map[string]time.Time
+	// Penalties by artifact: one that was put back here waits under other rollouts.
+	Penalties map[string]Penalty
 	// InProgress are the attempts that were started and have not ended, by
 	// component.
 	InProgress map[string]Attempt
+}
+
+// Penalty is of an artifact that was on trial here and had to be put back.
+type Penalty struct {
+	Rollout   string // that brought it last; its own attempts are counted by Failures
+	NotBefore time.Time
 }
 
 // Attempt is what an attempt in progress installs.
@@ -55,6 +63,7 @@ const (
 	ReasonSpread     = "spread"     // its moment within the wave or window has not come
 	ReasonWindow     = "window"     // the maintenance window is closed
 	ReasonBackoff    = "backoff"    // the last attempt failed a short while ago
+	ReasonPenalty    = "penalty"    // the same bytes were put back here, under another rollout
 	ReasonTurn       = "turn"       // its turn has come
 	ReasonInProgress = "started"    // it was started before
 	ReasonSuperseded = "superseded" // another entry wins now
@@ -226,6 +235,10 @@ func consider(w candidate, attempt Attempt, busy bool, f Facts, loc *time.Locati
 	if until := f.NotBefore[w.Rollout]; now.Before(until) {
 		d.Until = until
 		return end(Wait, ReasonBackoff)
+	}
+	if p := f.Penalties[w.Target.SHA256]; p.Rollout != w.Rollout && now.Before(p.NotBefore) {
+		d.Until = p.NotBefore
+		return end(Wait, ReasonPenalty)
 	}
 	return end(Start, ReasonTurn)
 }

@@ -208,6 +208,9 @@ func TestWinnerAndWhatItMeans(t *testing.T) {
 		{"after a failure it waits", with(facts("1.0.0"), func(f *Facts) {
 			f.Failures, f.NotBefore = map[string]int{"r-1": 1}, map[string]time.Time{"r-1": now.Add(time.Minute)}
 		}), [][]topics.Entry{{on()}}, Wait, ReasonBackoff, "r-1"},
+		{"what was put back waits under another rollout", with(facts("1.0.0"), penalty("r-0", time.Minute)), [][]topics.Entry{{on()}}, Wait, ReasonPenalty, "r-1"},
+		{"its own rollout counts its own attempts", with(facts("1.0.0"), penalty("r-1", time.Minute)), [][]topics.Entry{{on()}}, Start, ReasonTurn, "r-1"},
+		{"a penalty ends", with(facts("1.0.0"), penalty("r-0", 0)), [][]topics.Entry{{on()}}, Start, ReasonTurn, "r-1"},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
@@ -219,6 +222,13 @@ func TestWinnerAndWhatItMeans(t *testing.T) {
 				t.Error("nobody knows whose manifest it was")
 			}
 		})
+	}
+}
+
+// penalty is of the artifact of on.
+func penalty(rollout string, left time.Duration) func(*Facts) {
+	return func(f *Facts) {
+		f.Penalties = map[string]Penalty{on().Target.SHA256: {Rollout: rollout, NotBefore: now.Add(left)}}
 	}
 }
 

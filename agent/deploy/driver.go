@@ -78,6 +78,9 @@ type Config struct {
 	Conditions condition.Config
 	// RetryMin and RetryMax bound the pause after a failed attempt.
 	RetryMin, RetryMax time.Duration
+	// PenaltyMin, doubled with each time up to PenaltyMax, is how long an artifact that
+	// was put back after its trial waits under other rollouts. 0: not at all.
+	PenaltyMin, PenaltyMax time.Duration
 	// Jitter draws a pause from [0, limit]. Nil: at random. Simulations have their own.
 	Jitter func(limit time.Duration) time.Duration
 	// At is called at named points: each state after it was journalled, and
@@ -325,6 +328,7 @@ func (d *Driver) facts() decide.Facts {
 	f := decide.Facts{
 		Model: d.cfg.Model, Hardware: d.cfg.Hardware, Bucket: topics.Bucket(d.cfg.Device), Location: d.cfg.Location,
 		Versions: Versions(d.cfg.Component, d.slots), Failures: map[string]int{}, NotBefore: map[string]time.Time{},
+		Penalties: map[string]decide.Penalty{},
 	}
 	latest := d.clock.Now().Add(d.cfg.RetryMax)
 	for rollout, failure := range d.journal.Snapshot().Failures {
@@ -332,6 +336,12 @@ func (d *Driver) facts() decide.Facts {
 		// Written when the clock was in the future: no reason to wait till then.
 		if failure.NotBefore.Before(latest) {
 			f.NotBefore[rollout] = failure.NotBefore
+		}
+	}
+	latest = d.clock.Now().Add(d.cfg.PenaltyMax)
+	for sha, p := range d.journal.Snapshot().Penalties {
+		if !p.NotBefore.After(latest) { // as above
+			f.Penalties[sha] = decide.Penalty{Rollout: p.Rollout, NotBefore: p.NotBefore}
 		}
 	}
 	if d.dep.State != update.Idle {
@@ -358,6 +368,15 @@ func BootID(s Slots) string {
 		return id
 	}
 	return "none"
+}
+
+// penalty is how long an artifact waits that was put back n times.
+func (d *Driver) penalty(n int) time.Duration {
+	pause := d.cfg.PenaltyMin << min(max(n-1, 0), 30)
+	if pause < 0 || pause > d.cfg.PenaltyMax {
+		return d.cfg.PenaltyMax
+	}
+	return pause
 }
 
 // retryAfter is the pause after failure n: full jitter.

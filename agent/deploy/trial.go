@@ -136,9 +136,13 @@ func (d *Driver) close(ctx context.Context) (update.Event, error) {
 			r.SetDeployment(d.cfg.Component, journal.Deployment{State: update.Idle})
 			if dep.State == update.Committed {
 				delete(r.Failures, dep.Entry.Rollout)
+				delete(r.Penalties, dep.Entry.Target.SHA256)
 			} else {
 				n := r.Failures[dep.Entry.Rollout].Count + 1
 				r.Fail(dep.Entry.Rollout, now, now.Add(d.retryAfter(n)))
+			}
+			if dep.State == update.RolledBack {
+				r.Penalize(dep.Entry.Target.SHA256, dep.Entry.Rollout, now, d.penalty)
 			}
 			if dep.State == update.RolledBack && output != "" {
 				l := topics.Log{Rollout: dep.Entry.Rollout, Attempt: dep.Attempt, Source: d.cfg.Component, Text: output, At: s.At}

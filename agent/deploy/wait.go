@@ -69,11 +69,17 @@ func (d *Driver) decide(ctx context.Context) (update.Event, error) {
 }
 
 // tellWaiting reports, once, why a device whose wave is open does not start,
-// where nobody would guess it: its window is shut, or it runs something newer.
+// where nobody would guess it: its window is shut, it runs something newer, or it had
+// these bytes before and had to put them back.
 // Waiting for the spread is what everybody does, and not worth a message of
 // each device.
 func (d *Driver) tellWaiting(ctx context.Context, now decide.Decision, facts decide.Facts) error {
-	if now.Wave < 0 || now.Reason != decide.ReasonWindow && now.Reason != decide.ReasonDowngrade {
+	switch now.Reason {
+	case decide.ReasonWindow, decide.ReasonDowngrade, decide.ReasonPenalty:
+	default:
+		return nil
+	}
+	if now.Wave < 0 {
 		return nil
 	}
 	key := now.Entry.Rollout + " " + now.Reason

@@ -30,6 +30,8 @@ type Record struct {
 	Deployments map[string]Deployment `json:"deployments,omitempty"`
 	// Failures by rollout, of attempts that ended badly.
 	Failures map[string]Failure `json:"failures,omitempty"`
+	// Penalties by SHA-256 of artifacts that were put back after a trial.
+	Penalties map[string]Penalty `json:"penalties,omitempty"`
 
 	// Command is the id of the last command obeyed.
 	Command string `json:"command,omitempty"`

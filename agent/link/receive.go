@@ -175,6 +175,9 @@ func (l *Link) obey(c topics.Command) error {
 			}
 		case topics.CommandRetry:
 			delete(r.Failures, c.Rollout)
+			for _, sha := range l.artifacts(c.Rollout) {
+				delete(r.Penalties, sha)
+			}
 		}
 		h := l.heartbeat()
 		h.Command = c.ID
@@ -186,6 +189,20 @@ func (l *Link) obey(c topics.Command) error {
 	l.log.Info("command obeyed", "command", c.ID, "action", string(c.Action))
 	remind(l.changed)
 	return nil
+}
+
+// artifacts are those that a rollout brings, as far as manifests are held.
+func (l *Link) artifacts(rollout string) (sha256 []string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, m := range l.manifests {
+		for _, e := range m.body.Entries {
+			if e.Rollout == rollout {
+				sha256 = append(sha256, e.Target.SHA256)
+			}
+		}
+	}
+	return sha256
 }
 
 func (l *Link) now() time.Time { return l.clock.Now().UTC().Truncate(time.Millisecond) }

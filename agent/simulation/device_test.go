@@ -251,7 +251,7 @@ func (d *device) agent(ctx context.Context) error {
 		Health: health.Config{
 			Checks: []health.Check{{Broker: true, Offline: 4 * time.Minute}}, Interval: 5 * time.Second, Settle: time.Minute, Total: 10 * time.Minute,
 		},
-		RetryMin: time.Minute, RetryMax: time.Hour, Jitter: d.jitter,
+		RetryMin: time.Minute, RetryMax: time.Hour, PenaltyMin: time.Hour, PenaltyMax: 7 * 24 * time.Hour, Jitter: d.jitter,
 		At: func(point string) { d.at(point, records) },
 	}, slots, verifier, s, s, records, clk, log)
 	d.alive, d.records = s, records

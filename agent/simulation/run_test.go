@@ -29,6 +29,7 @@ type run struct {
 	entries   []topics.Entry
 	ends      map[attempt][]topics.Status // what was reported as the end, told apart
 	last      map[attempt]topics.Status
+	reports   []topics.Status // all, also those that came twice
 	replay    []journal.Report
 	highest   position
 
@@ -155,6 +156,7 @@ func (r *run) take(report journal.Report) {
 		r.fail("report cannot be read: %v", err)
 		return
 	}
+	r.reports = append(r.reports, s)
 	r.event("report %s %d %s %s running %s", s.Rollout, s.Attempt, s.State, s.Reason, s.Running)
 	a := attempt{s.Rollout, s.Attempt}
 	at := position{s.Epoch, s.Sequence}
