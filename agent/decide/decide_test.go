@@ -225,10 +225,10 @@ func TestWinnerAndWhatItMeans(t *testing.T) {
 	}
 }
 
-// penalty is of the artifact of on.
+// penalty is of the artifact of entry r-1.
 func penalty(rollout string, left time.Duration) func(*Facts) {
 	return func(f *Facts) {
-		f.Penalties = map[string]Penalty{on().Target.SHA256: {Rollout: rollout, NotBefore: now.Add(left)}}
+		f.Penalties = map[string]Penalty{entry("r-1").Target.SHA256: {Rollout: rollout, NotBefore: now.Add(left)}}
 	}
 }
 
