@@ -31,6 +31,9 @@ test-power: machines ## Cut the power of QEMU machines that run the broker, and 
 test-boot: machines ## Update machines that boot with GRUB in QEMU, and cut their power meanwhile
 	@$(GO) test -tags long -count=1 -timeout 1h -v ./agent/boottest
 
+simulate: ## Simulate 100,000 updates in which everything goes wrong that may (RUNS=n runs of about 3)
+	$(GO) test -count=1 -timeout 3h -v ./agent/simulation -runs $(or $(RUNS),34000) -all
+
 test-network: machines ## Cut the network between three brokers (needs network namespaces)
 	@scripts/long CutOff
 
@@ -62,4 +65,4 @@ bench-broker: ## Our broker beside plain mochi, mosquitto and nats-server (ARGS=
 clean: ## Remove what was built and cached in this clone (not what setup installed)
 	rm -rf bin .cache demo.json bench-broker.json
 
-.PHONY: help setup build demo cluster test test-long test-power test-boot test-network machines lint fmt-check vet race fuzz-short bench bench-broker clean
+.PHONY: help setup build demo cluster test test-long test-power test-boot test-network simulate machines lint fmt-check vet race fuzz-short bench bench-broker clean

@@ -81,7 +81,11 @@ func TestKillMatrix(t *testing.T) {
 		})
 	}
 	total := 0
-	for kind := range natures {
+	kinds := []nature{good, panics, crashes, another}
+	if *all {
+		kinds = []nature{good, panics, hangs, crashes, deaf, another, flaky}
+	}
+	for _, kind := range kinds {
 		var changes, points []string
 		synctest.Test(t, func(*testing.T) {
 			r := newRun(1)

@@ -5,6 +5,7 @@ package simulation
 import (
 	"context"
 	"flag"
+	"fmt"
 	"maps"
 	"os"
 	"runtime"
@@ -18,9 +19,8 @@ import (
 var (
 	seed = flag.Uint64("seed", 0, "run this one only, and print what happens")
 	runs = flag.Int("runs", 1000, "how many random runs")
+	all  = flag.Bool("all", false, "the kill matrix for versions of every nature")
 )
-
-const updatesPerRun = 5
 
 func TestMain(m *testing.M) {
 	flag.Parse()
@@ -28,46 +28,64 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// randomRun runs a seed.
+// randomRun runs a seed, of one to maxUpdates-1 updates.
 func randomRun(t *testing.T, seed uint64, keep func(string)) (r *run) {
 	synctest.Test(t, func(*testing.T) {
 		r = newRun(seed)
 		r.keep = keep
-		r.simulate(func(ctx context.Context) { r.updates(ctx, updatesPerRun) })
+		r.simulate(func(ctx context.Context) { r.updates(ctx, 1+r.random.IntN(maxUpdates-1)) })
 	})
 	return r
 }
 
-func TestOne(t *testing.T) {
-	if *seed == 0 {
-		t.Skip("no -seed")
+// tally adds up runs.
+type tally struct {
+	mu     sync.Mutex // guards what follows
+	runs   int
+	bricks int
+	counts map[string]int
+	failed []error
+}
+
+func (t *tally) add(r *run) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.runs++
+	for what, n := range r.counts {
+		t.counts[what] += n
 	}
-	r := randomRun(t, *seed, func(line string) { t.Log(line) })
+	if r.bricked {
+		t.bricks++
+	}
 	if r.failed != nil {
-		t.Fatal(r.failed)
+		t.failed = append(t.failed, r.failed)
+	}
+	if t.runs%2000 == 0 {
+		fmt.Fprintf(os.Stderr, "%d runs, %d updates, %d bricks\n", t.runs, t.counts["updates"], t.bricks)
 	}
 }
 
+func (t *tally) print(log func(string, ...any)) {
+	for _, what := range slices.Sorted(maps.Keys(t.counts)) {
+		log("%9d %s", t.counts[what], what)
+	}
+	log("%9d bricks, of %d updates in %d runs", t.bricks, t.counts["updates"], t.runs)
+}
+
 func TestRandomRuns(t *testing.T) {
-	var mu sync.Mutex
-	total, bricks := map[string]int{}, 0
+	if *seed != 0 {
+		if r := randomRun(t, *seed, func(line string) { t.Log(line) }); r.failed != nil {
+			t.Fatal(r.failed)
+		}
+		return
+	}
+	sum := tally{counts: map[string]int{}}
 	seeds := make(chan uint64)
 	var workers sync.WaitGroup
 	for range runtime.GOMAXPROCS(0) {
 		workers.Go(func() {
 			for seed := range seeds {
-				r := randomRun(t, seed, nil)
-				mu.Lock()
-				for what, n := range r.counts {
-					total[what] += n
-				}
-				if r.bricked {
-					bricks++
-				}
-				if r.failed != nil {
-					t.Error(r.failed)
-				}
-				mu.Unlock()
+				sum.add(randomRun(t, seed, nil))
 			}
 		})
 	}
@@ -76,8 +94,8 @@ func TestRandomRuns(t *testing.T) {
 	}
 	close(seeds)
 	workers.Wait()
-	for _, what := range slices.Sorted(maps.Keys(total)) {
-		t.Logf("%8d %s", total[what], what)
+	for _, err := range sum.failed {
+		t.Errorf("%v (-run TestRandomRuns -seed shows it)", err)
 	}
-	t.Logf("%8d bricks", bricks)
+	sum.print(t.Logf)
 }

@@ -31,7 +31,6 @@ type run struct {
 	last      map[attempt]topics.Status
 	reports   []topics.Status // all, also those that came twice
 	replay    []journal.Report
-	highest   position
 
 	ticks   atomic.Int64
 	trace   hash.Hash
