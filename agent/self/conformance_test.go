@@ -54,7 +54,9 @@ func (d *agent) Do(do func(ctx context.Context) error) (deploy.Slots, error) {
 	return d.slots, err
 }
 
-func (d *agent) Bytes(version string) []byte { return fmt.Append(nil, "agent ", version, string(make([]byte, 2000))) }
+func (d *agent) Bytes(version string) []byte {
+	return fmt.Append(nil, "agent ", version, string(make([]byte, 2000)))
+}
 
 func (d *agent) Damage(name string) {
 	path := filepath.Join(d.path, name, "artifact")

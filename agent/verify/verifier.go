@@ -39,9 +39,10 @@ type Verifier struct {
 	log    *slog.Logger
 	roots  chan struct{}
 
-	mu    sync.Mutex // guards what follows; never held while fetching
-	file  *journal.File
-	state trust.State
+	mu     sync.Mutex // guards what follows; never held while fetching
+	file   *journal.File
+	state  trust.State
+	floors *floors
 }
 
 // Open reads the state from dir, or begins with the provisioned roots when
@@ -51,6 +52,7 @@ func Open(dir, trustDomain, device string, roots Roots, clk *clock.Clock, built 
 	v := &Verifier{
 		device: device, built: built, clock: clk, source: source, log: log,
 		roots: make(chan struct{}, 1), file: journal.NewFile(filepath.Join(dir, "trust")),
+		floors: openFloors(dir, log),
 	}
 	raw, older, err := v.file.Load()
 	if err == nil {
