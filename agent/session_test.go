@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -287,6 +288,40 @@ func TestSecurityFloorHoldsEvenForARevert(t *testing.T) {
 	if n := f.requests["/artifacts/"+old.SHA256]; n != 0 {
 		t.Errorf("it was downloaded %d times", n)
 	}
+}
+
+// Whoever holds the online keys shows a device that has lost what it trusted a list of
+// before the floor, and a manifest that goes with it: all of it is signed.
+func TestSecurityFloorOutlivesALostFileAndAnOlderManifest(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t)
+	old := f.publishRelease("1.0.5", agenttest.Firmware(t, "1.0.5", "healthy").Bytes)
+	before := f.pin
+	image := f.publishRelease("1.1.0", agenttest.Firmware(t, "1.1.0", "healthy").Bytes, func(i *trust.ReleaseImage) { i.Release.SecurityFloor = "1.1.0" })
+	d := f.newDevice(t, "cam-1", "")
+	e := entry(image)
+	f.manifest("lobby", e)
+	f.assign("cam-1", []string{"lobby"})
+	d.start("")
+	d.ends(e.Rollout, topics.StateCommitted)
+	if err := d.process.Stop(30 * time.Second); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"trust", "trust.old"} {
+		if err := os.Remove(filepath.Join(d.data(), name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	back := entry(old, func(e *topics.Entry) { e.Kind = topics.EntryRevert })
+	f.mu.Lock()
+	f.pin = before
+	f.mu.Unlock()
+	f.manifest("lobby", back)
+	d.start("")
+	if s := d.ends(back.Rollout, topics.StateFailed); s.Reason != "security-floor" {
+		t.Errorf("report: %+v", s)
+	}
+	d.runs("1.1.0", image.SHA256)
 }
 
 func TestGivesUpAfterItsAttemptsUntilToldToTryAgain(t *testing.T) {

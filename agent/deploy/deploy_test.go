@@ -1,6 +1,7 @@
 package deploy
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"syscall"
@@ -48,6 +49,20 @@ func signed(t *testing.T, requires ...trust.Requirement) (trust.Images, topics.E
 		Target: topics.Target{Path: image.Path, Length: image.Length, SHA256: image.SHA256}}
 }
 
+// floor is a device that remembers a security floor.
+type floor string
+
+func (f floor) Images(context.Context, topics.SnapshotPin) (trust.Images, error) {
+	return trust.Images{}, errors.New("not asked for here")
+}
+func (f floor) Held() (trust.Images, error) { return trust.Images{}, errors.New("not asked for here") }
+func (f floor) Floor(trust.Images, string, trust.Facts) (string, error) {
+	if f == "full" {
+		return "", syscall.ENOSPC
+	}
+	return string(f), nil
+}
+
 func TestReleaseIsOnlyForWhoMeetsIt(t *testing.T) {
 	dir, err := slot.OpenDir(t.TempDir())
 	if err != nil {
@@ -57,18 +72,22 @@ func TestReleaseIsOnlyForWhoMeetsIt(t *testing.T) {
 		name     string
 		requires []trust.Requirement
 		model    string
+		floor    floor
 		want     error
 		slug     string
 	}{
-		{"nothing required", nil, "cam-a", nil, ""},
-		{"met", []trust.Requirement{{Component: "system", Versions: "<1.0"}}, "cam-a", nil, ""},
-		{"other version required", []trust.Requirement{{Component: "system", Versions: ">=1.0"}}, "cam-a", errRequires, "requires"},
-		{"component is not here", []trust.Requirement{{Component: "modem", Versions: ">=1.0"}}, "cam-a", errRequires, "requires"},
-		{"other model", nil, "cam-b", trust.ErrHardware, "hardware"},
+		{"nothing required", nil, "cam-a", "", nil, ""},
+		{"met", []trust.Requirement{{Component: "system", Versions: "<1.0"}}, "cam-a", "", nil, ""},
+		{"other version required", []trust.Requirement{{Component: "system", Versions: ">=1.0"}}, "cam-a", "", errRequires, "requires"},
+		{"component is not here", []trust.Requirement{{Component: "modem", Versions: ">=1.0"}}, "cam-a", "", errRequires, "requires"},
+		{"other model", nil, "cam-b", "", trust.ErrHardware, "hardware"},
+		{"at the floor", nil, "cam-a", "1.1.0", nil, ""},
+		{"below a floor that the list does not have any more", nil, "cam-a", "1.1.1", trust.ErrSecurityFloor, "security-floor"},
+		{"floors cannot be written down", nil, "cam-a", "full", syscall.ENOSPC, "disk-full"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			images, entry := signed(t, c.requires...)
-			d := New(Config{Component: "system", Model: c.model}, slot.New(dir, slot.Config{}), nil, nil, nil, nil, nil, nil)
+			d := New(Config{Component: "system", Model: c.model}, slot.New(dir, slot.Config{}), c.floor, nil, nil, nil, nil, nil)
 			d.dep = journal.Deployment{Entry: entry} // 0.0.0 runs: nothing
 			err := d.eligible(images)
 			if !errors.Is(err, c.want) || c.want == nil && err != nil {

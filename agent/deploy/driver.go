@@ -44,6 +44,8 @@ type Releases interface {
 	Images(ctx context.Context, pin topics.SnapshotPin) (trust.Images, error)
 	// Held is what is there without fetching.
 	Held() (trust.Images, error)
+	// Floor is the lowest version that may be installed, by these and all lists before.
+	Floor(images trust.Images, component string, f trust.Facts) (string, error)
 }
 
 // Downloads brings artifacts.

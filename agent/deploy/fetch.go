@@ -119,8 +119,19 @@ func (d *Driver) bring(ctx context.Context) error {
 // eligible is whether both repositories agree that this device may run the
 // release, and whether it has what the release requires.
 func (d *Driver) eligible(images trust.Images) error {
-	if err := images.Eligible(d.dep.Entry, trust.Facts{Model: d.cfg.Model, Hardware: d.cfg.Hardware}); err != nil {
+	facts := trust.Facts{Model: d.cfg.Model, Hardware: d.cfg.Hardware}
+	// First, so that a floor is remembered also when nothing comes of this entry.
+	floor, err := d.releases.Floor(images, d.dep.Entry.Component, facts)
+	if err != nil {
+		return fmt.Errorf("%w: %w", errDisk, err)
+	}
+	if err := images.Eligible(d.dep.Entry, facts); err != nil {
 		return err
+	}
+	if floor != "" {
+		if order, err := topics.CompareVersions(d.dep.Entry.Version, floor); err != nil || order < 0 {
+			return fmt.Errorf("%w: %s is below %s", trust.ErrSecurityFloor, d.dep.Entry.Version, floor)
+		}
 	}
 	image, _ := images.Lookup(d.dep.Entry.Target.Path) // Eligible found it
 	versions := Versions(d.cfg.Component, d.slots)

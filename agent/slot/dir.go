@@ -268,10 +268,10 @@ func (d *Dir) discard(keep string) error {
 	return nil
 }
 
-// arm makes the next launches boot the idle slot, at most tries times. Where a
+// Arm makes the next launches boot the idle slot, at most tries times. Where a
 // version runs, it must be one that can be booted again: ErrNoFallback. Where
 // nothing could be booted, there is nothing to lose.
-func (d *Dir) arm(tries int) error {
+func (d *Dir) Arm(tries int) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	active := d.active()
@@ -307,12 +307,12 @@ func (d *Dir) trial() (trial, bool) {
 	return t, true
 }
 
-// boot chooses what to launch and verifies it: the trial while it has tries
+// Boot chooses what to launch and verifies it: the trial while it has tries
 // left, else the active slot, else whatever was good before. A launch of the
 // trial is counted before this returns; when it cannot be counted, because the
 // disk is full or read-only, it is not made. Booting what is good needs no
 // writing at all.
-func (d *Dir) boot() (slot string, image Image, onTrial bool, err error) {
+func (d *Dir) Boot() (slot string, image Image, onTrial bool, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	slot, image, onTrial, err = d.choose()
@@ -377,9 +377,9 @@ func (d *Dir) bootable(slot string) (Image, error) {
 	return image, Verify(d.on, d.file(slot, "artifact"), image)
 }
 
-// confirm makes the slot on trial the active one. It may be repeated.
+// Confirm makes the slot on trial the active one. It may be repeated.
 // ErrGivenUp means that it is not what was booted last.
-func (d *Dir) confirm(slot string) error {
+func (d *Dir) Confirm(slot string) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.booted == nil || *d.booted != slot {
@@ -403,7 +403,7 @@ func (d *Dir) confirm(slot string) error {
 	return d.endTrial()
 }
 
-// fallBack ends the trial and makes sure that its slot never boots again
+// FallBack ends the trial and makes sure that its slot never boots again
 // without another. It only removes files, so that it works on a full disk. On
 // one that is read-only it fails, but holds as long as this process lives; after
 // that the trial has what is left of its tries, once its launches can be counted
@@ -411,7 +411,7 @@ func (d *Dir) confirm(slot string) error {
 // is: it may be the only thing that this device has left.
 //
 // over reports whether the trial has ended, at least for this process.
-func (d *Dir) fallBack() (over bool, err error) {
+func (d *Dir) FallBack() (over bool, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	active := d.active()
@@ -450,9 +450,9 @@ func (d *Dir) Trial(slot, running string) update.Trial {
 	return update.FellBack
 }
 
-// armed reports whether there is a trial that was not ended, also when it has
+// Armed reports whether there is a trial that was not ended, also when it has
 // no tries left.
-func (d *Dir) armed() bool {
+func (d *Dir) Armed() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	_, ok := d.trial()

@@ -116,7 +116,7 @@ func TestFullDiskKeepsTheActiveVersionRunning(t *testing.T) {
 	m := newMachine(t)
 	m.on()
 	m.stage("1.1.0", "crash")
-	if err := m.dir.arm(3); err != nil {
+	if err := m.dir.Arm(3); err != nil {
 		t.Fatal(err)
 	}
 	m.obstruct("trial.json.new")
@@ -225,16 +225,16 @@ func TestGoodSlotBootsAndIsKeptWhereTheLinkCannotBeWritten(t *testing.T) {
 func TestConfirmingWhatWasGivenUpIsRefused(t *testing.T) {
 	m := newMachine(t)
 	m.stage("1.1.0", "healthy")
-	if err := m.dir.arm(1); err != nil {
+	if err := m.dir.Arm(1); err != nil {
 		t.Fatal(err)
 	}
-	if slot, _, onTrial, err := m.dir.boot(); slot != "b" || !onTrial || err != nil {
+	if slot, _, onTrial, err := m.dir.Boot(); slot != "b" || !onTrial || err != nil {
 		t.Fatalf("booted %s, %v, %v", slot, onTrial, err)
 	}
-	if slot, _, _, err := m.dir.boot(); slot != "a" || err != nil {
+	if slot, _, _, err := m.dir.Boot(); slot != "a" || err != nil {
 		t.Fatalf("booted %s, %v", slot, err)
 	}
-	if err := m.dir.confirm("b"); !errors.Is(err, ErrGivenUp) {
+	if err := m.dir.Confirm("b"); !errors.Is(err, ErrGivenUp) {
 		t.Fatalf("confirmed: %v", err)
 	}
 	if slot, image, _ := m.dir.Active(); slot != "a" || image.Version != "1.0.0" {
@@ -270,19 +270,19 @@ func TestFallBackEndsAlsoWhereTheFallbackIsDamaged(t *testing.T) {
 func TestNewImageInTheSlotEndsTheTrialOfTheOneBefore(t *testing.T) {
 	m := newMachine(t)
 	m.stage("1.1.0", "crash")
-	if err := m.dir.arm(1); err != nil {
+	if err := m.dir.Arm(1); err != nil {
 		t.Fatal(err)
 	}
 	for range 2 {
-		if _, _, _, err := m.dir.boot(); err != nil {
+		if _, _, _, err := m.dir.Boot(); err != nil {
 			t.Fatal(err)
 		}
 	}
 	image := m.stage("1.2.0", "healthy")
-	if err := m.dir.arm(3); err != nil {
+	if err := m.dir.Arm(3); err != nil {
 		t.Fatal(err)
 	}
-	if slot, booted, onTrial, err := m.dir.boot(); slot != "b" || booted != image || !onTrial || err != nil {
+	if slot, booted, onTrial, err := m.dir.Boot(); slot != "b" || booted != image || !onTrial || err != nil {
 		t.Errorf("booted %s %+v, %v, %v", slot, booted, onTrial, err)
 	}
 }

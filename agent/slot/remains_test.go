@@ -139,7 +139,7 @@ func TestChildrenThatOutliveAKilledAgentEndBeforeTheNextLaunch(t *testing.T) {
 		t.Fatalf("premise: the orphan keeps the port: %q, %v", body, err)
 	}
 	m.stage("1.1.0", "deaf")
-	if err := m.dir.arm(1); err != nil {
+	if err := m.dir.Arm(1); err != nil {
 		t.Fatal(err)
 	}
 	m.on()
@@ -192,7 +192,7 @@ func TestStrangersAreLeftAlone(t *testing.T) {
 func TestNoTrialBesideWhatCannotBeEnded(t *testing.T) {
 	m := newMachine(t)
 	m.stage("1.1.0", "healthy")
-	if err := m.dir.arm(3); err != nil {
+	if err := m.dir.Arm(3); err != nil {
 		t.Fatal(err)
 	}
 	m.cfg.clear = func() error { return errors.New("in a driver") }

@@ -190,7 +190,7 @@ func TestTrialThatCrashesRunsOutOfTriesByItself(t *testing.T) {
 func TestBootsOfATrialAreCountedOverRestarts(t *testing.T) {
 	m := newMachine(t)
 	m.stage("1.1.0", "healthy")
-	if err := m.dir.arm(3); err != nil {
+	if err := m.dir.Arm(3); err != nil {
 		t.Fatal(err)
 	}
 	for _, want := range []string{"1.1.0", "1.1.0", "1.1.0", "1.0.0", "1.0.0"} {
@@ -213,7 +213,7 @@ func TestDamagedArtifactIsNeverRun(t *testing.T) {
 	t.Run("on trial: the active one boots", func(t *testing.T) {
 		m := newMachine(t)
 		m.stage("1.1.0", "healthy")
-		if err := m.dir.arm(3); err != nil {
+		if err := m.dir.Arm(3); err != nil {
 			t.Fatal(err)
 		}
 		damage(t, m, "b")

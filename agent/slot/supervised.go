@@ -129,7 +129,7 @@ func (s *Supervised) bootOnce() (*process, error) {
 	}
 	s.mu.Unlock()
 	remains := s.cfg.clear()
-	slot, image, onTrial, err := s.dir.boot()
+	slot, image, onTrial, err := s.dir.Boot()
 	if remains != nil {
 		s.cfg.Log.Error("something of the component outlives its end", "err", remains)
 		// It might answer for a version that is to be proven; who needs no proof is
@@ -242,7 +242,7 @@ func (s *Supervised) Trial(slot string) update.Trial {
 // Activate arms the fallback and boots the idle slot on trial. nil means that
 // the launch was tried, not that it went well.
 func (s *Supervised) Activate(ctx context.Context) error {
-	if err := s.dir.arm(s.cfg.Tries); err != nil {
+	if err := s.dir.Arm(s.cfg.Tries); err != nil {
 		return err
 	}
 	return s.await(ctx, s.ask())
@@ -254,7 +254,7 @@ func (s *Supervised) Confirm(_ context.Context, slot string) error {
 	if running := s.Running().Slot; running != slot {
 		return fmt.Errorf("confirm slot %s: %w: %s", slot, ErrGivenUp, running)
 	}
-	return s.dir.confirm(slot)
+	return s.dir.Confirm(slot)
 }
 
 // FallBack ends the trial, makes sure that its slot never boots again without
@@ -262,7 +262,7 @@ func (s *Supervised) Confirm(_ context.Context, slot string) error {
 // mean that it went well. It may be repeated. On a disk that takes no writes it
 // boots the active one nevertheless, if that is whole, and is an error.
 func (s *Supervised) FallBack(ctx context.Context) error {
-	over, err := s.dir.fallBack()
+	over, err := s.dir.FallBack()
 	if !over {
 		return err
 	}
@@ -274,4 +274,4 @@ func (s *Supervised) FallBack(ctx context.Context) error {
 }
 
 // Armed reports whether there is a trial that was not ended.
-func (s *Supervised) Armed() bool { return s.dir.armed() }
+func (s *Supervised) Armed() bool { return s.dir.Armed() }

@@ -40,9 +40,10 @@ type Verifier struct {
 	log    *slog.Logger
 	roots  chan struct{}
 
-	mu    sync.Mutex // guards what follows; never held while fetching
-	file  *journal.File
-	state trust.State
+	mu     sync.Mutex // guards what follows; never held while fetching
+	file   *journal.File
+	state  trust.State
+	floors *floors
 }
 
 // Open reads the state from dir, or begins with the provisioned roots when
@@ -57,6 +58,7 @@ func OpenOn(on disk.FS, dir, trustDomain, device string, roots Roots, clk *clock
 	v := &Verifier{
 		device: device, built: built, clock: clk, source: source, log: log,
 		roots: make(chan struct{}, 1), file: journal.NewFileOn(on, filepath.Join(dir, "trust")),
+		floors: openFloors(on, dir, log),
 	}
 	raw, older, err := v.file.Load()
 	if err == nil {

@@ -33,6 +33,10 @@ func (c *Config) Validate() error {
 	return nil
 }
 
+// ErrGoesOn is the cause of the end of Run's context when the process goes on, as another
+// program: systemd is not told that it stops then.
+var ErrGoesOn = errors.New("the process goes on as another program")
+
 // watcher wants a sign of life every so often.
 type watcher struct {
 	name  string
@@ -66,7 +70,9 @@ func Run(ctx context.Context, cfg Config, alive func(), log *slog.Logger) {
 		watch(func() (*watcher, error) { return hardware(cfg) })
 	}
 	<-ctx.Done()
-	_, _ = daemon.SdNotify(false, daemon.SdNotifyStopping) // if it does not hear it, it sees it
+	if !errors.Is(context.Cause(ctx), ErrGoesOn) {
+		_, _ = daemon.SdNotify(false, daemon.SdNotifyStopping) // if it does not hear it, it sees it
+	}
 	for _, done := range watching {
 		<-done
 	}

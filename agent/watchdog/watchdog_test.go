@@ -59,6 +59,26 @@ func TestSystemdIsToldAndFed(t *testing.T) {
 			t.Fatalf("at the end: %q", got)
 		}
 	}
+	// The agent makes way for another, in the same process.
+	goesOn, leave := context.WithCancelCause(t.Context())
+	leave(ErrGoesOn)
+	Run(goesOn, Config{}, func() {}, slog.New(slog.DiscardHandler))
+	if got := hear(); got != "READY=1" {
+		t.Fatalf("at the start: %q", got)
+	}
+	last, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err == nil {
+		_, err = last.Write([]byte("that was all"))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer last.Close()
+	for got := hear(); got != "that was all"; got = hear() {
+		if got != "WATCHDOG=1" {
+			t.Fatalf("it goes on, and says %q", got)
+		}
+	}
 }
 
 // TestNoSignOfLifeFromAnAgentThatHangs: and again when it gets on.
