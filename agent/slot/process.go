@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -15,21 +16,31 @@ import (
 	"groundswell/agent/child"
 )
 
+// processes launches processes of this machine.
+type processes struct {
+	dir    *Dir
+	cfg    Config
+	output io.Writer
+}
+
 // process is one launch.
 type process struct {
 	cmd  *exec.Cmd
 	done chan struct{} // closed when it has ended
 }
 
-// launch starts the executable of a slot.
-func (s *Supervised) launch(slot string, image Image, bootID, addr string) (*process, error) {
-	path, err := filepath.Abs(s.dir.file(slot, "artifact"))
+// Clear implements Launcher.
+func (s *processes) Clear() error { return s.dir.clear(s.cfg.Grace) }
+
+// Launch starts the executable of a slot.
+func (s *processes) Launch(l Launch) (Launched, error) {
+	path, err := filepath.Abs(l.Path)
 	if err != nil {
 		return nil, err
 	}
 	mark, err := s.dir.mark()
 	if err != nil {
-		return nil, fmt.Errorf("launch slot %s: %w", slot, err)
+		return nil, fmt.Errorf("launch slot %s: %w", l.Slot, err)
 	}
 	for attempt := 0; ; attempt++ {
 		cmd := exec.Command(path, s.cfg.Args...)
@@ -37,10 +48,10 @@ func (s *Supervised) launch(slot string, image Image, bootID, addr string) (*pro
 		// Nothing of the agent's own environment: it is not the firmware's.
 		cmd.Env = []string{
 			"PATH=" + os.Getenv("PATH"),
-			"FIRMWARE_ADDR=" + addr,
-			"FIRMWARE_BOOT_ID=" + bootID,
-			"FIRMWARE_SLOT=" + slot,
-			"FIRMWARE_VERSION=" + image.Version,
+			"FIRMWARE_ADDR=" + l.Addr,
+			"FIRMWARE_BOOT_ID=" + l.BootID,
+			"FIRMWARE_SLOT=" + l.Slot,
+			"FIRMWARE_VERSION=" + l.Image.Version,
 		}
 		for k, v := range s.cfg.Env {
 			cmd.Env = append(cmd.Env, k+"="+v)
@@ -59,7 +70,7 @@ func (s *Supervised) launch(slot string, image Image, bootID, addr string) (*pro
 			continue
 		}
 		if err != nil {
-			return nil, fmt.Errorf("launch slot %s: %w", slot, err)
+			return nil, fmt.Errorf("launch slot %s: %w", l.Slot, err)
 		}
 		if err := s.dir.launched(cmd.Process.Pid); err != nil {
 			// A full disk must not keep a good version from booting.
@@ -80,9 +91,15 @@ func (p *process) signal(sig syscall.Signal) {
 	_ = syscall.Kill(-p.cmd.Process.Pid, sig) // ended already
 }
 
-// stop asks, and insists after grace. When it returns, the head has ended, and
-// whoever has stayed in its group is about to; Dir.clear sees to the rest.
-func (p *process) stop(grace time.Duration) {
+// Done implements Launched.
+func (p *process) Done() <-chan struct{} { return p.done }
+
+// Status implements Launched.
+func (p *process) Status() string { return p.cmd.ProcessState.String() }
+
+// Stop implements Launched. When it returns, the head has ended, and whoever has stayed
+// in its group is about to; Clear sees to the rest.
+func (p *process) Stop(grace time.Duration) {
 	p.signal(syscall.SIGTERM)
 	timer := time.NewTimer(grace)
 	defer timer.Stop()

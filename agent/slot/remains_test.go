@@ -187,6 +187,11 @@ func TestStrangersAreLeftAlone(t *testing.T) {
 	mustRun(t, []int{pid}, true)
 }
 
+// stuck is where something of an earlier launch cannot be ended.
+type stuck struct{ processes }
+
+func (*stuck) Clear() error { return errors.New("in a driver") }
+
 // A version on trial is not launched beside what might answer for it; one that
 // needs no proof is.
 func TestNoTrialBesideWhatCannotBeEnded(t *testing.T) {
@@ -195,7 +200,7 @@ func TestNoTrialBesideWhatCannotBeEnded(t *testing.T) {
 	if err := m.dir.Arm(3); err != nil {
 		t.Fatal(err)
 	}
-	m.cfg.clear = func() error { return errors.New("in a driver") }
+	m.cfg.Launcher = &stuck{processes{dir: m.dir, cfg: m.cfg, output: io.Discard}}
 	m.on()
 	m.answers("1.0.0")
 	if r := m.s.Running(); r.Trial {

@@ -32,8 +32,34 @@ type Config struct {
 	// by itself. Default 0.5 s to 30 s.
 	BackoffMin, BackoffMax time.Duration
 	Log                    *slog.Logger
+	// Launcher launches it. Nil: as a process of this machine.
+	Launcher Launcher
+	// Jitter draws a pause from [0, limit]. Nil: at random.
+	Jitter func(limit time.Duration) time.Duration
+}
 
-	clear func() error // instead of Dir.clear, for tests; nil otherwise
+// Launch is what is launched, and how.
+type Launch struct {
+	Slot         string
+	Path         string // of the executable
+	Image        Image
+	BootID, Addr string
+}
+
+// Launcher launches what is in the slots, one launch at a time.
+type Launcher interface {
+	Launch(l Launch) (Launched, error)
+	// Clear ends what is left of earlier launches; nil means that nothing is.
+	Clear() error
+}
+
+// Launched is one launch.
+type Launched interface {
+	// Done is closed when it has ended, with what Status says.
+	Done() <-chan struct{}
+	Status() string
+	// Stop asks it to end, and insists after grace. It has ended when Stop returns.
+	Stop(grace time.Duration)
 }
 
 // Running is what runs now. It is zero while no slot holds anything that may.
@@ -75,14 +101,18 @@ func New(dir *Dir, cfg Config) *Supervised {
 	if cfg.Tries <= 0 {
 		cfg.Tries = 3
 	}
-	if cfg.clear == nil {
-		cfg.clear = func() error { return dir.clear(cfg.Grace) }
-	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
+	if cfg.Jitter == nil {
+		cfg.Jitter = func(limit time.Duration) time.Duration { return rand.N(limit + 1) }
+	}
+	output := telemetry.NewTail(32 << 10)
+	if cfg.Launcher == nil {
+		cfg.Launcher = &processes{dir: dir, cfg: cfg, output: output}
+	}
 	// The first launch counts as asked for: Ready waits for it.
-	return &Supervised{dir: dir, cfg: cfg, output: telemetry.NewTail(32 << 10), wake: make(chan struct{}, 1), asked: 1, served: make(chan struct{})}
+	return &Supervised{dir: dir, cfg: cfg, output: output, wake: make(chan struct{}, 1), asked: 1, served: make(chan struct{})}
 }
 
 // Run keeps the component running until ctx ends, and stops it then.
@@ -97,30 +127,30 @@ func (s *Supervised) Run(ctx context.Context) error {
 		}
 		began := time.Now()
 		select {
-		case <-p.done:
+		case <-p.Done():
 			s.down()
-			s.cfg.Log.Warn("component ended by itself", "status", p.cmd.ProcessState.String())
+			s.cfg.Log.Warn("component ended by itself", "status", p.Status())
 			if crashes++; time.Since(began) > 2*s.cfg.BackoffMax {
 				crashes = 1
 			}
 			s.pause(ctx, crashes)
 		case <-s.wake:
-			p.stop(s.cfg.Grace)
+			p.Stop(s.cfg.Grace)
 			s.down()
 			crashes = 0
 		case <-ctx.Done():
-			p.stop(s.cfg.Grace)
+			p.Stop(s.cfg.Grace)
 			s.down()
 		}
 	}
-	if err := s.cfg.clear(); err != nil {
+	if err := s.cfg.Launcher.Clear(); err != nil {
 		s.cfg.Log.Error("something of the component outlives its end", "err", err)
 	}
 	return nil
 }
 
 // bootOnce launches what is to boot now.
-func (s *Supervised) bootOnce() (*process, error) {
+func (s *Supervised) bootOnce() (Launched, error) {
 	s.mu.Lock()
 	serving := s.asked
 	select {
@@ -128,7 +158,7 @@ func (s *Supervised) bootOnce() (*process, error) {
 	default:
 	}
 	s.mu.Unlock()
-	remains := s.cfg.clear()
+	remains := s.cfg.Launcher.Clear()
 	slot, image, onTrial, err := s.dir.Boot()
 	if remains != nil {
 		s.cfg.Log.Error("something of the component outlives its end", "err", remains)
@@ -139,10 +169,10 @@ func (s *Supervised) bootOnce() (*process, error) {
 		}
 	}
 	running := Running{Slot: slot, Image: image, BootID: NewBootID(), Trial: onTrial}
-	var p *process
+	var p Launched
 	if err == nil {
 		if running.Addr, err = resolve(s.cfg.Addr); err == nil {
-			p, err = s.launch(slot, image, running.BootID, running.Addr)
+			p, err = s.cfg.Launcher.Launch(Launch{slot, s.dir.file(slot, "artifact"), image, running.BootID, running.Addr})
 		}
 	}
 	running.Up = err == nil
@@ -174,7 +204,7 @@ func (s *Supervised) pause(ctx context.Context, crashes int) {
 	if limit <= 0 || limit > s.cfg.BackoffMax {
 		limit = s.cfg.BackoffMax
 	}
-	timer := time.NewTimer(limit/2 + rand.N(limit/2+1))
+	timer := time.NewTimer(limit/2 + s.cfg.Jitter(limit/2))
 	defer timer.Stop()
 	select {
 	case <-ctx.Done():
