@@ -15,6 +15,7 @@ import (
 	"testing"
 
 	"groundswell/agent/boot"
+	"groundswell/agent/boot/shell"
 	"groundswell/agent/deploy"
 	"groundswell/agent/slot/slottest"
 )
@@ -144,17 +145,11 @@ func fresh(t *testing.T) *device {
 	return d
 }
 
-// setLine is how GRUB assigns; a shell does without the word.
-var setLine = regexp.MustCompile(`\bset ([a-z_]+=)`)
-
 func grub(t *testing.T) *device {
 	d := fresh(t)
 	block := d.path("grubenv")
 	d.chain = boot.GRUB{Path: block}
-	d.loader = fmt.Sprintf(`
-		load_env() { eval "$(grub-editenv %[1]s list 2>/dev/null | sed -n "s/^\(groundswell_[a-z]*\)=\(.*\)/\1='\2'/p")"; }
-		save_env() { grub-editenv %[1]s set "$1=$(eval echo "\$$1")"; }
-		`, block) + setLine.ReplaceAllString(boot.ScriptGRUB, "$1") + "\necho $default $fallback | tr 01 ab\n"
+	d.loader = shell.GRUB(block)
 	if out, err := exec.Command("grub-editenv", block, "create").CombinedOutput(); err != nil {
 		t.Fatalf("%v %s", err, out)
 	}
@@ -184,11 +179,7 @@ func uboot(t *testing.T) *device {
 		t.Fatal(err)
 	}
 	d.chain = boot.UBoot{Config: config}
-	d.loader = fmt.Sprintf(`
-		setenv() { name="$1"; shift; eval "$name=\"\$*\""; }
-		saveenv() { fw_setenv -c %[1]s groundswell_tries "$groundswell_tries"; }
-		eval "$(fw_printenv -c %[1]s | sed -n "s/^\(groundswell_[a-z]*\)=\(.*\)/\1='\2'/p")"
-		`, config) + boot.ScriptUBoot + "\necho $groundswell_slot $groundswell_other\n"
+	d.loader = shell.UBoot(config)
 	t.Cleanup(func() {
 		out, err := exec.Command("fw_printenv", "-c", config, "bootdelay").Output()
 		if err != nil || string(out) != "bootdelay=0\n" {

@@ -8,22 +8,15 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"sync"
 	"time"
 
-	"groundswell/agent/boot"
 	"groundswell/agent/clock"
 	"groundswell/agent/deploy"
 	"groundswell/agent/disk/simdisk"
 	"groundswell/agent/health"
 	"groundswell/agent/journal"
-	"groundswell/agent/machine"
 	"groundswell/agent/verify"
-)
-
-const (
-	pathA, pathB = "/dev/a", "/dev/b"
-	pathEnv      = "/boot/grubenv"
-	pathData     = "/data"
 )
 
 // device is one, with everything that a power cut does not change.
@@ -31,7 +24,6 @@ type device struct {
 	run    *run
 	disk   *simdisk.Disk
 	random *rand.Rand
-	chain  boot.GRUB
 
 	boots    int
 	bootID   string
@@ -48,20 +40,8 @@ type device struct {
 
 func newDevice(r *run, random *rand.Rand) *device {
 	d := &device{run: r, disk: simdisk.New(), random: random, powered: true, share: -1}
-	d.chain = boot.GRUB{Path: pathEnv, On: d.disk}
-	d.disk.Put(pathA, append(bytes.Clone(r.catalogue.images[0]), make([]byte, partition)...)[:partition])
-	d.disk.Put(pathB, make([]byte, partition))
-	env := []byte("# GRUB Environment Block\n")
-	d.disk.Put(pathEnv, append(env, bytes.Repeat([]byte("#"), 1024-len(env))...))
 	d.disk.Put(pathData+"/.keep", nil)
 	return d
-}
-
-func partitionOf(slot string) string {
-	if slot == "a" {
-		return pathA
-	}
-	return pathB
 }
 
 // live is the device from its first boot to the end of ctx.
@@ -94,46 +74,12 @@ func (d *device) restarts() {
 	d.disk.Restart(power, func() bool { return d.random.IntN(100) < share })
 }
 
-// boot does what the firmware and the bootloader do: the model of boot.ScriptGRUB.
+// boot is from the reset to the first process.
 func (d *device) boot() {
 	d.restarts()
 	d.boots++
 	d.bootID, d.bootedAt = fmt.Sprint("boot-", d.boots), time.Now()
-	s, err := d.chain.Load(context.Background())
-	if err != nil {
-		d.run.fail("the bootloader cannot read its environment: %v", err)
-		return
-	}
-	first := choose(&s, func(s boot.State) error { return d.chain.Store(context.Background(), s) })
-	if d.disk.Off() {
-		return // a power cut in the middle of this
-	}
-	for _, name := range []string{first, boot.Other(first)} {
-		data := d.read(partitionOf(name))
-		if !bytes.HasPrefix(data, []byte(magic)) {
-			continue
-		}
-		d.execute(name, data)
-		if d.slot != "" && name != s.Trial && !d.run.natures[d.runs].may() {
-			d.run.brick("%s boots by itself, which %s: %+v", version(d.runs), d.run.natures[d.runs], s)
-		}
-		return
-	}
-	d.run.brick("neither slot can be loaded: %+v", s)
-}
-
-// choose is which slot boots first, counted before by store if it is on trial.
-func choose(s *boot.State, store func(boot.State) error) string {
-	if s.Trial == "" || s.Tries == 0 {
-		return s.Active
-	}
-	counted := *s
-	counted.Tries--
-	if store(counted) != nil {
-		return s.Active
-	}
-	*s = counted
-	return s.Trial
+	d.run.kind.boot(d)
 }
 
 func (d *device) read(path string) []byte {
@@ -223,27 +169,9 @@ func (d *device) agent(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	slots, err := machine.Open(ctx, machine.Config{
-		Disk: d.disk, Partitions: map[string]string{"a": pathA, "b": pathB}, Dir: pathData, Chain: d.chain, Chunk: 2 << 10,
-		Running: d.slot, BootID: d.bootID, Tries: 3, Log: log,
-		Version: func() string {
-			if d.run.natures[d.runs] == another {
-				return "9.9.9"
-			}
-			return version(d.runs)
-		},
-		Restart: func(context.Context) error {
-			d.reset = true
-			d.powered = d.random.IntN(2) == 0 // or everything is synced first
-			end()
-			return nil
-		},
-	})
+	slots, runSlots, err := d.run.kind.open(ctx, d, end)
 	if err != nil {
 		return err
-	}
-	if err := slots.Adopt(ctx); err != nil {
-		d.run.event("adopt: %v", err)
 	}
 	s := newSession(d, verifier, records, clk)
 	driver := deploy.New(deploy.Config{
@@ -255,11 +183,12 @@ func (d *device) agent(ctx context.Context) error {
 		At: func(point string) { d.at(point, records) },
 	}, slots, verifier, s, s, records, clk, log)
 	d.alive, d.records = s, records
-	done := make(chan struct{})
-	go func() { defer close(done); s.serve(ctx) }()
+	var beside sync.WaitGroup
+	beside.Go(func() { _ = runSlots(ctx) }) // ends with ctx
+	beside.Go(func() { s.serve(ctx) })
 	err = driver.Run(ctx)
 	end()
-	<-done
+	beside.Wait()
 	d.alive = nil
 	return err
 }

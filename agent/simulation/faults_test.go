@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"groundswell/agent/disk/simdisk"
+	"groundswell/agent/update"
 )
 
 // faults is what goes wrong. After the rest nothing does.
@@ -122,7 +123,7 @@ func (f *faults) killAt(point string) bool {
 func (f *faults) between() {
 	d := f.run.device
 	defer func() { _ = f.run.sleep(context.Background(), time.Millisecond) }() // let it come to pass
-	switch f.random.IntN(7) {
+	switch f.random.IntN(9) {
 	case 0:
 		if d.slot != "" && f.spend("power cut") {
 			d.cut()
@@ -149,6 +150,36 @@ func (f *faults) between() {
 		}
 	case 6:
 		d.skew = 0
+	case 7, 8:
+		f.rot()
+	}
+}
+
+// rot flips a bit of what lies about: a download, what the slot beside holds as long as
+// nothing hangs on it, or, where the whole run is of that kind, the device's memory.
+func (f *faults) rot() {
+	d := f.run.device
+	if d.alive == nil || d.disk.Off() {
+		return
+	}
+	switch d.records.Snapshot().Deployments[component].State {
+	case update.Trying, update.Committed, update.RolledBack: // what it would fall back to
+		return
+	}
+	files := []string{pathA, "/data/slots/a/artifact"}
+	if d.slot == "a" {
+		files = []string{pathB, "/data/slots/b/artifact"}
+	}
+	for _, pattern := range []string{"/data/staging-*", "/data/slots/a/staging-*", "/data/slots/b/staging-*"} {
+		found, _ := d.disk.Glob(pattern) // the pattern is right
+		files = append(files, found...)
+	}
+	if f.run.forgetful {
+		files = append(files, "/data/journal", "/data/journal.old", "/data/trust", "/data/epoch", "/data/floors")
+	}
+	if file := files[f.random.IntN(len(files))]; f.left > 0 && d.disk.Flip(file, f.random) {
+		f.spend("flipped bit")
+		f.run.event("in %s", file)
 	}
 }
 

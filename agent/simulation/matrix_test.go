@@ -37,9 +37,9 @@ var cells = []cell{
 }
 
 // scripted is one update of a nature, in which go wrong: each cell at its change.
-func scripted(t *testing.T, kind nature, wrong map[int]cell, point string) (r *run) {
+func scripted(t *testing.T, of kind, kind nature, wrong map[int]cell, point string) (r *run) {
 	synctest.Test(t, func(*testing.T) {
-		r = newRun(1)
+		r = newRun(1, of)
 		r.faults.point, r.device.share = point, 0
 		r.faults.script = func(c simdisk.Change) simdisk.Verdict {
 			cell, ok := wrong[c.Number]
@@ -63,6 +63,7 @@ func scripted(t *testing.T, kind nature, wrong map[int]cell, point string) (r *r
 // TestKillMatrix cuts an update off at each change of the disk that it makes.
 func TestKillMatrix(t *testing.T) {
 	type job struct {
+		of    kind
 		kind  nature
 		wrong map[int]cell
 		point string
@@ -73,22 +74,32 @@ func TestKillMatrix(t *testing.T) {
 	for range runtime.GOMAXPROCS(0) {
 		workers.Go(func() {
 			for j := range jobs {
-				r := scripted(t, j.kind, j.wrong, j.point)
+				r := scripted(t, j.of, j.kind, j.wrong, j.point)
 				if r.failed != nil {
-					t.Errorf("%v, %s: %v", j.kind, j.name, r.failed)
+					t.Errorf("%T, %v, %s: %v", j.of, j.kind, j.name, r.failed)
 				}
 			}
 		})
 	}
 	total := 0
-	kinds := []nature{good, panics, crashes, another}
-	if *all {
-		kinds = []nature{good, panics, hangs, crashes, deaf, another, flaky}
+	type pair struct {
+		of   kind
+		kind nature
 	}
-	for _, kind := range kinds {
+	pairs := []pair{{whole{}, good}, {whole{}, panics}, {whole{}, crashes}, {whole{}, another}, {supervised{}, good}, {supervised{}, panics}, {supervised{}, deaf}}
+	if *all {
+		pairs = nil
+		for _, of := range []kind{whole{}, supervised{}} {
+			for _, kind := range of.natures() {
+				pairs = append(pairs, pair{of, kind})
+			}
+		}
+	}
+	for _, p := range pairs {
+		of, kind := p.of, p.kind
 		var changes, points []string
 		synctest.Test(t, func(*testing.T) {
-			r := newRun(1)
+			r := newRun(1, of)
 			r.faults.script = func(c simdisk.Change) simdisk.Verdict {
 				changes = append(changes, c.Op+" "+c.Path)
 				return simdisk.Verdict{}
@@ -105,7 +116,7 @@ func TestKillMatrix(t *testing.T) {
 				r.update(ctx, 1)
 			})
 			if r.failed != nil {
-				t.Fatalf("%v, with nothing wrong: %v", kind, r.failed)
+				t.Fatalf("%T, %v, with nothing wrong: %v", of, kind, r.failed)
 			}
 		})
 		for n, change := range changes {
@@ -116,14 +127,14 @@ func TestKillMatrix(t *testing.T) {
 					wrong[n+1+7] = cell{verdict: simdisk.Verdict{CutAfter: true}, power: true}
 				}
 				total++
-				jobs <- job{kind, wrong, "", fmt.Sprintf("%s change %d, %s", c.name, n+1, change)}
+				jobs <- job{of, kind, wrong, "", fmt.Sprintf("%s change %d, %s", c.name, n+1, change)}
 			}
 		}
 		for _, point := range points {
 			total++
-			jobs <- job{kind, nil, point, "killed at " + point}
+			jobs <- job{of, kind, nil, point, "killed at " + point}
 		}
-		t.Logf("%v: %d changes of the disk, points %v", kind, len(changes), points)
+		t.Logf("%T, %v: %d changes of the disk, points %v", of, kind, len(changes), points)
 	}
 	close(jobs)
 	workers.Wait()

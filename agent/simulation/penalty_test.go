@@ -14,7 +14,7 @@ import (
 // put back, under one rollout after the other, does not have the device boot it all day.
 func TestTheSameBytesWaitLongerEachTime(t *testing.T) {
 	synctest.Test(t, func(*testing.T) {
-		r := newRun(7)
+		r := newRun(7, whole{})
 		r.faults.script = func(simdisk.Change) simdisk.Verdict { return simdisk.Verdict{} }
 		r.natures[1] = deaf
 		var trials []time.Time // the first of each rollout

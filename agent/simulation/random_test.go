@@ -31,7 +31,7 @@ func TestMain(m *testing.M) {
 // randomRun runs a seed, of one to maxUpdates-1 updates.
 func randomRun(t *testing.T, seed uint64, keep func(string)) (r *run) {
 	synctest.Test(t, func(*testing.T) {
-		r = newRun(seed)
+		r = newRun(seed, []kind{whole{}, supervised{}}[seed%2])
 		r.keep = keep
 		r.simulate(func(ctx context.Context) { r.updates(ctx, 1+r.random.IntN(maxUpdates-1)) })
 	})

@@ -19,6 +19,8 @@ import (
 // run is one device and its fleet, over some updates.
 type run struct {
 	seed      uint64
+	kind      kind
+	forgetful bool // bits flip in what it remembers as well: attempts may be forgotten
 	catalogue *catalogue
 	device    *device
 	faults    *faults
@@ -49,14 +51,16 @@ type attempt struct {
 // position is what reports are ordered by.
 type position struct{ epoch, sequence int64 }
 
-func newRun(seed uint64) *run {
+func newRun(seed uint64, of kind) *run {
 	r := &run{
-		seed: seed, catalogue: theCatalogue(), natures: map[int]nature{},
+		seed: seed, kind: of, catalogue: theCatalogue(), natures: map[int]nature{},
 		ends: map[attempt][]topics.Status{}, last: map[attempt]topics.Status{}, trace: sha256.New(), counts: map[string]int{},
 	}
 	r.random = r.source("fleet", 0)
 	r.faults = &faults{run: r, random: r.source("faults", 0)}
 	r.device = newDevice(r, r.source("device", 0))
+	of.factory(r.device)
+	r.forgetful = seed%10 == 3
 	r.device.disk.Ask = r.faults.ask
 	return r
 }

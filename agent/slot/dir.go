@@ -179,7 +179,7 @@ func (d *Dir) Provision(artifact, version string) error {
 }
 
 func copyTo(on disk.FS, path, from string) (Image, error) {
-	in, err := os.Open(from)
+	in, err := disk.Open(on, from)
 	if err != nil {
 		return Image{}, err
 	}

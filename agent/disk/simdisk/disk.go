@@ -86,6 +86,19 @@ func (d *Disk) Flip(file string, random *rand.Rand) bool {
 	return true
 }
 
+// Settle makes all durable that there is.
+func (d *Disk) Settle() {
+	for _, dir := range d.dirs {
+		dir.pending, dir.durable = nil, map[string]name{}
+		for file, n := range dir.names {
+			dir.durable[file] = n
+			if n.node != nil {
+				n.node.sync()
+			}
+		}
+	}
+}
+
 // PowerOff cuts the disk off now.
 func (d *Disk) PowerOff() {
 	if d.off {
