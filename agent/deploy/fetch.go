@@ -76,21 +76,28 @@ func (d *Driver) bring(ctx context.Context) error {
 		if hold == nil {
 			break
 		}
-		timer := time.NewTimer(hold.Again)
-		select {
-		case <-ctx.Done():
-			timer.Stop()
-			return ctx.Err()
-		case <-timer.C:
+		if err := d.sleep(ctx, nil, hold.Again); err != nil {
+			return err
 		}
 	}
 	for round, refused := 1, 0; ; round++ {
+		change := d.device.change() // before the look
 		images, err := d.images(ctx)
 		if err == nil {
 			err = d.eligible(images)
 		}
 		if err == nil {
 			break
+		}
+		if errors.Is(err, errComing) {
+			if err := d.tell(ctx, condition.Download, &condition.Hold{Reason: reasonRequires, Detail: err.Error(), Again: longest}); err != nil {
+				return err
+			}
+			if err := d.sleep(ctx, change, longest); err != nil {
+				return err
+			}
+			round = 0
+			continue
 		}
 		reason, final := reasonOf(err)
 		if reason == reasonMetadata {
@@ -113,7 +120,22 @@ func (d *Driver) bring(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", errDisk, err)
 	}
-	return d.downloads.Artifact(ctx, fetch.Artifact{Length: target.Length, SHA256: target.SHA256}, path, nil)
+	return d.device.fetch(ctx, func(ctx context.Context, progress func(int64)) error {
+		return d.downloads.Artifact(ctx, fetch.Artifact{Length: target.Length, SHA256: target.SHA256}, path, progress)
+	})
+}
+
+// sleep waits for a change, or so long.
+func (d *Driver) sleep(ctx context.Context, change <-chan struct{}, long time.Duration) error {
+	timer := time.NewTimer(long)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-change:
+	case <-timer.C:
+	}
+	return nil
 }
 
 // eligible is whether both repositories agree that this device may run the
@@ -134,25 +156,15 @@ func (d *Driver) eligible(images trust.Images) error {
 		}
 	}
 	image, _ := images.Lookup(d.dep.Entry.Target.Path) // Eligible found it
-	versions := Versions(d.cfg.Component, d.slots)
-	for _, q := range image.Release.Requires {
-		version, ok := versions[q.Component]
-		if !ok {
-			return fmt.Errorf("%w: component %s %s, which is not here", errRequires, q.Component, q.Versions)
-		}
-		if ok, err := topics.Satisfies(version, q.Versions); err != nil || !ok {
-			return fmt.Errorf("%w: component %s %s, here is %s", errRequires, q.Component, q.Versions, version)
-		}
-	}
-	return nil
+	return d.device.check(d.cfg.Component, image.Release.Requires)
 }
 
-var (
-	errRequires = errors.New("release requires something else")
-	errDisk     = errors.New("disk")
-)
+var errDisk = errors.New("disk")
 
-const reasonMetadata = "metadata"
+const (
+	reasonMetadata = "metadata"
+	reasonRequires = "requires"
+)
 
 // reasonOf is the slug for an error, and whether trying again is pointless.
 func reasonOf(err error) (slug string, final bool) {
@@ -165,7 +177,8 @@ func reasonOf(err error) (slug string, final bool) {
 		{trust.ErrMismatch, "mismatch", true},
 		{trust.ErrHardware, "hardware", true},
 		{trust.ErrSecurityFloor, "security-floor", true},
-		{errRequires, "requires", true},
+		{errRequires, reasonRequires, true},
+		{errComing, reasonRequires, false},
 		{fetch.ErrWrongBytes, "wrong-bytes", true},
 		{trust.ErrLength, "length", true},
 		{trust.ErrDigest, "digest", true},

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"groundswell/agent/clock"
+	"groundswell/agent/condition"
 	"groundswell/agent/deploy"
 	"groundswell/agent/disk/simdisk"
 	"groundswell/agent/health"
@@ -174,6 +175,7 @@ func (d *device) agent(ctx context.Context) error {
 		return err
 	}
 	s := newSession(d, verifier, records, clk)
+	shared := deploy.NewDevice(s, condition.Config{})
 	driver := deploy.New(deploy.Config{
 		Component: component, Device: deviceID, Model: model, Hardware: "r1",
 		Health: health.Config{
@@ -181,10 +183,11 @@ func (d *device) agent(ctx context.Context) error {
 		},
 		RetryMin: time.Minute, RetryMax: time.Hour, PenaltyMin: time.Hour, PenaltyMax: 7 * 24 * time.Hour, Jitter: d.jitter,
 		At: func(point string) { d.at(point, records) },
-	}, slots, verifier, s, s, records, clk, log)
+	}, shared, slots, verifier, s, records, clk, log)
 	d.alive, d.records = s, records
 	var beside sync.WaitGroup
-	beside.Go(func() { _ = runSlots(ctx) }) // ends with ctx
+	beside.Go(func() { _ = runSlots(ctx) })   // ends with ctx
+	beside.Go(func() { _ = shared.Run(ctx) }) // never an error
 	beside.Go(func() { s.serve(ctx) })
 	err = driver.Run(ctx)
 	end()
