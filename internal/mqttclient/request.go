@@ -54,50 +54,74 @@ func (l *link) publish(ctx context.Context, p Publication) error {
 	}
 	return l.within(ctx, func(ctx context.Context) error {
 		resp, err := l.to.Publish(ctx, p.packet())
-		if resp != nil && resp.ReasonCode >= 0x80 {
-			refused := &RefusedError{Packet: "PUBACK", Code: resp.ReasonCode, Topic: p.Topic}
-			if resp.Properties != nil {
-				refused.Reason = resp.Properties.ReasonString
-				for _, u := range resp.Properties.User {
-					refused.Properties = append(refused.Properties, Property{u.Key, u.Value})
-				}
-			}
-			return refused
+		if resp != nil && resp.ReasonCode >= refusal {
+			return taken(resp, p.Topic)
 		}
 		return err
 	})
 }
 
-func (l *link) subscribe(ctx context.Context, subs []Subscription) error {
-	packet := &paho.Subscribe{}
-	for _, s := range subs {
-		if s.QoS > 1 {
-			return fmt.Errorf("subscribe to %s: QoS %d is not supported", s.Filter, s.QoS)
+// refusal is where reason codes begin that mean no.
+const refusal = 0x80
+
+// taken is what PUBACK means.
+func taken(resp *paho.PublishResponse, topic string) error {
+	if resp.ReasonCode < refusal {
+		return nil
+	}
+	refused := &RefusedError{Packet: "PUBACK", Code: resp.ReasonCode, Topic: topic}
+	if resp.Properties != nil {
+		refused.Reason = resp.Properties.ReasonString
+		for _, u := range resp.Properties.User {
+			refused.Properties = append(refused.Properties, Property{u.Key, u.Value})
 		}
-		packet.Subscriptions = append(packet.Subscriptions, paho.SubscribeOptions{
-			Topic: s.Filter, QoS: s.QoS, NoLocal: s.NoLocal, RetainHandling: byte(s.RetainHandling),
-		})
+	}
+	return refused
+}
+
+func (l *link) subscribe(ctx context.Context, subs []Subscription) error {
+	packet, err := subscribePacket(subs)
+	if err != nil {
+		return err
 	}
 	return l.within(ctx, func(ctx context.Context) error {
 		ack, err := l.to.Subscribe(ctx, packet)
 		if ack == nil {
 			return err
 		}
-		reason := ""
-		if ack.Properties != nil {
-			reason = ack.Properties.ReasonString
-		}
-		if len(ack.Reasons) != len(subs) {
-			return fmt.Errorf("subscribe: broker answered for %d of %d filters", len(ack.Reasons), len(subs))
-		}
-		var refusals []error
-		for i, code := range ack.Reasons {
-			if code >= 0x80 {
-				refusals = append(refusals, &RefusedError{Packet: "SUBACK", Code: code, Reason: reason, Topic: subs[i].Filter})
-			}
-		}
-		return errors.Join(refusals...)
+		return granted(ack, subs)
 	})
+}
+
+func subscribePacket(subs []Subscription) (*paho.Subscribe, error) {
+	packet := &paho.Subscribe{}
+	for _, s := range subs {
+		if s.QoS > 1 {
+			return nil, fmt.Errorf("subscribe to %s: QoS %d is not supported", s.Filter, s.QoS)
+		}
+		packet.Subscriptions = append(packet.Subscriptions, paho.SubscribeOptions{
+			Topic: s.Filter, QoS: s.QoS, NoLocal: s.NoLocal, RetainHandling: byte(s.RetainHandling),
+		})
+	}
+	return packet, nil
+}
+
+// granted is what SUBACK means.
+func granted(ack *paho.Suback, subs []Subscription) error {
+	reason := ""
+	if ack.Properties != nil {
+		reason = ack.Properties.ReasonString
+	}
+	if len(ack.Reasons) != len(subs) {
+		return fmt.Errorf("subscribe: broker answered for %d of %d filters", len(ack.Reasons), len(subs))
+	}
+	var refusals []error
+	for i, code := range ack.Reasons {
+		if code >= refusal {
+			refusals = append(refusals, &RefusedError{Packet: "SUBACK", Code: code, Reason: reason, Topic: subs[i].Filter})
+		}
+	}
+	return errors.Join(refusals...)
 }
 
 func (l *link) unsubscribe(ctx context.Context, filters []string) error {

@@ -18,15 +18,24 @@ type Session struct {
 	// ConnectedAt is when CONNACK arrived.
 	ConnectedAt time.Time
 
-	link link
-	cli  *paho.Client
+	link       link
+	cli        *paho.Client
+	state      *ephemeral
+	flight     Flight
+	early      []*early
+	ackTimeout time.Duration
+	manual     bool // its receiver acknowledges
 }
 
 // Dial connects once, to the first server that answers. ctx bounds the
 // connecting, not the session. OnUp, OnDown, OnConnectError and Backoff are not
 // used. A refusal is a *RefusedError. The caller ends the session with
 // Disconnect or Close.
-func Dial(ctx context.Context, cfg Config) (*Session, error) {
+func Dial(ctx context.Context, cfg Config) (*Session, error) { return DialWith(ctx, cfg, Flight{}) }
+
+// DialWith is Dial with packets that leave together with CONNECT. The session's Landed
+// says what became of them; after an error nobody knows.
+func DialWith(ctx context.Context, cfg Config, f Flight) (*Session, error) {
 	urls, err := cfg.prepare()
 	if err != nil {
 		return nil, fmt.Errorf("mqtt client: %w", err)
@@ -37,7 +46,7 @@ func Dial(ctx context.Context, cfg Config) (*Session, error) {
 		w, err := dial(attempt, u, cfg.TLS, int(cfg.MaxPacketSize))
 		if err == nil {
 			var s *Session
-			if s, err = open(attempt, cfg, w); err == nil {
+			if s, err = open(attempt, cfg, w, f); err == nil {
 				cancel()
 				return s, nil
 			}
@@ -51,9 +60,17 @@ func Dial(ctx context.Context, cfg Config) (*Session, error) {
 	return nil, errors.Join(failures...)
 }
 
-func open(ctx context.Context, cfg Config, w *wire) (*Session, error) {
+func open(ctx context.Context, cfg Config, w *wire, f Flight) (*Session, error) {
+	early, encoded, err := f.launch()
+	if err != nil {
+		_ = w.Close() // nothing was sent
+		return nil, err
+	}
+	w.rider = encoded
+	state := newEphemeral()
+	state.flight = early
 	cc := cfg.client()
-	cc.Conn = w
+	cc.Conn, cc.Session = w, state
 	cc.PacketTimeout = cfg.AckTimeout
 	cc.OnPublishReceived = []func(paho.PublishReceived) (bool, error){deliver(func() *wire { return w }, &cfg)}
 	cc.OnServerDisconnect = func(*paho.Disconnect) {} // the wire remembers the code
@@ -62,9 +79,11 @@ func open(ctx context.Context, cfg Config, w *wire) (*Session, error) {
 	ack, err := cli.Connect(ctx, cfg.connect(cfg.CleanStart))
 	if err != nil {
 		_ = w.Close() // paho closed it already unless it failed early
+		w.forget()
 		return nil, connackError(ack, err)
 	}
-	s := &Session{SessionPresent: ack.SessionPresent, ConnectedAt: time.Now(), cli: cli, link: link{wire: w, to: cli}}
+	s := &Session{SessionPresent: ack.SessionPresent, ConnectedAt: time.Now(), cli: cli, link: link{wire: w, to: cli},
+		state: state, flight: f, early: early, ackTimeout: cfg.AckTimeout, manual: cfg.ManualAck}
 	w.timing.Connect = s.ConnectedAt.Sub(sent)
 	s.Timing = w.timing
 	s.link.maxPacket = serverMaxPacket(ack)
@@ -111,8 +130,18 @@ func (s *Session) Done() <-chan struct{} { return s.link.wire.lost.Done() }
 func (s *Session) Err() error { return context.Cause(s.link.wire.lost) }
 
 // Disconnect says goodbye and waits until nothing of the session runs any
-// more. The broker keeps its session for Config.SessionExpiry.
+// more. The broker keeps its session for Config.SessionExpiry. Without ManualAck
+// what was received is acknowledged before, or it would come again.
 func (s *Session) Disconnect() {
+	timeout := time.NewTimer(s.ackTimeout)
+	defer timeout.Stop()
+	if !s.manual {
+		select {
+		case <-s.state.settle():
+		case <-s.Done():
+		case <-timeout.C:
+		}
+	}
 	_ = s.cli.Disconnect(&paho.Disconnect{ReasonCode: 0}) // gone is gone
 	<-s.cli.Done()
 }

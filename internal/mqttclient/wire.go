@@ -34,6 +34,8 @@ type wire struct {
 
 	framing framing // only the reading goroutine touches it
 	timing  Timing
+	rider   []byte // leaves with the first packet; guarded by mu
+	forget  func() // forgets the TLS session that this one was resumed from
 }
 
 // Timing is how long the steps of a connection took.
@@ -41,6 +43,7 @@ type Timing struct {
 	Started time.Time     // when the first step began
 	Dial    time.Duration // TCP connection
 	TLS     time.Duration // handshake; 0 for plain connections
+	Resumed bool          // an earlier TLS session
 	Connect time.Duration // CONNECT sent to CONNACK received
 }
 
@@ -52,22 +55,31 @@ func dial(ctx context.Context, server *url.URL, tlsConfig *tls.Config, maxPacket
 		return nil, err
 	}
 	timing.Dial = time.Since(timing.Started)
+	forget := func() {}
 	if server.Scheme == "mqtts" {
 		cfg := tlsConfig.Clone()
 		if cfg.ServerName == "" {
 			cfg.ServerName = server.Hostname()
 		}
 		secured := tls.Client(conn, cfg)
+		if cache := cfg.ClientSessionCache; cache != nil {
+			// A broker tells that it does not want the client any more only after the
+			// handshake. It may want it with another certificate, which a resumed
+			// session never shows.
+			forget = func() { cache.Put(cfg.ServerName, nil) }
+		}
 		if err := secured.HandshakeContext(ctx); err != nil {
+			forget()
 			conn.Close()
 			return nil, fmt.Errorf("TLS handshake: %w", err)
 		}
 		timing.TLS = time.Since(timing.Started) - timing.Dial
+		timing.Resumed = secured.ConnectionState().DidResume
 		conn = secured
 	}
 	w := &wire{
 		Conn: conn, in: bufio.NewReaderSize(conn, 2048), out: bufio.NewWriterSize(conn, 2048),
-		framing: framing{max: maxPacket}, timing: timing,
+		framing: framing{max: maxPacket}, timing: timing, forget: forget,
 	}
 	w.lost, w.lose = context.WithCancelCause(context.Background())
 	return w, nil
@@ -97,6 +109,10 @@ func (w *wire) Unlock() {
 	defer w.mu.Unlock()
 	if w.out.Buffered() == 0 {
 		return
+	}
+	if w.rider != nil {
+		_, _ = w.out.Write(w.rider) // Flush tells
+		w.rider = nil
 	}
 	_ = w.SetWriteDeadline(time.Now().Add(writeTimeout)) // fails only when closed; Flush then fails too
 	if err := w.out.Flush(); err != nil {
