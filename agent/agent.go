@@ -147,7 +147,7 @@ func manage(ctx context.Context, cfg Config, parts []part, alive *vitals, tail *
 			}
 			return cfg.Sources
 		},
-		TLS: sourceTLS, BackoffMin: cfg.Backoff.Min, BackoffMax: cfg.Backoff.Max, Log: log,
+		TLS: sourceTLS, Stall: cfg.Fetch.Stall, MinRate: cfg.Fetch.MinRate, BackoffMin: cfg.Backoff.Min, BackoffMax: cfg.Backoff.Max, Log: log,
 	})
 	defer fetcher.Close()
 	roots, err := readRoots(cfg)

@@ -47,6 +47,8 @@ type Config struct {
 	// Sources are base URLs of artifacts and image metadata, in order of
 	// preference, unless the assignment names others.
 	Sources []string `yaml:"sources"`
+	// Fetch is how long a source is given.
+	Fetch Fetch `yaml:"fetch"`
 
 	// Mode is "connected" (default) or "polling", unless the assignment says
 	// otherwise.
@@ -116,6 +118,17 @@ type Trust struct {
 	DirectorRoot string `yaml:"director_root"`
 }
 
+// Fetch says when a source is left for the next one.
+type Fetch struct {
+	// Stall is the longest wait for a connection, for the beginning of an answer
+	// and for the next min_rate x stall bytes of an artifact. Metadata must be
+	// there in twice that. Default 30 s.
+	Stall time.Duration `yaml:"stall"`
+	// MinRate is in bytes a second. On a link that is slower, set it lower: what
+	// has come is kept, but each source is left again and again. Default 1024.
+	MinRate int64 `yaml:"min_rate"`
+}
+
 // Polling is the schedule of battery mode.
 type Polling struct {
 	// Interval between two connections. Default 15 min; at most 366 days.
@@ -179,6 +192,7 @@ func DefaultConfig() Config {
 		Mode:      topics.ModeConnected,
 		Polling:   Polling{Interval: 15 * time.Minute, Jitter: time.Minute},
 		Heartbeat: time.Minute,
+		Fetch:     Fetch{Stall: 30 * time.Second, MinRate: 1024},
 		Firmware: Firmware{
 			Addr: "127.0.0.1:0", Tries: 3, Grace: 5 * time.Second,
 			Backoff: Backoff{500 * time.Millisecond, 30 * time.Second},
@@ -328,10 +342,13 @@ func (f *Firmware) validate() error {
 func (c *Config) validateTimes() error {
 	if err := positive([]period{
 		{"mqtt.keep_alive", c.MQTT.KeepAlive}, {"mqtt.session_expiry", c.MQTT.SessionExpiry},
-		{"mqtt.check_in_timeout", c.MQTT.CheckInTimeout},
+		{"mqtt.check_in_timeout", c.MQTT.CheckInTimeout}, {"fetch.stall", c.Fetch.Stall},
 		{"polling.interval", c.Polling.Interval}, {"heartbeat", c.Heartbeat},
 	}); err != nil {
 		return err
+	}
+	if c.Fetch.MinRate < 1 {
+		return errors.New("fetch.min_rate: must be at least 1")
 	}
 	if c.Polling.Jitter < 0 {
 		return errors.New("polling.jitter: must not be negative")

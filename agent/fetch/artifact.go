@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"slices"
 	"time"
 
 	"groundswell/certs/trust"
@@ -38,6 +39,7 @@ func (c *Client) Artifact(ctx context.Context, a Artifact, path string, progress
 	d := &download{Artifact: a, client: c, file: file, progress: progress, wrong: map[string]int{}}
 	for round := 0; ; {
 		before := d.have
+		d.least = d.client.least(a.Length)
 		err := d.round(ctx)
 		if err == nil {
 			return nil
@@ -51,8 +53,10 @@ func (c *Client) Artifact(ctx context.Context, a Artifact, path string, progress
 		if errors.Is(err, ErrWrongBytes) {
 			return fmt.Errorf("download: %w", err)
 		}
-		if d.have > before {
-			round = 0 // it gets on, however slowly
+		// It gets on, however slowly. A source that sends a byte and hangs up does
+		// not count: all that is there is read again for each.
+		if d.have-before >= d.least {
+			round = 0
 		}
 		round++
 		c.cfg.Log.Warn("download interrupted", "have", d.have, "of", a.Length, "round", round, "err", err)
@@ -65,9 +69,17 @@ func (c *Client) Artifact(ctx context.Context, a Artifact, path string, progress
 // download is a file in the making.
 type download struct {
 	Artifact
-	client   *Client
-	file     *os.File
-	have     int64          // bytes in the file
+	client *Client
+	file   *os.File
+	have   int64 // bytes in the file
+	least  int64 // bytes that a source has to send within Config.Stall
+	// owner is the source that sent all that is in the file; "": nobody knows, or
+	// several did.
+	owner string
+	// mixed: what several had a part in was wrong, and nobody knows by whose fault.
+	// From then on no source goes on with what another has begun.
+	mixed    bool
+	blamed   string         // owner of what was thrown away last
 	broken   error          // of the disk: no source can mend it
 	wrong    map[string]int // by source: whole but wrong artifacts
 	progress func(int64)
@@ -83,7 +95,7 @@ func (d *download) round(ctx context.Context) error {
 		return ErrNoSource
 	}
 	var failures []error
-	for _, base := range sources {
+	for _, base := range d.order(sources) {
 		if d.wrong[base] >= maxWrong {
 			continue
 		}
@@ -92,7 +104,11 @@ func (d *download) round(ctx context.Context) error {
 			return nil
 		}
 		if errors.Is(err, trust.ErrDigest) {
-			d.wrong[base]++
+			if d.blamed == base {
+				d.wrong[base]++
+			} else {
+				d.mixed = true
+			}
 		}
 		failures = append(failures, fmt.Errorf("%s: %w", host(base), err))
 		if ctx.Err() != nil || d.broken != nil {
@@ -103,6 +119,15 @@ func (d *download) round(ctx context.Context) error {
 		return ErrWrongBytes
 	}
 	return errors.Join(failures...)
+}
+
+// order is in which to ask the sources. Where each has to begin anew, the one whose
+// part is there goes first, or those before it would throw it away.
+func (d *download) order(sources []string) []string {
+	if i := slices.Index(sources, d.owner); d.mixed && i > 0 {
+		return slices.Concat(sources[i:i+1], sources[:i], sources[i+1:])
+	}
+	return sources
 }
 
 // complete hashes the file when it is long enough to be all, and empties it
@@ -151,7 +176,7 @@ func (d *download) restart() error {
 	if err := d.file.Truncate(0); err != nil {
 		return d.disk(err)
 	}
-	d.have = 0
+	d.have, d.blamed, d.owner = 0, d.owner, ""
 	_, err := d.file.Seek(0, io.SeekStart)
 	return d.disk(err)
 }
@@ -168,6 +193,11 @@ func (d *download) disk(err error) error {
 func (d *download) from(ctx context.Context, base string) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
+	if d.mixed && d.have > 0 && d.owner != base {
+		if err := d.restart(); err != nil {
+			return err
+		}
+	}
 	header := http.Header{}
 	if d.have > 0 {
 		header.Set("Range", fmt.Sprintf("bytes=%d-", d.have))
@@ -180,28 +210,61 @@ func (d *download) from(ctx context.Context, base string) error {
 		return err
 	}
 	defer resp.Body.Close()
+	if err := plain(resp); err != nil && resp.StatusCode/100 == 2 {
+		return err
+	}
+	skip := int64(0)
 	switch resp.StatusCode {
 	case http.StatusPartialContent:
 		if err := d.checkRange(resp); err != nil {
 			return err
 		}
 	case http.StatusOK:
-		// It does not do ranges, or has another idea of what it sends.
+		// It does not do ranges, or has another idea of what it sends. What is there
+		// stays: whoever answers so must not undo what another has sent.
 		if resp.ContentLength >= 0 && resp.ContentLength != d.Length {
 			return fmt.Errorf("it has %d bytes instead of %d", resp.ContentLength, d.Length)
 		}
-		if err := d.restart(); err != nil {
-			return err
-		}
+		skip = d.have
 	case http.StatusRequestedRangeNotSatisfiable:
-		if err := d.restart(); err != nil {
-			return err
+		if d.owner == base || d.owner == "" {
+			if err := d.restart(); err != nil {
+				return err
+			}
 		}
 		return errors.New("it does not have the range")
 	default:
 		return statusError(base, resp)
 	}
-	return d.copy(resp.Body, cancel)
+	if d.have == 0 {
+		d.owner = base
+	} else if d.owner != base {
+		d.owner = "" // several
+	}
+	stall := d.client.cfg.Stall
+	body := &rated{Reader: resp.Body, stall: stall, least: d.least, watchdog: time.AfterFunc(stall, func() { cancel(ErrSlow) })}
+	defer body.watchdog.Stop()
+	if err = d.copy(body, skip); err != nil && context.Cause(ctx) == ErrSlow && !errors.Is(err, trust.ErrDigest) {
+		err = fmt.Errorf("%w: fewer than %d bytes in %v", ErrSlow, d.least, stall)
+	}
+	return err
+}
+
+// rated puts the watchdog off whenever least bytes have come.
+type rated struct {
+	io.Reader
+	watchdog     *time.Timer
+	stall        time.Duration
+	since, least int64
+}
+
+func (r *rated) Read(p []byte) (int, error) {
+	n, err := r.Reader.Read(p)
+	if r.since += int64(n); r.since >= r.least {
+		r.watchdog.Reset(r.stall)
+		r.since = 0
+	}
+	return n, err
 }
 
 // checkRange refuses any range but the rest of exactly this artifact.
@@ -219,12 +282,12 @@ func (d *download) checkRange(resp *http.Response) error {
 	return nil
 }
 
-// copy writes the body to the file. Whole but wrong bytes are thrown away; a
-// part is kept for next time.
-func (d *download) copy(body io.Reader, cancel context.CancelCauseFunc) error {
-	stall := d.client.cfg.Stall
-	watchdog := time.AfterFunc(stall, func() { cancel(errStalled) })
-	defer watchdog.Stop()
+// copy writes the body to the file, but for what it begins with and is there
+// already. Whole but wrong bytes are thrown away; a part is kept for next time.
+func (d *download) copy(body io.Reader, skip int64) error {
+	if _, err := io.CopyN(io.Discard, body, skip); err != nil {
+		return err
+	}
 	reader := trust.NewReader(body, d.Length, d.SHA256)
 	if err := d.prefix(reader); err != nil {
 		return err
@@ -233,7 +296,6 @@ func (d *download) copy(body io.Reader, cancel context.CancelCauseFunc) error {
 	for {
 		n, err := reader.Read(buffer)
 		if n > 0 {
-			watchdog.Reset(stall)
 			if _, errDisk := d.file.Write(buffer[:n]); errDisk != nil {
 				return d.disk(errDisk)
 			}
@@ -261,5 +323,3 @@ func (d *download) copy(body io.Reader, cancel context.CancelCauseFunc) error {
 		}
 	}
 }
-
-var errStalled = errors.New("no bytes for too long")

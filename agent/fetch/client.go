@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -26,6 +27,13 @@ var (
 	ErrTooLarge = errors.New("source sent too much")
 	// ErrWrongBytes: every source sent whole artifacts that were wrong.
 	ErrWrongBytes = errors.New("sources have other bytes")
+	// ErrUnsure: a source says that it does not have it, and what the others would
+	// say is not known: they did not answer, or with something that was refused.
+	ErrUnsure = errors.New("not every source could be asked")
+	// ErrSlow: a source sent too little for too long.
+	ErrSlow = errors.New("source is too slow")
+	// ErrEncoding: a source sent something compressed that was not asked for.
+	ErrEncoding = errors.New("source sent a content encoding")
 )
 
 // Config is everything about fetching. The zero values of durations mean the
@@ -39,9 +47,14 @@ type Config struct {
 	// Backoff between rounds over all sources: from 0 to min(Max, Min x 2^n).
 	// Default 1 s to 5 min.
 	BackoffMin, BackoffMax time.Duration
-	// Stall is the longest wait for the next bytes. Default 30 s.
+	// Stall is the longest wait for a connection, for an answer to begin, and for
+	// the next MinRate x Stall bytes. Default 30 s.
 	Stall time.Duration
-	Log   *slog.Logger
+	// MinRate is how many bytes a second a source has to send, on average over
+	// Stall, before the next source is asked. What it has sent is kept, so a link
+	// that is slower still gets everything in the end. Default 1,024.
+	MinRate int64
+	Log     *slog.Logger
 }
 
 // Client fetches. It is safe for concurrent use, but for two downloads to one
@@ -61,10 +74,14 @@ func New(cfg Config) *Client {
 	or(&cfg.BackoffMin, time.Second)
 	or(&cfg.BackoffMax, 5*time.Minute)
 	or(&cfg.Stall, 30*time.Second)
+	if cfg.MinRate <= 0 {
+		cfg.MinRate = 1024
+	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	transport := &http.Transport{
+		DialContext:            (&net.Dialer{Timeout: cfg.Stall}).DialContext,
 		TLSClientConfig:        cfg.TLS,
 		TLSHandshakeTimeout:    cfg.Stall,
 		ResponseHeaderTimeout:  cfg.Stall,
@@ -88,54 +105,69 @@ func redirect(req *http.Request, via []*http.Request) error {
 	return nil
 }
 
+// least is how many bytes of an artifact a source has to send within Stall.
+func (c *Client) least(length int64) int64 {
+	return max(1, min(length, int64(float64(c.cfg.MinRate)*c.cfg.Stall.Seconds())))
+}
+
 // Close drops idle connections.
 func (c *Client) Close() { c.http.CloseIdleConnections() }
 
-// Root fetches version n of a repository's root. ErrNotFound when there is none
-// (yet).
-func (c *Client) Root(ctx context.Context, repo trust.Repository, n int64) ([]byte, error) {
-	return c.metadata(ctx, fmt.Sprintf("repository/%s/%d.root.json", repo, n), trust.MaxRoot)
+// Root fetches version n of a repository's root, from the first source that
+// sends one that is accepted. ErrNotFound when there is none (yet).
+func (c *Client) Root(ctx context.Context, repo trust.Repository, n int64, accept func([]byte) error) error {
+	return c.metadata(ctx, fmt.Sprintf("repository/%s/%d.root.json", repo, n), trust.MaxRoot, accept)
 }
 
 // Snapshot fetches the snapshot that a manifest pins.
-func (c *Client) Snapshot(ctx context.Context, pin topics.SnapshotPin) ([]byte, error) {
-	return c.metadata(ctx, fmt.Sprintf("repository/image/%d.snapshot.json", pin.Version), min(pin.Length, trust.MaxSnapshot))
+func (c *Client) Snapshot(ctx context.Context, pin topics.SnapshotPin, accept func([]byte) error) error {
+	return c.metadata(ctx, fmt.Sprintf("repository/image/%d.snapshot.json", pin.Version), min(pin.Length, trust.MaxSnapshot), accept)
 }
 
 // Targets fetches the list of releases that a snapshot names.
-func (c *Client) Targets(ctx context.Context, pin trust.TargetsPin) ([]byte, error) {
-	return c.metadata(ctx, fmt.Sprintf("repository/image/%d.targets.json", pin.Version), min(pin.Length, trust.MaxTargets))
+func (c *Client) Targets(ctx context.Context, pin trust.TargetsPin, accept func([]byte) error) error {
+	return c.metadata(ctx, fmt.Sprintf("repository/image/%d.targets.json", pin.Version), min(pin.Length, trust.MaxTargets), accept)
 }
 
-// metadata asks each source once. When none has the file but not all could be
-// asked, the error says so and is not ErrNotFound.
-func (c *Client) metadata(ctx context.Context, path string, limit int64) ([]byte, error) {
+// metadata asks each source once, until what one sent is accepted. Otherwise the
+// error is ErrNotFound when no source has the file, ErrUnsure when at least one
+// has it not, and what it was refused for only when every source was refused:
+// what another source would have sent may be good.
+func (c *Client) metadata(ctx context.Context, path string, limit int64, accept func([]byte) error) error {
 	sources := c.cfg.Sources()
 	if len(sources) == 0 {
-		return nil, ErrNoSource
+		return ErrNoSource
 	}
-	var failures []error
+	var refusals, failures []error
 	missing := 0
 	for _, base := range sources {
 		data, err := c.small(ctx, base, path, limit)
-		if err == nil {
-			return data, nil
-		}
-		if errors.Is(err, ErrNotFound) {
+		switch {
+		case err == nil:
+			if err = accept(data); err == nil {
+				return nil
+			}
+			refusals = append(refusals, fmt.Errorf("%s: %w", host(base), err))
+		case errors.Is(err, ErrNotFound):
 			missing++
-		}
-		failures = append(failures, err)
-	}
-	if missing == len(sources) {
-		return nil, fmt.Errorf("%s: %w", path, ErrNotFound)
-	}
-	var rest []error
-	for _, err := range failures {
-		if !errors.Is(err, ErrNotFound) {
-			rest = append(rest, err)
+		case errors.Is(err, ErrTooLarge), errors.Is(err, ErrEncoding):
+			refusals = append(refusals, err)
+		default:
+			failures = append(failures, err)
 		}
 	}
-	return nil, fmt.Errorf("fetch %s: %w", path, errors.Join(rest...))
+	refused := errors.Join(refusals...)
+	switch {
+	case missing == len(sources):
+		return fmt.Errorf("%s: %w", path, ErrNotFound)
+	case missing > 0:
+		return fmt.Errorf("%s: %w: %v", path, ErrUnsure, errors.Join(refused, errors.Join(failures...)))
+	case refused != nil && len(failures) > 0:
+		return fmt.Errorf("fetch %s: %w; refused: %v", path, errors.Join(failures...), refused)
+	case refused != nil:
+		return fmt.Errorf("fetch %s: %w", path, refused)
+	}
+	return fmt.Errorf("fetch %s: %w", path, errors.Join(failures...))
 }
 
 func (c *Client) small(ctx context.Context, base, path string, limit int64) ([]byte, error) {
@@ -148,6 +180,9 @@ func (c *Client) small(ctx context.Context, base, path string, limit int64) ([]b
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
 		return nil, statusError(base, resp)
+	}
+	if err := plain(resp); err != nil {
+		return nil, fmt.Errorf("%s: %w", host(base), err)
 	}
 	data, err := io.ReadAll(io.LimitReader(resp.Body, limit+1))
 	if err != nil {
@@ -170,6 +205,15 @@ func (c *Client) get(ctx context.Context, base, path string, header http.Header)
 	req.Header.Set("Accept-Encoding", "identity")
 	req.Header.Set("User-Agent", "groundswell-agent")
 	return c.http.Do(req)
+}
+
+// plain is ErrEncoding for an answer that says it is compressed: "identity" was
+// asked for, and nothing is ever unpacked before it is verified.
+func plain(resp *http.Response) error {
+	if encoding := resp.Header.Get("Content-Encoding"); encoding != "" && encoding != "identity" {
+		return fmt.Errorf("%w: %.40q", ErrEncoding, encoding)
+	}
+	return nil
 }
 
 // statusError is what an unexpected answer means. It wraps ErrNotFound for 404

@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -234,7 +235,7 @@ func TestStalledSourceIsLeft(t *testing.T) {
 		}
 	}, honest)
 	c := client(t, s.URL)
-	c.cfg.Stall = 50 * time.Millisecond
+	c.cfg.Stall, c.cfg.MinRate = 50*time.Millisecond, 1 // a byte is enough, and does not come
 	path := filepath.Join(t.TempDir(), "staging")
 	if err := c.Artifact(t.Context(), artifact(), path, nil); err != nil {
 		t.Fatal(err)
@@ -286,28 +287,69 @@ func TestMetadataIsBoundedAndItsAbsenceToldApart(t *testing.T) {
 	down := httptest.NewServer(http.NotFoundHandler())
 	down.Close()
 
-	c := client(t, down.URL, bad.URL, empty.URL, good.URL+"/")
 	ctx := t.Context()
-	for name, get := range map[string]func() ([]byte, error){
-		"root":     func() ([]byte, error) { return c.Root(ctx, trust.Image, 2) },
-		"snapshot": func() ([]byte, error) { return c.Snapshot(ctx, topics.SnapshotPin{Version: 7, Length: 8}) },
-		"targets":  func() ([]byte, error) { return c.Targets(ctx, trust.TargetsPin{Version: 9, Length: 7}) },
+	read := func(get func(accept func([]byte) error) error) (data string, err error) {
+		err = get(func(raw []byte) error { data = string(raw); return nil })
+		return data, err
+	}
+	root := func(sources ...string) error {
+		_, err := read(func(accept func([]byte) error) error { return client(t, sources...).Root(ctx, trust.Image, 3, accept) })
+		return err
+	}
+	c := client(t, down.URL, bad.URL, empty.URL, good.URL+"/")
+	for name, get := range map[string]func(func([]byte) error) error{
+		"root": func(accept func([]byte) error) error { return c.Root(ctx, trust.Image, 2, accept) },
+		"snapshot": func(accept func([]byte) error) error {
+			return c.Snapshot(ctx, topics.SnapshotPin{Version: 7, Length: 8}, accept)
+		},
+		"targets": func(accept func([]byte) error) error {
+			return c.Targets(ctx, trust.TargetsPin{Version: 9, Length: 7}, accept)
+		},
 	} {
-		if got, err := get(); err != nil || string(got) != name {
+		if got, err := read(get); err != nil || got != name {
 			t.Errorf("%s: %q, %v", name, got, err)
 		}
 	}
-	if _, err := client(t, good.URL, empty.URL).Root(ctx, trust.Image, 3); !errors.Is(err, ErrNotFound) {
-		t.Errorf("newest root: %v", err)
+	for _, c := range []struct {
+		name    string
+		sources []string
+		want    error
+		not     error
+	}{
+		{"newest root", []string{good.URL, empty.URL}, ErrNotFound, ErrUnsure},
+		{"a source that is down may have it", []string{empty.URL, down.URL}, ErrUnsure, ErrNotFound},
+		{"so may one that sends rubbish", []string{bad.URL, empty.URL}, ErrUnsure, ErrTooLarge},
+		{"oversized", []string{bad.URL}, ErrTooLarge, ErrUnsure},
+		{"oversized, and another that does not answer", []string{bad.URL, down.URL}, syscall.ECONNREFUSED, ErrTooLarge},
+		{"no source", nil, ErrNoSource, ErrUnsure},
+	} {
+		if err := root(c.sources...); !errors.Is(err, c.want) || errors.Is(err, c.not) {
+			t.Errorf("%s: %v", c.name, err)
+		}
 	}
-	if _, err := client(t, empty.URL, down.URL).Root(ctx, trust.Image, 3); err == nil || errors.Is(err, ErrNotFound) {
-		t.Errorf("a source that is down may have it: %v", err)
+}
+
+// What one source sends is refused by whoever knows the signatures: another may
+// have the real one.
+func TestRefusedMetadataIsAskedOfTheNextSource(t *testing.T) {
+	lie := newSource(t, func(w http.ResponseWriter, r *http.Request) { _, _ = w.Write([]byte("lie")) })
+	packed := newSource(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Encoding", "gzip")
+		_, _ = w.Write([]byte("root"))
+	})
+	good := newSource(t, func(w http.ResponseWriter, r *http.Request) { _, _ = w.Write([]byte("root")) })
+	refused := errors.New("not signed")
+	accept := func(raw []byte) error {
+		if string(raw) != "root" {
+			return refused
+		}
+		return nil
 	}
-	if _, err := client(t, bad.URL).Root(ctx, trust.Image, 3); !errors.Is(err, ErrTooLarge) {
-		t.Errorf("oversized: %v", err)
+	if err := client(t, lie.URL, packed.URL, good.URL).Root(t.Context(), trust.Image, 2, accept); err != nil {
+		t.Fatal(err)
 	}
-	if _, err := client(t).Root(ctx, trust.Image, 3); !errors.Is(err, ErrNoSource) {
-		t.Errorf("no source: %v", err)
+	if err := client(t, lie.URL, packed.URL).Root(t.Context(), trust.Image, 2, accept); !errors.Is(err, refused) || !errors.Is(err, ErrEncoding) {
+		t.Fatalf("got %v", err)
 	}
 }
 

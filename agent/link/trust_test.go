@@ -29,14 +29,14 @@ type director struct {
 
 type noSource struct{}
 
-func (noSource) Root(context.Context, trust.Repository, int64) ([]byte, error) {
-	return nil, fetch.ErrNotFound
+func (noSource) Root(context.Context, trust.Repository, int64, func([]byte) error) error {
+	return fetch.ErrNotFound
 }
-func (noSource) Snapshot(context.Context, topics.SnapshotPin) ([]byte, error) {
-	return nil, fetch.ErrNotFound
+func (noSource) Snapshot(context.Context, topics.SnapshotPin, func([]byte) error) error {
+	return fetch.ErrNotFound
 }
-func (noSource) Targets(context.Context, trust.TargetsPin) ([]byte, error) {
-	return nil, fetch.ErrNotFound
+func (noSource) Targets(context.Context, trust.TargetsPin, func([]byte) error) error {
+	return fetch.ErrNotFound
 }
 
 func newDirector(t *testing.T) *director {

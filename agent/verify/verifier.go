@@ -20,12 +20,13 @@ import (
 	"groundswell/topics"
 )
 
-// Source brings unverified metadata. fetch.ErrNotFound means that no source has
-// it.
+// Source brings unverified metadata, from one server after the other until what
+// one sent is accepted. fetch.ErrNotFound means that none has it, fetch.ErrUnsure
+// that one has it not and the others did not say.
 type Source interface {
-	Root(ctx context.Context, repo trust.Repository, version int64) ([]byte, error)
-	Snapshot(ctx context.Context, pin topics.SnapshotPin) ([]byte, error)
-	Targets(ctx context.Context, pin trust.TargetsPin) ([]byte, error)
+	Root(ctx context.Context, repo trust.Repository, version int64, accept func([]byte) error) error
+	Snapshot(ctx context.Context, pin topics.SnapshotPin, accept func([]byte) error) error
+	Targets(ctx context.Context, pin trust.TargetsPin, accept func([]byte) error) error
 }
 
 // Roots are what the device was provisioned with, in case it has nothing newer.
@@ -216,12 +217,8 @@ func (v *Verifier) WalkRoots(ctx context.Context) error {
 			v.mu.Lock()
 			next := v.state.RootVersion(repo) + 1
 			v.mu.Unlock()
-			raw, err := v.source.Root(ctx, repo, next)
-			if errors.Is(err, fetch.ErrNotFound) {
-				break
-			}
-			if err == nil {
-				err = v.apply(func(s trust.State, _ time.Time) (trust.State, error) {
+			err := v.source.Root(ctx, repo, next, func(raw []byte) error {
+				return v.apply(func(s trust.State, _ time.Time) (trust.State, error) {
 					after, err := s.Root(repo, raw)
 					if err == nil && after.RootVersion(repo) != next {
 						// The one in force is accepted again, and leads nowhere.
@@ -229,6 +226,9 @@ func (v *Verifier) WalkRoots(ctx context.Context) error {
 					}
 					return after, err
 				})
+			})
+			if errors.Is(err, fetch.ErrNotFound) {
+				break
 			}
 			if err != nil {
 				return fmt.Errorf("%s root %d: %w", repo, next, err)
@@ -241,9 +241,13 @@ func (v *Verifier) WalkRoots(ctx context.Context) error {
 }
 
 // Images brings the list of releases that a manifest pins: newer roots first,
-// then, unless they are held, the snapshot and the targets.
+// then, unless they are held, the snapshot and the targets. One source that
+// knows of no newer root is enough to go on: whoever controls the others could
+// say the same, and must not hold up the device by saying nothing.
 func (v *Verifier) Images(ctx context.Context, pin topics.SnapshotPin) (trust.Images, error) {
-	if err := v.WalkRoots(ctx); err != nil {
+	if err := v.WalkRoots(ctx); errors.Is(err, fetch.ErrUnsure) {
+		v.log.Warn("not every source could be asked for newer roots", "err", err)
+	} else if err != nil {
 		return trust.Images{}, err
 	}
 	v.mu.Lock()
@@ -258,24 +262,21 @@ func (v *Verifier) Images(ctx context.Context, pin topics.SnapshotPin) (trust.Im
 }
 
 func (v *Verifier) fetchImages(ctx context.Context, pin topics.SnapshotPin) error {
-	raw, err := v.source.Snapshot(ctx, pin)
-	if err != nil {
-		return err
-	}
 	var names trust.TargetsPin
-	err = v.apply(func(s trust.State, now time.Time) (next trust.State, err error) {
-		next, names, err = s.Snapshot(raw, pin, now)
-		return next, err
+	err := v.source.Snapshot(ctx, pin, func(raw []byte) error {
+		return v.apply(func(s trust.State, now time.Time) (next trust.State, err error) {
+			next, names, err = s.Snapshot(raw, pin, now)
+			return next, err
+		})
 	})
 	if err != nil {
 		return err
 	}
-	if raw, err = v.source.Targets(ctx, names); err != nil {
-		return err
-	}
-	return v.apply(func(s trust.State, now time.Time) (next trust.State, err error) {
-		next, _, err = s.Targets(raw, now)
-		return next, err
+	return v.source.Targets(ctx, names, func(raw []byte) error {
+		return v.apply(func(s trust.State, now time.Time) (next trust.State, err error) {
+			next, _, err = s.Targets(raw, now)
+			return next, err
+		})
 	})
 }
 

@@ -36,6 +36,7 @@ type world struct {
 	root, release, snapshot, timestamp, director *trust.Key
 	imageRoot, directorRoot                      []byte
 	files                                        map[string][]byte
+	failures                                     map[string]error
 	asked                                        []string
 	pin                                          topics.SnapshotPin
 	version                                      int64
@@ -45,7 +46,7 @@ type world struct {
 }
 
 func newWorld(t *testing.T) *world {
-	w := &world{t: t, files: map[string][]byte{}, dir: t.TempDir(), machine: now}
+	w := &world{t: t, files: map[string][]byte{}, failures: map[string]error{}, dir: t.TempDir(), machine: now}
 	for _, k := range []**trust.Key{&w.root, &w.release, &w.snapshot, &w.timestamp, &w.director} {
 		*k = must[*trust.Key](t)(trust.GenerateKey())
 	}
@@ -80,22 +81,25 @@ func (w *world) spec(directors ...*trust.Key) trust.RootSpec {
 	return trust.RootSpec{TrustDomain: domain, Repository: trust.Director, Expires: now.AddDate(1, 0, 0), Root: keys(w.root), Targets: keys(directors...)}
 }
 
-func (w *world) get(name string) ([]byte, error) {
+func (w *world) get(name string, accept func([]byte) error) error {
 	w.asked = append(w.asked, name)
-	if data, ok := w.files[name]; ok {
-		return data, nil
+	if err := w.failures[name]; err != nil {
+		return err
 	}
-	return nil, fetch.ErrNotFound
+	if data, ok := w.files[name]; ok {
+		return accept(data)
+	}
+	return fetch.ErrNotFound
 }
 
-func (w *world) Root(_ context.Context, repo trust.Repository, n int64) ([]byte, error) {
-	return w.get(fmt.Sprintf("%s root %d", repo, n))
+func (w *world) Root(_ context.Context, repo trust.Repository, n int64, accept func([]byte) error) error {
+	return w.get(fmt.Sprintf("%s root %d", repo, n), accept)
 }
-func (w *world) Snapshot(_ context.Context, pin topics.SnapshotPin) ([]byte, error) {
-	return w.get(fmt.Sprintf("snapshot %d", pin.Version))
+func (w *world) Snapshot(_ context.Context, pin topics.SnapshotPin, accept func([]byte) error) error {
+	return w.get(fmt.Sprintf("snapshot %d", pin.Version), accept)
 }
-func (w *world) Targets(_ context.Context, pin trust.TargetsPin) ([]byte, error) {
-	return w.get(fmt.Sprintf("targets %d", pin.Version))
+func (w *world) Targets(_ context.Context, pin trust.TargetsPin, accept func([]byte) error) error {
+	return w.get(fmt.Sprintf("targets %d", pin.Version), accept)
 }
 
 func (w *world) open() *Verifier {
@@ -280,6 +284,24 @@ func TestListOfReleasesIsFetchedOnceAndHeld(t *testing.T) {
 	}
 	if _, err := v.Held(); err != nil {
 		t.Error(err)
+	}
+}
+
+// One of two sources does not answer, or lies: the list of releases is had all
+// the same, but the search for a root has not come to an end.
+func TestSilentSourceDoesNotHoldUpTheListOfReleases(t *testing.T) {
+	w := newWorld(t)
+	v := w.open()
+	w.failures["director root 2"] = fmt.Errorf("%w: no answer", fetch.ErrUnsure)
+	if err := v.WalkRoots(t.Context()); !errors.Is(err, fetch.ErrUnsure) {
+		t.Errorf("the search: %v", err)
+	}
+	if _, err := v.Images(t.Context(), w.pin); err != nil {
+		t.Fatal(err)
+	}
+	w.failures["director root 2"] = errors.New("no answer of anybody")
+	if _, err := v.Images(t.Context(), w.pin); err == nil {
+		t.Fatal("nobody said that there is no newer root")
 	}
 }
 

@@ -20,7 +20,7 @@ var importers = map[string][]string{
 	"github.com/alecthomas/kong":               {"internal/cli"},
 	"github.com/goccy/go-yaml":                 {"internal/config"},
 	"github.com/prometheus/":                   {"internal/ops"},
-	"github.com/eclipse/paho.golang":           {"internal/mqttclient"},
+	"github.com/eclipse/paho.golang":           {"internal/mqttclient", "internal/mqttpeer"}, // the other side, for tests
 	"github.com/theupdateframework/go-tuf":     {"certs/trust"},
 	"github.com/sigstore/sigstore":             {"certs/trust"}, // go-tuf's signers
 	"github.com/secure-systems-lab/":           {"certs/trust"}, // go-tuf's JSON
