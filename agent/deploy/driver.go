@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"time"
 
@@ -104,6 +105,8 @@ type Driver struct {
 	held    held   // what keeps it from going on
 	release func() // of the applications' lock, while it installs; nil: not held
 	expired bool   // it was said that something has expired
+	// stones are the versions that ran when a rollout's release required others.
+	stones map[string]map[string]string
 }
 
 // New does no I/O.
@@ -322,6 +325,12 @@ func (d *Driver) facts() decide.Facts {
 	f := decide.Facts{
 		Model: d.cfg.Model, Hardware: d.cfg.Hardware, Bucket: topics.Bucket(d.cfg.Device), Location: d.cfg.Location,
 		Versions: Versions(d.cfg.Component, d.slots), Failures: map[string]int{}, NotBefore: map[string]time.Time{},
+		Stones: map[string]bool{},
+	}
+	for rollout, versions := range d.stones {
+		if maps.Equal(versions, f.Versions) {
+			f.Stones[rollout] = true
+		}
 	}
 	latest := d.clock.Now().Add(d.cfg.RetryMax)
 	for rollout, failure := range d.journal.Snapshot().Failures {

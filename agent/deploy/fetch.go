@@ -57,6 +57,8 @@ func (d *Driver) fetch(ctx context.Context) (update.Event, error) {
 	case errors.As(err, &stop), errors.As(cause, &stop):
 		d.dep.Reason, d.dep.Detail = stop.reason, ""
 		return update.Stop, nil
+	case errors.Is(err, errStone):
+		return d.stepBack(err), nil
 	}
 	d.dep.Reason, _ = reasonOf(err)
 	d.dep.Detail = err.Error()
@@ -141,14 +143,27 @@ func (d *Driver) eligible(images trust.Images) error {
 			return fmt.Errorf("%w: component %s %s, which is not here", errRequires, q.Component, q.Versions)
 		}
 		if ok, err := topics.Satisfies(version, q.Versions); err != nil || !ok {
-			return fmt.Errorf("%w: component %s %s, here is %s", errRequires, q.Component, q.Versions, version)
+			return fmt.Errorf("%w: component %s %s, here is %s", errStone, q.Component, q.Versions, version)
 		}
 	}
 	return nil
 }
 
+// stepBack ends an attempt whose release the device cannot take yet. That is no failure,
+// and costs no attempt: the rollout takes no part until something else runs, and others
+// that lead there get their turn.
+func (d *Driver) stepBack(err error) update.Event {
+	d.dep.Reason, d.dep.Detail = decide.ReasonStone, err.Error()
+	if d.stones == nil {
+		d.stones = map[string]map[string]string{}
+	}
+	d.stones[d.dep.Entry.Rollout] = d.facts().Versions
+	return update.Stop
+}
+
 var (
-	errRequires = errors.New("release requires something else")
+	errRequires = errors.New("release requires something that this device does not have")
+	errStone    = errors.New("release requires that another is passed through first")
 	errDisk     = errors.New("disk")
 )
 
@@ -166,6 +181,7 @@ func reasonOf(err error) (slug string, final bool) {
 		{trust.ErrHardware, "hardware", true},
 		{trust.ErrSecurityFloor, "security-floor", true},
 		{errRequires, "requires", true},
+		{errStone, decide.ReasonStone, true},
 		{fetch.ErrWrongBytes, "wrong-bytes", true},
 		{trust.ErrLength, "length", true},
 		{trust.ErrDigest, "digest", true},
