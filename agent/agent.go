@@ -15,7 +15,6 @@ import (
 	"groundswell/agent/clock"
 	"groundswell/agent/deploy"
 	"groundswell/agent/fetch"
-	"groundswell/agent/health"
 	"groundswell/agent/journal"
 	"groundswell/agent/link"
 	"groundswell/agent/slot"
@@ -33,14 +32,25 @@ import (
 // there.
 var faults func(point string)
 
+// faultsOf is faults for a component: each point is called with its name as well.
+func faultsOf(component string) func(point string) {
+	if faults == nil {
+		return nil
+	}
+	return func(point string) {
+		faults(point)
+		faults(component + " " + point)
+	}
+}
+
 // machineClock is the machine's clock. Tests put it wrong.
 var machineClock = time.Now
 
 // errNotConnected is why the agent is not ready.
 var errNotConnected = errors.New("no connection now")
 
-// run is the agent: it keeps the component running, whatever else is wrong, and
-// manages it.
+// run is the agent: it keeps the components running, whatever else is wrong, and
+// manages them.
 func run(ctx context.Context, cfg Config, log *slog.Logger) error {
 	tail := telemetry.NewTail(32 << 10)
 	log = slog.New(slog.NewMultiHandler(log.Handler(), slog.NewJSONHandler(tail, nil)))
@@ -50,14 +60,16 @@ func run(ctx context.Context, cfg Config, log *slog.Logger) error {
 		return err
 	}
 	defer unlock()
-	firmware, err := openComponent(ctx, cfg, log)
+	parts, err := openParts(ctx, cfg, log)
 	if err != nil {
 		return err
 	}
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return firmware.Run(ctx) })
 	var alive vitals
-	alive.add(func() { firmware.Running() })
+	for _, p := range parts {
+		g.Go(func() error { return p.slots.Run(ctx) })
+		alive.add(func() { p.slots.Running() })
+	}
 	g.Go(func() error {
 		watchdog.Run(ctx, cfg.Watchdog, alive.ask, log)
 		return nil
@@ -67,7 +79,7 @@ func run(ctx context.Context, cfg Config, log *slog.Logger) error {
 		// reason for a camera to be dark.
 		for n := 1; ; n++ {
 			began := time.Now()
-			err := manage(ctx, cfg, firmware, &alive, tail, log)
+			err := manage(ctx, cfg, parts, &alive, tail, log)
 			if err == nil || ctx.Err() != nil {
 				return nil
 			}
@@ -78,45 +90,13 @@ func run(ctx context.Context, cfg Config, log *slog.Logger) error {
 			if time.Since(began) > cfg.Retry.Max {
 				n = 1
 			}
-			log.Error("device is not managed, trying again; its component runs on", "err", err)
+			log.Error("device is not managed, trying again; its components run on", "err", err)
 			if pause(ctx, cfg.Retry, n) != nil {
 				return nil
 			}
 		}
 	})
 	return g.Wait()
-}
-
-// component is what the agent keeps up to date.
-type component interface {
-	deploy.Slots
-	Run(ctx context.Context) error
-}
-
-// openComponent opens a process, the whole system, or what a module updates.
-func openComponent(ctx context.Context, cfg Config, log *slog.Logger) (component, error) {
-	if cfg.Machine.Bootloader != "" {
-		m, err := openMachine(ctx, cfg, log)
-		if err != nil {
-			return nil, err
-		}
-		// What runs, runs; that it is to run the next time as well can be written later.
-		if err := m.Adopt(ctx); err != nil {
-			log.Error("bootloader", "err", err)
-		}
-		return m, nil
-	}
-	if cfg.Module.Steps != "" {
-		return openModule(cfg, log)
-	}
-	dir, err := slots(cfg)
-	if err != nil {
-		return nil, err
-	}
-	return slot.New(dir, slot.Config{
-		Args: cfg.Firmware.Args, Env: cfg.Firmware.Env, Addr: cfg.Firmware.Addr, Tries: cfg.Firmware.Tries,
-		Grace: cfg.Firmware.Grace, BackoffMin: cfg.Firmware.Backoff.Min, BackoffMax: cfg.Firmware.Backoff.Max, Log: log,
-	}), nil
 }
 
 // inService reports whether the device was managed before.
@@ -141,9 +121,9 @@ func pause(ctx context.Context, b Backoff, n int) error {
 	}
 }
 
-// manage connects the device and drives its component, until ctx ends or
+// manage connects the device and drives its components, until ctx ends or
 // something is wrong that may not be later.
-func manage(ctx context.Context, cfg Config, firmware component, alive *vitals, tail *telemetry.Tail, log *slog.Logger) error {
+func manage(ctx context.Context, cfg Config, parts []part, alive *vitals, tail *telemetry.Tail, log *slog.Logger) error {
 	clk := clock.NewFrom(clock.Built(), machineClock, nil)
 	credential, id, authority, err := identity(cfg)
 	if err != nil {
@@ -192,20 +172,22 @@ func manage(ctx context.Context, cfg Config, firmware component, alive *vitals, 
 		Mode: cfg.Mode, Interval: cfg.Polling.Interval, Jitter: cfg.Polling.Jitter,
 		Heartbeat: cfg.Heartbeat, TimeZone: cfg.TimeZone,
 	}, verifier, records, clk, telemetry.Machine{Disk: cfg.DataDir}, func(logs bool) link.Facts {
-		f := link.Facts{Versions: deploy.Versions(cfg.Component, firmware), BootID: deploy.BootID(firmware)}
-		if logs {
-			f.Logs = map[string]string{"agent": tail.String(), cfg.Component: firmware.Output()}
-		}
+		var f link.Facts
+		f.Versions, f.BootID, f.Logs = facts(parts, tail.String(), logs)
 		return f
 	}, link.NewMetrics(registry), log)
 	location, err := time.LoadLocation(cfg.TimeZone)
 	if err != nil {
 		return fmt.Errorf("time_zone: %w", err)
 	}
-	driver := deploy.New(deploy.Config{
-		Component: cfg.Component, Device: id.Name, Model: id.Model, Hardware: id.Hardware, Location: location,
-		Health: healthConfig(cfg), Conditions: cfg.Conditions, RetryMin: cfg.Retry.Min, RetryMax: cfg.Retry.Max, At: faults,
-	}, firmware, verifier, fetcher, session, records, clk, log)
+	device := deploy.NewDevice(session, cfg.Conditions)
+	var drivers []*deploy.Driver
+	for _, p := range parts {
+		drivers = append(drivers, deploy.New(deploy.Config{
+			Component: p.Name, Device: id.Name, Model: id.Model, Hardware: id.Hardware, Location: location,
+			Health: p.healthConfig(), Conditions: p.Conditions, RetryMin: cfg.Retry.Min, RetryMax: cfg.Retry.Max, At: faultsOf(p.Name),
+		}, device, p.slots, verifier, fetcher, records, clk, log.With("component", p.Name)))
+	}
 
 	server := ops.NewServer(cfg.Ops, registry, log)
 	server.Ready("broker", func(context.Context) error {
@@ -222,30 +204,24 @@ func manage(ctx context.Context, cfg Config, firmware component, alive *vitals, 
 		// A disk that takes no writes must not keep the device from being managed.
 		log.Error("addresses cannot be written", "err", err)
 	}
-	log.Info("agent runs", "model", id.Model, "hardware", id.Hardware, "mode", string(cfg.Mode), "component", cfg.Component)
+	log.Info("agent runs", "model", id.Model, "hardware", id.Hardware, "mode", string(cfg.Mode), "components", names(parts))
 	defer alive.add(func() { session.World(); records.Snapshot() })()
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return server.Run(ctx) })
 	g.Go(func() error {
 		// The first heartbeat tells what runs, so something has to.
-		if firmware.Ready(ctx) != nil {
-			return nil
+		for _, p := range parts {
+			if p.slots.Ready(ctx) != nil {
+				return nil
+			}
 		}
 		return session.Run(ctx)
 	})
-	g.Go(func() error { return driver.Run(ctx) })
+	g.Go(func() error { return device.Run(ctx) })
+	for _, driver := range drivers {
+		g.Go(func() error { return driver.Run(ctx) })
+	}
 	return g.Wait()
-}
-
-func healthConfig(cfg Config) health.Config {
-	h := health.Config{
-		URL: cfg.Health.URL, Interval: cfg.Health.Interval, Timeout: cfg.Health.Timeout,
-		Settle: cfg.Health.Settle, Total: cfg.Health.Total, Checks: cfg.Health.Checks,
-	}
-	if h.URL == "none" || h.URL == defaultHealthURL && !cfg.addressed() {
-		h.URL = ""
-	}
-	return h
 }
 
 // lock keeps a second agent away from the data directory. It is gone with the
@@ -281,41 +257,40 @@ func readRoots(cfg Config) (verify.Roots, error) {
 	return verify.Roots{Image: image, Director: director}, nil
 }
 
-// slots opens the slots, with the initial version in the first if there is
-// nothing in them.
-func slots(cfg Config) (*slot.Dir, error) {
-	dir, err := slot.OpenDir(filepath.Join(cfg.DataDir, "slots"))
-	if err != nil {
-		return nil, err
-	}
-	if cfg.Initial.Artifact != "" {
-		if err := dir.Provision(cfg.Initial.Artifact, cfg.Initial.Version); err != nil {
-			return nil, err
-		}
-	}
-	return dir, nil
-}
-
-// provision puts the initial version into the first slot.
+// provision puts the initial versions into the first slots.
 func provision(_ context.Context, cfg Config, log *slog.Logger) error {
-	if cfg.Initial.Artifact == "" {
-		return errors.New("initial: is missing")
-	}
 	unlock, err := lock(cfg.DataDir)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	dir, err := slots(cfg)
-	if err != nil {
-		return err
+	n := 0
+	for _, c := range cfg.components() {
+		if c.Initial.Artifact == "" {
+			continue
+		}
+		dir, err := openDir(filepath.Join(cfg.DataDir, c.Dir), c.Initial)
+		if err != nil {
+			return fmt.Errorf("component %s: %w", c.Name, err)
+		}
+		name, image, err := dir.Active()
+		if err != nil {
+			return fmt.Errorf("component %s: %w", c.Name, err)
+		}
+		log.Info("provisioned", "component", c.Name, "slot", name, "version", image.Version)
+		n++
 	}
-	name, image, err := dir.Active()
-	if err != nil {
-		return err
+	if n == 0 {
+		return errors.New("initial: is missing")
 	}
-	log.Info("provisioned", "slot", name, "version", image.Version)
 	return nil
+}
+
+// held is what the slots of a component say.
+type held struct {
+	Slot    string     `json:"slot"`
+	Active  slot.Image `json:"active"`
+	Problem string     `json:"problem,omitempty"`
 }
 
 // status prints what a device's directory says; the agent may be running.
@@ -324,41 +299,24 @@ func status(ctx context.Context, cfg Config, _ *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	components := map[string]held{}
+	for _, c := range cfg.components() {
+		var h held
+		if h.Slot, h.Active, err = activeSlot(ctx, cfg.DataDir, c); err != nil {
+			h.Problem = err.Error()
+		}
+		components[c.Name] = h
+	}
 	report := struct {
-		Slot    string         `json:"slot"`
-		Active  slot.Image     `json:"active"`
-		Problem string         `json:"problem,omitempty"`
-		Journal journal.Record `json:"journal"`
-	}{Journal: record}
-	if report.Slot, report.Active, err = activeSlot(ctx, cfg); err != nil {
-		report.Problem = err.Error()
+		*held                      // of the only one
+		Components map[string]held `json:"components,omitempty"`
+		Journal    journal.Record  `json:"journal"`
+	}{Components: components, Journal: record}
+	if len(cfg.Components) == 0 {
+		sole := components[cfg.Component]
+		report.held, report.Components = &sole, nil
 	}
 	encoder := json.NewEncoder(os.Stdout)
 	encoder.SetIndent("", "  ")
 	return encoder.Encode(report)
-}
-
-// activeSlot is the slot that boots by itself, and what it holds.
-func activeSlot(ctx context.Context, cfg Config) (name string, image slot.Image, err error) {
-	if cfg.Machine.Bootloader != "" {
-		m, err := openMachine(ctx, cfg, slog.New(slog.DiscardHandler))
-		if err != nil {
-			return "", slot.Image{}, err
-		}
-		r := m.Running()
-		return r.Slot, r.Image, nil
-	}
-	if cfg.Module.Steps != "" {
-		m, err := openModule(cfg, slog.New(slog.DiscardHandler))
-		if err != nil {
-			return "", slot.Image{}, err
-		}
-		r := m.Running()
-		return r.Slot, r.Image, nil
-	}
-	dir, err := slot.OpenDir(filepath.Join(cfg.DataDir, "slots"))
-	if err != nil {
-		return "", slot.Image{}, err
-	}
-	return dir.Active()
 }

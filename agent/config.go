@@ -29,8 +29,14 @@ type Config struct {
 	TrustDomain string `yaml:"trust_domain"`
 	// DataDir holds the journal, the slots and what is trusted. Required.
 	DataDir string `yaml:"data_dir"`
-	// Component is what the slots hold. Default "system".
+	// Component is what the slots hold, where the device has only one. Default
+	// "system".
 	Component string `yaml:"component"`
+	// Components, where there are several, in the order in which they are
+	// installed; at most one is installed at a time. In place of Component and of
+	// what stands below about a component: Firmware, Module, Machine, Health,
+	// Initial.
+	Components []Component `yaml:"components"`
 	// TimeZone is the IANA name by which windows are read, unless the
 	// assignment names one. Empty means UTC.
 	TimeZone string `yaml:"time_zone"`
@@ -56,7 +62,8 @@ type Config struct {
 	// Machine, where it names a bootloader, has the whole system updated instead.
 	Machine Machine `yaml:"machine"`
 	Health  Health  `yaml:"health"`
-	// Conditions are what the device itself wants before it takes a release.
+	// Conditions are what the device itself wants before it takes a release, of
+	// whatever component.
 	Conditions condition.Config `yaml:"conditions"`
 	// Watchdog resets the machine when the agent does not get on.
 	Watchdog watchdog.Config `yaml:"watchdog"`
@@ -212,57 +219,20 @@ func (c *Config) Validate() error {
 			return err
 		}
 	}
-	if err := topics.CheckID("component", c.Component); err != nil {
-		return err
-	}
 	if err := topics.CheckTimeZone("time_zone", c.TimeZone); err != nil {
 		return err
 	}
 	if c.Mode != topics.ModeConnected && c.Mode != topics.ModePolling {
 		return fmt.Errorf("mode: %q is neither connected nor polling", c.Mode)
 	}
-	if err := c.Firmware.validate(); err != nil {
+	if err := c.validateComponents(); err != nil {
 		return err
-	}
-	if err := c.Machine.validate(); err != nil {
-		return err
-	}
-	if err := c.Module.validate(); err != nil {
-		return err
-	}
-	if c.Module.Steps != "" && c.Machine.Bootloader != "" {
-		return errors.New("module.steps: a component is a module or the whole system (machine.bootloader), not both")
-	}
-	// A typing error here would have every release rolled back.
-	if err := c.validateAddr(); err != nil {
-		return err
-	}
-	if c.Health.URL != "none" {
-		if err := health.CheckURL("health.url", c.Health.URL); err != nil {
-			return fmt.Errorf("%w, nor none", err)
-		}
-	}
-	for i, check := range c.Health.Checks {
-		if err := check.Validate(); err != nil {
-			return fmt.Errorf("health.checks[%d]: %w", i, err)
-		}
 	}
 	if err := c.Conditions.Validate(); err != nil {
 		return fmt.Errorf("conditions.%w", err)
 	}
 	if err := c.Watchdog.Validate(); err != nil {
 		return fmt.Errorf("watchdog.%w", err)
-	}
-	if (c.Initial.Artifact == "") != (c.Initial.Version == "") {
-		return errors.New("initial: artifact and version belong together")
-	}
-	if c.Initial.Version != "" && (c.Machine.Bootloader != "" || c.Module.Steps != "") {
-		return errors.New("initial: is for a component that is a process (see firmware), which this one is not")
-	}
-	if c.Initial.Version != "" {
-		if err := topics.CheckVersion("initial.version", c.Initial.Version); err != nil {
-			return err
-		}
 	}
 	return c.validateTimes()
 }
@@ -271,31 +241,48 @@ func (c *Config) Validate() error {
 // address.
 const defaultHealthURL = "http://{addr}/healthz"
 
-// addressed reports whether the component is given an address to answer at.
-func (c *Config) addressed() bool {
-	switch {
-	case c.Module.Steps != "":
-		return false
-	case c.Machine.Bootloader != "":
-		return c.Machine.Addr != ""
+// validate names the key that is wrong.
+func (h *Health) validate() error {
+	if h.URL != "none" {
+		if err := health.CheckURL("health.url", h.URL); err != nil {
+			return fmt.Errorf("%w, nor none", err)
+		}
 	}
-	return true
+	for i, check := range h.Checks {
+		if err := check.Validate(); err != nil {
+			return fmt.Errorf("health.checks[%d]: %w", i, err)
+		}
+	}
+	if err := positive([]period{
+		{"health.interval", h.Interval}, {"health.timeout", h.Timeout}, {"health.settle", h.Settle}, {"health.total", h.Total},
+	}); err != nil {
+		return err
+	}
+	if h.Total < h.Settle {
+		return errors.New("health.total: must not be below health.settle")
+	}
+	return nil
 }
 
-// validateAddr refuses to ask at an address that there is not: every release would be
-// rolled back for it.
-func (c *Config) validateAddr() error {
-	if c.addressed() {
-		return nil
-	}
-	const why = `"{addr}" stands for nothing: the component has no address`
-	if strings.Contains(c.Health.URL, "{addr}") && c.Health.URL != defaultHealthURL {
-		return fmt.Errorf("health.url: %s", why)
-	}
-	for i, check := range c.Health.Checks {
-		if strings.Contains(check.HTTP+check.TCP, "{addr}") {
-			return fmt.Errorf("health.checks[%d]: %s", i, why)
+// period is a duration with the key that it stands at.
+type period struct {
+	key   string
+	value time.Duration
+}
+
+func positive(list []period) error {
+	for _, d := range list {
+		if d.value <= 0 {
+			return fmt.Errorf("%s: must be above 0", d.key)
 		}
+	}
+	return nil
+}
+
+// validate names the key that is wrong.
+func (b Backoff) validate(key string) error {
+	if b.Min <= 0 || b.Max < b.Min {
+		return fmt.Errorf("%s: must have 0 < min <= max", key)
 	}
 	return nil
 }
@@ -311,6 +298,9 @@ func (f *Firmware) validate() error {
 	}
 	if f.Tries < 1 {
 		return errors.New("firmware.tries: must be at least 1")
+	}
+	if err := errors.Join(positive([]period{{"firmware.grace", f.Grace}}), f.Backoff.validate("firmware.backoff")); err != nil {
+		return err
 	}
 	for i, arg := range f.Args {
 		if strings.Contains(arg, "\x00") {
@@ -331,19 +321,12 @@ func (f *Firmware) validate() error {
 }
 
 func (c *Config) validateTimes() error {
-	for _, d := range []struct {
-		key   string
-		value time.Duration
-	}{
+	if err := positive([]period{
 		{"mqtt.keep_alive", c.MQTT.KeepAlive}, {"mqtt.session_expiry", c.MQTT.SessionExpiry},
 		{"mqtt.check_in_timeout", c.MQTT.CheckInTimeout},
 		{"polling.interval", c.Polling.Interval}, {"heartbeat", c.Heartbeat},
-		{"firmware.grace", c.Firmware.Grace}, {"health.interval", c.Health.Interval},
-		{"health.timeout", c.Health.Timeout}, {"health.settle", c.Health.Settle}, {"health.total", c.Health.Total},
-	} {
-		if d.value <= 0 {
-			return fmt.Errorf("%s: must be above 0", d.key)
-		}
+	}); err != nil {
+		return err
 	}
 	if c.Polling.Jitter < 0 {
 		return errors.New("polling.jitter: must not be negative")
@@ -362,16 +345,5 @@ func (c *Config) validateTimes() error {
 			return fmt.Errorf("%s: must be at most %d s", d.key, d.most/time.Second)
 		}
 	}
-	if c.Health.Total < c.Health.Settle {
-		return errors.New("health.total: must not be below health.settle")
-	}
-	for _, b := range []struct {
-		key string
-		Backoff
-	}{{"backoff", c.Backoff}, {"retry", c.Retry}, {"firmware.backoff", c.Firmware.Backoff}} {
-		if b.Min <= 0 || b.Max < b.Min {
-			return fmt.Errorf("%s: must have 0 < min <= max", b.key)
-		}
-	}
-	return nil
+	return errors.Join(c.Backoff.validate("backoff"), c.Retry.validate("retry"))
 }

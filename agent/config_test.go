@@ -37,6 +37,9 @@ func TestConfigurationIsRefusedByKey(t *testing.T) {
 	if err := parse(longest); err != nil {
 		t.Errorf("the longest that MQTT can say: %v", err)
 	}
+	if err := parse(valid + "components: [{name: app}, {name: modem, dir: slots, module: {steps: /modem}, conditions: {lock: /run/modem}}]\nconditions: {lock: /run/busy}\n"); err != nil {
+		t.Error(err)
+	}
 	for _, c := range []struct{ key, text string }{
 		{"data_dir", strings.Replace(valid, "data_dir: /var/lib/agent", "", 1)},
 		{"mqtt.servers", strings.Replace(valid, `"mqtts://broker:8883"`, "", 1)},
@@ -97,6 +100,26 @@ func TestConfigurationIsRefusedByKey(t *testing.T) {
 		{"initial.version", valid + "initial: {artifact: x, version: one}\n"},
 		{"heartbaet", valid + "heartbaet: 1m\n"},
 		{"device", valid + "device: a/b\n"},
+		{"component", valid + "component: app\ncomponents: [{name: app}]\n"},
+		{"firmware", valid + "firmware: {tries: 4}\ncomponents: [{name: app}]\n"},
+		{"module", valid + "module: {steps: /modem}\ncomponents: [{name: app}]\n"},
+		{"machine", valid + "machine: {bootloader: grub, a: /dev/a, b: /dev/b}\ncomponents: [{name: app}]\n"},
+		{"health", valid + "health: {settle: 2m}\ncomponents: [{name: app}]\n"},
+		{"initial", valid + "initial: {artifact: x, version: 1.0.0}\ncomponents: [{name: app}]\n"},
+		{"components[0].name", valid + "components: [{firmware: {tries: 2}}]\n"},
+		{"components[1].name", valid + "components: [{name: app}, {name: app}]\n"},
+		{"components[0].dir", valid + "components: [{name: app, dir: journal}]\n"},
+		{"components[0].dir", valid + "components: [{name: app, dir: \"slots-../x\"}]\n"},
+		{"components[1].dir", valid + "components: [{name: app, dir: slots-modem}, {name: modem}]\n"},
+		{"components[1].machine", valid + "components: [{name: a, machine: {bootloader: grub, a: /dev/a, b: /dev/b}}, {name: b, machine: {bootloader: grub, a: /dev/a, b: /dev/b}}]\n"},
+		{"components[1].firmware.addr", valid + "components: [{name: a}, {name: b, firmware: {addr: nowhere}}]\n"},
+		{"components[0].firmware.backoff", valid + "components: [{name: a, firmware: {backoff: {min: 1h, max: 1s}}}]\n"},
+		{"components[0].health.settle", valid + "components: [{name: a, health: {settle: 0s}}]\n"},
+		{"components[0].conditions.lock", valid + "components: [{name: a, conditions: {lock: busy}}]\n"},
+		{"components[0].initial", valid + "components: [{name: a, initial: {version: 1.0.0}}]\n"},
+		{"firmwares", valid + "components: [{name: a, firmwares: {tries: 2}}]\n"},
+		{"duration \"90\"", valid + "components: [{name: a, health: {settle: 90}}]\n"},
+		{"components: at most 16", valid + "components: [" + strings.Repeat("{name: a},", 17) + "]\n"},
 	} {
 		if err := parse(c.text); err == nil || !strings.Contains(err.Error(), c.key) {
 			t.Errorf("%s: got %v", c.key, err)

@@ -406,6 +406,21 @@ type device struct {
 // its configuration.
 func (f *fleet) newDevice(t *testing.T, id, extra string) *device {
 	t.Helper()
+	return f.newDeviceOf(t, id, initial(t)+`
+health: {interval: 20ms, timeout: 5s, settle: 200ms, total: 20s}
+firmware: {tries: 3, backoff: {min: 10ms, max: 50ms}}
+`+extra)
+}
+
+// initial is 1.0.0 of the firmware, as configuration.
+func initial(t *testing.T) string {
+	t.Helper()
+	return fmt.Sprintf("initial: {artifact: %s, version: 1.0.0}", agenttest.Firmware(t, "1.0.0", "healthy").Path)
+}
+
+// newDeviceOf is a device of which the configuration of its components is components.
+func (f *fleet) newDeviceOf(t *testing.T, id, components string) *device {
+	t.Helper()
 	d := &device{t: t, fleet: f, id: id, dir: t.TempDir()}
 	credential := must[certs.Credential](t)(f.ca.IssueDevice(id, model, hardware, time.Hour))
 	if err := credential.Save(d.path("device.crt"), d.path("device.key")); err != nil {
@@ -420,16 +435,13 @@ mqtt: {servers: ["mqtts://%s"]}
 tls: {cert: %s, key: %s, ca: %s}
 trust: {image_root: %s, director_root: %s}
 sources: [%s]
-initial: {artifact: %s, version: 1.0.0}
-health: {interval: 20ms, timeout: 5s, settle: 200ms, total: 20s}
-firmware: {tries: 3, backoff: {min: 10ms, max: 50ms}}
 backoff: {min: 10ms, max: 200ms}
 retry: {min: 10ms, max: 50ms}
 addresses_file: %s
 `, id, domain, d.path("data"), f.broker.Addr("mqtt"), d.path("device.crt"), d.path("device.key"), f.path("ca.crt"),
 		f.path("image-root.json"), f.path("director-root.json"), f.source.URL,
-		agenttest.Firmware(t, "1.0.0", "healthy").Path, d.path("addresses.json"))
-	if err := os.WriteFile(d.config, []byte(text+extra), 0o600); err != nil {
+		d.path("addresses.json"))
+	if err := os.WriteFile(d.config, []byte(text+components), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	return d
@@ -532,17 +544,23 @@ func (d *device) rests() {
 // trial.
 func (d *device) runs(version, digest string) {
 	d.t.Helper()
-	dir := must[*slot.Dir](d.t)(slot.OpenDir(filepath.Join(d.data(), "slots")))
+	d.runsIn("slots", version, digest)
+}
+
+// runsIn is runs for the component whose slots are in that directory.
+func (d *device) runsIn(slots, version, digest string) {
+	d.t.Helper()
+	dir := must[*slot.Dir](d.t)(slot.OpenDir(filepath.Join(d.data(), slots)))
 	name, image, err := dir.Active()
 	if err != nil {
 		d.t.Fatal(err)
 	}
-	data := must[[]byte](d.t)(os.ReadFile(filepath.Join(d.data(), "slots", name, "artifact")))
+	data := must[[]byte](d.t)(os.ReadFile(filepath.Join(d.data(), slots, name, "artifact")))
 	sum := sha256.Sum256(data)
 	if image.Version != version || digest != "" && hex.EncodeToString(sum[:]) != digest || image.SHA256 != hex.EncodeToString(sum[:]) {
 		d.t.Fatalf("%s: slot %s holds %+v, with digest %x; want %s", d.id, name, image, sum[:8], version)
 	}
-	if _, err := os.Stat(filepath.Join(d.data(), "slots", "trial.json")); !errors.Is(err, os.ErrNotExist) {
+	if _, err := os.Stat(filepath.Join(d.data(), slots, "trial.json")); !errors.Is(err, os.ErrNotExist) {
 		d.t.Errorf("%s: a trial is left: %v", d.id, err)
 	}
 }

@@ -57,10 +57,9 @@ func (m *Module) validate() error {
 	return nil
 }
 
-func openModule(cfg Config, log *slog.Logger) (*module.Module, error) {
-	m := cfg.Module
+func openModule(dir string, m Module, log *slog.Logger) (*module.Module, error) {
 	return module.Open(module.Config{
-		Scripts: m.Steps, Dir: filepath.Join(cfg.DataDir, "slots"), Initial: m.Version, Tries: m.Tries,
+		Scripts: m.Steps, Dir: dir, Initial: m.Version, Tries: m.Tries,
 		StepTime: m.StepTime, Again: m.Again, Patience: m.Patience, Interval: m.Interval, Log: log,
 	})
 }

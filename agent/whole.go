@@ -74,13 +74,11 @@ func (m *Machine) validate() error {
 }
 
 // openMachine opens the slots of a whole system.
-func openMachine(ctx context.Context, cfg Config, log *slog.Logger) (*machine.Machine, error) {
-	m := cfg.Machine
+func openMachine(ctx context.Context, dir string, m Machine, log *slog.Logger) (*machine.Machine, error) {
 	var chain boot.Chain = boot.GRUB{Path: m.GRUBEnv}
 	if m.Bootloader == bootUBoot {
 		chain = boot.UBoot{Config: m.FWEnvConfig}
 	}
-	dir := filepath.Join(cfg.DataDir, "slots")
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("data_dir: %w", err)
 	}

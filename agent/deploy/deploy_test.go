@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"groundswell/agent/condition"
 	"groundswell/agent/fetch"
 	"groundswell/agent/journal"
 	"groundswell/agent/slot"
@@ -87,7 +88,7 @@ func TestReleaseIsOnlyForWhoMeetsIt(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			images, entry := signed(t, c.requires...)
-			d := New(Config{Component: "system", Model: c.model}, slot.New(dir, slot.Config{}), c.floor, nil, nil, nil, nil, nil)
+			d := New(Config{Component: "system", Model: c.model}, NewDevice(nil, condition.Config{}), slot.New(dir, slot.Config{}), c.floor, nil, nil, nil, nil)
 			d.dep = journal.Deployment{Entry: entry} // 0.0.0 runs: nothing
 			err := d.eligible(images)
 			if !errors.Is(err, c.want) || c.want == nil && err != nil {

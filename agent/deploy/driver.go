@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"math/rand/v2"
 	"time"
 
@@ -77,7 +76,7 @@ type Config struct {
 	Location *time.Location
 	// Health applies where an entry does not say otherwise.
 	Health health.Config
-	// Conditions must hold before the device takes anything.
+	// Conditions must hold besides the device's own before the component takes anything.
 	Conditions condition.Config
 	// RetryMin and RetryMax bound the pause after a failed attempt.
 	RetryMin, RetryMax time.Duration
@@ -90,6 +89,8 @@ type Config struct {
 // Driver drives one component. Run it once.
 type Driver struct {
 	cfg       Config
+	device    *Device
+	wake      <-chan struct{} // something has changed
 	slots     Slots
 	releases  Releases
 	downloads Downloads
@@ -105,16 +106,19 @@ type Driver struct {
 	held    held   // what keeps it from going on
 	release func() // of the applications' lock, while it installs; nil: not held
 	expired bool   // it was said that something has expired
-	// stones are the versions that ran when a rollout's release required others.
-	stones map[string]map[string]string
+
+	stones stones
 }
 
-// New does no I/O.
-func New(cfg Config, s Slots, r Releases, d Downloads, w World, j *journal.Journal, clk *clock.Clock, log *slog.Logger) *Driver {
+// New does no I/O. The drivers of one device are made in the order in which its
+// components are to be installed.
+func New(cfg Config, device *Device, s Slots, r Releases, d Downloads, j *journal.Journal, clk *clock.Clock, log *slog.Logger) *Driver {
 	if cfg.At == nil {
 		cfg.At = func(string) {}
 	}
-	return &Driver{cfg: cfg, slots: s, releases: r, downloads: d, world: w, journal: j, clock: clk, log: log}
+	driver := &Driver{cfg: cfg, device: device, slots: s, releases: r, downloads: d, world: device.world, journal: j, clock: clk, log: log}
+	driver.wake = device.add(driver)
+	return driver
 }
 
 // Run goes on where the journal says, until ctx ends. An error is one that
@@ -180,6 +184,7 @@ func (d *Driver) resume(ctx context.Context) ([]update.Effect, error) {
 			return nil, err
 		}
 	}
+	d.device.moved(d.cfg.Component, state)
 	return effects, nil
 }
 
@@ -199,6 +204,7 @@ func (d *Driver) step(ctx context.Context, event update.Event) ([]update.Effect,
 	}
 	if event == update.Closed { // was one write with the report
 		d.dep = journal.Deployment{State: update.Idle}
+		d.device.moved(d.cfg.Component, state)
 		d.cfg.At("closed")
 		return effects, nil
 	}
@@ -207,6 +213,7 @@ func (d *Driver) step(ctx context.Context, event update.Event) ([]update.Effect,
 	if again, ok := perishable[event]; ok {
 		if err := d.write(nil); err != nil {
 			d.dep = before
+			d.device.moved(d.cfg.Component, before.State)
 			d.refused++
 			d.log.Error("cannot go on without the journal, looking again later", "event", string(event), "err", err)
 			return []update.Effect{again}, d.downloads.Pause(ctx, d.refused)
@@ -222,6 +229,7 @@ func (d *Driver) step(ctx context.Context, event update.Event) ([]update.Effect,
 	}
 	d.log.Info("deployment", "rollout", before.Entry.Rollout, "release", before.Entry.Version, "attempt", before.Attempt,
 		"event", string(event), "state", string(state), "reason", d.dep.Reason)
+	d.device.moved(d.cfg.Component, state)
 	d.cfg.At(string(state))
 	if state == update.Idle {
 		d.dep = journal.Deployment{State: update.Idle}
@@ -320,17 +328,12 @@ func (d *Driver) insist(ctx context.Context, what string, do func() error) error
 	}
 }
 
-// facts is what decide wants to know.
-func (d *Driver) facts() decide.Facts {
+// factsOf is what decide wants to know while a deployment is in progress.
+func (d *Driver) factsOf(dep journal.Deployment) decide.Facts {
 	f := decide.Facts{
 		Model: d.cfg.Model, Hardware: d.cfg.Hardware, Bucket: topics.Bucket(d.cfg.Device), Location: d.cfg.Location,
 		Versions: Versions(d.cfg.Component, d.slots), Failures: map[string]int{}, NotBefore: map[string]time.Time{},
-		Stones: map[string]bool{},
-	}
-	for rollout, versions := range d.stones {
-		if maps.Equal(versions, f.Versions) {
-			f.Stones[rollout] = true
-		}
+		Stones: d.stones.ahead(version(d.slots)),
 	}
 	latest := d.clock.Now().Add(d.cfg.RetryMax)
 	for rollout, failure := range d.journal.Snapshot().Failures {
@@ -340,8 +343,8 @@ func (d *Driver) facts() decide.Facts {
 			f.NotBefore[rollout] = failure.NotBefore
 		}
 	}
-	if d.dep.State != update.Idle {
-		f.InProgress = map[string]decide.Attempt{d.cfg.Component: {Rollout: d.dep.Entry.Rollout, SHA256: d.dep.Entry.Target.SHA256}}
+	if dep.State != update.Idle {
+		f.InProgress = map[string]decide.Attempt{d.cfg.Component: {Rollout: dep.Entry.Rollout, SHA256: dep.Entry.Target.SHA256}}
 	}
 	return f
 }
@@ -351,11 +354,14 @@ const NoVersion = "0.0.0"
 
 // Versions is what runs, by component.
 func Versions(component string, s Slots) map[string]string {
-	version := s.Running().Image.Version
-	if version == "" {
-		version = NoVersion
+	return map[string]string{component: version(s)}
+}
+
+func version(s Slots) string {
+	if v := s.Running().Image.Version; v != "" {
+		return v
 	}
-	return map[string]string{component: version}
+	return NoVersion
 }
 
 // BootID is that of the newest launch.

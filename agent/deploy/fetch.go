@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"syscall"
 	"time"
 
@@ -78,21 +79,28 @@ func (d *Driver) bring(ctx context.Context) error {
 		if hold == nil {
 			break
 		}
-		timer := time.NewTimer(hold.Again)
-		select {
-		case <-ctx.Done():
-			timer.Stop()
-			return ctx.Err()
-		case <-timer.C:
+		if err := d.sleep(ctx, nil, hold.Again); err != nil {
+			return err
 		}
 	}
 	for round, refused := 1, 0; ; round++ {
+		change := d.device.change() // before the look
 		images, err := d.images(ctx)
 		if err == nil {
 			err = d.eligible(images)
 		}
 		if err == nil {
 			break
+		}
+		if errors.Is(err, errComing) {
+			if err := d.tell(ctx, condition.Download, &condition.Hold{Reason: reasonRequires, Detail: err.Error(), Again: longest}); err != nil {
+				return err
+			}
+			if err := d.sleep(ctx, change, longest); err != nil {
+				return err
+			}
+			round = 0
+			continue
 		}
 		reason, final := reasonOf(err)
 		if reason == reasonMetadata {
@@ -115,7 +123,22 @@ func (d *Driver) bring(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", errDisk, err)
 	}
-	return d.downloads.Artifact(ctx, fetch.Artifact{Length: target.Length, SHA256: target.SHA256}, path, nil)
+	return d.device.fetch(ctx, func(ctx context.Context, progress func(int64)) error {
+		return d.downloads.Artifact(ctx, fetch.Artifact{Length: target.Length, SHA256: target.SHA256}, path, progress)
+	})
+}
+
+// sleep waits for a change, or so long.
+func (d *Driver) sleep(ctx context.Context, change <-chan struct{}, long time.Duration) error {
+	timer := time.NewTimer(long)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-change:
+	case <-timer.C:
+	}
+	return nil
 }
 
 // eligible is whether both repositories agree that this device may run the
@@ -136,17 +159,7 @@ func (d *Driver) eligible(images trust.Images) error {
 		}
 	}
 	image, _ := images.Lookup(d.dep.Entry.Target.Path) // Eligible found it
-	versions := Versions(d.cfg.Component, d.slots)
-	for _, q := range image.Release.Requires {
-		version, ok := versions[q.Component]
-		if !ok {
-			return fmt.Errorf("%w: component %s %s, which is not here", errRequires, q.Component, q.Versions)
-		}
-		if ok, err := topics.Satisfies(version, q.Versions); err != nil || !ok {
-			return fmt.Errorf("%w: component %s %s, here is %s", errStone, q.Component, q.Versions, version)
-		}
-	}
-	return nil
+	return d.device.check(d.cfg.Component, image.Release.Requires)
 }
 
 // stepBack ends an attempt whose release the device cannot take yet. That is no failure,
@@ -154,20 +167,47 @@ func (d *Driver) eligible(images trust.Images) error {
 // that lead there get their turn.
 func (d *Driver) stepBack(err error) update.Event {
 	d.dep.Reason, d.dep.Detail = decide.ReasonStone, err.Error()
-	if d.stones == nil {
-		d.stones = map[string]map[string]string{}
-	}
-	d.stones[d.dep.Entry.Rollout] = d.facts().Versions
+	d.stones.put(d.dep.Entry.Rollout, version(d.slots))
 	return update.Stop
 }
 
-var (
-	errRequires = errors.New("release requires something that this device does not have")
-	errStone    = errors.New("release requires that another is passed through first")
-	errDisk     = errors.New("disk")
-)
+// stones are what ran when the release of a rollout required something else of its own
+// component, by rollout. It is safe for concurrent use.
+type stones struct {
+	mu   sync.Mutex // guards what follows; no other lock is taken under it
+	runs map[string]string
+}
 
-const reasonMetadata = "metadata"
+func (s *stones) put(rollout, version string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.runs == nil {
+		s.runs = map[string]string{}
+	}
+	s.runs[rollout] = version
+}
+
+// ahead are the rollouts that a device that runs version still has to pass a stone for.
+func (s *stones) ahead(version string) map[string]bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	ahead := map[string]bool{}
+	for rollout, runs := range s.runs {
+		if runs == version {
+			ahead[rollout] = true
+		} else {
+			delete(s.runs, rollout)
+		}
+	}
+	return ahead
+}
+
+var errDisk = errors.New("disk")
+
+const (
+	reasonMetadata = "metadata"
+	reasonRequires = "requires"
+)
 
 // reasonOf is the slug for an error, and whether trying again is pointless.
 func reasonOf(err error) (slug string, final bool) {
@@ -180,7 +220,8 @@ func reasonOf(err error) (slug string, final bool) {
 		{trust.ErrMismatch, "mismatch", true},
 		{trust.ErrHardware, "hardware", true},
 		{trust.ErrSecurityFloor, "security-floor", true},
-		{errRequires, "requires", true},
+		{errRequires, reasonRequires, true},
+		{errComing, reasonRequires, false},
 		{errStone, decide.ReasonStone, true},
 		{fetch.ErrWrongBytes, "wrong-bytes", true},
 		{trust.ErrLength, "length", true},

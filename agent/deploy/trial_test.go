@@ -10,6 +10,7 @@ import (
 
 	"groundswell/agent/agenttest"
 	"groundswell/agent/clock"
+	"groundswell/agent/condition"
 	"groundswell/agent/decide"
 	"groundswell/agent/fetch"
 	"groundswell/agent/journal"
@@ -75,7 +76,7 @@ func newDriver(t *testing.T, b *bank, state update.State) (d *Driver, dir string
 		t.Fatal(err)
 	}
 	d = New(Config{Component: "system", Device: "cam-1", RetryMin: time.Second, RetryMax: time.Minute},
-		b, nil, idle{}, idle{}, j, clock.New(now, func() time.Time { return now }), slog.New(slog.DiscardHandler))
+		NewDevice(idle{}, condition.Config{}), b, nil, idle{}, j, clock.New(now, func() time.Time { return now }), slog.New(slog.DiscardHandler))
 	d.dep = journal.Deployment{
 		State: state, Slot: "b", Cohort: "lobby", Attempt: 1, From: "1.0.0", Reason: "health", PreviousBootID: "b0",
 		Entry: topics.Entry{Rollout: "r-1", Revision: 1, Component: "system", Release: "camera", Version: "1.1.0"},

@@ -14,8 +14,11 @@ import (
 )
 
 // look decides about the component as of now.
-func (d *Driver) look() (decide.Decision, decide.World, decide.Facts) {
-	w, f := d.world.World(), d.facts()
+func (d *Driver) look() (decide.Decision, decide.World, decide.Facts) { return d.lookAs(d.dep) }
+
+// lookAs is look while a deployment is in progress.
+func (d *Driver) lookAs(dep journal.Deployment) (decide.Decision, decide.World, decide.Facts) {
+	w, f := d.world.World(), d.factsOf(dep)
 	if !w.Assigned {
 		return decide.Decision{Action: decide.Wait, Reason: decide.ReasonMissing, Wave: -1}, w, f
 	}
@@ -35,15 +38,7 @@ func (d *Driver) pause(ctx context.Context, until time.Time) error {
 	if !until.IsZero() {
 		wait = min(longest, max(0, until.Sub(d.clock.Now())))
 	}
-	timer := time.NewTimer(wait)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-d.world.Changed():
-	case <-timer.C:
-	}
-	return nil
+	return d.sleep(ctx, d.wake, wait)
 }
 
 // decide waits for the device's turn.
@@ -120,24 +115,12 @@ func (d *Driver) await(ctx context.Context) (update.Event, error) {
 		decision = decide.MayActivate(decide.Staged{Entry: d.dep.Entry, Downloaded: d.dep.Downloaded}, decision, w.View, facts, w.Assignment, now)
 		switch decision.Action {
 		case decide.Start:
-			if hold, err := d.allowed(ctx, condition.Install); err != nil {
-				return "", err
-			} else if hold != nil {
-				decision.Until = now.Add(hold.Again)
-				break
-			}
-			event, err := d.lastCheck(ctx, decision)
-			if event == update.Jump {
-				release, hold := d.cfg.Conditions.Seize()
-				if hold != nil { // somebody was faster
-					decision.Until = now.Add(hold.Again)
-					break
-				}
-				d.letGo()
-				d.release = release
-			}
+			event, again, err := d.jump(ctx, decision)
 			if event != "" || err != nil {
 				return event, err
+			}
+			if again > 0 {
+				decision.Until = now.Add(again)
 			}
 		case decide.Stop:
 			d.dep.Reason, d.dep.Detail = decision.Reason, ""
@@ -160,6 +143,43 @@ func (d *Driver) await(ctx context.Context) (update.Event, error) {
 			return "", err
 		}
 	}
+}
+
+// jump does the last things before the jump, or says after how long to look again; 0:
+// when something changes. From the check on nothing else is installed, so that what was
+// checked stays true.
+func (d *Driver) jump(ctx context.Context, decision decide.Decision) (event update.Event, again time.Duration, err error) {
+	hold, err := d.allowed(ctx, condition.Install)
+	if err != nil {
+		return "", 0, err
+	}
+	if hold != nil {
+		d.device.block(d.cfg.Component)
+		return "", hold.Again, nil
+	}
+	if first := d.device.take(d.cfg.Component); first != "" {
+		return "", 0, d.tell(ctx, condition.Install, &condition.Hold{
+			Reason: reasonComponent, Detail: "component " + first + " is installed first", Again: longest,
+		})
+	}
+	defer func() {
+		if event != update.Jump {
+			d.device.giveBack(d.cfg.Component)
+		}
+	}()
+	event, err = d.lastCheck(ctx, decision)
+	if event != update.Jump {
+		d.device.block(d.cfg.Component)
+		return event, 0, err
+	}
+	release, hold := d.device.seize(&d.cfg.Conditions)
+	if hold != nil { // somebody was faster
+		d.device.block(d.cfg.Component)
+		return "", hold.Again, nil
+	}
+	d.letGo()
+	d.release = release
+	return event, 0, nil
 }
 
 // letGo gives the applications their lock back.
@@ -186,25 +206,42 @@ func (d *Driver) allowed(ctx context.Context, phase condition.Phase) (*condition
 		hold.Again = time.Until(d.held.until)
 		return &hold, nil
 	}
-	before := d.held
-	hold := d.cfg.Conditions.Look(ctx, phase)
+	hold := d.device.look(ctx, phase)
+	if hold == nil {
+		hold = d.cfg.Conditions.Look(ctx, phase)
+	}
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
 	}
 	if hold == nil {
-		d.held = held{}
+		if d.held.hold.Reason != reasonComponent && d.held.hold.Reason != reasonRequires {
+			d.held = held{}
+		}
 		return nil, nil
 	}
-	d.held = held{what: what, hold: *hold, until: time.Now().Add(hold.Again)}
-	if before.what == what && before.hold.Reason == hold.Reason {
-		return hold, nil
+	if err := d.tell(ctx, phase, hold); err != nil {
+		return nil, err
+	}
+	d.held.until = time.Now().Add(hold.Again)
+	return hold, nil
+}
+
+// reasonComponent: another component is installed first.
+const reasonComponent = "component"
+
+// tell reports, once, that something keeps the device from going on.
+func (d *Driver) tell(ctx context.Context, phase condition.Phase, hold *condition.Hold) error {
+	before := d.held
+	d.held = held{what: string(phase) + " " + d.dep.Entry.Rollout, hold: *hold}
+	if before.what == d.held.what && before.hold.Reason == hold.Reason {
+		return nil
 	}
 	d.log.Info("the device waits", "rollout", d.dep.Entry.Rollout, "reason", hold.Reason, "detail", hold.Detail, "again", hold.Again)
 	s := d.status(topics.State(d.dep.State))
 	s.Reason, s.Detail = hold.Reason, hold.Detail
 	until := s.At.Add(hold.Again).Truncate(time.Second)
 	s.Until = &until
-	return hold, d.insist(ctx, "journal", func() error {
+	return d.insist(ctx, "journal", func() error {
 		return d.journal.Update(func(r *journal.Record) error { return r.QueueStatus(s) })
 	})
 }
@@ -223,6 +260,9 @@ func (d *Driver) lastCheck(ctx context.Context, decision decide.Decision) (updat
 		reason, final := reasonOf(err)
 		if ctx.Err() != nil {
 			return "", ctx.Err()
+		}
+		if errors.Is(err, errComing) {
+			return "", d.tell(ctx, condition.Install, &condition.Hold{Reason: reason, Detail: err.Error(), Again: longest})
 		}
 		if !final {
 			d.log.Warn("cannot check the release before the jump", "err", err)
