@@ -290,6 +290,37 @@ func TestSecurityFloorHoldsEvenForARevert(t *testing.T) {
 	}
 }
 
+// Nobody has told the device but the release itself: it takes the older rollout first, and
+// then the newer one, and nothing of it is a failure.
+func TestDeviceWalksOverASteppingStone(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t)
+	stone := f.publishRelease("2.0.0", agenttest.Firmware(t, "2.0.0", "healthy").Bytes)
+	image := f.publishRelease("3.0.0", agenttest.Firmware(t, "3.0.0", "healthy").Bytes, func(i *trust.ReleaseImage) {
+		i.Release.Requires = []trust.Requirement{{Component: "system", Versions: ">=2.0"}}
+	})
+	d := f.newDevice(t, "cam-1", "")
+	first, second := entry(stone), entry(image)
+	f.manifest("lobby", second, first)
+	f.assign("cam-1", []string{"lobby"})
+	d.start("")
+	d.ends(second.Rollout, topics.StateCommitted)
+	d.runs("3.0.0", image.SHA256)
+	var got []string
+	for _, s := range f.statuses("cam-1") {
+		if s.State.Terminal() || s.State == topics.StateWaiting {
+			got = append(got, fmt.Sprintf("%s %s %s %d", s.Target, s.State, s.Reason, s.Attempt))
+		}
+	}
+	want := "[3.0.0 waiting stepping-stone 1 2.0.0 committed healthy 1 3.0.0 committed healthy 1]"
+	if fmt.Sprint(got) != want {
+		t.Errorf("reported %v, want %s", got, want)
+	}
+	if n := len(must[journal.Record](t)(journal.Read(d.data())).Failures); n != 0 {
+		t.Errorf("%d failures", n)
+	}
+}
+
 // Whoever holds the online keys shows a device that has lost what it trusted a list of
 // before the floor, and a manifest that goes with it: all of it is signed.
 func TestSecurityFloorOutlivesALostFileAndAnOlderManifest(t *testing.T) {

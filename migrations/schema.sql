@@ -221,6 +221,7 @@ CREATE TABLE public.release (
     notes text DEFAULT ''::text NOT NULL,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
     created_by text NOT NULL,
+    requires jsonb,
     CONSTRAINT release_models_some CHECK ((cardinality(models) > 0))
 );
 CREATE TABLE public.report (

@@ -24,6 +24,10 @@ type Facts struct {
 	NotBefore map[string]time.Time
 	// Penalties by artifact: one that was put back here waits under other rollouts.
 	Penalties map[string]Penalty
+	// Stones are the rollouts whose release requires that the device passes through
+	// another one first, as it found out from what the release role signed; they take no
+	// part before it has.
+	Stones map[string]bool
 	// InProgress are the attempts that were started and have not ended, by
 	// component.
 	InProgress map[string]Attempt
@@ -54,20 +58,21 @@ const (
 
 // Reasons of a decision: slugs that count well.
 const (
-	ReasonNothing    = "nothing"    // no entry takes part
-	ReasonSatisfied  = "satisfied"  // it runs the version already
-	ReasonPaused     = "paused"     // the winner is paused
-	ReasonGivenUp    = "given-up"   // all attempts failed
-	ReasonDowngrade  = "downgrade"  // an update to a lower version
-	ReasonWave       = "wave"       // no open wave covers the device yet
-	ReasonSpread     = "spread"     // its moment within the wave or window has not come
-	ReasonWindow     = "window"     // the maintenance window is closed
-	ReasonBackoff    = "backoff"    // the last attempt failed a short while ago
-	ReasonPenalty    = "penalty"    // the same bytes were put back here, under another rollout
-	ReasonTurn       = "turn"       // its turn has come
-	ReasonInProgress = "started"    // it was started before
-	ReasonSuperseded = "superseded" // another entry wins now
-	ReasonCancelled  = "cancelled"  // the entry is gone
+	ReasonNothing    = "nothing"        // no entry takes part
+	ReasonSatisfied  = "satisfied"      // it runs the version already
+	ReasonPaused     = "paused"         // the winner is paused
+	ReasonGivenUp    = "given-up"       // all attempts failed
+	ReasonDowngrade  = "downgrade"      // an update to a lower version
+	ReasonWave       = "wave"           // no open wave covers the device yet
+	ReasonSpread     = "spread"         // its moment within the wave or window has not come
+	ReasonWindow     = "window"         // the maintenance window is closed
+	ReasonBackoff    = "backoff"        // the last attempt failed a short while ago
+	ReasonPenalty    = "penalty"        // the same bytes were put back here, under another rollout
+	ReasonTurn       = "turn"           // its turn has come
+	ReasonInProgress = "started"        // it was started before
+	ReasonSuperseded = "superseded"     // another entry wins now
+	ReasonCancelled  = "cancelled"      // the entry is gone
+	ReasonStone      = "stepping-stone" // its release requires that another is passed through first
 )
 
 // Decision is about one component.
@@ -178,6 +183,9 @@ func qualifies(e topics.Entry, f Facts) bool {
 	running := f.Versions[e.Component]
 	if running == e.Version || f.InProgress[e.Component].Rollout == e.Rollout {
 		return true
+	}
+	if f.Stones[e.Rollout] {
+		return false
 	}
 	ok, err := topics.Satisfies(running, e.From)
 	return err == nil && ok // both were validated; if not, it takes no part

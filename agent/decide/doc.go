@@ -7,7 +7,7 @@
 // assigned cohort, and while neither they nor the assignment have expired. An
 // entry takes part if the device has its component, is of
 // one of its models and hardware revisions, and runs a version that the
-// entry's From admits; who runs the entry's version already is satisfied, and
+// entry's From admits, and that its release takes, as far as that was seen; who runs the entry's version already is satisfied, and
 // an attempt in progress is not undone by its own success. Of one rollout in
 // two manifests the highest revision counts. Per component the highest
 // priority wins, then the highest sequence. The winner alone is looked at: if

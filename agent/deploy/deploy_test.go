@@ -79,7 +79,7 @@ func TestReleaseIsOnlyForWhoMeetsIt(t *testing.T) {
 	}{
 		{"nothing required", nil, "cam-a", "", nil, ""},
 		{"met", []trust.Requirement{{Component: "system", Versions: "<1.0"}}, "cam-a", "", nil, ""},
-		{"other version required", []trust.Requirement{{Component: "system", Versions: ">=1.0"}}, "cam-a", "", errRequires, "requires"},
+		{"other version required", []trust.Requirement{{Component: "system", Versions: ">=1.0"}}, "cam-a", "", errStone, "stepping-stone"},
 		{"component is not here", []trust.Requirement{{Component: "modem", Versions: ">=1.0"}}, "cam-a", "", errRequires, "requires"},
 		{"other model", nil, "cam-b", "", trust.ErrHardware, "hardware"},
 		{"at the floor", nil, "cam-a", "1.1.0", nil, ""},

@@ -209,10 +209,12 @@ var (
 	errRequires = errors.New("release requires something else")
 	// errComing: what it requires is on its way.
 	errComing = errors.New("release waits for what it requires")
+	// errStone: it requires another version of its own component.
+	errStone = errors.New("release requires that another is passed through first")
 )
 
-// check is errRequires unless all runs here that a component's release requires, and
-// errComing if what does not is on its way. Two releases that wait for each other would
+// check is errRequires unless all runs here that a component's release requires, errComing
+// if what does not is on its way, and errStone if it is the component itself. Two releases that wait for each other would
 // wait for ever: the one that would close the circle is refused.
 func (d *Device) check(component string, requires []trust.Requirement) error {
 	versions := d.versions()
@@ -228,7 +230,10 @@ func (d *Device) check(component string, requires []trust.Requirement) error {
 		if ok, err := topics.Satisfies(runs, q.Versions); err == nil && ok {
 			continue
 		}
-		if q.Component == component || !d.brings(q) {
+		if q.Component == component {
+			return fmt.Errorf("%w: %s, here is %s", errStone, q.Versions, runs)
+		}
+		if !d.brings(q) {
 			return fmt.Errorf("%w: component %s %s, here is %s", errRequires, q.Component, q.Versions, runs)
 		}
 		for other := q.Component; other != ""; other = d.waits[other] {

@@ -111,6 +111,8 @@ type Driver struct {
 	held    held   // what keeps it from going on
 	release func() // of the applications' lock, while it installs; nil: not held
 	expired bool   // it was said that something has expired
+
+	stones stones
 }
 
 // New does no I/O. The drivers of one device are made in the order in which its
@@ -340,6 +342,7 @@ func (d *Driver) factsOf(dep journal.Deployment) decide.Facts {
 		Model: d.cfg.Model, Hardware: d.cfg.Hardware, Bucket: topics.Bucket(d.cfg.Device), Location: d.cfg.Location,
 		Versions: Versions(d.cfg.Component, d.slots), Failures: map[string]int{}, NotBefore: map[string]time.Time{},
 		Penalties: map[string]decide.Penalty{},
+		Stones:    d.stones.ahead(version(d.slots)),
 	}
 	latest := d.clock.Now().Add(d.cfg.RetryMax)
 	for rollout, failure := range d.journal.Snapshot().Failures {

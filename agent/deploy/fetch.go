@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"syscall"
 	"time"
 
@@ -57,6 +58,8 @@ func (d *Driver) fetch(ctx context.Context) (update.Event, error) {
 	case errors.As(err, &stop), errors.As(cause, &stop):
 		d.dep.Reason, d.dep.Detail = stop.reason, ""
 		return update.Stop, nil
+	case errors.Is(err, errStone):
+		return d.stepBack(err), nil
 	}
 	d.dep.Reason, _ = reasonOf(err)
 	d.dep.Detail = err.Error()
@@ -159,6 +162,46 @@ func (d *Driver) eligible(images trust.Images) error {
 	return d.device.check(d.cfg.Component, image.Release.Requires)
 }
 
+// stepBack ends an attempt whose release the device cannot take yet. That is no failure,
+// and costs no attempt: the rollout takes no part until something else runs, and others
+// that lead there get their turn.
+func (d *Driver) stepBack(err error) update.Event {
+	d.dep.Reason, d.dep.Detail = decide.ReasonStone, err.Error()
+	d.stones.put(d.dep.Entry.Rollout, version(d.slots))
+	return update.Stop
+}
+
+// stones are what ran when the release of a rollout required something else of its own
+// component, by rollout. It is safe for concurrent use.
+type stones struct {
+	mu   sync.Mutex // guards what follows; no other lock is taken under it
+	runs map[string]string
+}
+
+func (s *stones) put(rollout, version string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.runs == nil {
+		s.runs = map[string]string{}
+	}
+	s.runs[rollout] = version
+}
+
+// ahead are the rollouts that a device that runs version still has to pass a stone for.
+func (s *stones) ahead(version string) map[string]bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	ahead := map[string]bool{}
+	for rollout, runs := range s.runs {
+		if runs == version {
+			ahead[rollout] = true
+		} else {
+			delete(s.runs, rollout)
+		}
+	}
+	return ahead
+}
+
 var errDisk = errors.New("disk")
 
 const (
@@ -179,6 +222,7 @@ func reasonOf(err error) (slug string, final bool) {
 		{trust.ErrSecurityFloor, "security-floor", true},
 		{errRequires, reasonRequires, true},
 		{errComing, reasonRequires, false},
+		{errStone, decide.ReasonStone, true},
 		{fetch.ErrWrongBytes, "wrong-bytes", true},
 		{trust.ErrLength, "length", true},
 		{trust.ErrDigest, "digest", true},

@@ -274,6 +274,9 @@ func (d *Driver) lastCheck(ctx context.Context, decision decide.Decision) (updat
 			d.log.Warn("cannot check the release before the jump", "err", err)
 			return "", nil
 		}
+		if errors.Is(err, errStone) { // something else runs now than when it was fetched
+			return d.stepBack(err), nil
+		}
 		d.dep.Reason, d.dep.Detail = reason, err.Error()
 		return update.Fail, nil
 	}

@@ -234,20 +234,20 @@ type source struct{ run *run }
 
 var errDown = errors.New("the server is down")
 
-func (s source) Root(context.Context, trust.Repository, int64) ([]byte, error) {
+func (s source) Root(context.Context, trust.Repository, int64, func([]byte) error) error {
 	if !s.run.faults.networkUp() || s.run.faults.serverDown() {
-		return nil, errDown
+		return errDown
 	}
-	return nil, fmt.Errorf("root: %w", fetch.ErrNotFound)
+	return fmt.Errorf("root: %w", fetch.ErrNotFound)
 }
 
-func (s source) Snapshot(context.Context, topics.SnapshotPin) ([]byte, error) {
-	return s.run.catalogue.snapshot, nil
+func (s source) Snapshot(_ context.Context, _ topics.SnapshotPin, accept func([]byte) error) error {
+	return accept(s.run.catalogue.snapshot)
 }
 
-func (s source) Targets(context.Context, trust.TargetsPin) ([]byte, error) {
+func (s source) Targets(_ context.Context, _ trust.TargetsPin, accept func([]byte) error) error {
 	if s.run.faults.wrongBytes() {
-		return s.run.catalogue.targets[1:], nil
+		return accept(s.run.catalogue.targets[1:])
 	}
-	return s.run.catalogue.targets, nil
+	return accept(s.run.catalogue.targets)
 }

@@ -292,7 +292,10 @@ func CheckTargets(trustDomain string, rootRaw, previous, raw []byte, now time.Ti
 	return images, nil
 }
 
-// readTargets reads targets that were verified before.
+// ReadTargets reads targets that were verified before, and kept where nobody else writes.
+func ReadTargets(raw []byte) (Images, error) { return readTargets(raw) }
+
+// readTargets is ReadTargets.
 func readTargets(raw []byte) (Images, error) {
 	doc, err := parse[metadata.TargetsType](raw, MaxTargets)
 	if err != nil {

@@ -25,15 +25,25 @@ type Release struct {
 	Models        []string  `json:"models"`
 	Hardware      []string  `json:"hardware" doc:"Revisions that it runs on; empty: any"`
 	SecurityFloor string    `json:"security_floor,omitempty" doc:"Lowest version of the component that may be installed once this release exists"`
+	Requires      []require `json:"requires,omitempty" doc:"Conditions on what a device runs; one on the release's own component means a stepping stone"`
 	Notes         string    `json:"notes,omitempty"`
 	CreatedAt     time.Time `json:"created_at"`
 	CreatedBy     string    `json:"created_by"`
 }
 
+type require struct {
+	Component string `json:"component"`
+	Versions  string `json:"versions" doc:"Constraint" example:">=2.0"`
+}
+
 func viewRelease(r fleet.Release) Release {
+	var requires []require
+	for _, q := range r.Requires {
+		requires = append(requires, require(q))
+	}
 	return Release{
 		Component: r.Component, Name: r.Name, Version: r.Version, Path: r.Path, Length: r.Length, SHA256: r.SHA256,
-		Models: never(r.Models), Hardware: never(r.Hardware), SecurityFloor: r.SecurityFloor, Notes: r.Notes,
+		Models: never(r.Models), Hardware: never(r.Hardware), SecurityFloor: r.SecurityFloor, Requires: requires, Notes: r.Notes,
 		CreatedAt: r.CreatedAt.UTC(), CreatedBy: r.CreatedBy,
 	}
 }

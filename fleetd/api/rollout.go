@@ -32,6 +32,17 @@ type Rollout struct {
 	PausedAt   *time.Time   `json:"paused_at,omitempty"`
 	FinishedAt *time.Time   `json:"finished_at,omitempty"`
 	RevertOf   string       `json:"revert_of,omitempty" doc:"The rollout that this one reverts"`
+	Stones     []Stone      `json:"stepping_stones,omitempty" doc:"Devices that wait for a stepping stone: they have to pass through another release before they can take this one, and count in no wave until then. Only where one rollout is created, changed or read"`
+	Warnings   []string     `json:"warnings,omitempty" doc:"What to know about the rollout, in words"`
+}
+
+// Stone is devices that have to pass through other releases first.
+type Stone struct {
+	From    string       `json:"from" doc:"Version that they run"`
+	Devices int64        `json:"devices"`
+	Path    []releaseRef `json:"path" doc:"What to pass through, in order; empty: no release leads there"`
+	Rollout string       `json:"rollout,omitempty" doc:"Brings them the first of the path; absent: none does"`
+	Stays   bool         `json:"stays,omitempty" doc:"That rollout wins over this one, so who has followed it goes no further"`
 }
 
 // RolloutTarget is what operators say about a rollout, besides the policy.
@@ -78,7 +89,14 @@ func viewRollout(r fleet.Rollout) Rollout {
 		},
 		Component: r.Component, Sequence: r.Sequence, Offset: r.Offset, Policy: r.Policy, Waves: []Wave{},
 		Reason: r.Reason, CreatedBy: r.CreatedBy, CreatedAt: r.CreatedAt.UTC(), StartedAt: when(r.StartedAt),
-		PausedAt: when(r.PausedAt), FinishedAt: when(r.FinishedAt), RevertOf: r.RevertOf,
+		PausedAt: when(r.PausedAt), FinishedAt: when(r.FinishedAt), RevertOf: r.RevertOf, Warnings: r.Warnings,
+	}
+	for _, s := range r.Stones {
+		stone := Stone{From: s.From, Devices: s.Devices, Path: []releaseRef{}, Rollout: s.Rollout, Stays: s.Stays}
+		for _, p := range s.Path {
+			stone.Path = append(stone.Path, releaseRef{p.Name, p.Version})
+		}
+		out.Stones = append(out.Stones, stone)
 	}
 	for _, w := range r.Waves {
 		counts := w.Counts

@@ -217,10 +217,40 @@ func (c *Catalogue) added(images trust.Images, known []fleet.Release) ([]fleet.R
 		r := image.Release
 		added = append(added, fleet.Release{
 			Component: r.Component, Name: r.Name, Version: r.Version, Path: image.Path, Length: image.Length, SHA256: image.SHA256,
-			Models: r.Models, Hardware: r.Hardware, SecurityFloor: r.SecurityFloor, Notes: r.Notes,
+			Models: r.Models, Hardware: r.Hardware, SecurityFloor: r.SecurityFloor, Notes: r.Notes, Requires: required(r),
 		})
 	}
 	return added, nil
+}
+
+func required(r trust.Release) (list []fleet.Requirement) {
+	for _, q := range r.Requires {
+		list = append(list, fleet.Requirement{Component: q.Component, Versions: q.Versions})
+	}
+	return list
+}
+
+// fillRequires notes what releases require that were added by a fleetd which did not.
+func (c *Catalogue) fillRequires(ctx context.Context) error {
+	n, err := c.cfg.Store.FillRequires(ctx, func() (map[string][]fleet.Requirement, error) {
+		targets, err := c.newest(ctx, targetsFile)
+		if err != nil {
+			return nil, err
+		}
+		images, err := trust.ReadTargets(targets.Bytes)
+		if err != nil {
+			return nil, fmt.Errorf("read the list of releases: %w", err)
+		}
+		requires := map[string][]fleet.Requirement{}
+		for _, image := range images.All() {
+			requires[image.Path] = required(image.Release)
+		}
+		return requires, nil
+	})
+	if n > 0 {
+		c.cfg.Log.Info("what releases require is noted", "releases", n)
+	}
+	return err
 }
 
 // How long what the online keys sign is valid. Manifests pin the snapshot and

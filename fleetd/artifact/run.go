@@ -18,8 +18,8 @@ const lookAgain = time.Hour
 // so: only people with release keys can sign a newer one.
 const targetsWarning = 14 * 24 * time.Hour
 
-// Run renews what the online keys signed before it expires, and warns when the
-// list of releases is about to. It returns when ctx ends.
+// Run renews what the online keys signed before it expires, warns when the list
+// of releases is about to, and notes what a fleetd of before did not. It returns when ctx ends.
 func (c *Catalogue) Run(ctx context.Context) error {
 	wait := rand.N(time.Minute) // replicas take turns
 	for {
@@ -35,6 +35,10 @@ func (c *Catalogue) Run(ctx context.Context) error {
 		}
 		if err := c.renewDirected(ctx); err != nil && ctx.Err() == nil {
 			c.cfg.Log.Error("signatures of the director not looked at", "err", err)
+			wait = time.Minute
+		}
+		if err := c.fillRequires(ctx); err != nil && ctx.Err() == nil {
+			c.cfg.Log.Error("what releases require is not noted", "err", err)
 			wait = time.Minute
 		}
 		c.warn(ctx)

@@ -73,7 +73,7 @@ func entry(p Planned, cohort string) topics.Entry {
 	r := p.Rollout
 	e := topics.Entry{
 		Rollout: r.ID, Revision: r.Revision, Kind: r.Kind, State: topics.EntryState(r.State),
-		Priority: r.Priority, Sequence: r.Sequence, Component: r.Component, Release: r.Release, Version: r.Version, From: r.From,
+		Priority: r.Priority, Sequence: r.Sequence, Component: r.Component, Release: r.Release, Version: r.Version, From: p.Release.From(r.From),
 		Target: topics.Target{Path: p.Release.Path, Length: p.Release.Length, SHA256: p.Release.SHA256},
 		Models: p.Release.Models, Hardware: p.Release.Hardware, Offset: r.Offset, Windows: r.Policy.Windows,
 		Attempts: r.Policy.Attempts, SettleSeconds: r.Policy.Settle.Seconds(),

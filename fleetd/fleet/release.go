@@ -24,9 +24,11 @@ type Release struct {
 	// SecurityFloor is the lowest version of the component that may be
 	// installed once this release exists. Absent: no floor.
 	SecurityFloor string
-	Notes         string
-	CreatedAt     time.Time
-	CreatedBy     string
+	// Requires are conditions on what a device runs, of this or other components.
+	Requires  []Requirement
+	Notes     string
+	CreatedAt time.Time
+	CreatedBy string
 }
 
 // RunsOn reports whether the release was made for this model and hardware
@@ -54,6 +56,12 @@ func (r Release) Validate(pointer string) error {
 	}
 	if r.SecurityFloor != "" {
 		if err := pointed(pointer+"/security_floor", topics.CheckVersion("", r.SecurityFloor)); err != nil {
+			return err
+		}
+	}
+	for i, q := range r.Requires {
+		at := index(pointer+"/requires", i)
+		if err := firstError(checkID(at+"/component", q.Component), pointed(at+"/versions", topics.CheckConstraint("", q.Versions))); err != nil {
 			return err
 		}
 	}

@@ -101,6 +101,11 @@ type Rollout struct {
 	ResumedAt  time.Time // of the newest resume; breakers look no further back
 	FinishedAt time.Time
 	RevertOf   string // the rollout that this one reverts
+	// Stones are the devices that cannot take the release yet, and Warnings what is to
+	// know about that, in words. Only filled in where one rollout is made, changed or
+	// looked at.
+	Stones   []Stone
+	Warnings []string
 }
 
 // RolloutSpec is what operators say about a rollout.

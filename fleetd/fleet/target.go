@@ -45,7 +45,7 @@ func Targets(d Device, planned map[string][]Planned) map[string]Target {
 			if !known || !p.Rollout.State.InManifest() || !p.Release.RunsOn(d.Model, d.Hardware) {
 				continue
 			}
-			if ok, err := topics.Satisfies(running, p.Rollout.From); running != p.Rollout.Version && (err != nil || !ok) {
+			if ok, err := topics.Satisfies(running, p.Release.From(p.Rollout.From)); running != p.Rollout.Version && (err != nil || !ok) {
 				continue
 			}
 			candidates[p.Rollout.Component] = append(candidates[p.Rollout.Component], p)

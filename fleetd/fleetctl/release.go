@@ -36,6 +36,13 @@ var releaseTable = table[release]{
 	{"MODELS", func(r release) string { return strings.Join(r.Models, ",") }},
 	{"HARDWARE", func(r release) string { return strings.Join(r.Hardware, ",") }},
 	{"FLOOR", func(r release) string { return r.SecurityFloor }},
+	{"REQUIRES", func(r release) string {
+		var all []string
+		for _, q := range r.Requires {
+			all = append(all, q.Component+" "+q.Versions)
+		}
+		return strings.Join(all, ", ")
+	}},
 	{"CREATED", func(r release) string { return when(&r.CreatedAt) }},
 }
 

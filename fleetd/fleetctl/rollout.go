@@ -58,6 +58,30 @@ var waveTable = table[wave]{
 	{"WAITS FOR", func(w wave) string { return w.Gate }},
 }
 
+var stoneTable = table[stone]{
+	{"DEVICES", func(s stone) string { return strconv.Itoa(s.Devices) }},
+	{"RUN", func(s stone) string { return s.From }},
+	{"FIRST", func(s stone) string {
+		var path []string
+		for _, p := range s.Path {
+			path = append(path, p.Name+" "+p.Version)
+		}
+		if path == nil {
+			return "no release leads there"
+		}
+		return strings.Join(path, ", ")
+	}},
+	{"BY ROLLOUT", func(s stone) string {
+		if s.Rollout == "" && len(s.Path) > 0 {
+			return "none yet"
+		}
+		if s.Stays {
+			return s.Rollout + ", where they stay"
+		}
+		return s.Rollout
+	}},
+}
+
 // progress is how many of the waves were opened.
 func (r rollout) progress() string {
 	opened := 0
@@ -131,16 +155,24 @@ func (c *rolloutCreate) Run(ctx context.Context, io cli.Streams, g *Global) erro
 	if err != nil {
 		return err
 	}
+	var r rollout
+	if err := a.decode(&r); err != nil {
+		return err
+	}
+	r.warn(io)
 	if c.Start {
-		var r rollout
-		if err := a.decode(&r); err != nil {
-			return err
-		}
 		if a, err = api.do(ctx, request{method: http.MethodPost, path: rolloutPath(r.ID, "start"), body: struct{}{}, ifMatch: a.etag}); err != nil {
 			return err
 		}
 	}
 	return show(g, io, a, rolloutTable)
+}
+
+// warn says what fleetd warns of, beside the answer.
+func (r rollout) warn(io cli.Streams) {
+	for _, w := range r.Warnings {
+		fmt.Fprintf(io.Err, "warning: %s\n", w)
+	}
 }
 
 type rolloutUpdate struct {
@@ -190,6 +222,11 @@ func (c *rolloutUpdate) Run(ctx context.Context, io cli.Streams, g *Global) erro
 	if err != nil {
 		return err
 	}
+	var r rollout
+	if err := a.decode(&r); err != nil {
+		return err
+	}
+	r.warn(io)
 	return show(g, io, a, rolloutTable)
 }
 
@@ -247,8 +284,13 @@ func (c *rolloutShow) Run(ctx context.Context, io cli.Streams, g *Global) error 
 	if err := a.decode(&r); err != nil {
 		return err
 	}
+	r.warn(io)
 	fmt.Fprintln(io.Out)
-	return waveTable.print(io.Out, r.Waves)
+	if err := waveTable.print(io.Out, r.Waves); err != nil || len(r.Stones) == 0 {
+		return err
+	}
+	fmt.Fprintln(io.Out, "\nWaiting for a stepping stone:")
+	return stoneTable.print(io.Out, r.Stones)
 }
 
 // change is what start, pause, resume and cancel have in common.

@@ -15,7 +15,13 @@ type release struct {
 	Models        []string  `json:"models"`
 	Hardware      []string  `json:"hardware"`
 	SecurityFloor string    `json:"security_floor"`
+	Requires      []require `json:"requires"`
 	CreatedAt     time.Time `json:"created_at"`
+}
+
+type require struct {
+	Component string `json:"component"`
+	Versions  string `json:"versions"`
 }
 
 type cohort struct {
@@ -91,6 +97,20 @@ type rollout struct {
 	CreatedAt *time.Time `json:"created_at"`
 	StartedAt *time.Time `json:"started_at"`
 	Waves     []wave     `json:"waves"`
+	Stones    []stone    `json:"stepping_stones"`
+	Warnings  []string   `json:"warnings"`
+}
+
+// stone is devices that have to pass through other releases first.
+type stone struct {
+	From    string `json:"from"`
+	Devices int    `json:"devices"`
+	Path    []struct {
+		Name    string `json:"name"`
+		Version string `json:"version"`
+	} `json:"path"`
+	Rollout string `json:"rollout"`
+	Stays   bool   `json:"stays"`
 }
 
 type wave struct {

@@ -3,6 +3,7 @@ package store
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 
@@ -47,12 +48,16 @@ func readArtifact(ctx context.Context, q querier, sha256 string) (a fleet.Artifa
 }
 
 const releaseColumns = `
-	component, name, version, path, length, sha256, models, hardware, security_floor, notes, created_at, created_by FROM release `
+	component, name, version, path, length, sha256, models, hardware, security_floor, notes, created_at, created_by, coalesce(requires, '[]')::text FROM release `
 
 func scanRelease(row pgx.CollectableRow) (r fleet.Release, err error) {
-	err = row.Scan(&r.Component, &r.Name, &r.Version, &r.Path, &r.Length, &r.SHA256, &r.Models, &r.Hardware, &r.SecurityFloor, &r.Notes, &r.CreatedAt, &r.CreatedBy)
+	var requires string
+	err = row.Scan(&r.Component, &r.Name, &r.Version, &r.Path, &r.Length, &r.SHA256, &r.Models, &r.Hardware, &r.SecurityFloor, &r.Notes, &r.CreatedAt, &r.CreatedBy, &requires)
+	if err != nil {
+		return r, err
+	}
 	r.CreatedAt = r.CreatedAt.UTC()
-	return r, err
+	return r, json.Unmarshal([]byte(requires), &r.Requires)
 }
 
 // Release reads one release.
@@ -202,10 +207,14 @@ func (s *Store) createRelease(ctx context.Context, tx pgx.Tx, by fleet.Actor, r 
 	if hardware == nil {
 		hardware = []string{}
 	}
+	requires, err := toJSON(nonNil(r.Requires))
+	if err != nil {
+		return err
+	}
 	_, err = tx.Exec(ctx, `
-		INSERT INTO release (name, version, sort_key, component, path, length, sha256, models, hardware, security_floor, notes, created_by)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)`,
-		r.Name, r.Version, key, r.Component, r.Path, r.Length, r.SHA256, r.Models, hardware, r.SecurityFloor, r.Notes, by.Name)
+		INSERT INTO release (name, version, sort_key, component, path, length, sha256, models, hardware, security_floor, notes, created_by, requires)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)`,
+		r.Name, r.Version, key, r.Component, r.Path, r.Length, r.SHA256, r.Models, hardware, r.SecurityFloor, r.Notes, by.Name, requires)
 	if sqlState(err) == uniqueViolation {
 		return fmt.Errorf("release %s %s exists: %w", r.Name, r.Version, fleet.ErrConflict)
 	}
@@ -213,6 +222,64 @@ func (s *Store) createRelease(ctx context.Context, tx pgx.Tx, by fleet.Actor, r 
 		return fmt.Errorf("create release %s %s: %w", r.Name, r.Version, err)
 	}
 	return record(ctx, tx, by, "release.create", "release/"+r.Name+"@"+r.Version, 0, 1, map[string]any{"sha256": r.SHA256, "path": r.Path})
+}
+
+// FillRequires notes what releases require, where that is not known yet, and tells the
+// cohorts of their rollouts. read is called if there are such releases, and says it by
+// target path. It reports for how many releases that was.
+func (s *Store) FillRequires(ctx context.Context, read func() (map[string][]fleet.Requirement, error)) (n int, err error) {
+	err = s.change(ctx, func(tx pgx.Tx) error {
+		n = 0
+		rows, err := tx.Query(ctx, `SELECT path FROM release WHERE requires IS NULL FOR UPDATE`)
+		if err != nil {
+			return fmt.Errorf("find releases: %w", err)
+		}
+		unknown, err := pgx.CollectRows(rows, pgx.RowTo[string])
+		if err != nil {
+			return fmt.Errorf("find releases: %w", err)
+		}
+		if len(unknown) == 0 {
+			return nil
+		}
+		requires, err := read()
+		if err != nil {
+			return err
+		}
+		var changed []string
+		for _, path := range unknown {
+			q, ok := requires[path]
+			if !ok {
+				continue // it is in a list that is newer than this one
+			}
+			text, err := toJSON(nonNil(q))
+			if err != nil {
+				return err
+			}
+			if _, err := tx.Exec(ctx, `UPDATE release SET requires = $2 WHERE path = $1`, path, text); err != nil {
+				return fmt.Errorf("note what %s requires: %w", path, err)
+			}
+			n++
+			if len(q) > 0 {
+				changed = append(changed, path)
+			}
+		}
+		if len(changed) == 0 {
+			return nil
+		}
+		rows, err = tx.Query(ctx, `
+			SELECT DISTINCT rc.cohort FROM rollout_cohort rc JOIN rollout r ON r.id = rc.rollout
+			JOIN release l ON l.name = r.release AND l.version = r.version
+			WHERE l.path = ANY($1) AND r.state IN ('running', 'paused', 'completed')`, changed)
+		if err != nil {
+			return fmt.Errorf("find cohorts: %w", err)
+		}
+		cohorts, err := pgx.CollectRows(rows, pgx.RowTo[string])
+		if err != nil {
+			return fmt.Errorf("find cohorts: %w", err)
+		}
+		return s.signManifests(ctx, tx, cohorts)
+	})
+	return n, err
 }
 
 func (s *Store) pin(ctx context.Context, tx pgx.Tx, pin topics.SnapshotPin) error {

@@ -96,6 +96,9 @@ func (s *Store) Rollout(ctx context.Context, id string) (r fleet.Rollout, err er
 		if err != nil {
 			return err
 		}
+		if err := describeStones(ctx, tx, &r); err != nil {
+			return err
+		}
 		return describeWaves(ctx, tx, &r)
 	})
 	return r, err
@@ -148,8 +151,10 @@ func (s *Store) CreateRollout(ctx context.Context, by fleet.Actor, spec fleet.Ro
 			return err
 		}
 		if earlier != "" {
-			r, err = readRollout(ctx, tx, earlier)
-			return err
+			if r, err = readRollout(ctx, tx, earlier); err != nil {
+				return err
+			}
+			return describeStones(ctx, tx, &r)
 		}
 		release, err := s.checkRollout(ctx, tx, spec)
 		if err != nil {
@@ -165,8 +170,10 @@ func (s *Store) CreateRollout(ctx context.Context, by fleet.Actor, spec fleet.Ro
 		if err := record(ctx, tx, by, "rollout.create", "rollout/"+id, 0, 1, map[string]any{"release": spec.Release, "version": spec.Version, "cohorts": spec.AllCohorts()}); err != nil {
 			return err
 		}
-		r, err = readRollout(ctx, tx, id)
-		return err
+		if r, err = readRollout(ctx, tx, id); err != nil {
+			return err
+		}
+		return describeStones(ctx, tx, &r)
 	})
 	return r, err
 }
@@ -255,11 +262,11 @@ func (s *Store) checkRollout(ctx context.Context, tx pgx.Tx, spec fleet.RolloutS
 	return release, nil
 }
 
-func nonNil(texts []string) []string {
-	if texts == nil {
-		return []string{}
+func nonNil[V any](list []V) []V {
+	if list == nil {
+		return []V{}
 	}
-	return texts
+	return list
 }
 
 // checkFloor refuses a release below the security floor that the release role
@@ -330,8 +337,10 @@ func (s *Store) UpdateRollout(ctx context.Context, by fleet.Actor, id string, re
 		if err := record(ctx, tx, by, "rollout.update", "rollout/"+id, revision, revision+1, nil); err != nil {
 			return err
 		}
-		r, err = readRollout(ctx, tx, id)
-		return err
+		if r, err = readRollout(ctx, tx, id); err != nil {
+			return err
+		}
+		return describeStones(ctx, tx, &r)
 	})
 	return r, err
 }

@@ -27,30 +27,45 @@ func eligibleArgs(ctx context.Context, tx pgx.Tx, r fleet.Rollout) ([]any, error
 	if err != nil {
 		return nil, err
 	}
-	// The few versions that run anywhere, by skipping through the index.
+	keys, err := versionKeys(ctx, tx, r.Component, func(version string) (bool, error) {
+		if ok, err := fleet.Eligible(r.Kind, r.From, r.Version, version); err != nil || !ok {
+			return false, err
+		}
+		// Who has to pass through another release first is not in it yet.
+		return release.Takes(version)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return []any{r.ID, r.AllCohorts(), r.CanaryCohort, r.Offset, release.Models, nonNil(release.Hardware), r.Component, keys}, nil
+}
+
+// versionKeys are the sort keys of those versions of a component that run anywhere, and
+// that are wanted: few, found by skipping through the index.
+func versionKeys(ctx context.Context, tx pgx.Tx, component string, wanted func(version string) (bool, error)) ([]string, error) {
 	rows, err := tx.Query(ctx, `
 		WITH RECURSIVE seen AS (
 			(SELECT sort_key, version FROM device_version WHERE component = $1 ORDER BY sort_key LIMIT 1)
 			UNION ALL
 			SELECT n.sort_key, n.version FROM seen, LATERAL (
 				SELECT sort_key, version FROM device_version WHERE component = $1 AND sort_key > seen.sort_key ORDER BY sort_key LIMIT 1) n
-		) SELECT sort_key, version FROM seen`, r.Component)
+		) SELECT sort_key, version FROM seen`, component)
 	if err != nil {
-		return nil, fmt.Errorf("read versions of %s: %w", r.Component, err)
+		return nil, fmt.Errorf("read versions of %s: %w", component, err)
 	}
 	keys := []string{}
 	var key, version string
 	_, err = pgx.ForEachRow(rows, []any{&key, &version}, func() error {
-		ok, err := fleet.Eligible(r.Kind, r.From, r.Version, version)
+		ok, err := wanted(version)
 		if ok {
 			keys = append(keys, key)
 		}
 		return err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("read versions of %s: %w", r.Component, err)
+		return nil, fmt.Errorf("read versions of %s: %w", component, err)
 	}
-	return []any{r.ID, r.AllCohorts(), r.CanaryCohort, r.Offset, release.Models, nonNil(release.Hardware), r.Component, keys}, nil
+	return keys, nil
 }
 
 // eligibleMembers is the rollout's members, as package fleet counts them: of

@@ -100,12 +100,22 @@ func Must[V any](v V, err error) V {
 // (default: m1).
 func (w *World) AddRelease(version string, models ...string) fleet.Release {
 	w.T.Helper()
+	return w.AddReleaseFor(version, "", models...)
+}
+
+// AddReleaseFor is AddRelease of one that takes only what meets a constraint.
+func (w *World) AddReleaseFor(version, takes string, models ...string) fleet.Release {
+	w.T.Helper()
 	if models == nil {
 		models = []string{"m1"}
 	}
+	var requires []fleet.Requirement
+	if takes != "" {
+		requires = []fleet.Requirement{{Component: "system", Versions: takes}}
+	}
 	sha := fmt.Sprintf("%064x", w.seq.Add(1))
 	Must1(w.PutArtifact(w.T.Context(), Alice, fleet.Artifact{SHA256: sha, Length: 100}))
-	r := fleet.Release{Component: "system", Name: "camera", Version: version, Path: "system/camera/" + version, Length: 100, SHA256: sha, Models: models}
+	r := fleet.Release{Component: "system", Name: "camera", Version: version, Path: "system/camera/" + version, Length: 100, SHA256: sha, Models: models, Requires: requires}
 	pin := &topics.SnapshotPin{Version: w.seq.Load(), Length: 10, SHA256: sha}
 	return Must(w.PublishReleases(w.T.Context(), Alice, store.Publication{Releases: []fleet.Release{r}, Pin: pin}))[0]
 }
