@@ -12,6 +12,9 @@ setup: ## Bring PostgreSQL, a C compiler and InfluxDB, where they are missing
 build: ## Build broker, fleetd, agent and fleetctl into bin/
 	CGO_ENABLED=0 $(GO) build -o bin/ ./broker ./fleetd ./agent ./fleetd/fleetctl
 
+agents: ## Build the agent for amd64, arm64, armv7 and riscv64, static, stripped, at most 15 MB
+	@scripts/agents
+
 demo: setup ## Roll a good and a bad release out to 40 real agents (KEEP=1 leaves it up)
 	@$(GO) build -o .cache/stack/demo ./internal/demo && exec .cache/stack/demo --with-parent $(if $(KEEP),--keep)
 
@@ -65,4 +68,4 @@ bench-broker: ## Our broker beside plain mochi, mosquitto and nats-server (ARGS=
 clean: ## Remove what was built and cached in this clone (not what setup installed)
 	rm -rf bin .cache demo.json bench-broker.json
 
-.PHONY: help setup build demo cluster test test-long test-power test-boot test-network simulate machines lint fmt-check vet race fuzz-short bench bench-broker clean
+.PHONY: help setup build agents demo cluster test test-long test-power test-boot test-network simulate machines lint fmt-check vet race fuzz-short bench bench-broker clean

@@ -31,7 +31,7 @@ func run(t *testing.T, args ...string) (code int, stdout, stderr string) {
 	t.Setenv("HOME", t.TempDir())
 	t.Setenv("XDG_CONFIG_HOME", t.TempDir())
 	var out, errOut bytes.Buffer
-	code = tool().Exec(t.Context(), args, cli.Streams{In: strings.NewReader(""), Out: &out, Err: &errOut})
+	code = program().Exec(t.Context(), args, cli.Streams{In: strings.NewReader(""), Out: &out, Err: &errOut})
 	return code, out.String(), errOut.String()
 }
 

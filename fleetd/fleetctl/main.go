@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"groundswell/internal/cli"
+	"groundswell/internal/cli/tool"
 	"groundswell/internal/config"
 )
 
@@ -127,13 +128,13 @@ func (versionCmd) Run(io cli.Streams) error {
 	return err
 }
 
-func tool() cli.Tool {
+func program() tool.Tool {
 	g := &grammar{}
-	return cli.Tool{Name: "fleetctl", Description: description, Grammar: g, Bind: []any{&g.Global}}
+	return tool.Tool{Name: "fleetctl", Description: description, Grammar: g, Bind: []any{&g.Global}}
 }
 
 func main() {
-	tool().Main()
+	program().Main()
 }
 
 // need is the error for a setting that a command cannot do without.

@@ -2,13 +2,15 @@ package cli
 
 import (
 	"context"
+	"errors"
+	"flag"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
+	"strings"
 
 	"groundswell/internal/config"
-
-	"github.com/alecthomas/kong"
 )
 
 // Daemon describes a program that runs until SIGTERM or SIGINT. C is its
@@ -32,17 +34,75 @@ type Command[C any] struct {
 	Run        func(ctx context.Context, cfg C, log *slog.Logger) error
 }
 
+// Commands of a daemon take flags before and after their name.
 type daemonFlags struct {
-	Config      string           `help:"YAML configuration file; without it the defaults apply." placeholder:"FILE" type:"path"`
-	CheckConfig bool             `help:"Print the effective configuration without its secrets, and exit (0 valid, 1 not)."`
-	LogLevel    string           `help:"debug, info, warn or error." default:"info" enum:"debug,info,warn,error"`
-	Version     kong.VersionFlag `help:"Print the version and exit."`
-	Run         struct{}         `cmd:"" default:"1" help:"Run until SIGTERM (the default)."`
+	config      string
+	checkConfig bool
+	logLevel    string
+	version     bool
+	command     string
+}
+
+// parse reads arguments. flag.ErrHelp means that help was asked for.
+func (d Daemon[C]) parse(args []string) (f daemonFlags, err error) {
+	set := flag.NewFlagSet(d.Name, flag.ContinueOnError)
+	set.SetOutput(io.Discard) // errors are printed once, by Exec
+	set.StringVar(&f.config, "config", "", "")
+	set.BoolVar(&f.checkConfig, "check-config", false, "")
+	set.StringVar(&f.logLevel, "log-level", "info", "")
+	set.BoolVar(&f.version, "version", false, "")
+	for {
+		if err := set.Parse(args); errors.Is(err, flag.ErrHelp) {
+			return f, err
+		} else if err != nil {
+			return f, errors.New(strings.Replace(err.Error(), "flag provided but not defined: -", "unknown flag --", 1))
+		}
+		if set.NArg() == 0 {
+			break
+		}
+		if f.command != "" {
+			return f, fmt.Errorf("unexpected argument %q", set.Arg(0))
+		}
+		f.command, args = set.Arg(0), set.Args()[1:]
+	}
+	switch f.logLevel {
+	case "debug", "info", "warn", "error":
+	default:
+		return f, fmt.Errorf("--log-level: must be debug, info, warn or error, not %q", f.logLevel)
+	}
+	if f.command == "" {
+		f.command = "run"
+	}
+	return f, nil
+}
+
+// help is what --help prints.
+func (d Daemon[C]) help() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "Usage: %s [COMMAND] [flags]\n\n%s\n\nCommands:\n", d.Name, d.Description)
+	commands := append([]Command[C]{{Name: "run", Help: "Run until SIGTERM (the default)."}}, d.Commands...)
+	width := 0
+	for _, c := range commands {
+		width = max(width, len(c.Name))
+	}
+	for _, c := range commands {
+		fmt.Fprintf(&b, "  %-*s  %s\n", width, c.Name, c.Help)
+	}
+	b.WriteString(`
+Flags:
+  -h, --help          Show this help.
+  --config FILE       YAML configuration file; without it the defaults apply.
+  --check-config      Print the effective configuration without its secrets, and exit
+                      (0 valid, 1 not).
+  --log-level LEVEL   debug, info, warn or error. Default info.
+  --version           Print the version and exit.
+`)
+	return b.String()
 }
 
 // Main runs the daemon with the process's arguments and ends the process.
 func (d Daemon[C]) Main() {
-	ctx, stop := signalled()
+	ctx, stop := Signalled()
 	code := d.Exec(ctx, os.Args[1:], Standard())
 	stop()
 	os.Exit(code)
@@ -50,35 +110,41 @@ func (d Daemon[C]) Main() {
 
 // Exec is Main without the process: it returns the exit code.
 func (d Daemon[C]) Exec(ctx context.Context, args []string, io Streams) int {
-	var flags daemonFlags
-	options := []kong.Option{kong.Description(d.Description)}
+	flags, err := d.parse(args)
 	run := map[string]func(context.Context, C, *slog.Logger) error{"run": d.Run}
 	for _, c := range d.Commands {
 		run[c.Name] = c.Run
-		options = append(options, kong.DynamicCommand(c.Name, c.Help, "", &struct{}{}))
 	}
-	kctx, code, done := parse(d.Name, &flags, args, io, options...)
-	if done {
-		return code
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		fmt.Fprint(io.Out, d.help())
+		return OK
+	case err != nil:
+		return Report(ctx, d.Name, UsageError("%w", err), io)
+	case flags.version:
+		fmt.Fprintln(io.Out, d.Name, Version())
+		return OK
+	case run[flags.command] == nil:
+		return Report(ctx, d.Name, UsageError("unknown command %q", flags.command), io)
 	}
 	cfg := d.Default()
-	if flags.Config != "" {
-		if err := config.Load(flags.Config, &cfg); err != nil {
-			return report(ctx, d.Name, err, io)
+	if flags.config != "" {
+		if err := config.Load(flags.config, &cfg); err != nil {
+			return Report(ctx, d.Name, err, io)
 		}
 	}
 	if v, ok := any(&cfg).(interface{ Validate() error }); ok {
 		if err := v.Validate(); err != nil {
-			return report(ctx, d.Name, fmt.Errorf("%w: %w", config.ErrInvalid, err), io)
+			return Report(ctx, d.Name, fmt.Errorf("%w: %w", config.ErrInvalid, err), io)
 		}
 	}
-	if flags.CheckConfig {
-		return report(ctx, d.Name, config.Print(io.Out, &cfg), io)
+	if flags.checkConfig {
+		return Report(ctx, d.Name, config.Print(io.Out, &cfg), io)
 	}
 	var level slog.Level
-	if err := level.UnmarshalText([]byte(flags.LogLevel)); err != nil {
-		return report(ctx, d.Name, err, io)
+	if err := level.UnmarshalText([]byte(flags.logLevel)); err != nil {
+		return Report(ctx, d.Name, err, io)
 	}
 	log := slog.New(slog.NewJSONHandler(io.Err, &slog.HandlerOptions{Level: level}))
-	return report(ctx, d.Name, run[kctx.Command()](ctx, cfg, log), io)
+	return Report(ctx, d.Name, run[flags.command](ctx, cfg, log), io)
 }

@@ -17,7 +17,7 @@ const module = "groundswell/"
 // packages that may import it. One package translates its types and errors;
 // the few with two say why.
 var importers = map[string][]string{
-	"github.com/alecthomas/kong":               {"internal/cli"},
+	"github.com/alecthomas/kong":               {"internal/cli/tool"}, // which the agent does without
 	"github.com/goccy/go-yaml":                 {"internal/config"},
 	"github.com/prometheus/":                   {"internal/ops"},
 	"github.com/eclipse/paho.golang":           {"internal/mqttclient", "internal/mqttpeer"}, // the other side, for tests
@@ -49,7 +49,7 @@ var testOnly = []string{"github.com/google/go-cmp", "pgregory.net/rapid"}
 
 // notLinked must not be in the agent, directly or through others.
 var notLinked = []string{
-	"github.com/jackc/pgx", "github.com/influxdata/", "github.com/nats-io/", "github.com/mochi-mqtt/",
+	"github.com/jackc/pgx", "github.com/influxdata/", "github.com/nats-io/", "github.com/mochi-mqtt/", "github.com/alecthomas/kong",
 	module + "broker", module + "fleetd", module + "migrations",
 }
 
