@@ -138,7 +138,7 @@ func TestHostileSourceOfArtifacts(t *testing.T) {
 // sourceAttacks plays one attack to its end.
 func (f *fleet) sourceAttacks(t *testing.T, c sourceAttack, digest string, e topics.Entry) {
 	t.Parallel()
-	id := "cam-" + strings.Trim(topicsafe(c.name), "-")
+	id := "cam-" + topicsafe(c.name)
 	cohort := "of-" + id
 	s := f.hostileSource(t, c.attack)
 	d := f.newDevice(t, id, "fetch: {stall: 500ms, min_rate: 100000}\n")
@@ -180,5 +180,5 @@ func topicsafe(name string) string {
 		}
 		return '-'
 	}, strings.ToLower(name))
-	return id[:min(len(id), 40)]
+	return strings.Trim(id[:min(len(id), 40)], "-")
 }

@@ -61,7 +61,9 @@ type Link struct {
 	log      *slog.Logger
 	metrics  Metrics
 
-	tellRefusals *rate.Limiter // whoever sends rubbish must not wear the disk out
+	// Whoever sends rubbish must not wear the disk out, nor push what matters out of
+	// the log.
+	tellRefusals, tellUnasked *rate.Limiter
 
 	changed chan struct{} // the world is another
 	checkIn chan struct{} // somebody wants a check-in before its time
@@ -78,6 +80,7 @@ type Link struct {
 	refused    map[string][]byte // by topic: curable refusals, as received
 	reported   map[[32]byte]bool // refusals that were reported, bounded
 	toldBroken bool              // the journal cannot be written, and that was reported
+	turn       int               // how often a check-in has failed; see servers
 	conn       *conn             // nil while there is no connection
 	view       decide.View       // of the last complete connection; without Live and Age
 	heard      time.Duration     // by the clock's Uptime: when the broker was heard last on it
@@ -100,8 +103,8 @@ func New(cfg Config, v *verify.Verifier, j *journal.Journal, clk *clock.Clock, m
 	}
 	return &Link{
 		cfg: cfg, verifier: v, journal: j, clock: clk, machine: m, facts: facts, log: log, metrics: metrics,
-		tellRefusals: rate.NewLimiter(rate.Every(time.Minute), 8),
-		changed:      make(chan struct{}, 1), checkIn: make(chan struct{}, 1), curable: make(chan struct{}, 1),
+		tellRefusals: rate.NewLimiter(rate.Every(time.Minute), 8), tellUnasked: rate.NewLimiter(rate.Every(time.Minute), 8),
+		changed: make(chan struct{}, 1), checkIn: make(chan struct{}, 1), curable: make(chan struct{}, 1),
 		manifests: map[string]held[topics.Manifest]{}, refused: map[string][]byte{}, reported: map[[32]byte]bool{},
 	}
 }

@@ -92,7 +92,7 @@ func TestReportIsKeptUntilTakenUnlessItWillNeverBe(t *testing.T) {
 		{"not authorized", refusal(0x87), false},
 		{"payload refused", refusal(0x99), false},
 		{"packet too large", refusal(0x95), false},
-		{"too large to send", fmt.Errorf("publish: %w", mqttclient.ErrPacketTooLarge), false},
+		{"too large for this broker, by its own word", fmt.Errorf("publish: %w", mqttclient.ErrPacketTooLarge), true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			l := newLink(t)

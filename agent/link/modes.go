@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"groundswell/internal/mqttclient"
@@ -13,7 +14,7 @@ import (
 func (l *Link) mqtt() mqttclient.Config {
 	_, interval, jitter := l.schedule()
 	return mqttclient.Config{
-		Servers: l.cfg.Servers, TLS: l.cfg.TLS, ClientID: l.cfg.Device,
+		Servers: l.servers(), TLS: l.cfg.TLS, ClientID: l.cfg.Device,
 		SessionExpiry: max(l.cfg.SessionExpiry, 2*(interval+jitter)),
 		KeepAlive:     l.cfg.KeepAlive,
 		MaxPacketSize: topics.MaxPacket,
@@ -21,6 +22,15 @@ func (l *Link) mqtt() mqttclient.Config {
 		OnMessage:     l.receive,
 		Log:           l.log,
 	}
+}
+
+// servers are the brokers, another one first after each check-in that failed: one
+// that lets the device in and brings it nothing must not keep it from the others.
+func (l *Link) servers() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	first := l.turn % max(1, len(l.cfg.Servers))
+	return slices.Concat(l.cfg.Servers[first:], l.cfg.Servers[:first])
 }
 
 // stay keeps a connection up until ctx ends or the device is to poll.
@@ -93,6 +103,7 @@ func (l *Link) poll(ctx context.Context) {
 		}
 		if err != nil {
 			failures++
+			l.change(func() { l.turn++ })
 			wait = min(l.pause(failures), interval)
 			l.log.Warn("check-in failed", "err", err, "again_in", wait.String())
 			continue
@@ -139,6 +150,7 @@ func (l *Link) pollOnce(ctx context.Context) error {
 		// A device that fleetd does not know yet has no assignment: its
 		// heartbeat makes it known.
 		l.log.Info("check-in is not complete in time")
+		l.change(func() { l.turn++ })
 	}
 	l.Heartbeat()
 	return l.drain(ctx, s)

@@ -27,7 +27,7 @@ func (l *Link) take(topic string, raw []byte) {
 func (l *Link) takeLocked(topic string, raw []byte) {
 	name, err := topics.Parse(topic)
 	if err != nil {
-		l.log.Warn("message on a topic that was not asked for", "err", err)
+		l.unasked("err", err)
 		return
 	}
 	switch name.Kind {
@@ -38,7 +38,7 @@ func (l *Link) takeLocked(topic string, raw []byte) {
 	case topics.KindCommand:
 		err = l.verifier.Command(raw, l.obey)
 	default:
-		l.log.Warn("message on a topic that was not asked for", "topic", topic)
+		l.unasked("topic", topic)
 		return
 	}
 	if err != nil {
@@ -155,6 +155,14 @@ func (l *Link) refuse(name topics.Name, topic string, raw []byte, err error) {
 		return r.QueueLog(topics.Log{Source: "agent", Text: text, At: l.now()})
 	}); errQueue != nil {
 		l.log.Error("refusal cannot be reported", "err", errQueue)
+	}
+}
+
+// unasked tells of a message that only a broker that is broken or hostile sends.
+// It may send any number of them.
+func (l *Link) unasked(key string, value any) {
+	if l.tellUnasked.Allow() {
+		l.log.Warn("message on a topic that was not asked for", key, value)
 	}
 }
 

@@ -117,11 +117,10 @@ func (l *Link) sendOne(ctx context.Context, c *conn, s session, report journal.R
 	return true
 }
 
-// never reports whether the broker will refuse the report for ever.
+// never reports whether the broker will refuse the report for ever. One that says
+// it takes only small packets is none of ours: topics.MaxPacket is the contract,
+// and another broker keeps to it.
 func never(err error) bool {
-	if errors.Is(err, mqttclient.ErrPacketTooLarge) {
-		return true
-	}
 	code, ok := mqttclient.Refused(err)
 	switch code {
 	case mqttclient.CodeNotAuthorized, 0x90, 0x95, 0x99: // topic name, packet too large, payload format

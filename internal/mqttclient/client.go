@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/url"
+	"slices"
 	"sync"
 	"time"
 
@@ -26,6 +27,7 @@ type Client struct {
 	up       *link              // nil while the connection is down
 	upSince  time.Time
 	attempts int // since a connection last lasted
+	first    int // the server that is tried first
 }
 
 // New checks cfg. It does no I/O.
@@ -62,14 +64,14 @@ func (c *Client) Run(ctx context.Context) error {
 	cc := c.cfg.client()
 	cc.OnPublishReceived = []func(paho.PublishReceived) (bool, error){deliver(c.current, &c.cfg)}
 	manager, err := autopaho.NewConnection(ctx, autopaho.ClientConfig{
-		ServerUrls:                    c.urls,
+		ServerUrls:                    c.urls, // how many there are: rotated says which it is
 		CleanStartOnInitialConnection: c.cfg.CleanStart,
 		ConnectTimeout:                c.cfg.ConnectTimeout,
 		ReconnectBackoff:              c.pause,
 		AttemptConnection: func(ctx context.Context, _ autopaho.ClientConfig, u *url.URL) (net.Conn, error) {
 			ctx, cancel := context.WithTimeout(ctx, c.cfg.ConnectTimeout)
 			defer cancel()
-			w, err := dial(ctx, u, c.cfg.TLS, int(c.cfg.MaxPacketSize))
+			w, err := dial(ctx, c.rotated(u), c.cfg.TLS, int(c.cfg.MaxPacketSize))
 			if err != nil {
 				return nil, err
 			}
@@ -97,6 +99,15 @@ func (c *Client) Run(ctx context.Context) error {
 		_ = w.Close() // closing twice is fine
 	}
 	return nil
+}
+
+// rotated is the server to try where autopaho would try u. It begins with the first
+// again after each connection; we begin with the next when a connection did not
+// last, because a broker that lets us in and then drops us keeps us from the others.
+func (c *Client) rotated(u *url.URL) *url.URL {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.urls[(max(0, slices.Index(c.urls, u))+c.first)%len(c.urls)]
 }
 
 func (c *Client) current() *wire {
@@ -147,6 +158,8 @@ func (c *Client) disconnected() {
 	c.up = nil
 	if time.Since(c.upSince) > c.cfg.Backoff.Max {
 		c.attempts = 1 // not 0: the whole fleet lost the same broker just now
+	} else {
+		c.first = (c.first + 1) % len(c.urls)
 	}
 	c.mu.Unlock()
 	_ = w.Close() // usually closed; ends whoever waits on it

@@ -183,6 +183,19 @@ func TestFailedSetUpDropsTheConnectionAndBacksOff(t *testing.T) {
 	}
 }
 
+// A broker that lets us in and hangs up does not keep us from the next one.
+func TestServerThatDropsUsIsNotTriedFirstAgain(t *testing.T) {
+	bad, good := newPeer(t), newPeer(t)
+	cfg := base(bad)
+	cfg.Servers = append(cfg.Servers, good.url())
+	up := upSignal(&cfg)
+	start(t, cfg)
+	bad.accept(0).Close()
+	good.accept(0)
+	within(t, "up at the first", up)
+	within(t, "up at the second", up)
+}
+
 func TestServersReasonForDisconnectIsReported(t *testing.T) {
 	p := newPeer(t)
 	cfg := base(p)

@@ -23,6 +23,8 @@ const (
 // Config is everything about a connection. Servers and ClientID are required.
 type Config struct {
 	// Servers are "mqtts://host:port" (TLS) or "mqtt://host:port", tried in order.
+	// After a connection that did not last as long as Backoff.Max, a Client begins
+	// with the next one.
 	Servers []string
 	// TLS is used for mqtts. An empty ServerName is filled in from the URL.
 	TLS      *tls.Config
