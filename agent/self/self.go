@@ -46,8 +46,9 @@ type Config struct {
 
 // Slots are the agent's own. They are safe for concurrent use.
 type Slots struct {
-	cfg Config
-	dir *slot.Dir
+	cfg   Config
+	dir   *slot.Dir
+	image slot.Image // what runs
 
 	mu      sync.Mutex // guards what follows
 	decided time.Duration
@@ -78,7 +79,17 @@ func Open(cfg Config) (*Slots, error) {
 		cfg.Launched = Launched{Boot: slot.NewBootID()}
 	}
 	dir.Booted(cfg.Launched.Slot)
-	return &Slots{cfg: cfg, dir: dir, decided: defaultDecided, trial: cfg.Launched.Trial}, nil
+	s := &Slots{cfg: cfg, dir: dir, decided: defaultDecided, trial: cfg.Launched.Trial}
+	if cfg.Launched.Slot != "" {
+		// It was verified a moment before it ran, and nothing writes to its slot.
+		if s.image, err = dir.Image(cfg.Launched.Slot); err != nil {
+			cfg.Log.Warn("what runs is not what its slot says any more", "slot", cfg.Launched.Slot, "err", err)
+		}
+	}
+	if cfg.Version != "" && cfg.Version != s.image.Version {
+		s.image = slot.Image{Version: cfg.Version} // it knows best
+	}
+	return s, nil
 }
 
 // same reports whether two paths are one directory.
@@ -99,15 +110,7 @@ func (s *Slots) Ready(context.Context) error { return nil }
 
 // Running is this agent.
 func (s *Slots) Running() slot.Running {
-	r := slot.Running{Slot: s.cfg.Launched.Slot, BootID: s.cfg.Launched.Boot, Up: true, Trial: s.OnTrial()}
-	if r.Slot != "" {
-		// It was verified a moment before it ran, and nothing writes to its slot.
-		r.Image, _ = s.dir.Image(r.Slot)
-	}
-	if s.cfg.Version != "" && s.cfg.Version != r.Image.Version {
-		r.Image = slot.Image{Version: s.cfg.Version} // it knows best
-	}
-	return r
+	return slot.Running{Slot: s.cfg.Launched.Slot, Image: s.image, BootID: s.cfg.Launched.Boot, Up: true, Trial: s.OnTrial()}
 }
 
 // OnTrial reports whether this agent is on trial.
