@@ -74,11 +74,8 @@ func openItself(cfg Config, leave context.CancelCauseFunc, log *slog.Logger) (*s
 	return self.Open(self.Config{
 		Dir: filepath.Join(cfg.DataDir, ownDir), Launched: launched, Version: telemetry.Version,
 		Tries: cfg.Self.Tries, Alive: cfg.Self.Alive, At: faultsOf(cfg.Self.Component),
-		Restart: func(context.Context) error {
-			leave(watchdog.ErrGoesOn)
-			return nil
-		},
-		Log: log.With("component", cfg.Self.Component),
+		Restart: func() { leave(watchdog.ErrGoesOn) },
+		Log:     log.With("component", cfg.Self.Component),
 	})
 }
 

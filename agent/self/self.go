@@ -36,9 +36,9 @@ type Config struct {
 	Tries int
 	// Alive is how long an agent on trial may give no sign of life. 0: DefaultAlive.
 	Alive time.Duration
-	// Restart has the agent stop in an orderly way, and then Leave be called. It returns
-	// when it cannot, or when ctx ends.
-	Restart func(ctx context.Context) error
+	// Restart has the agent stop in an orderly way, by which the context of what was
+	// called ends, and then Leave be called.
+	Restart func()
 	// At is called at named points: "launching", after the trial was armed. May be nil.
 	At  func(point string)
 	Log *slog.Logger // nil: silent
@@ -195,14 +195,18 @@ func (s *Slots) Activate(ctx context.Context) error {
 // restartTime is how long the agent may take to stop what it does.
 const restartTime = 10 * time.Minute
 
+// restart has the agent stop, and waits for it.
 func (s *Slots) restart(ctx context.Context) error {
 	s.cfg.Log.Info("the agent makes way for another")
-	ctx, cancel := context.WithTimeoutCause(ctx, restartTime, fmt.Errorf("the agent still runs after %v", restartTime))
-	defer cancel()
-	if err := s.cfg.Restart(ctx); err != nil {
-		return fmt.Errorf("restart: %w", errors.Join(err, context.Cause(ctx)))
+	s.cfg.Restart()
+	timer := time.NewTimer(restartTime)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-timer.C:
+		return fmt.Errorf("restart: the agent still runs after %v", restartTime)
 	}
-	return nil
 }
 
 // Confirm makes the agent on trial the one that is launched by itself. It may be
