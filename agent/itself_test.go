@@ -275,6 +275,7 @@ func TestAgentKilledWhileItIsReplaced(t *testing.T) {
 		for _, point := range c.points {
 			for _, how := range []string{"", "cut"} {
 				t.Run(strings.TrimSpace(c.name+" at "+point+" "+how), func(t *testing.T) {
+					t.Parallel()
 					id := strings.ReplaceAll(strings.Trim(c.name+"-"+point+"-"+how, "-"), "_", "-")
 					s := f.newService(t, id, "")
 					s.env = []string{"AGENT_TEST_KILL_AT=agent " + point, "AGENT_TEST_CUT=" + how, "AGENT_TEST_KILLED=" + s.path("killed")}
