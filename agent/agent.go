@@ -60,10 +60,22 @@ func run(ctx context.Context, cfg Config, log *slog.Logger) error {
 		return err
 	}
 	defer unlock()
+	told := ctx
+	ctx, leave := context.WithCancelCause(ctx)
+	defer leave(nil)
 	parts, err := openParts(ctx, cfg, log)
 	if err != nil {
 		return err
 	}
+	own, err := openItself(cfg, leave, log)
+	if err != nil {
+		return err
+	}
+	if own != nil {
+		parts = append(parts, itself(cfg, own))
+		leaveInTime(ctx, cfg, own, log)
+	}
+	stopped := ctx
 	g, ctx := errgroup.WithContext(ctx)
 	var alive vitals
 	for _, p := range parts {
@@ -96,7 +108,11 @@ func run(ctx context.Context, cfg Config, log *slog.Logger) error {
 			}
 		}
 	})
-	return g.Wait()
+	err = g.Wait()
+	if err == nil && told.Err() == nil && errors.Is(context.Cause(stopped), watchdog.ErrGoesOn) {
+		return own.Leave()
+	}
+	return err
 }
 
 // inService reports whether the device was managed before.
@@ -182,10 +198,15 @@ func manage(ctx context.Context, cfg Config, parts []part, alive *vitals, tail *
 	}
 	device := deploy.NewDevice(session, cfg.Conditions)
 	var drivers []*deploy.Driver
+	well := wellItself(session, records, func() []*deploy.Driver { return drivers })
 	for _, p := range parts {
+		examine := p.healthConfig()
+		if p.itself {
+			examine.Own = well
+		}
 		drivers = append(drivers, deploy.New(deploy.Config{
-			Component: p.Name, Device: id.Name, Model: id.Model, Hardware: id.Hardware, Location: location,
-			Health: p.healthConfig(), Conditions: p.Conditions, RetryMin: cfg.Retry.Min, RetryMax: cfg.Retry.Max,
+			Component: p.Name, Itself: p.itself, Device: id.Name, Model: id.Model, Hardware: id.Hardware, Location: location,
+			Health: examine, Conditions: p.Conditions, RetryMin: cfg.Retry.Min, RetryMax: cfg.Retry.Max,
 			PenaltyMin: cfg.Penalty.Min, PenaltyMax: cfg.Penalty.Max, At: faultsOf(p.Name),
 		}, device, p.slots, verifier, fetcher, records, clk, log.With("component", p.Name)))
 	}

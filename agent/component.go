@@ -80,6 +80,9 @@ func (c *Config) validateComponents() error {
 		if err := topics.CheckID("component", sole.Name); err != nil {
 			return err
 		}
+		if sole.Name == c.Self.Component {
+			return fmt.Errorf("component: %q is what the agent itself is called, by self.component", sole.Name)
+		}
 		return sole.validate()
 	}
 	def := DefaultConfig()
@@ -94,8 +97,8 @@ func (c *Config) validateComponents() error {
 			return fmt.Errorf("%s: describes the only component of a device, and components lists several: it belongs to one of them", k.key)
 		}
 	}
-	if len(c.Components) > topics.MaxComponents {
-		return fmt.Errorf("components: at most %d", topics.MaxComponents)
+	if len(c.Components) >= topics.MaxComponents { // and the agent
+		return fmt.Errorf("components: at most %d", topics.MaxComponents-1)
 	}
 	names, dirs, machine := map[string]bool{}, map[string]bool{}, ""
 	for i, component := range c.components() {
@@ -107,6 +110,8 @@ func (c *Config) validateComponents() error {
 			return err
 		}
 		switch {
+		case component.Name == c.Self.Component:
+			return fmt.Errorf("%sname: %q is what the agent itself is called, by self.component", at, component.Name)
 		case names[component.Name]:
 			return fmt.Errorf("%sname: %q stands twice", at, component.Name)
 		case component.Dir != soleDir && !strings.HasPrefix(component.Dir, soleDir+"-"):
@@ -206,7 +211,8 @@ func (c *Component) healthConfig() health.Config {
 // part is a component with its slots.
 type part struct {
 	Component
-	slots component
+	slots  component
+	itself bool // it is the agent
 }
 
 // component is what the agent keeps up to date.
@@ -223,7 +229,7 @@ func openParts(ctx context.Context, cfg Config, log *slog.Logger) ([]part, error
 		if err != nil {
 			return nil, fmt.Errorf("component %s: %w", c.Name, err)
 		}
-		parts = append(parts, part{c, slots})
+		parts = append(parts, part{Component: c, slots: slots})
 	}
 	return parts, nil
 }

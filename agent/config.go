@@ -14,6 +14,7 @@ import (
 	"groundswell/agent/condition"
 	"groundswell/agent/health"
 	"groundswell/agent/link"
+	"groundswell/agent/self"
 	"groundswell/agent/slot"
 	"groundswell/agent/watchdog"
 	"groundswell/internal/mqttclient"
@@ -67,6 +68,8 @@ type Config struct {
 	// Conditions are what the device itself wants before it takes a release, of
 	// whatever component.
 	Conditions condition.Config `yaml:"conditions"`
+	// Self is how the agent is replaced itself.
+	Self Self `yaml:"self"`
 	// Watchdog resets the machine when the agent does not get on.
 	Watchdog watchdog.Config `yaml:"watchdog"`
 	// Initial is put into the first slot when there is nothing in the slots.
@@ -203,6 +206,7 @@ func DefaultConfig() Config {
 		},
 		Module:  Module{Tries: 3, StepTime: 30 * time.Minute, Again: time.Minute, Patience: 6 * time.Hour, Interval: 5 * time.Second},
 		Machine: Machine{GRUBEnv: "/boot/grub/grubenv", Tries: 3, Restart: []string{"systemctl", "reboot"}},
+		Self:    Self{Component: "agent", Tries: 3, Alive: self.DefaultAlive, Settle: time.Minute, Total: 10 * time.Minute},
 		Backoff: Backoff{time.Second, 5 * time.Minute},
 		Retry:   Backoff{time.Minute, time.Hour},
 		Penalty: Backoff{time.Hour, 7 * 24 * time.Hour},
@@ -243,6 +247,9 @@ func (c *Config) Validate() error {
 	}
 	if c.Mode != topics.ModeConnected && c.Mode != topics.ModePolling {
 		return fmt.Errorf("mode: %q is neither connected nor polling", c.Mode)
+	}
+	if err := c.Self.validate(); err != nil {
+		return err
 	}
 	if err := c.validateComponents(); err != nil {
 		return err

@@ -119,7 +119,7 @@ func TestConfigurationIsRefusedByKey(t *testing.T) {
 		{"components[0].initial", valid + "components: [{name: a, initial: {version: 1.0.0}}]\n"},
 		{"firmwares", valid + "components: [{name: a, firmwares: {tries: 2}}]\n"},
 		{"duration \"90\"", valid + "components: [{name: a, health: {settle: 90}}]\n"},
-		{"components: at most 16", valid + "components: [" + strings.Repeat("{name: a},", 17) + "]\n"},
+		{"components: at most 15", valid + "components: [" + strings.Repeat("{name: a},", 17) + "]\n"},
 	} {
 		if err := parse(c.text); err == nil || !strings.Contains(err.Error(), c.key) {
 			t.Errorf("%s: got %v", c.key, err)

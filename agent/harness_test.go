@@ -41,12 +41,18 @@ func TestMain(m *testing.M) {
 	if os.Getenv("AGENT_TEST_RUN") == "" {
 		os.Exit(m.Run())
 	}
+	launch()
+	onTrial := playAgent()
 	if at := os.Getenv("AGENT_TEST_KILL_AT"); at != "" {
 		faults = func(point string) {
-			if point == at {
-				_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
-				select {} // it takes a moment
+			if point != at || !firstTime() {
+				return
 			}
+			if onTrial && os.Getenv("AGENT_TEST_CUT") != "" { // the power: its launcher as well
+				_ = syscall.Kill(os.Getppid(), syscall.SIGKILL)
+			}
+			_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+			select {} // it takes a moment
 		}
 	}
 	if path := os.Getenv("AGENT_TEST_CLOCK"); path != "" {

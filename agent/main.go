@@ -4,14 +4,40 @@
 package main
 
 import (
+	"context"
+	"log/slog"
+	"os"
+
 	// Windows are read in the device's time zone, and many devices have no zone
 	// files.
 	_ "time/tzdata"
 
+	"groundswell/agent/self"
 	"groundswell/internal/cli"
 )
 
-func main() { daemon().Main() }
+func main() {
+	launch()
+	daemon().Main()
+}
+
+// launch is what `agent launch` does, before anything else is looked at: it goes on only
+// as the agent that was packaged, or if that was not asked for.
+func launch() {
+	if len(os.Args) < 2 || os.Args[1] != self.Command {
+		return
+	}
+	log := slog.New(slog.NewJSONHandler(os.Stderr, nil)).With("part", "launcher")
+	args, code := self.Launch(os.Args[2:], log)
+	if args == nil {
+		os.Exit(code)
+	}
+	os.Args = append(os.Args[:1], args...)
+}
+
+func misplaced(context.Context, Config, *slog.Logger) error {
+	return cli.UsageError("%s: must be the first argument: agent launch DIR [ARG...]", self.Command)
+}
 
 func daemon() cli.Daemon[Config] {
 	return cli.Daemon[Config]{
@@ -21,6 +47,7 @@ func daemon() cli.Daemon[Config] {
 		Run:         run,
 		Commands: []cli.Command[Config]{
 			{Name: "provision", Help: "Put the initial version of the configuration into the first slot, and exit.", Run: provision},
+			{Name: self.Command, Help: "launch DIR [ARG...]: run the agent that the slots in DIR hold, or this one, with these arguments.", Run: misplaced},
 			{Name: "status", Help: "Print what the journal and the slots say, and exit.", Run: status},
 		},
 	}

@@ -182,6 +182,20 @@ func (d *Device) before(component string) string {
 	return ""
 }
 
+// replaced reports whether the agent itself, if that is not the component that asks, has
+// the turn.
+func (d *Device) replaced(component string) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, part := range d.parts {
+		if own := part.cfg.Component; part.cfg.Itself && own != component && d.installing[own] {
+			d.refused[component] = true // it is woken when the turn is given back
+			return true
+		}
+	}
+	return false
+}
+
 // giveBack gives back a turn that was not used. It wakes only who was refused it, or two
 // that cannot use it would keep each other awake.
 func (d *Device) giveBack(component string) {

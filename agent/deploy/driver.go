@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"sync/atomic"
 	"time"
 
 	"groundswell/agent/clock"
@@ -69,9 +70,12 @@ type World interface {
 // Config is about the device and its patience.
 type Config struct {
 	Component string
-	Device    string
-	Model     string
-	Hardware  string
+	// Itself: the component is the agent that runs this. While it is on trial, nothing
+	// else begins anything.
+	Itself   bool
+	Device   string
+	Model    string
+	Hardware string
 	// Location is where windows are read when the assignment names no zone.
 	Location *time.Location
 	// Health applies where an entry does not say otherwise.
@@ -113,6 +117,7 @@ type Driver struct {
 	expired bool   // it was said that something has expired
 
 	stones stones
+	runs   atomic.Bool // it has found out where the device is, and goes on
 }
 
 // New does no I/O. The drivers of one device are made in the order in which its
@@ -136,6 +141,8 @@ func (d *Driver) Run(ctx context.Context) error {
 		return nil // ctx has ended
 	}
 	effects, err := d.resume(ctx)
+	d.runs.Store(err == nil)
+	defer d.runs.Store(false)
 	for err == nil && ctx.Err() == nil {
 		var event update.Event
 		if event, err = d.perform(ctx, effects); err != nil {
@@ -148,6 +155,10 @@ func (d *Driver) Run(ctx context.Context) error {
 	}
 	return fmt.Errorf("deploy %s: %w", d.cfg.Component, err)
 }
+
+// Runs reports whether Run goes on, and Component is what it drives.
+func (d *Driver) Runs() bool        { return d.runs.Load() }
+func (d *Driver) Component() string { return d.cfg.Component }
 
 // resume finds out where the device is.
 func (d *Driver) resume(ctx context.Context) ([]update.Effect, error) {
@@ -255,9 +266,13 @@ func (d *Driver) perform(ctx context.Context, effects []update.Effect) (event up
 		case update.Report:
 			err = d.report(ctx)
 		case update.Fetch:
-			event, err = d.fetch(ctx)
+			if err = d.undisturbed(ctx); err == nil {
+				event, err = d.fetch(ctx)
+			}
 		case update.Place:
-			event, err = d.place()
+			if err = d.undisturbed(ctx); err == nil {
+				event, err = d.place()
+			}
 		case update.Await:
 			event, err = d.await(ctx)
 		case update.Arm:

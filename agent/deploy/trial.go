@@ -15,6 +15,9 @@ import (
 // arm makes the jump.
 func (d *Driver) arm(ctx context.Context) (update.Event, error) {
 	defer d.letGo()
+	if s, ok := d.slots.(interface{ Within(total time.Duration) }); ok { // who ends what does not decide wants to know
+		s.Within(d.health().Total)
+	}
 	err := d.slots.Activate(ctx)
 	d.cfg.At("armed")
 	if ctx.Err() != nil {
@@ -29,14 +32,8 @@ func (d *Driver) arm(ctx context.Context) (update.Event, error) {
 
 // watch waits for the verdict about the version on trial.
 func (d *Driver) watch(ctx context.Context) (update.Event, error) {
-	cfg := d.cfg.Health
-	if s := d.dep.Entry.SettleSeconds; s > 0 {
-		cfg.Settle = seconds(s)
-	}
-	if s := d.dep.Entry.HealthTimeoutSeconds; s > 0 {
-		cfg.Total = seconds(s)
-	}
-	verdict, err := health.Watch(ctx, cfg.WithDefaults(), d.observe(cfg.Offline()))
+	cfg := d.health()
+	verdict, err := health.Watch(ctx, cfg, d.observe(cfg.Offline()))
 	if err != nil {
 		return "", err
 	}
@@ -45,6 +42,18 @@ func (d *Driver) watch(ctx context.Context) (update.Event, error) {
 		return update.Healthy, nil
 	}
 	return update.Unhealthy, nil
+}
+
+// health is what healthy means in the deployment in progress.
+func (d *Driver) health() health.Config {
+	cfg := d.cfg.Health
+	if s := d.dep.Entry.SettleSeconds; s > 0 {
+		cfg.Settle = seconds(s)
+	}
+	if s := d.dep.Entry.HealthTimeoutSeconds; s > 0 {
+		cfg.Total = seconds(s)
+	}
+	return cfg.WithDefaults()
 }
 
 // askAgain is how long a sign of life from the broker is waited for before it is asked

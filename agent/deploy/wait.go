@@ -44,6 +44,9 @@ func (d *Driver) pause(ctx context.Context, until time.Time) error {
 // decide waits for the device's turn.
 func (d *Driver) decide(ctx context.Context) (update.Event, error) {
 	for {
+		if err := d.undisturbed(ctx); err != nil {
+			return "", err
+		}
 		now, _, facts := d.look()
 		if now.Action == decide.Start {
 			d.dep = journal.Deployment{
@@ -61,6 +64,17 @@ func (d *Driver) decide(ctx context.Context) (update.Event, error) {
 			return "", err
 		}
 	}
+}
+
+// undisturbed waits while the agent itself is on trial, or about to be: what a new agent
+// does to other components would be on trial as well.
+func (d *Driver) undisturbed(ctx context.Context) error {
+	for d.device.replaced(d.cfg.Component) {
+		if err := d.pause(ctx, time.Time{}); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // tellWaiting reports, once, why a device whose wave is open does not start,

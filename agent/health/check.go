@@ -52,6 +52,7 @@ const (
 	kindUnit   = "unit"
 	kindDisk   = "disk"
 	kindBroker = "broker"
+	kindAgent  = "agent" // Config.Own
 )
 
 // kinds are those that are set.
@@ -124,10 +125,11 @@ type problem struct {
 type examiner struct {
 	client *http.Client
 	checks []Check
+	own    func() error
 }
 
 func newExaminer(cfg Config) *examiner {
-	e := &examiner{checks: cfg.Checks, client: &http.Client{
+	e := &examiner{checks: cfg.Checks, own: cfg.Own, client: &http.Client{
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		// Each check is a connection of its own: a kept one would say that the
 		// process before the crash is well.
@@ -168,6 +170,11 @@ func (e *examiner) ask(ctx context.Context, timeout time.Duration, c Component) 
 				err = fmt.Errorf("%s: %w", check.Name, err)
 			}
 			first = &problem{check.kinds()[0], err}
+		}
+	}
+	if first == nil && e.own != nil {
+		if err := e.own(); err != nil {
+			first = &problem{kindAgent, err}
 		}
 	}
 	return first

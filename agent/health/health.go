@@ -20,6 +20,8 @@ type Config struct {
 	URL string
 	// Checks must hold as well.
 	Checks []Check
+	// Own is asked besides, and is a check of kind "agent"; nil: nothing. It returns soon.
+	Own func() error
 	// Interval between two checks. Default 2 s.
 	Interval time.Duration
 	// Timeout of one check. Default 2 s.

@@ -22,6 +22,13 @@
 // from a range that every write sets aside and that a restart skips, so numbers
 // have gaps, and none means two things.
 //
+// An agent reads what an older or a newer one has written: each may come after the other,
+// because an agent that replaces itself may be replaced by the one before. What an agent
+// does not know it leaves out when it writes; what it does not find is as if it had never
+// been. So the record only grows: a field is added, and neither taken away nor given
+// another meaning or type, or the older agent would begin anew, and with it lose what it
+// was to report.
+//
 // The queue is bounded. A heartbeat replaces the one before it; logs push out
 // the oldest log; status reports push out nothing but older status reports,
 // those that end no attempt first.

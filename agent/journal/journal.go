@@ -28,6 +28,9 @@ type Journal struct {
 	changed chan struct{}
 }
 
+// Schema is that of the records that are written here.
+const Schema = 1
+
 // reserve is how many numbers each write sets aside for reports that cannot be
 // written: 45 days of a heartbeat a minute.
 const reserve = 1 << 16
@@ -173,7 +176,7 @@ func Read(dir string) (Record, error) {
 
 // save writes the record down and then goes by it. Caller holds mu.
 func (j *Journal) save(r Record) error {
-	r.Reserved = r.Sequence + reserve
+	r.Schema, r.Reserved = Schema, r.Sequence+reserve
 	raw, err := json.Marshal(r)
 	if err != nil {
 		return err

@@ -250,6 +250,60 @@ func TestFailedWriteChangesNothing(t *testing.T) {
 	}
 }
 
+// The newer agent was rolled back, and the older one is to say so.
+func TestRecordOfANewerAgentIsRead(t *testing.T) {
+	dir := t.TempDir()
+	j := open(t, dir, begun)
+	update1(t, j, func(r *Record) error {
+		r.SetDeployment("agent", Deployment{State: update.Trying, Slot: "b", Attempt: 2, Entry: topics.Entry{Rollout: "r-1", Version: "2.0.0"}})
+		r.Fail("r-0", begun, begun)
+		return r.QueueStatus(status(topics.StateTrying))
+	})
+	before := j.Snapshot()
+	var newer map[string]any
+	if err := json.Unmarshal(j.raw, &newer); err != nil {
+		t.Fatal(err)
+	}
+	newer["schema"] = Schema + 98
+	newer["grudges"] = map[string]any{"r-0": []int{1, 2}}
+	newer["deployments"].(map[string]any)["agent"].(map[string]any)["mood"] = "good"
+	newer["deployments"].(map[string]any)["modem"] = map[string]any{"state": "singing", "entry": map[string]any{"stanza": 3}}
+	newer["failures"].(map[string]any)["r-0"].(map[string]any)["why"] = []string{"rain"}
+	queue := newer["queue"].([]any)
+	queue[0].(map[string]any)["colour"] = "red"
+	newer["queue"] = append([]any{map[string]any{"id": 90, "kind": "poem", "payload": map[string]any{"lines": 4}}}, queue...)
+	newer["next_id"] = 91
+	raw, err := json.Marshal(newer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := j.file.Save(raw); err != nil {
+		t.Fatal(err)
+	}
+
+	j = open(t, dir, begun)
+	r := j.Snapshot()
+	if r.Epoch != before.Epoch || r.Deployments["agent"].State != update.Trying || r.Deployments["agent"].Entry.Version != "2.0.0" || r.Failures["r-0"].Count != 1 {
+		t.Fatalf("read %+v", r)
+	}
+	q, ok := j.Next()
+	if s, err := topics.DecodeStatus(q.Payload); !ok || q.ID != before.Queue[0].ID || err != nil || s.State != topics.StateTrying {
+		t.Fatalf("next to send is %+v, %v", s, err)
+	}
+	update1(t, j, func(r *Record) error {
+		r.SetDeployment("agent", Deployment{State: update.RolledBack})
+		return r.QueueStatus(status(topics.StateRolledBack))
+	})
+	if err := j.Sent(q.ID); err != nil {
+		t.Fatal(err)
+	}
+	r = open(t, dir, begun).Snapshot()
+	q, _ = j.Next()
+	if r.Schema != Schema || r.Deployments["agent"].State != update.RolledBack || r.Sequence <= before.Sequence || q.ID <= 91 || !q.Final {
+		t.Fatalf("written %+v, next to send is %+v", r, q)
+	}
+}
+
 func TestFailuresAreBounded(t *testing.T) {
 	var r Record
 	for i := range 2 * maxFailures {

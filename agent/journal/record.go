@@ -15,6 +15,9 @@ import (
 // Record is everything that the journal holds. The zero value, with an epoch,
 // is a device that has done nothing yet.
 type Record struct {
+	// Schema is that of the agent which wrote it last; see the package comment. 0: of
+	// one that did not say so.
+	Schema int `json:"schema,omitempty"`
 	// Epoch and Sequence number the reports: Sequence counts from 1 within an
 	// epoch. See topics.Status.
 	Epoch    int64 `json:"epoch"`

@@ -82,10 +82,7 @@ func play(version, mode string, args []string) {
 	ctx, leave := context.WithCancelCause(ctx)
 	slots, err := Open(Config{
 		Dir: launched.Dir, Launched: launched, Tries: 3, Alive: alive,
-		Restart: func(ctx context.Context) error {
-			leave(watchdog.ErrGoesOn)
-			return nil
-		},
+		Restart: func() { leave(watchdog.ErrGoesOn) },
 	})
 	if err != nil {
 		panic(err)
@@ -123,7 +120,7 @@ func play(version, mode string, args []string) {
 		case "fall back":
 			err = slots.FallBack(ctx)
 		}
-		if err != nil {
+		if err != nil && ctx.Err() == nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(4)
 		}

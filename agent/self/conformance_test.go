@@ -18,7 +18,7 @@ type agent struct {
 	*testing.T
 	path  string
 	slots *Slots
-	left  bool // the agent that runs makes way
+	leave func() // the agent that runs makes way
 }
 
 func (d *agent) Boot() deploy.Slots {
@@ -34,21 +34,25 @@ func (d *agent) Boot() deploy.Slots {
 	d.slots, err = Open(Config{
 		Dir: d.path, Tries: slottest.Tries,
 		Launched: Launched{Dir: d.path, Launcher: "/agent", Slot: name, Boot: slot.NewBootID(), Trial: trial},
-		Restart: func(context.Context) error {
-			d.left = true
-			return nil
-		},
+		Restart:  func() { d.leave() },
 	})
 	if err != nil {
 		d.Fatal(err)
 	}
-	d.left = false
+	d.leave = func() { d.Error("nobody asked for that") }
 	return d.slots
 }
 
 func (d *agent) Do(do func(ctx context.Context) error) (deploy.Slots, error) {
-	err := do(d.Context())
-	if d.left {
+	ctx, cancel := context.WithCancel(d.Context())
+	defer cancel()
+	left := false
+	d.leave = func() {
+		left = true
+		cancel()
+	}
+	err := do(ctx)
+	if left {
 		return d.Boot(), nil
 	}
 	return d.slots, err

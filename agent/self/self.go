@@ -36,9 +36,9 @@ type Config struct {
 	Tries int
 	// Alive is how long an agent on trial may give no sign of life. 0: DefaultAlive.
 	Alive time.Duration
-	// Restart has the agent stop in an orderly way, and then Leave be called. It returns
-	// when it cannot, or when ctx ends.
-	Restart func(ctx context.Context) error
+	// Restart has the agent stop in an orderly way, by which the context of what was
+	// called ends, and then Leave be called.
+	Restart func()
 	// At is called at named points: "launching", after the trial was armed. May be nil.
 	At  func(point string)
 	Log *slog.Logger // nil: silent
@@ -46,8 +46,9 @@ type Config struct {
 
 // Slots are the agent's own. They are safe for concurrent use.
 type Slots struct {
-	cfg Config
-	dir *slot.Dir
+	cfg   Config
+	dir   *slot.Dir
+	image slot.Image // what runs
 
 	mu      sync.Mutex // guards what follows
 	decided time.Duration
@@ -78,7 +79,17 @@ func Open(cfg Config) (*Slots, error) {
 		cfg.Launched = Launched{Boot: slot.NewBootID()}
 	}
 	dir.Booted(cfg.Launched.Slot)
-	return &Slots{cfg: cfg, dir: dir, decided: defaultDecided, trial: cfg.Launched.Trial}, nil
+	s := &Slots{cfg: cfg, dir: dir, decided: defaultDecided, trial: cfg.Launched.Trial}
+	if cfg.Launched.Slot != "" {
+		// It was verified a moment before it ran, and nothing writes to its slot.
+		if s.image, err = dir.Image(cfg.Launched.Slot); err != nil {
+			cfg.Log.Warn("what runs is not what its slot says any more", "slot", cfg.Launched.Slot, "err", err)
+		}
+	}
+	if cfg.Version != "" && cfg.Version != s.image.Version {
+		s.image = slot.Image{Version: cfg.Version} // it knows best
+	}
+	return s, nil
 }
 
 // same reports whether two paths are one directory.
@@ -99,15 +110,7 @@ func (s *Slots) Ready(context.Context) error { return nil }
 
 // Running is this agent.
 func (s *Slots) Running() slot.Running {
-	r := slot.Running{Slot: s.cfg.Launched.Slot, BootID: s.cfg.Launched.Boot, Up: true, Trial: s.OnTrial()}
-	if r.Slot != "" {
-		// It was verified a moment before it ran, and nothing writes to its slot.
-		r.Image, _ = s.dir.Image(r.Slot)
-	}
-	if s.cfg.Version != "" && s.cfg.Version != r.Image.Version {
-		r.Image = slot.Image{Version: s.cfg.Version} // it knows best
-	}
-	return r
+	return slot.Running{Slot: s.cfg.Launched.Slot, Image: s.image, BootID: s.cfg.Launched.Boot, Up: true, Trial: s.OnTrial()}
 }
 
 // OnTrial reports whether this agent is on trial.
@@ -192,14 +195,18 @@ func (s *Slots) Activate(ctx context.Context) error {
 // restartTime is how long the agent may take to stop what it does.
 const restartTime = 10 * time.Minute
 
+// restart has the agent stop, and waits for it.
 func (s *Slots) restart(ctx context.Context) error {
 	s.cfg.Log.Info("the agent makes way for another")
-	ctx, cancel := context.WithTimeoutCause(ctx, restartTime, fmt.Errorf("the agent still runs after %v", restartTime))
-	defer cancel()
-	if err := s.cfg.Restart(ctx); err != nil {
-		return fmt.Errorf("restart: %w", errors.Join(err, context.Cause(ctx)))
+	s.cfg.Restart()
+	timer := time.NewTimer(restartTime)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-timer.C:
+		return fmt.Errorf("restart: the agent still runs after %v", restartTime)
 	}
-	return nil
 }
 
 // Confirm makes the agent on trial the one that is launched by itself. It may be

@@ -10,8 +10,9 @@ import (
 	"groundswell/topics"
 )
 
-// Version is the agent's own version, as heartbeats tell it.
-const Version = "0.1.0"
+// Version is the agent's own version, as heartbeats tell it. The linker sets it:
+// -X groundswell/agent/telemetry.Version=1.2.0.
+var Version = "0.1.0"
 
 // Machine reads the machine's figures.
 type Machine struct {

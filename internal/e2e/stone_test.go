@@ -52,7 +52,7 @@ func TestDevicesWalkOverASteppingStone(t *testing.T) {
 		t.Helper()
 		r, err := p.CreateRollout(ctx, map[string]any{
 			"release": map[string]string{"name": release, "version": version}, "cohorts": []string{"all"},
-			"policy": map[string]any{"waves": []map[string]any{{"percent": 50, "spread": "0s", "soak": "1s"}, {"percent": 100, "spread": "0s", "soak": "0s"}}},
+			"policy": map[string]any{"settle": "1s", "waves": []map[string]any{{"percent": 50, "spread": "0s", "soak": "1s"}, {"percent": 100, "spread": "0s", "soak": "0s"}}},
 		})
 		must(err)
 		return r
