@@ -274,10 +274,8 @@ func (h *Health) validate() error {
 			return fmt.Errorf("%w, nor none", err)
 		}
 	}
-	for i, check := range h.Checks {
-		if err := check.Validate(); err != nil {
-			return fmt.Errorf("health.checks[%d]: %w", i, err)
-		}
+	if err := health.ValidateChecks("health.checks", h.Checks); err != nil {
+		return err
 	}
 	if err := positive([]period{
 		{"health.interval", h.Interval}, {"health.timeout", h.Timeout}, {"health.settle", h.Settle}, {"health.total", h.Total},

@@ -404,7 +404,8 @@ type device struct {
 	fleet   *fleet
 	id      string
 	dir     string
-	config  string
+	config  string // path
+	text    string // of it, without that of the components
 	process *devstack.Process
 }
 
@@ -447,10 +448,17 @@ addresses_file: %s
 `, id, domain, d.path("data"), f.broker.Addr("mqtt"), d.path("device.crt"), d.path("device.key"), f.path("ca.crt"),
 		f.path("image-root.json"), f.path("director-root.json"), f.source.URL,
 		d.path("addresses.json"))
-	if err := os.WriteFile(d.config, []byte(text+components), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	d.text = text
+	d.configure(components)
 	return d
+}
+
+// configure writes the configuration, with that of its components.
+func (d *device) configure(components string) {
+	d.t.Helper()
+	if err := os.WriteFile(d.config, []byte(d.text+components), 0o600); err != nil {
+		d.t.Fatal(err)
+	}
 }
 
 func (d *device) path(name string) string { return filepath.Join(d.dir, name) }

@@ -56,10 +56,8 @@ func (s *Self) validate() error {
 	case s.Total < s.Settle:
 		return errors.New("self.total: must not be below self.settle")
 	}
-	for i, check := range s.Checks {
-		if err := check.Validate(); err != nil {
-			return fmt.Errorf("self.checks[%d]: %w", i, err)
-		}
+	if err := health.ValidateChecks("self.checks", s.Checks); err != nil {
+		return err
 	}
 	return nil
 }

@@ -115,6 +115,8 @@ type Driver struct {
 	held    held   // what keeps it from going on
 	release func() // of the applications' lock, while it installs; nil: not held
 	expired bool   // it was said that something has expired
+	// measured is when dep.Before was; zero: not by this process.
+	measured time.Time
 
 	stones stones
 	runs   atomic.Bool // it has found out where the device is, and goes on

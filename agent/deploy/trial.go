@@ -33,6 +33,7 @@ func (d *Driver) arm(ctx context.Context) (update.Event, error) {
 // watch waits for the verdict about the version on trial.
 func (d *Driver) watch(ctx context.Context) (update.Event, error) {
 	cfg := d.health()
+	cfg.Before = d.dep.Before
 	verdict, err := health.Watch(ctx, cfg, d.observe(cfg.Offline()))
 	if err != nil {
 		return "", err

@@ -7,6 +7,7 @@ import (
 
 	"groundswell/agent/condition"
 	"groundswell/agent/decide"
+	"groundswell/agent/health"
 	"groundswell/agent/journal"
 	"groundswell/agent/update"
 	"groundswell/certs/trust"
@@ -135,6 +136,11 @@ func (d *Driver) await(ctx context.Context) (update.Event, error) {
 		decision = decide.MayActivate(decide.Staged{Entry: d.dep.Entry, Downloaded: d.dep.Downloaded}, decision, w.View, facts, w.Assignment, now)
 		switch decision.Action {
 		case decide.Start:
+			if measured, err := d.measure(ctx); err != nil {
+				return "", err
+			} else if measured {
+				continue // that took a while, in which all may have changed
+			}
 			event, again, err := d.jump(ctx, decision)
 			if event != "" || err != nil {
 				return event, err
@@ -163,6 +169,27 @@ func (d *Driver) await(ctx context.Context) (update.Event, error) {
 			return "", err
 		}
 	}
+}
+
+// measureAgain is for how long what was measured says how it is.
+const measureAgain = 10 * time.Minute
+
+// measure asks the metrics what they are before the update, unless it was done a while
+// ago.
+func (d *Driver) measure(ctx context.Context) (measured bool, err error) {
+	if !d.cfg.Health.Metrics() || d.dep.Before != nil && !d.measured.IsZero() && time.Since(d.measured) < measureAgain {
+		return false, nil
+	}
+	r := d.slots.Running()
+	before, err := health.Measure(ctx, d.cfg.Health, health.Component{BootID: r.BootID, Addr: r.Addr})
+	if ctx.Err() != nil {
+		return false, ctx.Err()
+	}
+	if err != nil {
+		d.log.Warn("a metric cannot be measured; one that never could is not compared", "err", err)
+	}
+	d.dep.Before, d.measured = before, time.Now()
+	return true, nil
 }
 
 // jump does the last things before the jump, or says after how long to look again; 0:

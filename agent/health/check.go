@@ -19,7 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Check is one thing that must hold. Of the fields from HTTP to Broker, one is set; that
+// Check is one thing that must hold. Of the fields from HTTP to Metric, one is set; that
 // is its kind.
 type Check struct {
 	// Name tells it from others of its kind, in reports. May be empty.
@@ -42,6 +42,13 @@ type Check struct {
 	// least the keep-alive. Default 5 min.
 	Broker  bool          `yaml:"broker"`
 	Offline time.Duration `yaml:"offline"`
+	// Metric is a command, with its arguments, that prints a number. It must be at least
+	// MinPercent and at most MaxPercent (0: no such bound) of what it was before the
+	// update, give or take Slack. What could not be measured then is not compared.
+	Metric     []string `yaml:"metric"`
+	MinPercent int      `yaml:"min_percent"`
+	MaxPercent int      `yaml:"max_percent"`
+	Slack      float64  `yaml:"slack"`
 }
 
 // The kinds, as they stand in reasons after "health-".
@@ -52,6 +59,7 @@ const (
 	kindUnit   = "unit"
 	kindDisk   = "disk"
 	kindBroker = "broker"
+	kindMetric = "metric"
 	kindAgent  = "agent" // Config.Own
 )
 
@@ -63,6 +71,7 @@ func (c *Check) kinds() (kinds []string) {
 	}{
 		{kindHTTP, c.HTTP != ""}, {kindTCP, c.TCP != ""}, {kindExec, len(c.Exec) > 0},
 		{kindUnit, c.Unit != ""}, {kindDisk, c.Disk != ""}, {kindBroker, c.Broker},
+		{kindMetric, len(c.Metric) > 0},
 	} {
 		if k.set {
 			kinds = append(kinds, k.kind)
@@ -76,13 +85,16 @@ func (c *Check) kinds() (kinds []string) {
 func (c *Check) Validate() error {
 	kinds := c.kinds()
 	if len(kinds) != 1 {
-		return fmt.Errorf("one of http, tcp, exec, unit, disk and broker must be set, here are %d", len(kinds))
+		return fmt.Errorf("one of http, tcp, exec, unit, disk, broker and metric must be set, here are %d", len(kinds))
 	}
 	if (c.FreeMB != 0) != (c.Disk != "") || c.FreeMB < 0 {
 		return errors.New("free_mb: must be above 0, with disk and only there")
 	}
 	if c.Offline < 0 || c.Offline > 0 && !c.Broker {
 		return errors.New("offline: must be above 0, and only with broker")
+	}
+	if err := c.validateMetric(); err != nil {
+		return err
 	}
 	switch kinds[0] {
 	case kindHTTP:
@@ -125,11 +137,12 @@ type problem struct {
 type examiner struct {
 	client *http.Client
 	checks []Check
+	before map[string]float64 // metrics, by name
 	own    func() error
 }
 
 func newExaminer(cfg Config) *examiner {
-	e := &examiner{checks: cfg.Checks, own: cfg.Own, client: &http.Client{
+	e := &examiner{checks: cfg.Checks, own: cfg.Own, before: cfg.Before, client: &http.Client{
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		// Each check is a connection of its own: a kept one would say that the
 		// process before the crash is well.
@@ -197,6 +210,8 @@ func (e *examiner) askOne(ctx context.Context, check Check, c Component) error {
 		return execute(ctx, []string{"systemctl", "is-active", "--", check.Unit}, c)
 	case check.Disk != "":
 		return room(check.Disk, check.FreeMB)
+	case len(check.Metric) > 0:
+		return e.compare(ctx, check, c)
 	default:
 		return heard(c, check.Offline)
 	}
@@ -206,18 +221,24 @@ func (e *examiner) askOne(ctx context.Context, check Check, c Component) error {
 const maxPrinted = 200
 
 func execute(ctx context.Context, command []string, c Component) error {
+	_, err := output(ctx, command, c)
+	return err
+}
+
+// output is the end of what a command prints that ends well.
+func output(ctx context.Context, command []string, c Component) (string, error) {
 	cmd := exec.CommandContext(ctx, command[0], command[1:]...)
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "FIRMWARE_ADDR=" + c.Addr, "FIRMWARE_BOOT_ID=" + c.BootID}
 	out := telemetry.NewTail(maxPrinted)
 	cmd.Stdout, cmd.Stderr = out, out
 	err := child.Run(cmd)
 	if err == nil {
-		return nil
+		return out.String(), nil
 	}
 	if ctx.Err() != nil {
 		err = ctx.Err()
 	}
-	return fmt.Errorf("%s: %w: %s", filepath.Base(command[0]), err, strings.TrimSpace(out.String()))
+	return "", fmt.Errorf("%s: %w: %s", filepath.Base(command[0]), err, strings.TrimSpace(out.String()))
 }
 
 func room(dir string, megabytes int64) error {

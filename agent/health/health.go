@@ -20,6 +20,8 @@ type Config struct {
 	URL string
 	// Checks must hold as well.
 	Checks []Check
+	// Before is what the metrics among the checks were before the update, by name.
+	Before map[string]float64
 	// Own is asked besides, and is a check of kind "agent"; nil: nothing. It returns soon.
 	Own func() error
 	// Interval between two checks. Default 2 s.

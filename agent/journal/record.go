@@ -58,6 +58,8 @@ type Deployment struct {
 	Downloaded time.Time `json:"downloaded,omitzero"`
 	// PreviousBootID is of the launch that ran when the jump began.
 	PreviousBootID string `json:"previous_boot_id,omitempty"`
+	// Before is what metrics were before the jump, by name; see health.Check.Metric.
+	Before map[string]float64 `json:"before,omitempty"`
 	// Slot is where the new version is.
 	Slot string `json:"slot,omitempty"`
 	// Reason and Detail say why a terminal state was entered.
