@@ -168,6 +168,7 @@ func reasonOf(err error) (slug string, final bool) {
 		{errRequires, reasonRequires, true},
 		{errComing, reasonRequires, false},
 		{fetch.ErrWrongBytes, "wrong-bytes", true},
+		{slot.ErrArtifact, "artifact", true},
 		{trust.ErrLength, "length", true},
 		{trust.ErrDigest, "digest", true},
 		{trust.ErrSchema, "schema", true},
