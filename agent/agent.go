@@ -69,9 +69,10 @@ func run(ctx context.Context, cfg Config, log *slog.Logger) error {
 	}
 	own, err := openItself(cfg, leave, log)
 	if err != nil {
-		return err
+		// No reason for a camera to be dark. On trial, the launcher ends what does not decide.
+		log.Error("the agent cannot be replaced", "err", err)
 	}
-	if own != nil {
+	if err == nil && own != nil {
 		parts = append(parts, itself(cfg, own))
 		leaveInTime(ctx, cfg, own, log)
 	}
