@@ -9,8 +9,8 @@ help: ## List the targets
 setup: ## Bring PostgreSQL, a C compiler and InfluxDB, where they are missing
 	@scripts/setup
 
-build: ## Build broker, fleetd, agent and fleetctl into bin/
-	CGO_ENABLED=0 $(GO) build -o bin/ ./broker ./fleetd ./agent ./fleetd/fleetctl
+build: ## Build broker, fleetd, agent and fleetctl into bin/ (VERSION=1.2.0: what the agent says that it is)
+	CGO_ENABLED=0 $(GO) build $(if $(VERSION),-ldflags "-X groundswell/agent/telemetry.Version=$(VERSION)") -o bin/ ./broker ./fleetd ./agent ./fleetd/fleetctl
 
 demo: setup ## Roll a good and a bad release out to 40 real agents (KEEP=1 leaves it up)
 	@$(GO) build -o .cache/stack/demo ./internal/demo && exec .cache/stack/demo --with-parent $(if $(KEEP),--keep)
