@@ -69,9 +69,10 @@ func run(ctx context.Context, cfg Config, log *slog.Logger) error {
 	}
 	own, err := openItself(cfg, leave, log)
 	if err != nil {
-		return err
+		// No reason for a camera to be dark. On trial, the launcher ends what does not decide.
+		log.Error("the agent cannot be replaced", "err", err)
 	}
-	if own != nil {
+	if err == nil && own != nil {
 		parts = append(parts, itself(cfg, own))
 		leaveInTime(ctx, cfg, own, log)
 	}
@@ -308,6 +309,11 @@ func provision(_ context.Context, cfg Config, log *slog.Logger) error {
 	return nil
 }
 
+func isDir(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.IsDir()
+}
+
 // held is what the slots of a component say.
 type held struct {
 	Slot    string     `json:"slot"`
@@ -332,8 +338,19 @@ func status(ctx context.Context, cfg Config, _ *slog.Logger) error {
 	report := struct {
 		*held                      // of the only one
 		Components map[string]held `json:"components,omitempty"`
+		Agent      *held           `json:"agent,omitempty"` // its own slots, where it has any
 		Journal    journal.Record  `json:"journal"`
 	}{Components: components, Journal: record}
+	if own := filepath.Join(cfg.DataDir, ownDir); isDir(own) {
+		report.Agent = &held{}
+		if dir, err := slot.OpenDir(own); err != nil {
+			report.Agent.Problem = err.Error()
+		} else if report.Agent.Slot, report.Agent.Active, err = dir.Active(); errors.Is(err, slot.ErrEmpty) {
+			report.Agent.Slot, report.Agent.Active.Version = "", telemetry.Version // the packaged one
+		} else if err != nil {
+			report.Agent.Problem = err.Error()
+		}
+	}
 	if len(cfg.Components) == 0 {
 		sole := components[cfg.Component]
 		report.held, report.Components = &sole, nil

@@ -119,7 +119,15 @@ func TestConfigurationIsRefusedByKey(t *testing.T) {
 		{"components[0].initial", valid + "components: [{name: a, initial: {version: 1.0.0}}]\n"},
 		{"firmwares", valid + "components: [{name: a, firmwares: {tries: 2}}]\n"},
 		{"duration \"90\"", valid + "components: [{name: a, health: {settle: 90}}]\n"},
-		{"components: at most 15", valid + "components: [" + strings.Repeat("{name: a},", 17) + "]\n"},
+		{"components: at most 15", valid + "components: [" + strings.Repeat("{name: a},", 16) + "]\n"},
+		{"component: \"agent\"", valid + "component: agent\n"},
+		{"components[1].name: \"itself\"", valid + "self: {component: itself}\ncomponents: [{name: agent}, {name: itself}]\n"},
+		{"self.component", valid + "self: {component: a/b}\n"},
+		{"self.tries", valid + "self: {tries: 0}\n"},
+		{"self.alive", valid + "self: {alive: 100ms}\n"},
+		{"self.settle", valid + "self: {settle: 0s}\n"},
+		{"self.total", valid + "self: {total: 30s}\n"},
+		{"self.checks[0]", valid + "self: {checks: [{name: x}]}\n"},
 	} {
 		if err := parse(c.text); err == nil || !strings.Contains(err.Error(), c.key) {
 			t.Errorf("%s: got %v", c.key, err)

@@ -13,6 +13,7 @@ import (
 	_ "time/tzdata"
 
 	"groundswell/agent/self"
+	"groundswell/agent/telemetry"
 	"groundswell/internal/cli"
 )
 
@@ -28,7 +29,7 @@ func launch() {
 		return
 	}
 	log := slog.New(slog.NewJSONHandler(os.Stderr, nil)).With("part", "launcher")
-	args, code := self.Launch(os.Args[2:], log)
+	args, code := self.Launch(telemetry.Version, os.Args[2:], log)
 	if args == nil {
 		os.Exit(code)
 	}

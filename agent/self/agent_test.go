@@ -28,7 +28,7 @@ func TestMain(m *testing.M) {
 	switch {
 	case len(os.Args) > 1 && os.Args[1] == Command:
 		log := slog.New(slog.NewTextHandler(os.Stderr, nil))
-		args, code := Launch(os.Args[2:], log)
+		args, code := Launch(os.Getenv("TEST_PACKAGED"), os.Args[2:], log)
 		if args == nil {
 			os.Exit(code)
 		}

@@ -7,7 +7,7 @@
 // as any other component. The packaged program is the launcher too: `agent launch DIR
 // ARG...` is what the system starts. It reads nothing but DIR, opens no connection, and
 // does one thing: it runs the agent on trial while that has tries left, else the
-// confirmed one, else itself. What it runs it has verified a moment before, each time.
+// confirmed one, unless the system was updated to a newer packaged one since, else itself. What it runs it has verified a moment before, each time.
 //
 // The confirmed agent replaces the launcher (exec), so that whoever started it sees one
 // process, which gets its signals and feeds its watchdog. An agent on trial is a child of
@@ -30,6 +30,7 @@
 // counted is not made.
 //
 //	{dir}/a  {dir}/b  {dir}/active  {dir}/trial.json   as in package slot
+//	{dir}/packaged                                     the packaged agent beside which the active one was confirmed
 //	{dir}/watch.json                                   how long the trial may take
 //	{dir}/output                                       the end of what was printed on trial
 package self

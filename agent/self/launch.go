@@ -21,15 +21,15 @@ const Command = "launch"
 const between = time.Second
 
 // Launch runs the agent that is to run, in the place of this program or on trial below
-// it. args are the directory of the slots, and what the agent is given. It returns when
-// there is nothing left to do: to be the packaged agent with the arguments that it
+// it. version is this program's; args are the directory of the slots, and what the agent
+// is given. It returns when there is nothing left to do: to be the packaged agent with the arguments that it
 // returns, or, where there are none, to end with the code.
-func Launch(args []string, log *slog.Logger) (packaged []string, code int) {
+func Launch(version string, args []string, log *slog.Logger) (packaged []string, code int) {
 	if len(args) == 0 || args[0] == "" || args[0][0] == '-' {
 		fmt.Fprintln(os.Stderr, "agent: launch DIR [ARG...]: DIR is missing")
 		return nil, 2
 	}
-	l := Launched{Dir: args[0], Args: args[1:]}
+	l := Launched{Dir: args[0], Packaged: version, Args: args[1:]}
 	// Whatever is wrong from here on, an agent runs.
 	if dir, err := filepath.Abs(l.Dir); err == nil {
 		l.Dir = dir
@@ -47,7 +47,7 @@ func Launch(args []string, log *slog.Logger) (packaged []string, code int) {
 		name, image, err := l.run(told, log)
 		var ended *ended
 		if !errors.As(err, &ended) {
-			log.Error("no agent in the slots can be launched, the packaged one runs", "slot", name, "version", image.Version, "err", err)
+			log.Warn("no agent in the slots is launched, the packaged one runs", "slot", name, "version", image.Version, "err", err)
 			break
 		}
 		log.Warn("the agent has ended", "slot", name, "version", image.Version, "status", ended.status)
@@ -99,6 +99,9 @@ func (l Launched) run(told <-chan os.Signal, log *slog.Logger) (name string, ima
 			e = &ended{status: err.Error()}
 		}
 		return name, image, e
+	}
+	if l.outdated(image.Version) {
+		return name, image, fmt.Errorf("the packaged agent %s is newer", l.Packaged)
 	}
 	env, err := l.environment()
 	if err != nil {

@@ -110,7 +110,7 @@ func TestAConfirmedAgentIsNotGivenUp(t *testing.T) {
 	m.confirmed("1.0.0")
 	m.stage("1.1.0", "well")
 	m.order("activate, soon")
-	m.lived("1.0.0", "1.1.0")
+	l := m.lived("1.0.0", "1.1.0")
 	m.order("confirm")
 	late := time.Now().Add(3500 * time.Millisecond) // a condition on the clock that the launcher goes by
 	devtest.Eventually(t, 0, "the time to be over", func() error {
@@ -119,6 +119,9 @@ func TestAConfirmedAgentIsNotGivenUp(t *testing.T) {
 		}
 		return nil
 	})
+	if err := syscall.Kill(l.PID, 0); err != nil {
+		t.Errorf("it was ended: %v", err)
+	}
 	m.lived("1.0.0", "1.1.0")
 	m.off()
 }
@@ -188,6 +191,33 @@ func TestWhatIsDamagedNeverRuns(t *testing.T) {
 	if l := m.lived("1.0.0", "1.1.0", "1.0.0", "packaged", "1.2.0"); l.Slot != name {
 		t.Errorf("launched as %+v", l)
 	}
+	m.off()
+}
+
+// An update of the whole system brings an agent too; but what somebody went back to is not
+// undone by each start.
+func TestANewerPackagedAgentTakesOver(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t)
+	m.env = []string{"TEST_PACKAGED=1.5.0"}
+	m.confirmed("1.0.0") // a revert
+	m.off()
+	m.env = []string{"TEST_PACKAGED=0.9.0"}
+	m.on()
+	m.lived("1.0.0", "1.0.0")
+	m.off()
+	m.env = []string{"TEST_PACKAGED=1.6.0"}
+	m.on()
+	if l := m.lived("1.0.0", "1.0.0", "packaged"); l.Slot != "" || l.PID != m.launcher.PID() {
+		t.Errorf("launched as %+v", l)
+	}
+	m.stage("1.7.0", "well")
+	m.order("activate")
+	m.lived("1.0.0", "1.0.0", "packaged", "1.7.0")
+	m.order("confirm")
+	m.off()
+	m.on()
+	m.lived("1.0.0", "1.0.0", "packaged", "1.7.0", "1.7.0")
 	m.off()
 }
 
@@ -270,13 +300,20 @@ func TestSystemdHearsOfItAsOfOneService(t *testing.T) {
 	m.lived("packaged", "1.1.0")
 	hear("READY=1")
 	hear(feeding)
+	// Somebody ends the agent, and not the service.
+	if err := syscall.Kill(m.lived("packaged", "1.1.0").PID, syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	m.lived("packaged", "1.1.0", "1.1.0")
+	hear("READY=1")
+	hear(feeding)
 	m.order("fall back")
-	m.lived("packaged", "1.1.0", "packaged")
+	m.lived("packaged", "1.1.0", "1.1.0", "packaged")
 	hear("READY=1")
 	hear(feeding)
 	m.stage("1.2.0", "well")
 	m.order("activate")
-	m.lived("packaged", "1.1.0", "packaged", "1.2.0")
+	m.lived("packaged", "1.1.0", "1.1.0", "packaged", "1.2.0")
 	hear("READY=1")
 	m.off()
 	hear(stopping)

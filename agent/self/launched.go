@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"groundswell/agent/journal"
+	"groundswell/topics"
 )
 
 // variable tells an agent how it was launched.
@@ -17,6 +18,7 @@ const variable = "GROUNDSWELL_LAUNCH"
 type Launched struct {
 	Dir      string   `json:"dir"`      // the launcher's argument
 	Launcher string   `json:"launcher"` // its program
+	Packaged string   `json:"packaged"` // the launcher's own version
 	Args     []string `json:"args"`     // what the agent was given
 	Slot     string   `json:"slot"`     // "" for the packaged agent
 	Boot     string   `json:"boot"`     // differs from launch to launch
@@ -43,6 +45,19 @@ func TakeLaunched() (l Launched, ok bool, err error) {
 func (l Launched) environment() (string, error) {
 	text, err := json.Marshal(l)
 	return variable + "=" + string(text), err
+}
+
+func packagedFile(dir string) *journal.File { return journal.NewFile(filepath.Join(dir, "packaged")) }
+
+// outdated reports whether a confirmed agent of version is behind the packaged one: that
+// is newer, and another than the one beside which it was confirmed, as after an update of
+// the whole system. Who was brought to an older one deliberately stays there.
+func (l Launched) outdated(version string) bool {
+	if order, err := topics.CompareVersions(l.Packaged, version); err != nil || order <= 0 {
+		return false
+	}
+	beside, _, err := packagedFile(l.Dir).Load()
+	return err == nil && string(beside) != l.Packaged
 }
 
 // watch is how long a trial may take. The agent before it writes it down, so that the

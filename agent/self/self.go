@@ -215,6 +215,9 @@ func (s *Slots) Confirm(_ context.Context, name string) error {
 	if name == "" || name != s.cfg.Launched.Slot {
 		return fmt.Errorf("confirm slot %q: %w: %q", name, slot.ErrGivenUp, s.cfg.Launched.Slot)
 	}
+	if err := packagedFile(s.cfg.Dir).Save([]byte(s.cfg.Launched.Packaged)); err != nil {
+		return fmt.Errorf("confirm: %w", err)
+	}
 	if err := s.dir.Confirm(name); err != nil {
 		return err
 	}
