@@ -51,7 +51,7 @@ func TestPutBackBytesWaitUntilToldToTryAgain(t *testing.T) {
 	f.assign("cam-1", []string{"lobby"})
 	d.start("")
 	d.ends(first.Rollout, topics.StateRolledBack)
-	second := entry(image, func(e *topics.Entry) { e.Attempts, e.Rollout, e.Sequence = 1, "r-second", first.Sequence + 1 })
+	second := entry(image, func(e *topics.Entry) { e.Attempts, e.Rollout, e.Sequence = 1, "r-second", first.Sequence+1 })
 	f.manifest("lobby", first, second)
 	d.eventually("the word that it waits", func() error {
 		for _, s := range f.statuses("cam-1") {

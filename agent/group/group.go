@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 
 	"groundswell/agent/deploy"
+	"groundswell/agent/disk"
 	"groundswell/agent/journal"
 	"groundswell/agent/slot"
 
@@ -129,4 +130,4 @@ func (g *Group) step(what string, m *Member, do func() error) error {
 	return nil
 }
 
-func (g *Group) downloads() slot.Downloads { return slot.Downloads(g.cfg.Dir) }
+func (g *Group) downloads() slot.Downloads { return slot.Downloads{On: disk.OS, Dir: g.cfg.Dir} }

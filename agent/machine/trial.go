@@ -166,13 +166,13 @@ func (m *Machine) takeBack(ctx context.Context, name string) error {
 	if written && !image.Good {
 		return fmt.Errorf("%w: slot %s was never confirmed", slot.ErrNoFallback, before)
 	}
-	if err := slot.VerifyBeginning(m.cfg.Partitions[before], image); written && err != nil {
+	if err := slot.VerifyBeginning(m.cfg.Disk, m.cfg.Partitions[before], image); written && err != nil {
 		return fmt.Errorf("%w: slot %s: %w", slot.ErrNoFallback, before, err)
 	}
 	if name != m.cfg.Running {
-		return m.cfg.Chain.Store(ctx, boot.State{Active: before})
+		return m.tell(ctx, s, boot.State{Active: before})
 	}
-	if err := m.cfg.Chain.Store(ctx, boot.State{Active: before, Trial: name, Over: true, Boot: m.boot()}); err != nil {
+	if err := m.tell(ctx, s, boot.State{Active: before, Trial: name, Over: true, Boot: m.boot()}); err != nil {
 		return err
 	}
 	m.mu.Lock()
