@@ -61,6 +61,9 @@ fuzz-short: ## Every fuzz target for 10 seconds
 bench: setup ## Measure check-in latency, durable reports per second, time from pause to device
 	$(GO) run ./internal/bench
 
+bench-agent: setup ## What the agent takes from an idle device: memory and processor time
+	$(GO) run ./internal/benchagent
+
 bench-broker: ## Our broker beside plain mochi, mosquitto and nats-server (ARGS="--sessions 500 --retained 2000" is quick)
 	@scripts/setup bench
 	$(GO) run ./internal/benchbroker $(ARGS)
@@ -68,4 +71,4 @@ bench-broker: ## Our broker beside plain mochi, mosquitto and nats-server (ARGS=
 clean: ## Remove what was built and cached in this clone (not what setup installed)
 	rm -rf bin .cache demo.json bench-broker.json
 
-.PHONY: help setup build agents demo cluster test test-long test-power test-boot test-network simulate machines lint fmt-check vet race fuzz-short bench bench-broker clean
+.PHONY: help setup build agents demo cluster test test-long test-power test-boot test-network simulate machines lint fmt-check vet race fuzz-short bench bench-agent bench-broker clean
