@@ -113,6 +113,7 @@ func TestOnlyWhatCannotMendItselfEndsTheAttempt(t *testing.T) {
 		{fmt.Errorf("download: %w", syscall.EIO), "disk", true},
 		{fmt.Errorf("download: %w: %w", fetch.ErrWrongBytes, trust.ErrDigest), "wrong-bytes", true},
 		{trust.ErrSecurityFloor, "security-floor", true},
+		{fmt.Errorf("%w: %w", errDisk, slot.ErrArtifact), "artifact", true},
 		{trust.ErrExpired, "metadata", false},
 		{trust.ErrPin, "metadata", false},
 		{fetch.ErrNotFound, "fetch", false},

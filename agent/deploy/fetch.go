@@ -224,6 +224,7 @@ func reasonOf(err error) (slug string, final bool) {
 		{errComing, reasonRequires, false},
 		{errStone, decide.ReasonStone, true},
 		{fetch.ErrWrongBytes, "wrong-bytes", true},
+		{slot.ErrArtifact, "artifact", true},
 		{trust.ErrLength, "length", true},
 		{trust.ErrDigest, "digest", true},
 		{trust.ErrSchema, "schema", true},

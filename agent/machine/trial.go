@@ -139,6 +139,55 @@ func (m *Machine) FallBack(ctx context.Context) error {
 	return errors.Join(err, m.restart(ctx))
 }
 
+// Revert takes back a Confirm: it boots the other slot, from now on, and returns only
+// when that fails or when ctx ends; or at once if that runs already. It may be repeated.
+// slot.ErrNoFallback means that the other slot holds nothing that may boot. Not after
+// Stage.
+func (m *Machine) Revert(ctx context.Context, name string) error {
+	if err := m.takeBack(ctx, name); err != nil {
+		return fmt.Errorf("revert: %w", err)
+	}
+	return m.FallBack(ctx)
+}
+
+// takeBack makes a slot that was confirmed one on trial again, of which the trial is over.
+func (m *Machine) takeBack(ctx context.Context, name string) error {
+	m.busy.Lock()
+	defer m.busy.Unlock()
+	s, err := m.cfg.Chain.Load(ctx)
+	if err != nil || s.Active != name {
+		return err
+	}
+	before := boot.Other(name)
+	m.mu.Lock()
+	image, written := m.images[before]
+	m.mu.Unlock()
+	// What the device left the factory with was never written down.
+	if written && !image.Good {
+		return fmt.Errorf("%w: slot %s was never confirmed", slot.ErrNoFallback, before)
+	}
+	if err := slot.VerifyBeginning(m.cfg.Partitions[before], image); written && err != nil {
+		return fmt.Errorf("%w: slot %s: %w", slot.ErrNoFallback, before, err)
+	}
+	if name != m.cfg.Running {
+		return m.cfg.Chain.Store(ctx, boot.State{Active: before})
+	}
+	if err := m.cfg.Chain.Store(ctx, boot.State{Active: before, Trial: name, Over: true, Boot: m.boot()}); err != nil {
+		return err
+	}
+	m.mu.Lock()
+	m.trial = true
+	m.mu.Unlock()
+	if held := m.held(name); held.Good {
+		held.Good = false
+		return m.note(name, held)
+	}
+	return nil
+}
+
+// Final: Confirm can be taken back.
+func (m *Machine) Final() bool { return false }
+
 func (m *Machine) onTrial() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()

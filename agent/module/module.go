@@ -243,7 +243,11 @@ func (m *Module) back(ctx context.Context) error {
 // commit keeps what is on trial. The caller holds steps.
 func (m *Module) commit(ctx context.Context) error {
 	next := m.current()
-	if m.has(stepCommit) {
+	next.Before = nil
+	if !m.has(stepCommit) {
+		before := next.Current
+		next.Before = &before
+	} else {
 		t := *next.Trial
 		t.Committing = true // from here on, what rollback needs may be gone
 		if err := m.set(next.with(t)); err != nil {

@@ -73,7 +73,7 @@ func (m *Module) Stage(image slot.Image) (name string, err error) {
 	if next.Trial != nil && next.Trial.Begun && !next.Trial.Back {
 		return "", fmt.Errorf("stage: %w", errOnTrial)
 	}
-	next.Trial = nil
+	next.Trial, next.Before = nil, nil // rollback is about what is staged from now on
 	name, image.Good = other(next.Slot), false
 	if err := m.downloads().Check(image); err == nil {
 		// Whoever is killed between this and the save finds a file that is not what was
@@ -166,6 +166,35 @@ func (m *Module) Confirm(ctx context.Context, name string) error {
 	}
 	return nil
 }
+
+// Revert takes back a Confirm: it has the module make run again what ran before. It may
+// be repeated. slot.ErrNoFallback means that the module cannot. Not after Stage.
+func (m *Module) Revert(ctx context.Context, name string) error {
+	if err := m.takeBack(name); err != nil {
+		return fmt.Errorf("revert: %w", err)
+	}
+	return m.FallBack(ctx)
+}
+
+// takeBack makes what was confirmed something on trial again, of which the trial is over.
+func (m *Module) takeBack(name string) error {
+	m.steps.Lock()
+	defer m.steps.Unlock()
+	next := m.current()
+	if name != next.Slot || next.Trial != nil {
+		return nil
+	}
+	if next.Before == nil {
+		return fmt.Errorf("%w: the module has committed", slot.ErrNoFallback)
+	}
+	next.Slot, next.Staged, next.Current, next.Before = other(name), next.Current, *next.Before, nil
+	next.Staged.Good = false
+	return m.set(next.with(trial{Begun: true, Active: true, Over: true}))
+}
+
+// Final reports whether Confirm cannot be taken back: what rollback needs may be gone
+// after the module's step commit.
+func (m *Module) Final() bool { return m.has(stepCommit) }
 
 // FallBack has the module make run again what ran before, and ends the trial. It may
 // be repeated.

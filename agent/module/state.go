@@ -19,7 +19,10 @@ type state struct {
 	Staged slot.Image `json:"staged,omitzero"`
 	// Trial is of Staged; nil: there is none. What it points to never changes.
 	Trial *trial `json:"trial,omitempty"`
-	Boot  string `json:"boot"` // id of the last activation or rollback
+	// Before is what Current has replaced, as long as rollback can bring that back; nil:
+	// it cannot.
+	Before *slot.Image `json:"before,omitempty"`
+	Boot   string      `json:"boot"` // id of the last activation or rollback
 }
 
 // trial is one attempt to run Staged.

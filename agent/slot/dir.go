@@ -27,6 +27,8 @@ var (
 	ErrGivenUp = errors.New("another slot was booted")
 	// ErrNotStaged: neither the staging file nor the idle slot holds the image.
 	ErrNotStaged = errors.New("image is not staged")
+	// ErrArtifact: the bytes are those that were signed, but the slots cannot take them.
+	ErrArtifact = errors.New("artifact is not for this component")
 )
 
 // Dir is the two slots on disk. It is safe for concurrent use.
@@ -401,6 +403,33 @@ func (d *Dir) FallBack() (over bool, err error) {
 	over = d.ended != ""
 	err = d.endTrial()
 	return over || err == nil, err
+}
+
+// revert makes the other slot the active one in place of one that was confirmed, and
+// empties that. It may be repeated. ErrNoFallback means that the other one may not boot,
+// and that nothing was changed.
+func (d *Dir) revert(slot string) error {
+	if slot != "a" && slot != "b" {
+		return fmt.Errorf("revert: there is no slot %q", slot)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	before := other(slot)
+	if _, err := d.good(before); err != nil {
+		return fmt.Errorf("revert: %w: slot %s: %w", ErrNoFallback, before, err)
+	}
+	if d.active() == slot {
+		if err := d.link(before); err != nil {
+			return fmt.Errorf("revert: %w", err)
+		}
+	}
+	if err := d.endTrial(); err != nil {
+		return fmt.Errorf("revert: %w", err)
+	}
+	if err := d.remove(d.file(slot, "image.json")); err != nil {
+		return fmt.Errorf("revert: %w", err)
+	}
+	return nil
 }
 
 func (d *Dir) endTrial() error {

@@ -273,5 +273,21 @@ func (s *Supervised) FallBack(ctx context.Context) error {
 	return errors.Join(err, s.await(ctx, s.ask()))
 }
 
+// Revert takes back a Confirm: what ran before runs again, and the slot never boots
+// without another trial. It may be repeated. ErrNoFallback means that what ran before is
+// not there any more. Not after Stage.
+func (s *Supervised) Revert(ctx context.Context, slot string) error {
+	if err := s.dir.revert(slot); err != nil {
+		return err
+	}
+	if s.Running().Slot != slot {
+		return nil
+	}
+	return s.await(ctx, s.ask())
+}
+
+// Final: Confirm can be taken back.
+func (s *Supervised) Final() bool { return false }
+
 // Armed reports whether there is a trial that was not ended.
 func (s *Supervised) Armed() bool { return s.dir.Armed() }
