@@ -261,12 +261,21 @@ func lock(dir string) (unlock func(), err error) {
 			return nil, fmt.Errorf("data_dir: %w", err)
 		}
 	}
-	if err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		file.Close()
-		return nil, fmt.Errorf("data_dir: another agent uses it: %w", err)
+	// What an agent was about to launch when it was killed holds the lock until it runs.
+	for deadline := time.Now().Add(lockTime); ; time.Sleep(10 * time.Millisecond) {
+		err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		if err == nil {
+			return func() { file.Close() }, nil
+		}
+		if time.Now().After(deadline) {
+			file.Close()
+			return nil, fmt.Errorf("data_dir: another agent uses it: %w", err)
+		}
 	}
-	return func() { file.Close() }, nil
 }
+
+// lockTime is how long a second agent waits for the first one's end.
+const lockTime = time.Second
 
 func readRoots(cfg Config) (verify.Roots, error) {
 	image, err := os.ReadFile(cfg.Trust.ImageRoot)
@@ -288,7 +297,7 @@ func provision(_ context.Context, cfg Config, log *slog.Logger) error {
 	}
 	defer unlock()
 	n := 0
-	for _, c := range cfg.components() {
+	for _, c := range cfg.listed() {
 		if c.Initial.Artifact == "" {
 			continue
 		}
@@ -328,7 +337,7 @@ func status(ctx context.Context, cfg Config, _ *slog.Logger) error {
 		return err
 	}
 	components := map[string]held{}
-	for _, c := range cfg.components() {
+	for _, c := range cfg.listed() {
 		var h held
 		if h.Slot, h.Active, err = activeSlot(ctx, cfg.DataDir, c); err != nil {
 			h.Problem = err.Error()

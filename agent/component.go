@@ -7,17 +7,19 @@ import (
 	"log/slog"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 
 	"groundswell/agent/condition"
 	"groundswell/agent/deploy"
+	"groundswell/agent/group"
 	"groundswell/agent/health"
 	"groundswell/agent/slot"
 	"groundswell/topics"
 )
 
 // Component is one of several parts of a device that are updated by themselves.
-// It is a process (Firmware) unless it is a Module or the Machine.
+// It is a process (Firmware) unless it is a Module, the Machine or a Group.
 type Component struct {
 	// Name is what releases call it. Required.
 	Name string `yaml:"name"`
@@ -28,10 +30,17 @@ type Component struct {
 	Firmware Firmware `yaml:"firmware"`
 	Module   Module   `yaml:"module"`
 	Machine  Machine  `yaml:"machine"`
-	Health   Health   `yaml:"health"`
+	// Group names other components, in order, that are updated together with this
+	// one release, all or none of them; see package group. They have no releases of
+	// their own, and neither Health nor Conditions.
+	Group  []string `yaml:"group"`
+	Health Health   `yaml:"health"`
 	// Conditions must hold besides those of the device.
 	Conditions condition.Config `yaml:"conditions"`
-	Initial    Initial          `yaml:"initial"`
+	// Initial of a group has a version only.
+	Initial Initial `yaml:"initial"`
+
+	members []Component // of the group
 }
 
 // soleDir holds the slots of a device's only component.
@@ -63,6 +72,14 @@ func (c *Config) components() []Component {
 			Health: c.Health, Initial: c.Initial,
 		}}
 	}
+	return grouped(c.listed())
+}
+
+// listed are all components, also those that are members of a group.
+func (c *Config) listed() []Component {
+	if len(c.Components) == 0 {
+		return c.components()
+	}
 	list := make([]Component, len(c.Components))
 	for i, component := range c.Components {
 		if component.Dir == "" {
@@ -83,7 +100,7 @@ func (c *Config) validateComponents() error {
 		if sole.Name == c.Self.Component {
 			return fmt.Errorf("component: %q is what the agent itself is called, by self.component", sole.Name)
 		}
-		return sole.validate()
+		return errors.Join(sole.validate(), sole.validateAddr())
 	}
 	def := DefaultConfig()
 	for _, k := range []struct {
@@ -101,7 +118,7 @@ func (c *Config) validateComponents() error {
 		return fmt.Errorf("components: at most %d", topics.MaxComponents-1)
 	}
 	names, dirs, machine := map[string]bool{}, map[string]bool{}, ""
-	for i, component := range c.components() {
+	for i, component := range c.listed() {
 		at := fmt.Sprintf("components[%d].", i)
 		if err := topics.CheckID(at+"name", component.Name); err != nil {
 			return err
@@ -129,11 +146,22 @@ func (c *Config) validateComponents() error {
 			return fmt.Errorf("%s%w", at, err)
 		}
 	}
+	if err := validateGroups(c.listed()); err != nil {
+		return err
+	}
+	for _, component := range c.components() {
+		if err := component.validateAddr(); err != nil {
+			i := slices.IndexFunc(c.Components, func(o Component) bool { return o.Name == component.Name })
+			return fmt.Errorf("components[%d].%w", i, err)
+		}
+	}
 	return nil
 }
 
 // process reports whether the component is a process that the agent runs.
-func (c *Component) process() bool { return c.Machine.Bootloader == "" && c.Module.Steps == "" }
+func (c *Component) process() bool {
+	return c.Machine.Bootloader == "" && c.Module.Steps == "" && len(c.Group) == 0
+}
 
 // validate names the key that is wrong, without the component.
 func (c *Component) validate() error {
@@ -149,9 +177,9 @@ func (c *Component) validate() error {
 	if c.Module.Steps != "" && c.Machine.Bootloader != "" {
 		return errors.New("module.steps: a component is a module or the whole system (machine.bootloader), not both")
 	}
-	// A typing error here would have every release rolled back.
-	if err := c.validateAddr(); err != nil {
-		return err
+	def := defaultComponent()
+	if len(c.Group) > 0 && !(reflect.DeepEqual(c.Firmware, def.Firmware) && reflect.DeepEqual(c.Module, def.Module) && reflect.DeepEqual(c.Machine, def.Machine)) {
+		return errors.New("group: a group consists of its members, and is neither firmware nor module nor machine")
 	}
 	if err := c.Health.validate(); err != nil {
 		return err
@@ -159,10 +187,12 @@ func (c *Component) validate() error {
 	if err := c.Conditions.Validate(); err != nil {
 		return fmt.Errorf("conditions.%w", err)
 	}
-	if (c.Initial.Artifact == "") != (c.Initial.Version == "") {
+	switch {
+	case len(c.Group) > 0 && c.Initial.Artifact != "":
+		return errors.New("initial.artifact: a group has none; its members may")
+	case len(c.Group) == 0 && (c.Initial.Artifact == "") != (c.Initial.Version == ""):
 		return errors.New("initial: artifact and version belong together")
-	}
-	if c.Initial.Version != "" && !c.process() {
+	case c.Initial.Version != "" && !c.process() && len(c.Group) == 0:
 		return errors.New("initial: is for a component that is a process (see firmware), which this one is not")
 	}
 	if c.Initial.Version != "" {
@@ -173,8 +203,11 @@ func (c *Component) validate() error {
 
 // addressed reports whether the component is given an address to answer at.
 func (c *Component) addressed() bool {
-	if c.Machine.Bootloader != "" {
+	switch {
+	case c.Machine.Bootloader != "":
 		return c.Machine.Addr != ""
+	case len(c.Group) > 0: // that of the first that has one
+		return slices.ContainsFunc(c.members, func(m Component) bool { return m.addressed() })
 	}
 	return c.process()
 }
@@ -250,6 +283,8 @@ func openComponent(ctx context.Context, dataDir string, c Component, log *slog.L
 		return m, nil
 	case c.Module.Steps != "":
 		return openModule(path, c.Module, log)
+	case len(c.Group) > 0:
+		return openGroup(ctx, dataDir, c, log)
 	}
 	dir, err := openDir(path, c.Initial)
 	if err != nil {
@@ -286,6 +321,8 @@ func activeSlot(ctx context.Context, dataDir string, c Component) (name string, 
 		slots, err = openMachine(ctx, path, c.Machine, silent)
 	case c.Module.Steps != "":
 		slots, err = openModule(path, c.Module, silent)
+	case len(c.Group) > 0:
+		return group.Recorded(path)
 	default:
 		dir, err := slot.OpenDir(path)
 		if err != nil {

@@ -40,7 +40,27 @@ func TestConfigurationIsRefusedByKey(t *testing.T) {
 	if err := parse(valid + "components: [{name: app}, {name: modem, dir: slots, module: {steps: /modem}, conditions: {lock: /run/modem}}]\nconditions: {lock: /run/busy}\n"); err != nil {
 		t.Error(err)
 	}
+	const mcu, whole = "{name: mcu, module: {steps: /mcu}}", "{name: system, machine: {bootloader: grub, a: /dev/a, b: /dev/b}}"
+	for _, text := range []string{
+		mcu + ", " + whole + ", {name: set, group: [mcu, system], initial: {version: 1.0.0}, health: {checks: [{broker: true, offline: 10m}]}}",
+		"{name: set, group: [app, mcu]}, {name: lens}, {name: app}, " + mcu, // its address is that of app
+	} {
+		if err := parse(valid + "components: [" + text + "]\n"); err != nil {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
 	for _, c := range []struct{ key, text string }{
+		{"components[1].group", valid + "components: [" + mcu + ", {name: set, group: [mcu], module: {steps: /x}}]\n"},
+		{"components[1].group[1]", valid + "components: [" + mcu + ", {name: set, group: [mcu, lens]}]\n"},
+		{"components[1].group[1]", valid + "components: [" + mcu + ", {name: set, group: [mcu, mcu]}]\n"},
+		{"components[2].group[0]", valid + "components: [" + mcu + ", {name: set, group: [mcu]}, {name: sets, group: [set]}]\n"},
+		{"components[2].group[0]", valid + "components: [" + mcu + ", {name: set, group: [mcu]}, {name: other, group: [mcu]}]\n"},
+		{"components[0].group[0]", valid + "components: [{name: set, group: [system, mcu]}, " + mcu + ", " + whole + "]\n"},
+		{"components[1].health", valid + "components: [{name: set, group: [app]}, {name: app, health: {settle: 2m}}]\n"},
+		{"components[1].conditions", valid + "components: [{name: set, group: [app]}, {name: app, conditions: {lock: /run/x}}]\n"},
+		{"components[0].initial", valid + "components: [{name: set, group: [app], initial: {artifact: x, version: 1.0.0}}, {name: app}]\n"},
+		{"components[0].initial", valid + "components: [{name: set, group: [app], initial: {version: new}}, {name: app}]\n"},
+		{"components[1].health.url", valid + "components: [" + mcu + ", {name: set, group: [mcu], health: {url: \"http://{addr}/x\"}}]\n"},
 		{"data_dir", strings.Replace(valid, "data_dir: /var/lib/agent", "", 1)},
 		{"mqtt.servers", strings.Replace(valid, `"mqtts://broker:8883"`, "", 1)},
 		{"mqtt.servers[0]", strings.Replace(valid, "mqtts://", "mqtt://", 1)},

@@ -86,7 +86,7 @@ func Open(cfg Config) (*Group, error) {
 	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("group: %w", err)
 	}
-	g := &Group{cfg: cfg, file: journal.NewFile(filepath.Join(cfg.Dir, "state"))}
+	g := &Group{cfg: cfg, file: journal.NewFile(filepath.Join(cfg.Dir, fileName))}
 	g.load()
 	return g, nil
 }

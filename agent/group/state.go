@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 
+	"groundswell/agent/journal"
 	"groundswell/agent/slot"
 )
 
@@ -78,6 +80,20 @@ func (g *Group) load() {
 		g.state.Slot = "a"
 	}
 }
+
+// Recorded is the group's slot, and what was confirmed last, as written down in a group's
+// directory. os.ErrNotExist: nothing was.
+func Recorded(dir string) (name string, image slot.Image, err error) {
+	body, _, err := journal.NewFile(filepath.Join(dir, fileName)).Load()
+	var s state
+	if err == nil {
+		err = json.Unmarshal(body, &s)
+	}
+	return s.Slot, s.Current.Image, err
+}
+
+// fileName is the file of the state.
+const fileName = "state"
 
 // current is the state as it is now.
 func (g *Group) current() state {

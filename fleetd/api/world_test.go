@@ -350,10 +350,13 @@ func b64(field string, raw []byte) map[string]string {
 }
 
 // release uploads firmware and publishes it.
-func (w *world) release(version string) {
+func (w *world) release(version string, change ...func(*trust.ReleaseImage)) {
 	w.t.Helper()
 	firmware := "firmware " + version
 	image := w.image(version, firmware)
+	for _, c := range change {
+		c(&image)
+	}
 	w.must(201, nil, call{method: "PUT", path: "/v1/artifacts/" + image.SHA256, body: firmware})
 	w.targets = w.sign(w.targets, w.releaseKeys, image)
 	w.must(201, nil, call{method: "POST", path: "/v1/releases", body: b64("targets_b64", w.targets)})

@@ -51,8 +51,8 @@ func NewCatalogue(cfg CatalogueConfig) *Catalogue { return &Catalogue{cfg} }
 // byItself is the catalogue in the audit trail.
 var byItself = fleet.Actor{Name: "catalogue"}
 
-// Begin stores the configured roots when the database has none yet, and
-// refuses a database that began with other ones.
+// Begin stores the configured roots when the database has none yet, refuses a
+// database that began with other ones, and notes what a fleetd of before did not.
 func (c *Catalogue) Begin(ctx context.Context) error {
 	for _, r := range []struct {
 		repo trust.Repository
@@ -83,6 +83,9 @@ func (c *Catalogue) Begin(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("store %s root %d: %w", r.repo, info.Version, err)
 		}
+	}
+	if err := c.fillRequires(ctx); err != nil {
+		c.cfg.Log.Error("what releases require is not noted yet", "err", err) // Run tries again
 	}
 	return nil
 }

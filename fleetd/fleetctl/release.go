@@ -19,6 +19,7 @@ import (
 
 type releaseCmd struct {
 	Create  releaseCreate  `cmd:"" help:"Sign an artifact as a release and publish it: for whoever holds enough keys."`
+	Pack    releasePack    `cmd:"" help:"Put the artifacts of a group's members into one, which is released as the group's."`
 	Prepare releasePrepare `cmd:"" help:"Lay out the next list of releases in a bundle, for others to sign."`
 	Sign    releaseSign    `cmd:"" help:"Add signatures to a bundle (offline, no server, no token needed)."`
 	Publish releasePublish `cmd:"" help:"Publish a bundle that enough holders have signed."`
