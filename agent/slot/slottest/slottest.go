@@ -47,6 +47,7 @@ func Run(t *testing.T, fresh func(t *testing.T) Device) {
 		"staging finds what was staged before":         (*rig).repeated,
 		"a part that was downloaded is still there":    (*rig).resumed,
 		"what is downloaded is removed, and that only": (*rig).discarded,
+		"a confirmation can be taken back":             (*rig).reverted,
 	} {
 		t.Run(name, func(t *testing.T) {
 			d := fresh(t)
@@ -165,6 +166,42 @@ func (r *rig) confirmed() {
 		r.runs("1.1.0", "b", false)
 	}
 	r.stands("a", update.NotArmed, false)
+}
+
+// reverter are slots that can be part of a group; see package group.
+type reverter interface {
+	Revert(ctx context.Context, slot string) error
+	Final() bool
+}
+
+func (r *rig) reverted() {
+	revert := func() error {
+		return r.do(func(ctx context.Context) error { return r.slots.(reverter).Revert(ctx, "b") })
+	}
+	if _, ok := r.slots.(reverter); !ok {
+		return
+	}
+	for _, version := range []string{"1.1.0", "1.2.0"} {
+		r.try(version, "b")
+		r.must(r.slots.Confirm(r.Context(), "b"))
+		if r.slots.(reverter).Final() {
+			if err := revert(); !errors.Is(err, slot.ErrNoFallback) {
+				r.Fatalf("revert: %v", err)
+			}
+			r.runs(version, "b", false)
+			return
+		}
+		r.boot()
+		for range 2 {
+			r.must(revert())
+			r.runs("1.0.0", "a", false)
+		}
+		r.stands("b", update.NotArmed, false)
+		for range Tries {
+			r.boot()
+			r.runs("1.0.0", "a", false)
+		}
+	}
 }
 
 func (r *rig) again() {
