@@ -198,6 +198,10 @@ func manage(ctx context.Context, cfg Config, firmware component, alive *vitals, 
 		}
 		return f
 	}, link.NewMetrics(registry), log)
+	renewals, err := newRenewer(cfg, current, authority, clk, session.Heard, log)
+	if err != nil {
+		return err
+	}
 	location, err := time.LoadLocation(cfg.TimeZone)
 	if err != nil {
 		return fmt.Errorf("time_zone: %w", err)
@@ -234,6 +238,10 @@ func manage(ctx context.Context, cfg Config, firmware component, alive *vitals, 
 		return session.Run(ctx)
 	})
 	g.Go(func() error { return driver.Run(ctx) })
+	g.Go(func() error {
+		renewals.run(ctx)
+		return nil
+	})
 	return g.Wait()
 }
 
