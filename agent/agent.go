@@ -193,6 +193,10 @@ func manage(ctx context.Context, cfg Config, parts []part, alive *vitals, tail *
 		f.Versions, f.BootID, f.Logs = facts(parts, tail.String(), logs)
 		return f
 	}, link.NewMetrics(registry), log)
+	renewals, err := newRenewer(cfg, current, authority, clk, session.Heard, log)
+	if err != nil {
+		return err
+	}
 	location, err := time.LoadLocation(cfg.TimeZone)
 	if err != nil {
 		return fmt.Errorf("time_zone: %w", err)
@@ -244,6 +248,10 @@ func manage(ctx context.Context, cfg Config, parts []part, alive *vitals, tail *
 	for _, driver := range drivers {
 		g.Go(func() error { return driver.Run(ctx) })
 	}
+	g.Go(func() error {
+		renewals.run(ctx)
+		return nil
+	})
 	return g.Wait()
 }
 

@@ -45,6 +45,8 @@ type Config struct {
 	MQTT  MQTT  `yaml:"mqtt"`
 	TLS   TLS   `yaml:"tls"`
 	Trust Trust `yaml:"trust"`
+	// Renewal is where the certificate is renewed. See docs/recovery.md.
+	Renewal Renewal `yaml:"renewal"`
 	// Sources are base URLs of artifacts and image metadata, in order of
 	// preference, unless the assignment names others.
 	Sources []string `yaml:"sources"`
@@ -195,6 +197,7 @@ func DefaultConfig() Config {
 		Mode:      topics.ModeConnected,
 		Polling:   Polling{Interval: 15 * time.Minute, Jitter: time.Minute},
 		Heartbeat: time.Minute,
+		Renewal:   Renewal{After: 10 * time.Minute},
 		Fetch:     Fetch{Stall: 30 * time.Second, MinRate: 1024},
 		Firmware: Firmware{
 			Addr: "127.0.0.1:0", Tries: 3, Grace: 5 * time.Second,
@@ -252,6 +255,9 @@ func (c *Config) Validate() error {
 		return err
 	}
 	if err := c.validateComponents(); err != nil {
+		return err
+	}
+	if err := c.Renewal.validate(); err != nil {
 		return err
 	}
 	if err := c.Conditions.Validate(); err != nil {

@@ -63,7 +63,7 @@ func newRenewed(cfg Config, id certs.Identity, c certs.Credential, log *slog.Log
 
 // client is the configuration for connections to a service.
 func (r *renewed) client(authority *certs.Authority, now func() time.Time, service string) (*tls.Config, error) {
-	config, err := certs.ClientTLS(certs.TLSOptions{Credential: r.last, Authority: authority, Now: now}, service)
+	config, err := certs.ClientTLS(certs.TLSOptions{Credential: r.last, Authority: authority, Now: now, Behind: true}, service)
 	if err != nil {
 		return nil, err
 	}

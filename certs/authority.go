@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -48,6 +49,11 @@ func newAuthority(certs ...*x509.Certificate) *Authority {
 		a.pool.AddCert(cert)
 	}
 	return a
+}
+
+// Includes reports whether what ca issues is believed.
+func (a *Authority) Includes(ca *CA) bool {
+	return slices.ContainsFunc(a.certs, ca.cert.Equal)
 }
 
 // Pool is for the standard library's own checks.

@@ -33,6 +33,19 @@ type TLSOptions struct {
 	Revocations Revocations
 	// Now is the clock; nil means time.Now. Agents pass their floor clock.
 	Now func() time.Time
+	// Behind says that the clock may be behind, as that of a device may that was
+	// off for years: a certificate of the peer that is not valid yet is not
+	// refused for that. Whoever waited for the right time first would never be
+	// able to ask for it, and it keeps nobody out: a thief's certificate is not
+	// made in the future.
+	Behind bool
+}
+
+func (o TLSOptions) now() time.Time {
+	if o.Now != nil {
+		return o.Now()
+	}
+	return time.Now()
 }
 
 // ServerTLS is for listeners that devices and services connect to: TLS 1.3,
@@ -136,11 +149,11 @@ func (o TLSOptions) verify(state tls.ConnectionState, trustDomain string, use x5
 		return Identity{}, fmt.Errorf("%w: no certificate", ErrIdentity)
 	}
 	cert := state.PeerCertificates[0]
-	now := time.Now
-	if o.Now != nil {
-		now = o.Now
+	now := o.now()
+	if o.Behind && now.Before(cert.NotBefore) {
+		now = cert.NotBefore
 	}
-	if err := o.Authority.Verify(cert, use, now()); err != nil {
+	if err := o.Authority.Verify(cert, use, now); err != nil {
 		return Identity{}, err
 	}
 	id, err := ParseIdentity(cert)

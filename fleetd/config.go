@@ -25,6 +25,7 @@ type Config struct {
 	Database  Database   `yaml:"database"`
 	API       API        `yaml:"api"`
 	Downloads Downloads  `yaml:"downloads"`
+	Renewal   Renewal    `yaml:"renewal"`
 	Broker    Broker     `yaml:"broker"`
 	Influx    Influx     `yaml:"influx"`
 	Artifacts Artifacts  `yaml:"artifacts"`
@@ -90,6 +91,26 @@ type Downloads struct {
 	PublicURLs []string `yaml:"public_urls"`
 }
 
+// Renewal is the listener where devices get a new certificate for the one that they
+// have. Without an address there is none. It needs the key of an authority that
+// broker and downloads believe: whoever steals it can pass for any device or
+// service, though not sign what devices install. See docs/recovery.md.
+type Renewal struct {
+	Listen string `yaml:"listen"`
+	// Cert and Key are the authority's. The listener's own certificate, the
+	// authorities that it believes and the revocation list are those of
+	// downloads.tls; the list must be there.
+	Cert string `yaml:"cert"`
+	Key  string `yaml:"key"`
+	// Grace is how long after its end a certificate is renewed. Default 0: only
+	// while it is valid. A device that is stolen in that time, and revoked by
+	// nobody, can come back as well.
+	Grace time.Duration `yaml:"grace"`
+	// Lifetime is that of new certificates, and ends with the authority's own.
+	// Default 1 year.
+	Lifetime time.Duration `yaml:"lifetime"`
+}
+
 // Broker is how to reach it.
 type Broker struct {
 	Servers []string `yaml:"servers"` // mqtts://host:port
@@ -138,6 +159,7 @@ func DefaultConfig() Config {
 		Database:  Database{MaxConnections: 16},
 		API:       API{Listen: ":8443", Tokens: Tokens{Issuer: "groundswell", Audience: "fleetd"}},
 		Downloads: Downloads{Listen: ":8444", RequireDeviceCertificate: true},
+		Renewal:   Renewal{Lifetime: 365 * 24 * time.Hour},
 		Artifacts: Artifacts{MaxBytes: 4 << 30},
 		Rollout:   Rollout{Tick: time.Second},
 		Ops:       ops.Config{Listen: "127.0.0.1:9884"},
@@ -147,7 +169,7 @@ func DefaultConfig() Config {
 // Validate names the first field that cannot be used. It does no I/O.
 func (c *Config) Validate() error {
 	checks := []func() error{
-		c.validateTrust, c.validateDatabase, c.validateAPI, c.validateDownloads, c.validateBroker, c.validateInflux, c.validateRest,
+		c.validateTrust, c.validateDatabase, c.validateAPI, c.validateDownloads, c.validateRenewal, c.validateBroker, c.validateInflux, c.validateRest,
 	}
 	for _, check := range checks {
 		if err := check(); err != nil {
@@ -230,6 +252,31 @@ func (c *Config) validateDownloads() error {
 		if u, err := url.Parse(base); err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" {
 			return fmt.Errorf("downloads.public_urls[%d]: %q is not of the form https://host", i, base)
 		}
+	}
+	return nil
+}
+
+func (c *Config) validateRenewal() error {
+	r := c.Renewal
+	if r.Listen == "" {
+		if r.Cert+r.Key != "" || r.Grace != 0 {
+			return errors.New("renewal.listen: is not set, but other fields are")
+		}
+		return nil
+	}
+	if err := checkListen("renewal.listen", r.Listen); err != nil {
+		return err
+	}
+	if err := required(field{"renewal.cert", r.Cert}, field{"renewal.key", r.Key}); err != nil {
+		return err
+	}
+	switch {
+	case c.Downloads.TLS.CA == "" || c.Downloads.TLS.CRL == "":
+		return errors.New("renewal: downloads.tls.ca and downloads.tls.crl must be set: a device that is revoked must not get a new certificate")
+	case r.Grace < 0:
+		return errors.New("renewal.grace: must not be negative")
+	case r.Lifetime < time.Hour:
+		return errors.New("renewal.lifetime: must be at least 1h")
 	}
 	return nil
 }

@@ -19,6 +19,7 @@ import (
 	"groundswell/fleetd/ingest"
 	"groundswell/fleetd/ingest/influx"
 	"groundswell/fleetd/publish"
+	"groundswell/fleetd/renewal"
 	"groundswell/fleetd/rollout"
 	"groundswell/fleetd/store"
 	"groundswell/internal/cli"
@@ -79,23 +80,28 @@ func serve(ctx context.Context, cfg Config, s secrets, opsServer *ops.Server, me
 	if err != nil {
 		return errors.Join(fmt.Errorf("downloads listener: %w", err), server.Close())
 	}
+	renewals, err := listenRenewal(cfg)
+	if err != nil {
+		return errors.Join(err, server.Close(), downloads.Close())
+	}
 	name := instance()
 	publisher, err := publish.New(publish.Config{Store: db, Servers: cfg.Broker.Servers, TLS: s.brokerTLS, ClientID: name + "-publish", Log: log,
 		Region: cfg.Region, Regions: cfg.Broker.Regions})
 	if err != nil {
-		return errors.Join(err, server.Close(), downloads.Close())
+		return errors.Join(err, server.Close(), downloads.Close(), renewals.Close())
 	}
 	opsServer.Ready("broker", func(context.Context) error { return publisher.Ready() })
 	groups, err := newGroups(cfg, s, db, opsServer, metrics, name, log)
 	if err != nil {
-		return errors.Join(err, server.Close(), downloads.Close())
+		return errors.Join(err, server.Close(), downloads.Close(), renewals.Close())
 	}
 	driver := rollout.New(rollout.Config{Store: db, Tick: cfg.Rollout.Tick, Holder: name, Log: log})
-	err = ops.WriteAddresses(cfg.AddressesFile, map[string]string{
-		"api": server.Addr(), "downloads": downloads.Addr().String(), "ops": opsServer.Addr(),
-	})
-	if err != nil {
-		return errors.Join(err, server.Close(), downloads.Close())
+	addresses := map[string]string{"api": server.Addr(), "downloads": downloads.Addr().String(), "ops": opsServer.Addr()}
+	if s.renewalTLS != nil {
+		addresses["renewal"] = renewals.Addr().String()
+	}
+	if err := ops.WriteAddresses(cfg.AddressesFile, addresses); err != nil {
+		return errors.Join(err, server.Close(), downloads.Close(), renewals.Close())
 	}
 	log.Info("fleetd is up", "instance", name, "api", server.Addr(), "downloads", downloads.Addr().String(), "ops", opsServer.Addr())
 
@@ -104,6 +110,11 @@ func serve(ctx context.Context, cfg Config, s secrets, opsServer *ops.Server, me
 	g.Go(func() error {
 		return api.Serve(ctx, downloads, s.downloadsTLS, s.unlessRevoked(artifact.Downloads(blobs, catalogue, log)), log)
 	})
+	if s.renewalTLS != nil {
+		g.Go(func() error {
+			return api.Serve(ctx, renewals, s.renewalTLS, s.unlessRevoked(renewal.Handler(db, s.renewalCA, cfg.Renewal.Lifetime, log)), log)
+		})
+	}
 	g.Go(func() error { return tokens.Run(ctx) })
 	g.Go(func() error { return catalogue.Run(ctx) })
 	g.Go(func() error { return driver.Run(ctx) })
@@ -117,6 +128,23 @@ func serve(ctx context.Context, cfg Config, s secrets, opsServer *ops.Server, me
 	}
 	return g.Wait()
 }
+
+// listenRenewal binds the address where certificates are renewed; noListener when
+// they are not.
+func listenRenewal(cfg Config) (net.Listener, error) {
+	if cfg.Renewal.Listen == "" {
+		return noListener{}, nil
+	}
+	l, err := net.Listen("tcp", cfg.Renewal.Listen)
+	if err != nil {
+		return nil, fmt.Errorf("renewal listener: %w", err)
+	}
+	return l, nil
+}
+
+type noListener struct{ net.Listener }
+
+func (noListener) Close() error { return nil }
 
 // openStore waits for the database, migrates it and opens it.
 func openStore(ctx context.Context, cfg Config, s secrets, opsServer *ops.Server, log *slog.Logger) (*store.Store, error) {

@@ -22,6 +22,8 @@ type secrets struct {
 	tokens                                 token.Config
 	apiTLS, downloadsTLS, brokerTLS        *tls.Config
 	crl                                    *certs.CRLFile // nil: nobody can be revoked
+	renewalTLS                             *tls.Config    // nil: certificates are not renewed here
+	renewalCA                              *certs.CA
 	influx                                 influx.Config
 }
 
@@ -110,6 +112,9 @@ func (s *secrets) loadTLS(cfg Config, log *slog.Logger) error {
 	if err := s.loadDownloadsTLS(cfg, log); err != nil {
 		return fmt.Errorf("downloads.tls: %w", err)
 	}
+	if err := s.loadRenewal(cfg, log); err != nil {
+		return fmt.Errorf("renewal: %w", err)
+	}
 	credential, err := loadCredential(cfg, cfg.Broker.TLS)
 	if err != nil {
 		return fmt.Errorf("broker.tls: %w", err)
@@ -153,6 +158,37 @@ func (s *secrets) loadDownloadsTLS(cfg Config, log *slog.Logger) error {
 		options.Revocations = s.crl
 	}
 	s.downloadsTLS, err = certs.ServerTLS(options)
+	return err
+}
+
+// loadRenewal comes after loadDownloadsTLS, whose revocation list it shares.
+func (s *secrets) loadRenewal(cfg Config, log *slog.Logger) (err error) {
+	if cfg.Renewal.Listen == "" {
+		return nil
+	}
+	credential, err := loadCredential(cfg, cfg.Downloads.TLS)
+	if err != nil {
+		return err
+	}
+	authority, err := certs.LoadAuthority(cfg.Downloads.TLS.CA)
+	if err != nil {
+		return err
+	}
+	if s.crl == nil {
+		if s.crl, err = certs.OpenCRLFile(cfg.Downloads.TLS.CRL, authority, log, nil); err != nil {
+			return err
+		}
+	}
+	if s.renewalCA, err = certs.LoadCA(cfg.Renewal.Cert, cfg.Renewal.Key); err != nil {
+		return err
+	}
+	if got := s.renewalCA.TrustDomain(); got != cfg.TrustDomain {
+		return fmt.Errorf("the authority is of trust domain %s, trust_domain is %s", got, cfg.TrustDomain)
+	}
+	if !authority.Includes(s.renewalCA) {
+		return errors.New("the authority is not among those in downloads.tls.ca: its certificates would be worth nothing")
+	}
+	s.renewalTLS, err = certs.RenewalTLS(certs.TLSOptions{Credential: credential, Authority: authority, Revocations: s.crl}, cfg.Renewal.Grace)
 	return err
 }
 

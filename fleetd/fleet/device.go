@@ -52,6 +52,10 @@ type DeviceAttributes struct {
 // MaxPollingSeconds is the longest interval of a polling device: a year.
 const MaxPollingSeconds = 366 * 24 * 3600
 
+// LabelDecommissioned on a device, whatever its value, says that its life has
+// ended: it gets no new certificate. Selectors may leave it out.
+const LabelDecommissioned = "decommissioned"
+
 // MaxLabels is how many labels a device may have.
 const MaxLabels = 32
 

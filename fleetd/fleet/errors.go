@@ -24,6 +24,8 @@ var (
 	ErrInvalid = errors.New("invalid")
 	// ErrFenced: the writer no longer holds the lease under which it decided.
 	ErrFenced = errors.New("lease lost")
+	// ErrDecommissioned: the device has ended; see LabelDecommissioned.
+	ErrDecommissioned = errors.New("decommissioned")
 )
 
 // FieldError names the field of a request that was refused. It is ErrInvalid.
