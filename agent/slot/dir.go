@@ -27,6 +27,11 @@ var (
 	ErrGivenUp = errors.New("another slot was booted")
 	// ErrNotStaged: neither the staging file nor the idle slot holds the image.
 	ErrNotStaged = errors.New("image is not staged")
+	// ErrInstaller: what installs on this device has refused the image, and says why.
+	ErrInstaller = errors.New("not installed")
+	// ErrUnavailable: what installs on this device cannot be asked now, and nothing was
+	// changed. Asked again later, it may answer.
+	ErrUnavailable = errors.New("cannot be asked now")
 )
 
 // Dir is the two slots on disk. It is safe for concurrent use.
