@@ -40,9 +40,13 @@ type service struct {
 func (s service) with(ctx context.Context, limit time.Duration, do func(ctx context.Context, conn *dbus.Conn) error) error {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
+	late := time.AfterFunc(s.callTime, cancel)
 	conn, err := s.connect(ctx)
+	if !late.Stop() {
+		err = errors.Join(err, fmt.Errorf("no answer within %v", s.callTime))
+	}
 	if err != nil {
-		return fmt.Errorf("%w: D-Bus: %w", ErrUnavailable, errors.Join(err, ctx.Err()))
+		return fmt.Errorf("%w: D-Bus: %w", ErrUnavailable, err)
 	}
 	defer conn.Close()
 	if err = do(ctx, conn); err != nil && ctx.Err() != nil {

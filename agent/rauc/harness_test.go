@@ -23,6 +23,8 @@ import (
 	"groundswell/agent/slot"
 	"groundswell/agent/slot/slottest"
 	"groundswell/internal/devstack/devtest"
+
+	"golang.org/x/sys/unix"
 )
 
 // device has a bus and a RAUC of its own, two partitions, and a bootloader that is the
@@ -36,13 +38,14 @@ type device struct {
 	settings   string // of system.conf, beside the usual ones
 	version    bool   // the system says what it is
 
-	service *exec.Cmd // RAUC's
+	bus     *exec.Cmd
+	service *exec.Cmd       // RAUC's
+	without map[string]bool // the slots in which there is no RAUC
 	running string
 	boots   int
 	slots   *Slots
 	reset   func() // while somebody waits for a restart
 	cut     func() // before each step that outlives a power cut
-	call    time.Duration
 	off     func()
 }
 
@@ -85,10 +88,10 @@ func (d *device) rauc(args ...string) string {
 }
 
 func (d *device) environment() []string {
-	return []string{"DBUS_SYSTEM_BUS_ADDRESS=" + d.bus(), "PATH=" + d.dir + ":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
+	return []string{"DBUS_SYSTEM_BUS_ADDRESS=" + d.address(), "PATH=" + d.dir + ":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
 }
 
-func (d *device) bus() string { return "unix:path=" + d.path("bus") }
+func (d *device) address() string { return "unix:path=" + d.path("bus") }
 
 // spawn starts a process that ends with the test.
 func (d *device) spawn(name string, args ...string) *exec.Cmd {
@@ -142,11 +145,12 @@ bootname=b
 // fresh is a device with 1.0.0 in slot a; bootloader is what system.conf says of it.
 func fresh(t *testing.T, partitions map[string]string, bootloader string) *device {
 	t.Helper()
+	t.Parallel()                               // it waits for processes, mostly
 	dir, err := os.MkdirTemp(shared, "device") // a bus's address is short, and without a comma
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := &device{T: t, dir: dir, partitions: partitions, version: true, cut: func() {}, call: time.Minute, off: func() {}}
+	d := &device{T: t, dir: dir, partitions: partitions, version: true, cut: func() {}}
 	d.settings = "activate-installed=false\n" + bootloader
 	for _, dir := range []string{"data", "mnt"} {
 		if err := os.Mkdir(d.path(dir), 0o700); err != nil {
@@ -154,17 +158,17 @@ func fresh(t *testing.T, partitions map[string]string, bootloader string) *devic
 		}
 	}
 	d.overwrite("a", firmware("1.0.0"))
-	d.write("bus.conf", fmt.Sprintf(busConfig, d.bus()))
+	d.write("bus.conf", fmt.Sprintf(busConfig, d.address()))
 	// RAUC waits here while there is a file "gate".
 	d.write("pre-install", fmt.Sprintf("#!/bin/sh\n: >%[1]s/installing\nwhile [ -e %[1]s/gate ]; do sleep 0.02; done\n", d.dir))
 	if err := os.Chmod(d.path("pre-install"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	bus := d.spawn("dbus-daemon", "--config-file="+d.path("bus.conf"), "--nofork", "--nopidfile")
+	d.bus = d.spawn("dbus-daemon", "--config-file="+d.path("bus.conf"), "--nofork", "--nopidfile")
 	t.Cleanup(func() {
-		d.off()
 		kill(d.service)
-		kill(bus)
+		kill(d.bus)
+		_ = syscall.Unmount(d.path("mnt/bundle"), syscall.MNT_DETACH) // of a RAUC that was killed
 		if t.Failed() {
 			log, _ := os.ReadFile(d.path("rauc.log"))
 			t.Logf("RAUC: %s", log[max(0, len(log)-4000):])
@@ -187,6 +191,10 @@ func (d *device) Boot() deploy.Slots {
 	for _, name := range strings.Fields(string(out)) {
 		if bytes.HasPrefix(d.read(name), []byte(magic)) {
 			d.boots++
+			if d.without[name] {
+				kill(d.service)
+				return d.open(name)
+			}
 			d.startRAUC(name)
 			return d.start(name)
 		}
@@ -224,7 +232,7 @@ func (d *device) startRAUC(name string) {
 	d.write("system.conf", fmt.Sprintf(systemConfig, d.dir, d.settings, keys(d.T).cert, d.partitions["a"], d.partitions["b"]))
 	d.service = d.spawn("rauc", "--conf="+d.path("system.conf"), "service", "--override-boot-slot="+name)
 	devtest.Eventually(d, devtest.Patience, "RAUC", func() error {
-		_, err := service{address: d.bus(), callTime: time.Second}.system(d.Context())
+		_, err := service{address: d.address(), callTime: time.Second}.system(d.Context())
 		return err
 	})
 }
@@ -244,7 +252,7 @@ func (d *device) open(name string) *Slots {
 	d.Helper()
 	d.running = name
 	s, err := Open(Config{
-		Dir: d.path("data"), Bus: d.bus(), Running: name, BootID: fmt.Sprint("boot-", d.boots), CallTime: d.call, Again: 10 * time.Millisecond,
+		Dir: d.path("data"), Bus: d.address(), Running: name, BootID: fmt.Sprint("boot-", d.boots), Again: 10 * time.Millisecond,
 		Version: func() string { return d.says(name) },
 		Restart: func(context.Context) error { d.reset(); return nil },
 		Log:     slog.New(slog.NewTextHandler(d.Output(), nil)),
@@ -335,19 +343,48 @@ func disks(t *testing.T) map[string]string {
 	t.Helper()
 	partitions := files(t)
 	for name, path := range partitions {
-		out, err := exec.Command("losetup", "--find", "--show", path).CombinedOutput()
+		loop, err := loopDevice(path)
 		if err != nil {
-			t.Fatalf("losetup: %v %s; %s", err, out, needs)
+			t.Fatalf("loop device: %v; %s", err, needs)
 		}
-		loop := strings.TrimSpace(string(out))
-		partitions[name] = loop
-		t.Cleanup(func() {
-			if out, err := exec.Command("losetup", "--detach", loop).CombinedOutput(); err != nil {
-				t.Errorf("losetup: %v %s", err, out)
-			}
-		})
+		partitions[name] = loop.Name()
+		t.Cleanup(func() { loop.Close() })
 	}
 	return partitions
+}
+
+// loopDevice is a block device with the bytes of a file. It is gone when it is closed,
+// however its process ends.
+func loopDevice(path string) (*os.File, error) {
+	file, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	control, err := os.OpenFile("/dev/loop-control", os.O_RDWR, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer control.Close()
+	for {
+		n, err := unix.IoctlRetInt(int(control.Fd()), unix.LOOP_CTL_GET_FREE)
+		if err != nil {
+			return nil, err
+		}
+		loop, err := os.OpenFile(fmt.Sprint("/dev/loop", n), os.O_RDWR, 0)
+		if err != nil {
+			return nil, err
+		}
+		config := unix.LoopConfig{Fd: uint32(file.Fd()), Info: unix.LoopInfo64{Flags: unix.LO_FLAGS_AUTOCLEAR}}
+		err = unix.IoctlLoopConfigure(int(loop.Fd()), &config)
+		if err == nil {
+			return loop, nil
+		}
+		loop.Close()
+		if !errors.Is(err, unix.EBUSY) { // else somebody was faster
+			return nil, err
+		}
+	}
 }
 
 // setLine is how GRUB assigns; a shell does without the word.
@@ -360,8 +397,8 @@ func grub(t *testing.T) *device {
 	block := d.path("grubenv")
 	d.settings += "bootloader=grub\ngrubenv=" + block
 	d.loader = fmt.Sprintf(`
-		load_env() { for name in $*; do eval "$(grub-editenv %[1]s list | sed -n "s/^\($name\)=\(.*\)/\1='\2'/p")"; done; }
-		save_env() { for name in $*; do grub-editenv %[1]s set "$name=$(eval echo "\$$name")" || return 1; done; }
+		load_env() { eval "$(grub-editenv %[1]s list | sed -n "s/^\(ORDER\|[ab]_[A-Z]*\)=\(.*\)/\1='\2'/p")"; }
+		save_env() { grub-editenv %[1]s set a_TRY="$a_TRY" b_TRY="$b_TRY"; }
 		`, block) + setLine.ReplaceAllString(ScriptGRUB, "$1") + "\necho $default $fallback | tr 01 ab\n"
 	d.run("grub-editenv", block, "create")
 	d.run("grub-editenv", block, "set", "ORDER=a b", "a_OK=1", "a_TRY=0", "b_OK=0", "b_TRY=0")
@@ -427,19 +464,21 @@ func tried(t *testing.T) *device {
 	return d
 }
 
-// hang stops RAUC where it is; the result has it go on.
-func (d *device) hang() (goOn func()) {
+// hang stops a process where it is; the result has it go on.
+func (d *device) hang(cmd *exec.Cmd) (goOn func()) {
 	d.Helper()
-	d.call = time.Second
-	d.slots.service.callTime = d.call
+	d.slots.service.callTime = 300 * time.Millisecond
 	signal := func(s syscall.Signal) {
 		d.Helper()
-		if err := d.service.Process.Signal(s); err != nil {
+		if err := cmd.Process.Signal(s); err != nil {
 			d.Fatal(err)
 		}
 	}
 	signal(syscall.SIGSTOP)
-	return func() { signal(syscall.SIGCONT) }
+	return func() {
+		signal(syscall.SIGCONT)
+		d.slots.service.callTime = time.Minute
+	}
 }
 
 // have wants to see what runs.

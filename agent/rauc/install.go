@@ -13,25 +13,10 @@ import (
 // get lost.
 const look = 10 * time.Second
 
-// install has RAUC install a bundle, tells what it is at, and returns when it has ended,
-// whoever began it. RAUC goes on when whoever waits is killed; the next who comes waits
-// for that, and then installs anew.
+// install has RAUC install a bundle, tells what it is at, and returns when it has ended.
+// RAUC goes on when whoever waits for it is killed.
 func (s service) install(ctx context.Context, bundle string, progress func(percent int, message string)) error {
-	return s.with(ctx, s.installTime, func(ctx context.Context, conn *dbus.Conn) error {
-		signals := make(chan *dbus.Signal, 64) // the library keeps what does not fit
-		conn.Signal(signals)
-		for _, match := range [][]dbus.MatchOption{
-			{dbus.WithMatchInterface(busIface), dbus.WithMatchMember("Completed")},
-			{dbus.WithMatchInterface(busProps), dbus.WithMatchMember("PropertiesChanged"), dbus.WithMatchObjectPath(busPath)},
-			{dbus.WithMatchInterface("org.freedesktop.DBus"), dbus.WithMatchMember("NameOwnerChanged"), dbus.WithMatchArg(0, busName)},
-		} {
-			if err := conn.AddMatchSignalContext(ctx, match...); err != nil {
-				return fmt.Errorf("%w: %w", ErrUnavailable, err)
-			}
-		}
-		if err := s.quiet(ctx, conn, signals); err != nil {
-			return err
-		}
+	return s.listen(ctx, func(ctx context.Context, conn *dbus.Conn, signals <-chan *dbus.Signal) error {
 		if err := s.call(ctx, conn, busIface+".InstallBundle", []any{bundle, map[string]dbus.Variant{}}); err != nil {
 			return err
 		}
@@ -46,6 +31,37 @@ func (s service) install(ctx context.Context, bundle string, progress func(perce
 			return fmt.Errorf("%w: %.500s", ErrRefused, why)
 		}
 		return nil
+	})
+}
+
+// quiet waits until RAUC installs nothing: an agent that was killed may have begun that.
+func (s service) quiet(ctx context.Context) error {
+	return s.listen(ctx, func(ctx context.Context, conn *dbus.Conn, signals <-chan *dbus.Signal) error {
+		installing, err := s.installing(ctx, conn)
+		if err != nil || !installing {
+			return err
+		}
+		return s.completed(ctx, conn, signals, func(int, string) {})
+	})
+}
+
+// listen connects, with what RAUC says by itself, for the time that do takes.
+func (s service) listen(ctx context.Context, do func(ctx context.Context, conn *dbus.Conn, signals <-chan *dbus.Signal) error) error {
+	return s.with(ctx, s.installTime, func(ctx context.Context, conn *dbus.Conn) error {
+		signals := make(chan *dbus.Signal, 64) // the library keeps what does not fit
+		conn.Signal(signals)
+		limited, cancel := context.WithTimeout(ctx, s.callTime)
+		defer cancel()
+		for _, match := range [][]dbus.MatchOption{
+			{dbus.WithMatchInterface(busIface), dbus.WithMatchMember("Completed")},
+			{dbus.WithMatchInterface(busProps), dbus.WithMatchMember("PropertiesChanged"), dbus.WithMatchObjectPath(busPath)},
+			{dbus.WithMatchInterface("org.freedesktop.DBus"), dbus.WithMatchMember("NameOwnerChanged"), dbus.WithMatchArg(0, busName)},
+		} {
+			if err := conn.AddMatchSignalContext(limited, match...); err != nil {
+				return fmt.Errorf("%w: %w", ErrUnavailable, err)
+			}
+		}
+		return do(ctx, conn, signals)
 	})
 }
 
@@ -73,15 +89,6 @@ func (s service) installing(ctx context.Context, conn *dbus.Conn) (bool, error) 
 	var operation string
 	err := s.property(ctx, conn, "Operation", &operation)
 	return operation != "idle", err
-}
-
-// quiet waits until RAUC installs nothing.
-func (s service) quiet(ctx context.Context, conn *dbus.Conn, signals <-chan *dbus.Signal) error {
-	installing, err := s.installing(ctx, conn)
-	if err != nil || !installing {
-		return err
-	}
-	return s.completed(ctx, conn, signals, func(int, string) {})
 }
 
 // errGone: the service ended while it was installing.

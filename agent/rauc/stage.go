@@ -44,6 +44,9 @@ func (s *Slots) stage(ctx context.Context, image slot.Image) (string, error) {
 	if on {
 		return "", ErrOnTrial
 	}
+	if err := s.service.quiet(ctx); err != nil {
+		return "", err
+	}
 	sys, err := s.ask(ctx)
 	if err != nil {
 		return "", err
