@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"groundswell/agent/boot"
 	"groundswell/agent/slot"
@@ -65,23 +64,10 @@ func (m *Machine) arm(ctx context.Context) error {
 	return m.tell(ctx, s, boot.State{Active: s.Active, Trial: name, Tries: m.cfg.Tries, Boot: m.boot()})
 }
 
-// restartTime is how long a machine may take to end what runs.
-const restartTime = 10 * time.Minute
-
 // restart boots the machine, and waits for it.
 func (m *Machine) restart(ctx context.Context) error {
 	m.cfg.Log.Info("the machine restarts")
-	if err := m.cfg.Restart(ctx); err != nil {
-		return fmt.Errorf("restart: %w", err)
-	}
-	timer := time.NewTimer(restartTime)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-timer.C:
-		return fmt.Errorf("restart: the machine still runs after %v", restartTime)
-	}
+	return slot.Restart(ctx, m.cfg.Restart)
 }
 
 // Confirm makes the slot that is on trial the one that boots by itself. It may be

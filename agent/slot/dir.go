@@ -29,6 +29,11 @@ var (
 	ErrNotStaged = errors.New("image is not staged")
 	// ErrArtifact: the bytes are those that were signed, but the slots cannot take them.
 	ErrArtifact = errors.New("artifact is not for this component")
+	// ErrInstaller: what installs on this device has refused the image, and says why.
+	ErrInstaller = errors.New("not installed")
+	// ErrUnavailable: what installs on this device cannot be asked now, and nothing was
+	// changed. Asked again later, it may answer.
+	ErrUnavailable = errors.New("cannot be asked now")
 )
 
 // Dir is the two slots on disk. It is safe for concurrent use.
