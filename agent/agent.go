@@ -93,7 +93,7 @@ type component interface {
 	Run(ctx context.Context) error
 }
 
-// openComponent opens a process, the whole system, or what a module updates.
+// openComponent opens a process, the whole system, or what a module or RAUC updates.
 func openComponent(ctx context.Context, cfg Config, log *slog.Logger) (component, error) {
 	if cfg.Machine.Bootloader != "" {
 		m, err := openMachine(ctx, cfg, log)
@@ -108,6 +108,9 @@ func openComponent(ctx context.Context, cfg Config, log *slog.Logger) (component
 	}
 	if cfg.Module.Steps != "" {
 		return openModule(cfg, log)
+	}
+	if cfg.RAUC.Enabled {
+		return openRAUC(cfg, log)
 	}
 	dir, err := slots(cfg)
 	if err != nil {
@@ -354,6 +357,17 @@ func activeSlot(ctx context.Context, cfg Config) (name string, image slot.Image,
 			return "", slot.Image{}, err
 		}
 		r := m.Running()
+		return r.Slot, r.Image, nil
+	}
+	if cfg.RAUC.Enabled {
+		s, err := openRAUC(cfg, slog.New(slog.DiscardHandler))
+		if err == nil {
+			err = s.Ask(ctx)
+		}
+		if err != nil {
+			return "", slot.Image{}, err
+		}
+		r := s.Running()
 		return r.Slot, r.Image, nil
 	}
 	dir, err := slot.OpenDir(filepath.Join(cfg.DataDir, "slots"))

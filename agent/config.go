@@ -55,7 +55,9 @@ type Config struct {
 	Module Module `yaml:"module"`
 	// Machine, where it names a bootloader, has the whole system updated instead.
 	Machine Machine `yaml:"machine"`
-	Health  Health  `yaml:"health"`
+	// RAUC, where it is enabled, has the whole system updated by RAUC.
+	RAUC   RAUC   `yaml:"rauc"`
+	Health Health `yaml:"health"`
 	// Conditions are what the device itself wants before it takes a release.
 	Conditions condition.Config `yaml:"conditions"`
 	// Watchdog resets the machine when the agent does not get on.
@@ -178,6 +180,7 @@ func DefaultConfig() Config {
 		},
 		Module:  Module{Tries: 3, StepTime: 30 * time.Minute, Again: time.Minute, Patience: 6 * time.Hour, Interval: 5 * time.Second},
 		Machine: Machine{GRUBEnv: "/boot/grub/grubenv", Tries: 3, Restart: []string{"systemctl", "reboot"}},
+		RAUC:    RAUC{CallTime: time.Minute, InstallTime: time.Hour, Restart: []string{"systemctl", "reboot"}},
 		Backoff: Backoff{time.Second, 5 * time.Minute},
 		Retry:   Backoff{time.Minute, time.Hour},
 	}
@@ -230,8 +233,14 @@ func (c *Config) Validate() error {
 	if err := c.Module.validate(); err != nil {
 		return err
 	}
+	if err := c.RAUC.validate(); err != nil {
+		return err
+	}
 	if c.Module.Steps != "" && c.Machine.Bootloader != "" {
 		return errors.New("module.steps: a component is a module or the whole system (machine.bootloader), not both")
+	}
+	if c.RAUC.Enabled && (c.Module.Steps != "" || c.Machine.Bootloader != "") {
+		return errors.New("rauc.enabled: what RAUC installs is neither a module (module.steps) nor written by the agent (machine.bootloader)")
 	}
 	// A typing error here would have every release rolled back.
 	if err := c.validateAddr(); err != nil {
@@ -256,7 +265,7 @@ func (c *Config) Validate() error {
 	if (c.Initial.Artifact == "") != (c.Initial.Version == "") {
 		return errors.New("initial: artifact and version belong together")
 	}
-	if c.Initial.Version != "" && (c.Machine.Bootloader != "" || c.Module.Steps != "") {
+	if c.Initial.Version != "" && (c.Machine.Bootloader != "" || c.Module.Steps != "" || c.RAUC.Enabled) {
 		return errors.New("initial: is for a component that is a process (see firmware), which this one is not")
 	}
 	if c.Initial.Version != "" {
@@ -278,6 +287,8 @@ func (c *Config) addressed() bool {
 		return false
 	case c.Machine.Bootloader != "":
 		return c.Machine.Addr != ""
+	case c.RAUC.Enabled:
+		return c.RAUC.Addr != ""
 	}
 	return true
 }

@@ -236,7 +236,7 @@ func (d *Driver) perform(ctx context.Context, effects []update.Effect) (event up
 		case update.Fetch:
 			event, err = d.fetch(ctx)
 		case update.Place:
-			event, err = d.place()
+			event, err = d.place(ctx)
 		case update.Await:
 			event, err = d.await(ctx)
 		case update.Arm:

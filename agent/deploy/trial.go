@@ -15,7 +15,7 @@ import (
 // arm makes the jump.
 func (d *Driver) arm(ctx context.Context) (update.Event, error) {
 	defer d.letGo()
-	err := d.slots.Activate(ctx)
+	err := d.patiently(ctx, "activate", func() error { return d.slots.Activate(ctx) })
 	d.cfg.At("armed")
 	if ctx.Err() != nil {
 		return "", ctx.Err()

@@ -39,6 +39,7 @@ var importers = map[string][]string{
 	"github.com/google/uuid":                   {"fleetd/fleet"},
 	"github.com/klauspost/compress":            {"fleetd/artifact", "agent/fetch"}, // the two ends of one format
 	"github.com/coreos/go-systemd":             {"agent/watchdog"},
+	"github.com/godbus/dbus":                   {"agent/rauc"},
 	"github.com/google/go-cmp":                 {},  // tests only
 	"pgregory.net/rapid":                       {},  // tests only
 	"golang.org/x/":                            nil, // anywhere
