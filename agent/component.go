@@ -19,7 +19,7 @@ import (
 )
 
 // Component is one of several parts of a device that are updated by themselves.
-// It is a process (Firmware) unless it is a Module, the Machine or a Group.
+// It is a process (Firmware) unless it is a Module, the Machine, RAUC's or a Group.
 type Component struct {
 	// Name is what releases call it. Required.
 	Name string `yaml:"name"`
@@ -30,6 +30,7 @@ type Component struct {
 	Firmware Firmware `yaml:"firmware"`
 	Module   Module   `yaml:"module"`
 	Machine  Machine  `yaml:"machine"`
+	RAUC     RAUC     `yaml:"rauc"`
 	// Group names other components, in order, that are updated together with this
 	// one release, all or none of them; see package group. They have no releases of
 	// their own, and neither Health nor Conditions.
@@ -49,7 +50,7 @@ const soleDir = "slots"
 // defaultComponent is what applies where the file is silent about a component.
 func defaultComponent() Component {
 	c := DefaultConfig()
-	return Component{Firmware: c.Firmware, Module: c.Module, Machine: c.Machine, Health: c.Health}
+	return Component{Firmware: c.Firmware, Module: c.Module, Machine: c.Machine, RAUC: c.RAUC, Health: c.Health}
 }
 
 // UnmarshalYAML decodes over the defaults.
@@ -68,7 +69,7 @@ func (c *Component) UnmarshalYAML(decode func(any) error) error {
 func (c *Config) components() []Component {
 	if len(c.Components) == 0 {
 		return []Component{{
-			Name: c.Component, Dir: soleDir, Firmware: c.Firmware, Module: c.Module, Machine: c.Machine,
+			Name: c.Component, Dir: soleDir, Firmware: c.Firmware, Module: c.Module, Machine: c.Machine, RAUC: c.RAUC,
 			Health: c.Health, Initial: c.Initial,
 		}}
 	}
@@ -108,7 +109,7 @@ func (c *Config) validateComponents() error {
 		has, def any
 	}{
 		{"component", c.Component, def.Component}, {"firmware", c.Firmware, def.Firmware}, {"module", c.Module, def.Module},
-		{"machine", c.Machine, def.Machine}, {"health", c.Health, def.Health}, {"initial", c.Initial, def.Initial},
+		{"machine", c.Machine, def.Machine}, {"rauc", c.RAUC, def.RAUC}, {"health", c.Health, def.Health}, {"initial", c.Initial, def.Initial},
 	} {
 		if !reflect.DeepEqual(k.has, k.def) {
 			return fmt.Errorf("%s: describes the only component of a device, and components lists several: it belongs to one of them", k.key)
@@ -135,11 +136,11 @@ func (c *Config) validateComponents() error {
 			return fmt.Errorf("%sdir: must be %s or begin with %s-", at, soleDir, soleDir)
 		case dirs[component.Dir]:
 			return fmt.Errorf("%sdir: %q stands twice", at, component.Dir)
-		case component.Machine.Bootloader != "" && machine != "":
-			return fmt.Errorf("%smachine: %s is the machine already", at, machine)
+		case component.system() != "" && machine != "":
+			return fmt.Errorf("%s%s: %s is the machine already", at, component.system(), machine)
 		}
 		names[component.Name], dirs[component.Dir] = true, true
-		if component.Machine.Bootloader != "" {
+		if component.system() != "" {
 			machine = component.Name
 		}
 		if err := component.validate(); err != nil {
@@ -160,7 +161,18 @@ func (c *Config) validateComponents() error {
 
 // process reports whether the component is a process that the agent runs.
 func (c *Component) process() bool {
-	return c.Machine.Bootloader == "" && c.Module.Steps == "" && len(c.Group) == 0
+	return c.system() == "" && c.Module.Steps == "" && len(c.Group) == 0
+}
+
+// system is the key that makes the component the whole system; "" if it is not.
+func (c *Component) system() string {
+	switch {
+	case c.Machine.Bootloader != "":
+		return "machine"
+	case c.RAUC.Enabled:
+		return "rauc"
+	}
+	return ""
 }
 
 // validate names the key that is wrong, without the component.
@@ -177,9 +189,15 @@ func (c *Component) validate() error {
 	if c.Module.Steps != "" && c.Machine.Bootloader != "" {
 		return errors.New("module.steps: a component is a module or the whole system (machine.bootloader), not both")
 	}
+	if err := c.RAUC.validate(); err != nil {
+		return err
+	}
+	if c.RAUC.Enabled && (c.Module.Steps != "" || c.Machine.Bootloader != "") {
+		return errors.New("rauc.enabled: what RAUC installs is neither a module (module.steps) nor written by the agent (machine.bootloader)")
+	}
 	def := defaultComponent()
-	if len(c.Group) > 0 && !(reflect.DeepEqual(c.Firmware, def.Firmware) && reflect.DeepEqual(c.Module, def.Module) && reflect.DeepEqual(c.Machine, def.Machine)) {
-		return errors.New("group: a group consists of its members, and is neither firmware nor module nor machine")
+	if len(c.Group) > 0 && !(reflect.DeepEqual(c.Firmware, def.Firmware) && reflect.DeepEqual(c.Module, def.Module) && reflect.DeepEqual(c.Machine, def.Machine) && reflect.DeepEqual(c.RAUC, def.RAUC)) {
+		return errors.New("group: a group consists of its members, and is neither firmware nor module nor machine nor rauc")
 	}
 	if err := c.Health.validate(); err != nil {
 		return err
@@ -206,6 +224,8 @@ func (c *Component) addressed() bool {
 	switch {
 	case c.Machine.Bootloader != "":
 		return c.Machine.Addr != ""
+	case c.RAUC.Enabled:
+		return c.RAUC.Addr != ""
 	case len(c.Group) > 0: // that of the first that has one
 		return slices.ContainsFunc(c.members, func(m Component) bool { return m.addressed() })
 	}
@@ -267,7 +287,7 @@ func openParts(ctx context.Context, cfg Config, log *slog.Logger) ([]part, error
 	return parts, nil
 }
 
-// openComponent opens a process, the whole system, or what a module updates.
+// openComponent opens a process, the whole system, or what a module or RAUC updates.
 func openComponent(ctx context.Context, dataDir string, c Component, log *slog.Logger) (component, error) {
 	path := filepath.Join(dataDir, c.Dir)
 	switch {
@@ -283,6 +303,8 @@ func openComponent(ctx context.Context, dataDir string, c Component, log *slog.L
 		return m, nil
 	case c.Module.Steps != "":
 		return openModule(path, c.Module, log)
+	case c.RAUC.Enabled:
+		return openRAUC(path, c.RAUC, log)
 	case len(c.Group) > 0:
 		return openGroup(ctx, dataDir, c, log)
 	}
@@ -321,6 +343,12 @@ func activeSlot(ctx context.Context, dataDir string, c Component) (name string, 
 		slots, err = openMachine(ctx, path, c.Machine, silent)
 	case c.Module.Steps != "":
 		slots, err = openModule(path, c.Module, silent)
+	case c.RAUC.Enabled:
+		s, errOpen := openRAUC(path, c.RAUC, silent)
+		if errOpen == nil {
+			errOpen = s.Ask(ctx)
+		}
+		slots, err = s, errOpen
 	case len(c.Group) > 0:
 		return group.Recorded(path)
 	default:

@@ -66,7 +66,9 @@ type Config struct {
 	Module Module `yaml:"module"`
 	// Machine, where it names a bootloader, has the whole system updated instead.
 	Machine Machine `yaml:"machine"`
-	Health  Health  `yaml:"health"`
+	// RAUC, where it is enabled, has the whole system updated by RAUC.
+	RAUC   RAUC   `yaml:"rauc"`
+	Health Health `yaml:"health"`
 	// Conditions are what the device itself wants before it takes a release, of
 	// whatever component.
 	Conditions condition.Config `yaml:"conditions"`
@@ -210,6 +212,7 @@ func DefaultConfig() Config {
 		Module:  Module{Tries: 3, StepTime: 30 * time.Minute, Again: time.Minute, Patience: 6 * time.Hour, Interval: 5 * time.Second},
 		Machine: Machine{GRUBEnv: "/boot/grub/grubenv", Tries: 3, Restart: []string{"systemctl", "reboot"}},
 		Self:    Self{Component: "agent", Tries: 3, Alive: self.DefaultAlive, Settle: time.Minute, Total: 10 * time.Minute},
+		RAUC:    RAUC{CallTime: time.Minute, InstallTime: time.Hour, Restart: []string{"systemctl", "reboot"}},
 		Backoff: Backoff{time.Second, 5 * time.Minute},
 		Retry:   Backoff{time.Minute, time.Hour},
 		Penalty: Backoff{time.Hour, 7 * 24 * time.Hour},

@@ -33,6 +33,9 @@ func TestConfigurationIsRefusedByKey(t *testing.T) {
 	if err := parse(valid + "health: {checks: [{tcp: \"{addr}\"}, {broker: true, offline: 10m}, {disk: /data, free_mb: 100}, {exec: [/bin/true]}, {unit: x.service}]}\n"); err != nil {
 		t.Error(err)
 	}
+	if err := parse(valid + "rauc: {enabled: true, version_file: /etc/version, addr: \"127.0.0.1:80\"}\n"); err != nil {
+		t.Error(err)
+	}
 	longest := strings.Replace(valid, "8883\"]", "8883\"], keep_alive: 65535s, session_expiry: 4294967295s", 1) + "polling: {interval: 8784h, jitter: 8784h}\n"
 	if err := parse(longest); err != nil {
 		t.Errorf("the longest that MQTT can say: %v", err)
@@ -108,6 +111,14 @@ func TestConfigurationIsRefusedByKey(t *testing.T) {
 		{"initial", valid + "module: {steps: /modem}\ninitial: {artifact: x, version: 1.0.0}\n"},
 		{"machine.restart", valid + "machine: {bootloader: grub, a: /dev/a, b: /dev/b, restart: []}\n"},
 		{"initial", valid + "machine: {bootloader: grub, a: /dev/a, b: /dev/b}\ninitial: {artifact: x, version: 1.0.0}\n"},
+		{"rauc.enabled", valid + "rauc: {version_file: /etc/version}\n"},
+		{"rauc.enabled", valid + "rauc: {enabled: true}\nmachine: {bootloader: grub, a: /dev/a, b: /dev/b}\n"},
+		{"rauc.enabled", valid + "rauc: {enabled: true}\nmodule: {steps: /modem}\n"},
+		{"rauc.call_time", valid + "rauc: {enabled: true, call_time: 0s}\n"},
+		{"rauc.install_time", valid + "rauc: {enabled: true, install_time: 30s}\n"},
+		{"rauc.restart", valid + "rauc: {enabled: true, restart: []}\n"},
+		{"health.checks[0]", valid + "rauc: {enabled: true}\nhealth: {checks: [{tcp: \"{addr}\"}]}\n"},
+		{"initial", valid + "rauc: {enabled: true}\ninitial: {artifact: x, version: 1.0.0}\n"},
 		{"firmware.tries", valid + "firmware: {tries: 0}\n"},
 		{"firmware.env", valid + "firmware: {env: {\"A=B\": c}}\n"},
 		{"mqtt.servers[0]", strings.Replace(valid, ":8883", "", 1)},

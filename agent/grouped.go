@@ -55,6 +55,8 @@ func validateGroups(all []Component) error {
 				return fmt.Errorf("%s: %s is a group itself", key, name)
 			case in[name] != "":
 				return fmt.Errorf("%s: %s is a member of %s already", key, name, in[name])
+			case m.RAUC.Enabled:
+				return fmt.Errorf("%s: %s is installed by RAUC, which is not a member of groups", key, name)
 			case m.Machine.Bootloader != "" && j < len(c.Group)-1:
 				return fmt.Errorf("%s: %s restarts the machine, so it must be the last", key, name)
 			case !reflect.DeepEqual(m.Health, def.Health):
@@ -70,7 +72,7 @@ func validateGroups(all []Component) error {
 
 // restarts reports whether an activation of the component restarts the machine.
 func (c *Component) restarts() bool {
-	return c.Machine.Bootloader != "" || slices.ContainsFunc(c.members, func(m Component) bool { return m.restarts() })
+	return c.system() != "" || slices.ContainsFunc(c.members, func(m Component) bool { return m.restarts() })
 }
 
 // openGroup opens the slots of a group. Where the machine is among the members, its

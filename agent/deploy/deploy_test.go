@@ -112,6 +112,7 @@ func TestOnlyWhatCannotMendItselfEndsTheAttempt(t *testing.T) {
 		{fmt.Errorf("download: %w", syscall.EROFS), "disk", true},
 		{fmt.Errorf("download: %w", syscall.EIO), "disk", true},
 		{fmt.Errorf("download: %w: %w", fetch.ErrWrongBytes, trust.ErrDigest), "wrong-bytes", true},
+		{fmt.Errorf("%w: stage: %w", errDisk, slot.ErrInstaller), "installer", true},
 		{trust.ErrSecurityFloor, "security-floor", true},
 		{fmt.Errorf("%w: %w", errDisk, slot.ErrArtifact), "artifact", true},
 		{trust.ErrExpired, "metadata", false},

@@ -273,7 +273,7 @@ func (d *Driver) perform(ctx context.Context, effects []update.Effect) (event up
 			}
 		case update.Place:
 			if err = d.undisturbed(ctx); err == nil {
-				event, err = d.place()
+				event, err = d.place(ctx)
 			}
 		case update.Await:
 			event, err = d.await(ctx)

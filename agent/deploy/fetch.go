@@ -223,6 +223,8 @@ func reasonOf(err error) (slug string, final bool) {
 		{errRequires, reasonRequires, true},
 		{errComing, reasonRequires, false},
 		{errStone, decide.ReasonStone, true},
+		{slot.ErrInstaller, "installer", true},
+		{slot.ErrUnavailable, "installer", true},
 		{fetch.ErrWrongBytes, "wrong-bytes", true},
 		{slot.ErrArtifact, "artifact", true},
 		{trust.ErrLength, "length", true},
@@ -258,9 +260,33 @@ func (d *Driver) image() slot.Image {
 	return slot.Image{Version: e.Version, Release: e.Release, SHA256: e.Target.SHA256, Length: e.Target.Length}
 }
 
+// askings is how often what installs is asked that does not answer.
+const askings = 5
+
+// patiently does again, after a pause, what could not be asked for.
+func (d *Driver) patiently(ctx context.Context, what string, do func() error) error {
+	for n := 1; ; n++ {
+		err := do()
+		if !errors.Is(err, slot.ErrUnavailable) || n == askings {
+			return err
+		}
+		d.log.Warn("cannot go on, asking again", "what", what, "rollout", d.dep.Entry.Rollout, "err", err)
+		if err := d.downloads.Pause(ctx, n); err != nil {
+			return err
+		}
+	}
+}
+
 // place puts the bytes into the idle slot.
-func (d *Driver) place() (update.Event, error) {
-	name, err := d.slots.Stage(d.image())
+func (d *Driver) place(ctx context.Context) (update.Event, error) {
+	var name string
+	err := d.patiently(ctx, "place", func() (err error) {
+		name, err = d.slots.Stage(d.image())
+		return err
+	})
+	if ctx.Err() != nil {
+		return "", ctx.Err()
+	}
 	switch {
 	case err == nil:
 		d.dep.Slot = name

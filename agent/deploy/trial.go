@@ -18,7 +18,7 @@ func (d *Driver) arm(ctx context.Context) (update.Event, error) {
 	if s, ok := d.slots.(interface{ Within(total time.Duration) }); ok { // who ends what does not decide wants to know
 		s.Within(d.health().Total)
 	}
-	err := d.slots.Activate(ctx)
+	err := d.patiently(ctx, "activate", func() error { return d.slots.Activate(ctx) })
 	d.cfg.At("armed")
 	if ctx.Err() != nil {
 		return "", ctx.Err()

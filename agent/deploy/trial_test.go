@@ -2,6 +2,7 @@ package deploy
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"slices"
 	"testing"
@@ -27,6 +28,16 @@ type bank struct {
 	confirm error
 	fell    int    // calls of FallBack
 	discard func() // instead of nothing
+	absent  int    // calls of Stage and Activate that fail before one does not
+	asked   int    // calls of them
+}
+
+func (b *bank) ask() error {
+	b.asked++
+	if b.asked <= b.absent {
+		return fmt.Errorf("an installer: %w", slot.ErrUnavailable)
+	}
+	return nil
 }
 
 func (b *bank) Ready(context.Context) error           { return nil }
@@ -35,8 +46,8 @@ func (b *bank) Trial(string) update.Trial             { return b.trial }
 func (b *bank) Armed() bool                           { return b.armed }
 func (b *bank) Output() string                        { return "" }
 func (b *bank) Staging(string) (string, error)        { return "", nil }
-func (b *bank) Stage(slot.Image) (string, error)      { return "b", nil }
-func (b *bank) Activate(context.Context) error        { return nil }
+func (b *bank) Stage(slot.Image) (string, error)      { return "b", b.ask() }
+func (b *bank) Activate(context.Context) error        { return b.ask() }
 func (b *bank) Confirm(context.Context, string) error { return b.confirm }
 func (b *bank) Discard() error {
 	if b.discard != nil {
@@ -300,4 +311,28 @@ func TestASignOfLifeIsFromAfterTheBoot(t *testing.T) {
 		look = d.observe(0)
 		expect(false, 4)
 	})
+}
+
+// TestWhatInstallsIsAskedAgain: it may just be starting. It is not asked for ever.
+func TestWhatInstallsIsAskedAgain(t *testing.T) {
+	for _, c := range []struct {
+		absent        int
+		place, arm    update.Event
+		reason, armed string
+	}{
+		{absent: askings - 1, place: update.Placed, arm: ""},
+		{absent: askings, place: update.Fail, arm: update.Unhealthy, reason: "installer", armed: "activate"},
+	} {
+		b := &bank{absent: c.absent}
+		d, _ := newDriver(t, b, update.Verified)
+		event, err := d.place(t.Context())
+		if err != nil || event != c.place || c.reason != "" && d.dep.Reason != c.reason || b.asked != askings {
+			t.Errorf("%d times away: place: %q (%s), %v, asked %d times", c.absent, event, d.dep.Reason, err, b.asked)
+		}
+		b.asked = 0
+		event, err = d.arm(t.Context())
+		if err != nil || event != c.arm || c.armed != "" && d.dep.Reason != c.armed || b.asked != askings {
+			t.Errorf("%d times away: arm: %q (%s), %v, asked %d times", c.absent, event, d.dep.Reason, err, b.asked)
+		}
+	}
 }

@@ -181,6 +181,14 @@ func (s *Slots) keep(ctx context.Context, sys *system) error {
 	return s.mark(ctx, "active", sys.running.name)
 }
 
+// Ask asks RAUC what is in the slots, and changes nothing.
+func (s *Slots) Ask(ctx context.Context) error {
+	s.busy.Lock()
+	defer s.busy.Unlock()
+	_, err := s.ask(ctx)
+	return err
+}
+
 // ask asks RAUC about its slots, and keeps the answer. The caller holds busy.
 func (s *Slots) ask(ctx context.Context) (*system, error) {
 	sys, err := s.service.system(ctx)

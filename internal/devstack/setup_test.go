@@ -53,6 +53,9 @@ case "$*" in
 	mkdir -p "$MACHINE/root/usr/bin"
 	case "$*" in *grub-common*) printf '#!/bin/sh\n' >"$MACHINE/root/usr/bin/grub-editenv"; chmod +x "$MACHINE/root/usr/bin/grub-editenv" ;; esac
 	case "$*" in *libubootenv-tool*) printf '#!/bin/sh\n' >"$MACHINE/root/usr/bin/fw_printenv"; chmod +x "$MACHINE/root/usr/bin/fw_printenv" ;; esac
+	for p in rauc dbus-daemon squashfs-tools; do
+		case "$*" in *" $p"*) [ $p != squashfs-tools ] || p=mksquashfs; printf '#!/bin/sh\n' >"$MACHINE/root/usr/bin/$p"; chmod +x "$MACHINE/root/usr/bin/$p" ;; esac
+	done
 	case "$*" in *mosquitto*)
 		[ -x "$MACHINE/root/usr/sbin/policy-rc.d" ] || echo "the service starts" >>"$MACHINE/calls"
 		printf '#!/bin/sh\n' >"$MACHINE/root/usr/sbin/mosquitto"; chmod +x "$MACHINE/root/usr/sbin/mosquitto" ;;
@@ -163,7 +166,7 @@ func TestSetupBringsWhatIsMissingOnce(t *testing.T) {
 	if code != 0 {
 		t.Fatalf("exit code %d: %s", code, out)
 	}
-	for _, step := range []string{"missing: postgresql postgresql-client grub-common libubootenv-tool", "apt-get update", "installing postgresql", "building InfluxDB"} {
+	for _, step := range []string{"missing: postgresql postgresql-client grub-common libubootenv-tool rauc dbus-daemon squashfs-tools", "apt-get update", "installing postgresql", "building InfluxDB"} {
 		if !strings.Contains(out, step) {
 			t.Errorf("it does not say %q: %s", step, out)
 		}
