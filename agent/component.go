@@ -274,15 +274,26 @@ type component interface {
 	Run(ctx context.Context) error
 }
 
-// openParts opens the slots of all components, in their order.
+// openParts opens the slots of all components, in their order. On a device in service,
+// one that cannot be opened keeps none of the others from running.
 func openParts(ctx context.Context, cfg Config, log *slog.Logger) ([]part, error) {
 	var parts []part
+	var failed error
 	for _, c := range cfg.components() {
 		slots, err := openComponent(ctx, cfg.DataDir, c, log.With("component", c.Name))
-		if err != nil {
-			return nil, fmt.Errorf("component %s: %w", c.Name, err)
+		if err == nil {
+			parts = append(parts, part{Component: c, slots: slots})
+			continue
 		}
-		parts = append(parts, part{Component: c, slots: slots})
+		err = fmt.Errorf("component %s: %w", c.Name, err)
+		if !inService(cfg) {
+			return nil, err
+		}
+		log.Error("a component cannot be opened, the others run without it until the agent starts again", "err", err)
+		failed = errors.Join(failed, err)
+	}
+	if len(parts) == 0 {
+		return nil, failed
 	}
 	return parts, nil
 }

@@ -1,13 +1,17 @@
 package main
 
 import (
+	"bytes"
 	"fmt"
+	"log/slog"
 	"strings"
 	"testing"
 	"time"
 
 	"groundswell/agent/agenttest"
+	"groundswell/agent/journal"
 	"groundswell/certs/trust"
+	"groundswell/internal/cli"
 	"groundswell/topics"
 )
 
@@ -164,4 +168,31 @@ func TestAComponentWaitsForTheOneThatItRequires(t *testing.T) {
 			d.oneAtATime("app", "lens")
 		})
 	}
+}
+
+// TestAComponentThatCannotBeOpened: whoever sets a device up is told; in service the
+// others run, and are updated.
+func TestAComponentThatCannotBeOpened(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t)
+	d := f.two(t, "cam-1", "  - {name: modem, module: {steps: /nowhere}}\n")
+	var out, errOut bytes.Buffer
+	if code := daemon().Exec(t.Context(), []string{"--config", d.config}, cli.Streams{In: strings.NewReader(""), Out: &out, Err: &errOut}); code != cli.Failed || !strings.Contains(errOut.String(), "component modem") {
+		t.Fatalf("code %d, %s", code, errOut.String())
+	}
+	if _, err := journal.Open(d.data(), time.Now(), slog.New(slog.DiscardHandler)); err != nil { // as one that was managed before
+		t.Fatal(err)
+	}
+	app := f.publishRelease("1.1.0", agenttest.Firmware(t, "1.1.0", "healthy").Bytes, of("app"))
+	e := entry(app)
+	f.manifest("lobby", e)
+	f.assign("cam-1", []string{"lobby"})
+	d.start("")
+	d.ends(e.Rollout, topics.StateCommitted)
+	d.eventually("what runs", d.last(func(h topics.Heartbeat) error {
+		if len(h.Versions) != 2 || h.Versions["app"] != "1.1.0" {
+			return fmt.Errorf("%+v", h.Versions)
+		}
+		return nil
+	}))
 }

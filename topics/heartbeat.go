@@ -8,8 +8,10 @@ type Heartbeat struct {
 	// Versions is what runs, by component: the truth that the registry
 	// believes, whatever was sent.
 	Versions map[string]string `json:"versions"`
-	BootID   string            `json:"boot_id"`
-	Mode     Mode              `json:"mode"`
+	// BootID is that of the component; of several, that of the first that is
+	// installed.
+	BootID string `json:"boot_id"`
+	Mode   Mode   `json:"mode"`
 	// IntervalSeconds is the longest time that may pass between two check-ins
 	// of a polling device, jitter included, as it goes by now: its assignment's
 	// or its own setting. Absent: it stays connected, or is older than this

@@ -9,4 +9,8 @@
 // repeated, and that is what Run begins with. While bytes are being fetched the
 // world is watched on the side, and a pause or cancellation ends the download;
 // once the jump is made, only health decides.
+//
+// A device of several components has a driver for each. They meet in Device: one at a
+// time is past the jump, in the order in which they were made, and one at a time
+// downloads.
 package deploy

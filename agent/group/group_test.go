@@ -259,3 +259,23 @@ func TestTheLastToBeActivatedIsTheFirstToFallBack(t *testing.T) {
 		t.Errorf("trial %v", got)
 	}
 }
+
+// TestWhoFallsBackAtOnceKeepsTheRestFromBeingActivated: launching what is damaged is no
+// error of the launch.
+func TestWhoFallsBackAtOnceKeepsTheRestFromBeingActivated(t *testing.T) {
+	d := newDevice(t, "process", "module")
+	d.Boot()
+	if _, err := d.put("1.1.0", d.Bytes("1.1.0")); err != nil {
+		t.Fatal(err)
+	}
+	d.kinds[0].damage()
+	d.at = func(point string) {
+		if point == "before activate module-1" {
+			t.Error("module-1 is activated")
+		}
+	}
+	if _, err := d.Do(d.group.Activate); err == nil {
+		t.Error("activated")
+	}
+	d.runs("1.0.0", false)
+}

@@ -227,6 +227,9 @@ func TestKilledBetweenAnyTwoSteps(t *testing.T) {
 			}
 			for _, point := range between(dry.points) {
 				for _, times := range []int{1, slottest.Tries + 2} {
+					if times > 1 && slices.Index(dry.points, point) < slices.Index(dry.points, "after armed") {
+						continue // nothing counts the boots yet
+					}
 					t.Run(fmt.Sprintf("%s sick %v, %d times %s", strings.Join(kinds, "+"), sick, times, point), func(t *testing.T) {
 						t.Parallel()
 						kills := 0
