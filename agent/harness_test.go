@@ -535,23 +535,25 @@ func (d *device) ends(rollout string, want topics.State) topics.Status {
 // rests waits until nothing is in progress and no report waits.
 func (d *device) rests() {
 	d.t.Helper()
-	d.eventually("rest", func() error {
-		r, err := journal.Read(d.data())
-		if err != nil {
-			return err
+	d.eventually("rest", d.resting)
+}
+
+func (d *device) resting() error {
+	r, err := journal.Read(d.data())
+	if err != nil {
+		return err
+	}
+	for _, q := range r.Queue {
+		if q.Kind != topics.KindHeartbeat {
+			return fmt.Errorf("a %s waits", q.Kind)
 		}
-		for _, q := range r.Queue {
-			if q.Kind != topics.KindHeartbeat {
-				return fmt.Errorf("a %s waits", q.Kind)
-			}
+	}
+	for _, dep := range r.Deployments {
+		if dep.State != update.Idle {
+			return fmt.Errorf("in state %s", dep.State)
 		}
-		for _, dep := range r.Deployments {
-			if dep.State != update.Idle {
-				return fmt.Errorf("in state %s", dep.State)
-			}
-		}
-		return nil
-	})
+	}
+	return nil
 }
 
 // runs checks what is in the active slot, byte by byte, and that nothing is on

@@ -137,7 +137,11 @@ func (s *service) keptUp(cond func() error) func() error {
 // ended waits for the one terminal report of a rollout.
 func (s *service) ended(rollout string, want topics.State) topics.Status {
 	s.t.Helper()
+	killed := s.env != nil // it is going to be
 	s.eventually("the end of "+rollout, s.keptUp(func() error {
+		if _, err := os.Stat(s.path("killed")); killed && err != nil {
+			return err
+		}
 		for _, status := range s.fleet.statuses(s.id) {
 			if status.Rollout == rollout && status.State.Terminal() {
 				return nil
@@ -145,6 +149,7 @@ func (s *service) ended(rollout string, want topics.State) topics.Status {
 		}
 		return errors.New("not yet")
 	}))
+	s.eventually("rest", s.keptUp(s.resting))
 	return s.ends(rollout, want)
 }
 
@@ -157,6 +162,13 @@ func (s *service) tells(version string) {
 		}
 		return nil
 	})))
+	// It may have been killed after it said so.
+	s.eventually("the firmware", s.keptUp(func() error {
+		if pids := s.components(); len(pids) != 1 {
+			return fmt.Errorf("processes %v", pids)
+		}
+		return nil
+	}))
 	s.component()
 }
 
