@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"groundswell/agent/agenttest"
+	"groundswell/agent/clock"
 	"groundswell/agent/journal"
 	"groundswell/certs"
 	"groundswell/certs/trust"
@@ -219,8 +220,9 @@ func TestCertificateIsRenewedThoughTheClockIsBehind(t *testing.T) {
 	t.Parallel()
 	f := newFleet(t)
 	d := f.newDevice(t, "cam-1", "renewal: {after: 500ms, servers: [\""+f.renewals(t, time.Hour)+"\"]}\n")
-	// It expired a minute ago, and began long before the agent was built.
-	d.expired(time.Now().AddDate(-1, 0, 0), time.Since(time.Now().AddDate(-1, 0, 0))-time.Minute)
+	// It began when the agent was built, which is all that the clock knows, and expired
+	// a minute ago.
+	d.expired(clock.Built(), time.Since(clock.Built())-time.Minute)
 	d.in1970()
 	f.manifest("lobby")
 	f.assign("cam-1", []string{"lobby"})
