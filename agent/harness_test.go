@@ -109,7 +109,7 @@ func newFleet(t testing.TB) *fleet {
 	t.Helper()
 	f := &fleet{t: t, dir: t.TempDir(), files: map[string][]byte{}, requests: map[string]int{}, cohorts: map[string][]topics.Entry{}, versions: time.Now().Unix()}
 	now := time.Now()
-	f.ca = must[*certs.CA](t)(certs.NewCA(domain, now.Add(-time.Hour), 48*time.Hour))
+	f.ca = must[*certs.CA](t)(certs.NewCA(domain, now.AddDate(-3, 0, 0), 4*365*24*time.Hour)) // older than any device that comes back
 	f.write("ca.crt", f.ca.PEM())
 	for _, k := range []**trust.Key{&f.root, &f.release, &f.snapshot, &f.timestamp, &f.director} {
 		*k = must[*trust.Key](t)(trust.GenerateKey())

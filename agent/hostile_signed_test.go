@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -209,4 +210,34 @@ func TestReplayedCommandIsObeyedOnce(t *testing.T) {
 	if n := strings.Count(string(must[[]byte](t)(readLog(d))), "command obeyed"); n != 1 {
 		t.Errorf("obeyed %d times", n)
 	}
+}
+
+// The manifest that the device holds comes again and again, and rubbish in between:
+// nothing is written for it, and the device stays what it is.
+func TestManifestInALoopIsNotWrittenAgain(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t)
+	image := f.publishRelease("1.1.0", agenttest.Firmware(t, "1.1.0", "healthy").Bytes)
+	b := f.hostileBroker(t, nil)
+	p := papers{t, f, "cam-1", "lobby"}
+	d := f.stolenBroker(t, "cam-1", b, "heartbeat: 1h\n")
+	held := p.manifest(1, nil, time.Hour, f.director)
+	b.retain(topics.DeviceAssignment("cam-1"), p.assignment(1, nil, time.Hour, f.director))
+	b.retain(topics.CohortManifest("lobby"), held)
+	d.start("")
+	d.checkedIn()
+	d.rests()
+	before := must[[]byte](t)(os.ReadFile(d.path("data/trust")))
+	for range 3000 {
+		b.message(topics.CohortManifest("lobby"), held)
+		b.message(topics.CohortManifest("garden"), held)
+	}
+	// Handled in order: when the command is obeyed, all of them were.
+	b.message(topics.DeviceCommand("cam-1"), []byte("rubbish"))
+	d.eventually("the end of the loop", func() error { return b.tells("cam-1", trust.ErrMalformed.Error()) })
+	if after := must[[]byte](t)(os.ReadFile(d.path("data/trust"))); !bytes.Equal(before, after) {
+		t.Error("what is trusted was written again")
+	}
+	d.unharmed()
+	f.honestAgain(d, b, "lobby", entry(image), image.SHA256)
 }

@@ -223,6 +223,8 @@ func consider(w candidate, attempt Attempt, busy bool, f Facts, loc *time.Locati
 		return end(Stop, ReasonSuperseded)
 	case w.State == topics.EntryPaused && busy:
 		return end(Stop, ReasonPaused)
+	case busy && w.Kind != topics.EntryRevert && lower(w.Version, running):
+		return end(Stop, ReasonDowngrade) // somebody has installed a newer one by hand meanwhile
 	case busy:
 		return end(Start, ReasonInProgress)
 	case running == w.Version:

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math/big"
 	"os"
 	"path/filepath"
 	"time"
@@ -248,9 +249,11 @@ func (k *keysOperator) Run(io cli.Streams) error {
 }
 
 type keysRevoke struct {
-	Dir  string        `required:"" help:"Key directory made by keys init." placeholder:"DIR"`
-	Cert []string      `arg:"" help:"Certificate files."`
-	Next time.Duration `help:"When the following list is due." default:"8760h"`
+	Dir  string   `required:"" help:"Key directory made by keys init." placeholder:"DIR"`
+	Cert []string `arg:"" optional:"" help:"Certificate files."`
+	// Serial is for certificates that fleetd has renewed: nobody else has their files.
+	Serial []string      `help:"Serial number of a certificate in hex, as the audit trail names it; may be repeated." placeholder:"HEX"`
+	Next   time.Duration `help:"When the following list is due." default:"8760h"`
 }
 
 func (k *keysRevoke) Run(io cli.Streams) error {
@@ -270,14 +273,30 @@ func (k *keysRevoke) Run(io cli.Streams) error {
 	}
 	now := time.Now()
 	entries := old.Entries()
+	if len(k.Cert)+len(k.Serial) == 0 {
+		return errors.New("neither a certificate file nor --serial is given")
+	}
+	revoke := func(serial *big.Int) {
+		for _, e := range entries {
+			if e.Serial.Cmp(serial) == 0 {
+				return
+			}
+		}
+		entries = append(entries, certs.Revocation{Serial: serial, At: now})
+	}
 	for _, file := range k.Cert {
 		cert, err := readCertificate(file)
 		if err != nil {
 			return err
 		}
-		if old.Check(cert) == nil {
-			entries = append(entries, certs.Revocation{Serial: cert.SerialNumber, At: now})
+		revoke(cert.SerialNumber)
+	}
+	for i, text := range k.Serial {
+		serial, ok := new(big.Int).SetString(text, 16)
+		if !ok || serial.Sign() <= 0 {
+			return fmt.Errorf("--serial %q: number %d is not a serial number in hex", text, i+1)
 		}
+		revoke(serial)
 	}
 	raw, err := ca.SignCRL(old.Number().Int64()+1, entries, now, now.Add(k.Next))
 	if err != nil {

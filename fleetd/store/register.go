@@ -130,3 +130,43 @@ func (s *Store) heal(ctx context.Context, tx pgx.Tx, held map[string]int64) erro
 	}
 	return notify(ctx, tx)
 }
+
+// tellAfter is how old an assignment must be before tellTime signs it anew.
+const tellAfter = 15 * time.Minute
+
+// tellTime signs the assignments anew of devices that number what they send below
+// what they have sent already, though nothing of theirs was stored since: they have
+// lost their memory (a factory reset), and number by a clock that is behind, such as
+// one without a battery. Nothing that they report would count. The time of issue tells
+// them how late it is, and they begin an epoch above (see package agent/journal).
+func (s *Store) tellTime(ctx context.Context, tx pgx.Tx, heard map[string]countRow) error {
+	if len(heard) == 0 {
+		return nil
+	}
+	var devices []string
+	var epochs, sequences []int64
+	var stored []time.Time
+	for d, c := range heard {
+		devices, epochs, sequences, stored = append(devices, d), append(epochs, c.epoch), append(sequences, c.sequence), append(stored, c.stored)
+	}
+	rows, err := tx.Query(ctx, `
+		SELECT a.device, a.version
+		FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::timestamptz[]) AS h (device, epoch, sequence, stored)
+		JOIN contact c ON c.device = h.device JOIN assignment a ON a.device = h.device
+		WHERE (h.epoch, h.sequence) < (c.epoch, c.sequence) AND h.stored >= c.last_contact - interval '1 ms'
+			AND a.published_at < clock_timestamp() - $5::interval`, devices, epochs, sequences, stored, tellAfter)
+	if err != nil {
+		return fmt.Errorf("look for devices that count from behind: %w", err)
+	}
+	behind := map[string]int64{}
+	var device string
+	var version int64
+	if _, err := pgx.ForEachRow(rows, []any{&device, &version}, func() error { behind[device] = version; return nil }); err != nil {
+		return fmt.Errorf("look for devices that count from behind: %w", err)
+	}
+	if len(behind) == 0 {
+		return nil
+	}
+	s.log.Info("devices number their reports from behind: they are told the time by a new assignment", "count", len(behind))
+	return s.signAssignmentsAbove(ctx, tx, behind)
+}

@@ -28,6 +28,7 @@ type uplink struct {
 	refusals  newest[string, refusalRow]
 	acks      []ackRow
 	held      map[string]int64 // assignment version that devices say they hold
+	heard     map[string]countRow
 }
 
 // newest keeps one row for each key, in order of first appearance.
@@ -47,6 +48,12 @@ func (n *newest[K, R]) put(key K, row R, merge func(old, new R) R) {
 	}
 	n.at[key] = len(n.rows)
 	n.rows = append(n.rows, row)
+}
+
+// countRow is how a device numbered the heartbeat that was stored last.
+type countRow struct {
+	epoch, sequence int64
+	stored          time.Time
 }
 
 // The rows, as the statements read them; at is the index of the record.
@@ -109,7 +116,7 @@ type (
 // newUplink reduces messages of known devices. results gets what becomes of
 // each; until write has run, that is Duplicate.
 func newUplink(messages []message, results []UplinkResult) *uplink {
-	u := &uplink{results: results, held: map[string]int64{}}
+	u := &uplink{results: results, held: map[string]int64{}, heard: map[string]countRow{}}
 	for _, m := range messages {
 		results[m.at].Outcome = Duplicate
 		stored := m.record.Stored.UTC()
@@ -198,6 +205,9 @@ func (u *uplink) heartbeat(m message, p topics.Heartbeat) {
 		u.acks = append(u.acks, ackRow{m.device, p.Command})
 	}
 	u.held[m.device] = p.Assignment
+	if now := m.record.Stored; !now.Before(u.heard[m.device].stored) {
+		u.heard[m.device] = countRow{p.Epoch, p.Sequence, now}
+	}
 }
 
 func (u *uplink) presence(m message, p topics.Presence) {

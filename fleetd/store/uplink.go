@@ -203,5 +203,8 @@ func (s *Store) applySome(ctx context.Context, tx pgx.Tx, messages []message, re
 	if err := u.write(ctx, tx); err != nil {
 		return err
 	}
-	return s.heal(ctx, tx, u.held)
+	if err := s.heal(ctx, tx, u.held); err != nil {
+		return err
+	}
+	return s.tellTime(ctx, tx, u.heard)
 }

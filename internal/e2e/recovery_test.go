@@ -118,6 +118,18 @@ func TestDeviceWithAnExpiredCertificateComesBackByItself(t *testing.T) {
 		t.Errorf("%s until %s", now.Certificate.Subject, now.Certificate.NotAfter)
 	}
 	p.mustTrail("cam-1", "device.renew")
+
+	// The end: nobody but the device has the file of its certificate.
+	if _, err := p.Fleetctl(ctx, "device", "set", "cam-1", "--label", "decommissioned=yes"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.Fleetctl(ctx, "keys", "revoke", "--dir", p.Keys, "--serial", fmt.Sprintf("%x", now.Certificate.SerialNumber)); err != nil {
+		t.Fatal(err)
+	}
+	devtest.Eventually(t, time.Minute, "its session to end", connected(false))
+	if status, body, err := p.renew(old); err != nil || status != http.StatusForbidden || !strings.Contains(body, "decommissioned") {
+		t.Errorf("with the certificate before that: %d %q, %v", status, body, err)
+	}
 }
 
 // mustTrail fails unless the audit trail of a device has the action, by fleetd itself.
