@@ -24,6 +24,7 @@ import (
 	"groundswell/agent/slot/slottest"
 	"groundswell/internal/devstack/devtest"
 
+	"github.com/godbus/dbus/v5"
 	"golang.org/x/sys/unix"
 )
 
@@ -36,6 +37,7 @@ type device struct {
 	partitions map[string]string
 	loader     string // the script; it prints the slot, and the one to take if that cannot be loaded
 	settings   string // of system.conf, beside the usual ones
+	slotted    string // of its slots
 	version    bool   // the system says what it is
 
 	bus     *exec.Cmd
@@ -135,11 +137,13 @@ pre-install=%[1]s/pre-install
 device=%[4]s
 type=raw
 bootname=a
+%[6]s
 
 [slot.rootfs.1]
 device=%[5]s
 type=raw
 bootname=b
+%[6]s
 `
 
 // fresh is a device with 1.0.0 in slot a; bootloader is what system.conf says of it.
@@ -229,7 +233,7 @@ func (d *device) overwrite(name string, data []byte) {
 func (d *device) startRAUC(name string) {
 	d.Helper()
 	kill(d.service)
-	d.write("system.conf", fmt.Sprintf(systemConfig, d.dir, d.settings, keys(d.T).cert, d.partitions["a"], d.partitions["b"]))
+	d.write("system.conf", fmt.Sprintf(systemConfig, d.dir, d.settings, keys(d.T).cert, d.partitions["a"], d.partitions["b"], d.slotted))
 	d.service = d.spawn("rauc", "--conf="+d.path("system.conf"), "service", "--override-boot-slot="+name)
 	devtest.Eventually(d, devtest.Patience, "RAUC", func() error {
 		_, err := service{address: d.address(), callTime: time.Second}.system(d.Context())
@@ -479,6 +483,21 @@ func (d *device) hang(cmd *exec.Cmd) (goOn func()) {
 		signal(syscall.SIGCONT)
 		d.slots.service.callTime = time.Minute
 	}
+}
+
+// connections is how many there are on the bus.
+func (d *device) connections() int {
+	d.Helper()
+	conn, err := dbus.Connect(d.address())
+	if err != nil {
+		d.Fatal(err)
+	}
+	defer conn.Close()
+	var names []string
+	if err := conn.BusObject().Call("org.freedesktop.DBus.ListNames", 0).Store(&names); err != nil {
+		d.Fatal(err)
+	}
+	return len(names)
 }
 
 // have wants to see what runs.

@@ -92,7 +92,9 @@ func Open(cfg Config) (*Slots, error) {
 	default:
 		// The bootloader has chosen by itself. What was never confirmed is still to be
 		// proven.
-		s.trial = held.Length > 0 && !held.Good
+		if s.trial = held.Length > 0 && !held.Good; s.trial {
+			cfg.Log.Warn("what was never confirmed was booted without a trial", "slot", cfg.Running)
+		}
 	}
 	return s, nil
 }
@@ -136,9 +138,6 @@ func (s *Slots) Adopt(ctx context.Context) error {
 	r, on := s.written()
 	running := s.cfg.Running
 	switch {
-	case on && r.Trial == nil:
-		s.cfg.Log.Warn("what was never confirmed was booted without a trial", "slot", running)
-		return s.save(r.with(trial{Slot: running, Armed: true}))
 	case on:
 		return nil
 	case r.Trial != nil && r.Trial.Slot != running:
@@ -149,17 +148,17 @@ func (s *Slots) Adopt(ctx context.Context) error {
 		}
 		return s.mark(ctx, "good", sys.running.name)
 	}
-	if err := s.keep(ctx, sys); err != nil {
+	if r.Active == running && r.Trial == nil {
+		return s.keep(ctx, sys)
+	}
+	if r.Active != "" {
+		s.cfg.Log.Error("the slot that was confirmed could not be booted, the other one runs and takes its place", "was", r.Active, "runs", running)
+	}
+	if err := s.prefer(ctx, sys); err != nil {
 		return err
 	}
-	if r.Active != running || r.Trial != nil {
-		if r.Active != "" {
-			s.cfg.Log.Error("the slot that was confirmed could not be booted, the other one runs and takes its place", "was", r.Active, "runs", running)
-		}
-		r.Active = running
-		return s.save(r.without())
-	}
-	return nil
+	r.Active = running
+	return s.save(r.without())
 }
 
 // mark is the service's.
@@ -168,17 +167,25 @@ func (s *Slots) mark(ctx context.Context, state, name string) error {
 	return s.service.mark(ctx, state, name)
 }
 
-// keep makes the slot that runs the one that boots by itself.
+// prefer makes the slot that runs the one that boots by itself.
+func (s *Slots) prefer(ctx context.Context, sys *system) error {
+	if err := s.mark(ctx, "active", sys.running.name); err != nil {
+		return err
+	}
+	return s.mark(ctx, "good", sys.running.name)
+}
+
+// keep gives the slot that runs all its tries again, and prefers it if RAUC does not.
+// Before, RAUC may have taken it for one that has no tries left.
 func (s *Slots) keep(ctx context.Context, sys *system) error {
 	if err := s.mark(ctx, "good", sys.running.name); err != nil {
 		return err
 	}
-	// Before, RAUC may have taken it for a slot that has no tries left.
 	sys, err := s.ask(ctx)
 	if err != nil || sys.primary == sys.running.bootname {
 		return err
 	}
-	return s.mark(ctx, "active", sys.running.name)
+	return s.prefer(ctx, sys)
 }
 
 // Ask asks RAUC what is in the slots, and changes nothing.

@@ -167,6 +167,24 @@ func TestRAUCThatActivatesWhatItInstallsIsRefused(t *testing.T) {
 	}
 }
 
+// TestRAUCThatInstallsNothingIsFoundOut: it may be told to skip what it believes to be
+// there.
+func TestRAUCThatInstallsNothingIsFoundOut(t *testing.T) {
+	d := grub(t)
+	d.slotted = "install-same=false"
+	d.Boot()
+	if err := d.put("1.1.0"); err != nil {
+		t.Fatal(err)
+	}
+	d.Damage("b")
+	if err := d.put("1.1.0"); !errors.Is(err, slot.ErrInstaller) || !strings.Contains(err.Error(), "install-same") {
+		t.Errorf("stage: %v", err)
+	}
+	if _, err := d.Do(d.slots.Activate); !errors.Is(err, slot.ErrEmpty) {
+		t.Errorf("activate: %v", err)
+	}
+}
+
 // TestAnInstallationGoesOnWithoutTheAgent: the next one waits for its end, and installs
 // anew.
 func TestAnInstallationGoesOnWithoutTheAgent(t *testing.T) {
@@ -183,10 +201,17 @@ func TestAnInstallationGoesOnWithoutTheAgent(t *testing.T) {
 		t.Fatal("installed")
 	}
 	d.open("a")
-	go func() { done <- d.put("1.2.0") }()
 	if err := d.slots.Confirm(t.Context(), "a"); !errors.Is(err, slot.ErrUnavailable) {
 		t.Errorf("while RAUC installs: %v", err)
 	}
+	before := d.connections()
+	go func() { done <- d.put("1.2.0") }()
+	devtest.Eventually(t, devtest.Patience, "the agent on the bus", func() error {
+		if d.connections() > before || len(done) > 0 {
+			return nil
+		}
+		return errors.New("it is not there")
+	})
 	if err := os.Remove(d.path("gate")); err != nil {
 		t.Fatal(err)
 	}

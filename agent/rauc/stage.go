@@ -117,8 +117,11 @@ func (s *Slots) install(ctx context.Context, before *system, image slot.Image) e
 		return err
 	}
 	done.Image = image
-	if sys.idle.holds.Version != image.Version || sys.idle.holds.Count == before.idle.holds.Count {
-		return fmt.Errorf("%w: it says that slot %s holds version %q, installed was %q", ErrRefused, sys.idle.name, sys.idle.holds.Version, image.Version)
+	if sys.idle.holds.Count == before.idle.holds.Count {
+		return fmt.Errorf("%w: it has written nothing to slot %s; system.conf must not say install-same=false", ErrRefused, sys.idle.name)
+	}
+	if sys.idle.holds.Version != image.Version {
+		return fmt.Errorf("%w: it says that slot %s holds version %q, the release is %q", ErrRefused, sys.idle.name, sys.idle.holds.Version, image.Version)
 	}
 	if err := s.save(r.holding(name, done)); err != nil {
 		return err

@@ -112,7 +112,7 @@ func (s *Slots) Confirm(ctx context.Context, name string) error {
 	}
 	sys, err := s.ask(ctx)
 	if err == nil {
-		err = s.keep(ctx, sys)
+		err = s.prefer(ctx, sys)
 	}
 	if err != nil {
 		return fmt.Errorf("confirm: %w", err)

@@ -109,14 +109,14 @@ func TestAPowerCutBetweenAnyTwoSteps(t *testing.T) {
 			d.cutAt(9, fallBack)
 			d.cutAt(9, activate)
 			confirm := func(ctx context.Context) error { return d.slots.Confirm(ctx, "b") }
-			for n := 1; n <= 2; n++ { // it is good; that is written down
+			for n := 1; n <= 3; n++ { // it is active; it is good; that is written down
 				if !d.cutAt(n, confirm) {
 					t.Fatalf("no step %d", n)
 				}
 				d.stands("b", update.OnTrial, true)
 			}
-			if d.cutAt(3, confirm) {
-				t.Fatal("a third step")
+			if d.cutAt(4, confirm) {
+				t.Fatal("a fourth step")
 			}
 			for range slottest.Tries {
 				d.Boot()
@@ -184,6 +184,13 @@ func TestWhatHasNoTriesLeftGetsThemAgain(t *testing.T) {
 			}
 			d.Boot()
 			d.stands("a", update.NotArmed, false)
+			if name == "GRUB" {
+				d.run("grub-editenv", d.path("grubenv"), "set", "a_OK=0", "b_OK=1", "b_TRY=3")
+			} else {
+				d.run(d.path("fw_setenv"), "BOOT_ORDER", "b")
+			}
+			d.Boot()
+			d.stands("b", update.OnTrial, true)
 		})
 	}
 }
@@ -221,6 +228,9 @@ func TestWhatCannotBeLoadedGivesItsPlaceUp(t *testing.T) {
 	d.Boot()
 	if r := d.slots.Running(); r.Slot != "a" || r.Trial || d.slots.Armed() {
 		t.Errorf("%+v runs", r)
+	}
+	if env := d.run("grub-editenv", d.path("grubenv"), "list"); !strings.Contains(env, "ORDER=a b\n") {
+		t.Errorf("the bootloader is told %q", env)
 	}
 	if err := d.put("1.2.0"); err != nil {
 		t.Fatal(err)
@@ -263,4 +273,31 @@ func TestWhatRAUCTakesForRunningMustBeThat(t *testing.T) {
 			t.Errorf("activate: %v", err)
 		}
 	})
+}
+
+// TestWhatWasDamagedSinceIsNotBooted: a slot is read again before it is armed.
+func TestWhatWasDamagedSinceIsNotBooted(t *testing.T) {
+	d := staged(t)
+	d.Damage("b")
+	if _, err := d.Do(d.slots.Activate); !errors.Is(err, slot.ErrDamaged) {
+		t.Errorf("activate: %v", err)
+	}
+	if d.slots.Armed() {
+		t.Error("armed")
+	}
+	if _, err := d.slots.Stage(slottest.Image("1.1.0", bundle(t, "1.1.0"))); !errors.Is(err, slot.ErrNotStaged) {
+		t.Errorf("stage: %v", err)
+	}
+}
+
+// TestWhatIsPreferredByHandIsNot: nobody boots the idle slot but by a trial.
+func TestWhatIsPreferredByHandIsNot(t *testing.T) {
+	d := staged(t)
+	d.rauc("status", "mark-active", "other")
+	d.open("a")
+	if err := d.slots.Adopt(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	d.Boot()
+	d.stands("a", update.NotArmed, false)
 }
