@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"groundswell/agent/wake"
 	"groundswell/certs/trust"
 	"groundswell/topics"
 )
@@ -41,7 +42,11 @@ type Config struct {
 	BackoffMin, BackoffMax time.Duration
 	// Stall is the longest wait for the next bytes. Default 30 s.
 	Stall time.Duration
-	Log   *slog.Logger
+	// Wake says how much may be fetched now; nil: any amount. Metadata counts, but
+	// is fetched whatever is left: it is short, and may be what a device needs to
+	// recover.
+	Wake *wake.Wake
+	Log  *slog.Logger
 }
 
 // Client fetches. It is safe for concurrent use, but for two downloads to one
@@ -150,6 +155,7 @@ func (c *Client) small(ctx context.Context, base, path string, limit int64) ([]b
 		return nil, statusError(base, resp)
 	}
 	data, err := io.ReadAll(io.LimitReader(resp.Body, limit+1))
+	c.cfg.Wake.Spent(int64(len(data)))
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", host(base), err)
 	}

@@ -2,7 +2,9 @@ package mqttclient
 
 import (
 	"bytes"
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/eclipse/paho.golang/packets"
@@ -85,6 +87,8 @@ func (f *Flight) launch() (list []*early, encoded []byte, err error) {
 	return list, out.Bytes(), nil
 }
 
+var errOtherAnswer = errors.New("the broker answered with another kind of packet")
+
 // Landed waits for the answers to the flight that the session was dialled with. An
 // error (the connection was lost, ErrTimeout, ctx's) means that not all came; Landing
 // has it for those that did not. Call it once.
@@ -118,18 +122,20 @@ func (s *Session) Landed(ctx context.Context) (Landing, error) {
 	var failed error
 	if len(s.flight.Subscribe) > 0 {
 		p, err := take()
-		if err == nil {
-			err = granted(paho.SubackFromPacketSuback(p.Content.(*packets.Suback)), s.flight.Subscribe)
+		if ack, ok := p.Content.(*packets.Suback); ok {
+			err = granted(paho.SubackFromPacketSuback(ack), s.flight.Subscribe)
 		} else {
+			err = cmp.Or(err, errOtherAnswer)
 			failed = err
 		}
 		landing.Subscribed = err
 	}
 	for i := range s.flight.Publish {
 		p, err := take()
-		if err == nil {
-			err = taken(paho.PublishResponseFromPuback(p.Content.(*packets.Puback)), s.flight.Publish[i].Topic)
+		if ack, ok := p.Content.(*packets.Puback); ok {
+			err = taken(paho.PublishResponseFromPuback(ack), s.flight.Publish[i].Topic)
 		} else {
+			err = cmp.Or(err, errOtherAnswer)
 			failed = err
 		}
 		landing.Published[i] = err
