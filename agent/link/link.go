@@ -12,6 +12,7 @@ import (
 	"groundswell/agent/journal"
 	"groundswell/agent/telemetry"
 	"groundswell/agent/verify"
+	"groundswell/agent/wake"
 	"groundswell/topics"
 
 	"golang.org/x/sync/errgroup"
@@ -37,6 +38,13 @@ type Config struct {
 	Interval, Jitter time.Duration
 	Heartbeat        time.Duration
 	TimeZone         string
+	// Wake is told of wakes, and keeps their budget. May be nil.
+	Wake *wake.Wake
+	// Decided returns when the device has decided about what a check-in has brought;
+	// it is called before a device that polls disconnects. May be nil.
+	Decided func(context.Context)
+	// Saving is when a device that should stay connected polls instead.
+	Saving Saving
 	// RootPause is the least time between two searches for newer roots because
 	// of refused messages, and before the broker is asked for another message in
 	// place of a refused one. 0 means a minute.
@@ -61,6 +69,7 @@ type Link struct {
 	log      *slog.Logger
 	metrics  Metrics
 
+	saver        *saver
 	tellRefusals *rate.Limiter // whoever sends rubbish must not wear the disk out
 
 	changed chan struct{} // the world is another
@@ -100,6 +109,7 @@ func New(cfg Config, v *verify.Verifier, j *journal.Journal, clk *clock.Clock, m
 	}
 	return &Link{
 		cfg: cfg, verifier: v, journal: j, clock: clk, machine: m, facts: facts, log: log, metrics: metrics,
+		saver:        newSaver(cfg.Saving, m),
 		tellRefusals: rate.NewLimiter(rate.Every(time.Minute), 8),
 		changed:      make(chan struct{}, 1), checkIn: make(chan struct{}, 1), curable: make(chan struct{}, 1),
 		manifests: map[string]held[topics.Manifest]{}, refused: map[string][]byte{}, reported: map[[32]byte]bool{},
@@ -112,6 +122,7 @@ func (l *Link) Run(ctx context.Context) error {
 	g.Go(func() error { return l.keepRoots(ctx) })
 	g.Go(func() error {
 		for ctx.Err() == nil {
+			l.saver.look(l.log)
 			if mode, _, _ := l.schedule(); mode == topics.ModePolling {
 				l.poll(ctx)
 			} else if err := l.stay(ctx); err != nil {
@@ -175,8 +186,18 @@ func (l *Link) Sources() []string {
 	return l.assignment.body.Sources
 }
 
-// schedule is how to stay in touch: the assignment's word where it has one.
+// schedule is how to stay in touch: as assigned, but for a low battery.
 func (l *Link) schedule() (mode topics.Mode, interval, jitter time.Duration) {
+	mode, interval, jitter = l.assigned()
+	if l.saver.saves() {
+		mode = topics.ModePolling
+	}
+	return mode, interval, jitter
+}
+
+// assigned is how to stay in touch by the assignment, where it has a word for it, and
+// the device's own setting.
+func (l *Link) assigned() (mode topics.Mode, interval, jitter time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	mode, interval, jitter = l.cfg.Mode, l.cfg.Interval, l.cfg.Jitter
