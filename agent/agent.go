@@ -21,6 +21,7 @@ import (
 	"groundswell/agent/slot"
 	"groundswell/agent/telemetry"
 	"groundswell/agent/verify"
+	"groundswell/agent/wake"
 	"groundswell/agent/watchdog"
 	"groundswell/certs"
 	"groundswell/internal/ops"
@@ -160,6 +161,8 @@ func manage(ctx context.Context, cfg Config, firmware component, alive *vitals, 
 		return fmt.Errorf("tls: %w", err)
 	}
 	var session *link.Link // sources may be assigned
+	var driver *deploy.Driver
+	awake := wake.New(cfg.Polling.limits())
 	fetcher := fetch.New(fetch.Config{
 		Sources: func() []string {
 			if assigned := session.Sources(); len(assigned) > 0 {
@@ -167,7 +170,7 @@ func manage(ctx context.Context, cfg Config, firmware component, alive *vitals, 
 			}
 			return cfg.Sources
 		},
-		TLS: sourceTLS, BackoffMin: cfg.Backoff.Min, BackoffMax: cfg.Backoff.Max, Log: log,
+		TLS: sourceTLS, BackoffMin: cfg.Backoff.Min, BackoffMax: cfg.Backoff.Max, Wake: awake, Log: log,
 	})
 	defer fetcher.Close()
 	roots, err := readRoots(cfg)
@@ -190,7 +193,8 @@ func manage(ctx context.Context, cfg Config, firmware component, alive *vitals, 
 		SessionExpiry: cfg.MQTT.SessionExpiry, CheckInTimeout: cfg.MQTT.CheckInTimeout,
 		BackoffMin: cfg.Backoff.Min, BackoffMax: cfg.Backoff.Max,
 		Mode: cfg.Mode, Interval: cfg.Polling.Interval, Jitter: cfg.Polling.Jitter,
-		Heartbeat: cfg.Heartbeat, TimeZone: cfg.TimeZone,
+		Heartbeat: cfg.Heartbeat, TimeZone: cfg.TimeZone, Saving: cfg.Polling.saving(), Wake: awake,
+		Decided: func(ctx context.Context) { driver.Look(ctx) },
 	}, verifier, records, clk, telemetry.Machine{Disk: cfg.DataDir}, func(logs bool) link.Facts {
 		f := link.Facts{Versions: deploy.Versions(cfg.Component, firmware), BootID: deploy.BootID(firmware)}
 		if logs {
@@ -202,9 +206,9 @@ func manage(ctx context.Context, cfg Config, firmware component, alive *vitals, 
 	if err != nil {
 		return fmt.Errorf("time_zone: %w", err)
 	}
-	driver := deploy.New(deploy.Config{
+	driver = deploy.New(deploy.Config{
 		Component: cfg.Component, Device: id.Name, Model: id.Model, Hardware: id.Hardware, Location: location,
-		Health: healthConfig(cfg), Conditions: cfg.Conditions, RetryMin: cfg.Retry.Min, RetryMax: cfg.Retry.Max, At: faults,
+		Health: healthConfig(cfg), Conditions: cfg.Conditions, Wake: awake, RetryMin: cfg.Retry.Min, RetryMax: cfg.Retry.Max, At: faults,
 	}, firmware, verifier, fetcher, session, records, clk, log)
 
 	server := ops.NewServer(cfg.Ops, registry, log)

@@ -112,6 +112,15 @@ type Polling struct {
 	// Jitter is added at random, from [0, Jitter). Default 1 min; at most 366
 	// days.
 	Jitter time.Duration `yaml:"jitter"`
+	// Awake is for how long after a scheduled connection the device may download, and
+	// Bytes how much. Then the download waits for the next one. Default 0: no limit.
+	Awake time.Duration `yaml:"awake"`
+	Bytes int64         `yaml:"bytes"`
+	// BelowPercent is the charge below which a device that should stay connected polls
+	// instead, unless it is plugged in, until there is BackPercent again. Default 0:
+	// never; and 30.
+	BelowPercent int `yaml:"below_percent"`
+	BackPercent  int `yaml:"back_percent"`
 }
 
 // Firmware is how the component is run.
@@ -166,7 +175,7 @@ func DefaultConfig() Config {
 		Component: topics.DefaultComponent,
 		MQTT:      MQTT{KeepAlive: time.Minute, SessionExpiry: 24 * time.Hour, CheckInTimeout: 15 * time.Second},
 		Mode:      topics.ModeConnected,
-		Polling:   Polling{Interval: 15 * time.Minute, Jitter: time.Minute},
+		Polling:   Polling{Interval: 15 * time.Minute, Jitter: time.Minute, BackPercent: 30},
 		Heartbeat: time.Minute,
 		Firmware: Firmware{
 			Addr: "127.0.0.1:0", Tries: 3, Grace: 5 * time.Second,
@@ -220,6 +229,9 @@ func (c *Config) Validate() error {
 	}
 	if c.Mode != topics.ModeConnected && c.Mode != topics.ModePolling {
 		return fmt.Errorf("mode: %q is neither connected nor polling", c.Mode)
+	}
+	if err := c.Polling.validate(); err != nil {
+		return err
 	}
 	if err := c.Firmware.validate(); err != nil {
 		return err

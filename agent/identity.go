@@ -71,6 +71,7 @@ func (r *renewed) client(authority *certs.Authority, now func() time.Time, servi
 		c := r.credential().TLS()
 		return &c, nil
 	}
+	config.ClientSessionCache = newTickets(func() string { return string(r.credential().Certificate.Raw) })
 	return config, nil
 }
 

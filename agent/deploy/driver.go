@@ -16,6 +16,7 @@ import (
 	"groundswell/agent/journal"
 	"groundswell/agent/slot"
 	"groundswell/agent/update"
+	"groundswell/agent/wake"
 	"groundswell/certs/trust"
 	"groundswell/topics"
 )
@@ -76,6 +77,8 @@ type Config struct {
 	Health health.Config
 	// Conditions must hold before the device takes anything.
 	Conditions condition.Config
+	// Wake is what may be fetched before the next wake; nil: any amount.
+	Wake *wake.Wake
 	// RetryMin and RetryMax bound the pause after a failed attempt.
 	RetryMin, RetryMax time.Duration
 	// At is called at named points: each state after it was journalled, and
@@ -95,12 +98,15 @@ type Driver struct {
 	clock     *clock.Clock
 	log       *slog.Logger
 
+	attention attention
+
 	// Only Run's goroutine touches what follows.
 	dep     journal.Deployment
 	refused int    // writes of a perishable step, one after the other, that failed
 	waited  string // the last reason to wait that was reported
 	held    held   // what keeps it from going on
 	release func() // of the applications' lock, while it installs; nil: not held
+	budget  told   // of a wake's budget
 	expired bool   // it was said that something has expired
 }
 
@@ -228,6 +234,7 @@ func (d *Driver) step(ctx context.Context, event update.Event) ([]update.Effect,
 // has an outcome.
 func (d *Driver) perform(ctx context.Context, effects []update.Effect) (event update.Event, err error) {
 	for _, effect := range effects {
+		d.attention.perform(effect)
 		switch effect {
 		case update.Decide:
 			event, err = d.decide(ctx)

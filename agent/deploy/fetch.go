@@ -41,7 +41,7 @@ func (d *Driver) fetch(ctx context.Context) (update.Event, error) {
 	if decision, _, _ := d.look(); decision.Action == decide.Stop {
 		err = stopped{decision.Reason}
 	} else {
-		err = d.bring(working)
+		err = d.withinBudget(working, d.bring)
 	}
 	cause := context.Cause(working)
 	cancel(nil)
@@ -76,12 +76,9 @@ func (d *Driver) bring(ctx context.Context) error {
 		if hold == nil {
 			break
 		}
-		timer := time.NewTimer(hold.Again)
-		select {
-		case <-ctx.Done():
-			timer.Stop()
-			return ctx.Err()
-		case <-timer.C:
+		rest := Rest{State: d.dep.State, Reason: hold.Reason, Until: d.clock.Now().Add(hold.Again)}
+		if err := d.attention.rests(ctx, rest, func(ctx context.Context) error { return sleep(ctx, hold.Again) }); err != nil {
+			return err
 		}
 	}
 	for round, refused := 1, 0; ; round++ {
@@ -114,6 +111,18 @@ func (d *Driver) bring(ctx context.Context) error {
 		return fmt.Errorf("%w: %w", errDisk, err)
 	}
 	return d.downloads.Artifact(ctx, fetch.Artifact{Length: target.Length, SHA256: target.SHA256}, path, nil)
+}
+
+// sleep waits, as long as ctx lives.
+func sleep(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-timer.C:
+		return nil
+	}
 }
 
 // eligible is whether both repositories agree that this device may run the

@@ -46,6 +46,13 @@ func (d *Driver) pause(ctx context.Context, until time.Time) error {
 	return nil
 }
 
+// rest is pause, for the driver itself: Rest says what it waits for, and Look ends it.
+func (d *Driver) rest(ctx context.Context, reason string, until time.Time) error {
+	return d.attention.rests(ctx, Rest{State: d.dep.State, Reason: reason, Until: until}, func(ctx context.Context) error {
+		return d.pause(ctx, until)
+	})
+}
+
 // decide waits for the device's turn.
 func (d *Driver) decide(ctx context.Context) (update.Event, error) {
 	for {
@@ -62,7 +69,7 @@ func (d *Driver) decide(ctx context.Context) (update.Event, error) {
 		if err := d.tellWaiting(ctx, now, facts); err != nil {
 			return "", err
 		}
-		if err := d.pause(ctx, now.Until); err != nil {
+		if err := d.rest(ctx, now.Reason, now.Until); err != nil {
 			return "", err
 		}
 	}
@@ -123,14 +130,14 @@ func (d *Driver) await(ctx context.Context) (update.Event, error) {
 			if hold, err := d.allowed(ctx, condition.Install); err != nil {
 				return "", err
 			} else if hold != nil {
-				decision.Until = now.Add(hold.Again)
+				decision.Reason, decision.Until = hold.Reason, now.Add(hold.Again)
 				break
 			}
 			event, err := d.lastCheck(ctx, decision)
 			if event == update.Jump {
 				release, hold := d.cfg.Conditions.Seize()
 				if hold != nil { // somebody was faster
-					decision.Until = now.Add(hold.Again)
+					decision.Reason, decision.Until = hold.Reason, now.Add(hold.Again)
 					break
 				}
 				d.letGo()
@@ -156,7 +163,7 @@ func (d *Driver) await(ctx context.Context) (update.Event, error) {
 			asked = now
 			d.world.CheckIn()
 		}
-		if err := d.pause(ctx, decision.Until); err != nil {
+		if err := d.rest(ctx, decision.Reason, decision.Until); err != nil {
 			return "", err
 		}
 	}
