@@ -68,7 +68,7 @@ func run(ctx context.Context, cfg Config, log *slog.Logger) error {
 		// reason for a camera to be dark.
 		for n := 1; ; n++ {
 			began := time.Now()
-			err := manage(ctx, cfg, firmware, &alive, tail, log)
+			err := manage(ctx, cfg, firmware, &alive, tail, nil, log)
 			if err == nil || ctx.Err() != nil {
 				return nil
 			}
@@ -142,9 +142,9 @@ func pause(ctx context.Context, b Backoff, n int) error {
 	}
 }
 
-// manage connects the device and drives its component, until ctx ends or
+// manage connects the device and drives its component, until ctx or the turn ends or
 // something is wrong that may not be later.
-func manage(ctx context.Context, cfg Config, firmware component, alive *vitals, tail *telemetry.Tail, log *slog.Logger) error {
+func manage(ctx context.Context, cfg Config, firmware component, alive *vitals, tail *telemetry.Tail, t *turn, log *slog.Logger) error {
 	clk := clock.NewFrom(clock.Built(), machineClock, nil)
 	credential, id, authority, err := identity(cfg)
 	if err != nil {
@@ -194,7 +194,11 @@ func manage(ctx context.Context, cfg Config, firmware component, alive *vitals, 
 		BackoffMin: cfg.Backoff.Min, BackoffMax: cfg.Backoff.Max,
 		Mode: cfg.Mode, Interval: cfg.Polling.Interval, Jitter: cfg.Polling.Jitter,
 		Heartbeat: cfg.Heartbeat, TimeZone: cfg.TimeZone, Saving: cfg.Polling.saving(), Wake: awake,
-		Decided: func(ctx context.Context) { driver.Look(ctx) },
+		Once: t != nil,
+		Decided: func(ctx context.Context) {
+			t.begin()
+			driver.Look(ctx)
+		},
 	}, verifier, records, clk, telemetry.Machine{Disk: cfg.DataDir}, func(logs bool) link.Facts {
 		f := link.Facts{Versions: deploy.Versions(cfg.Component, firmware), BootID: deploy.BootID(firmware)}
 		if logs {
@@ -237,7 +241,11 @@ func manage(ctx context.Context, cfg Config, firmware component, alive *vitals, 
 		}
 		return session.Run(ctx)
 	})
-	g.Go(func() error { return driver.Run(ctx) })
+	g.Go(func() error {
+		t.await(ctx, records)
+		return driver.Run(ctx)
+	})
+	g.Go(func() error { return t.watch(ctx, session, driver, records) })
 	return g.Wait()
 }
 

@@ -19,6 +19,8 @@ func daemon() cli.Daemon[Config] {
 		Description: "Keeps a device up to date, and never bricks it.",
 		Default:     DefaultConfig,
 		Run:         run,
+		Once:        runOnce,
+		OnceHelp:    onceHelp,
 		Commands: []cli.Command[Config]{
 			{Name: "provision", Help: "Put the initial version of the configuration into the first slot, and exit.", Run: provision},
 			{Name: "status", Help: "Print what the journal and the slots say, and exit.", Run: status},

@@ -43,6 +43,9 @@ type Config struct {
 	// Decided returns when the device has decided about what a check-in has brought;
 	// it is called before a device that polls disconnects. May be nil.
 	Decided func(context.Context)
+	// Once: something else wakes the device, and ends Run when the wake is over. It
+	// polls, whatever is assigned.
+	Once bool
 	// Saving is when a device that should stay connected polls instead.
 	Saving Saving
 	// RootPause is the least time between two searches for newer roots because
@@ -91,6 +94,7 @@ type Link struct {
 	view       decide.View       // of the last complete connection; without Live and Age
 	heard      time.Duration     // by the clock's Uptime: when the broker was heard last on it
 	lastHeard  time.Duration     // as heard, on whatever connection; 0: never
+	turns      turns             // with Once
 	checkInMS  int64             // how long the newest complete check-in took
 }
 
@@ -120,6 +124,10 @@ func New(cfg Config, v *verify.Verifier, j *journal.Journal, clk *clock.Clock, m
 func (l *Link) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return l.keepRoots(ctx) })
+	if l.cfg.Once {
+		g.Go(func() error { return l.once(ctx) })
+		return g.Wait()
+	}
 	g.Go(func() error {
 		for ctx.Err() == nil {
 			l.saver.look(l.log)
@@ -159,7 +167,12 @@ func (l *Link) Changed() <-chan struct{} { return l.changed }
 
 // CheckIn asks a polling device to connect before its time, and a connected one
 // to find out whether it still is.
-func (l *Link) CheckIn() { remind(l.checkIn) }
+func (l *Link) CheckIn() {
+	l.mu.Lock()
+	l.turns.wished++
+	l.mu.Unlock()
+	remind(l.checkIn)
+}
 
 // Connected reports whether there is a connection now.
 func (l *Link) Connected() bool {
@@ -189,7 +202,7 @@ func (l *Link) Sources() []string {
 // schedule is how to stay in touch: as assigned, but for a low battery.
 func (l *Link) schedule() (mode topics.Mode, interval, jitter time.Duration) {
 	mode, interval, jitter = l.assigned()
-	if l.saver.saves() {
+	if l.saver.saves() || l.cfg.Once {
 		mode = topics.ModePolling
 	}
 	return mode, interval, jitter

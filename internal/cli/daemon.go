@@ -21,6 +21,10 @@ type Daemon[C any] struct {
 	Default func() C
 	// Run does the work. It returns nil (or ctx's error) after an orderly stop.
 	Run func(ctx context.Context, cfg C, log *slog.Logger) error
+	// Once, if not nil, is what "run --once" does instead: one turn of the work, and
+	// an end. OnceHelp says what that is, and which exit codes it has.
+	Once     func(ctx context.Context, cfg C, log *slog.Logger) error
+	OnceHelp string
 	// Commands are further actions that take the same configuration, for
 	// instance "migrate". May be empty.
 	Commands []Command[C]
@@ -37,7 +41,6 @@ type daemonFlags struct {
 	CheckConfig bool             `help:"Print the effective configuration without its secrets, and exit (0 valid, 1 not)."`
 	LogLevel    string           `help:"debug, info, warn or error." default:"info" enum:"debug,info,warn,error"`
 	Version     kong.VersionFlag `help:"Print the version and exit."`
-	Run         struct{}         `cmd:"" default:"1" help:"Run until SIGTERM (the default)."`
 }
 
 // Main runs the daemon with the process's arguments and ends the process.
@@ -53,6 +56,15 @@ func (d Daemon[C]) Exec(ctx context.Context, args []string, io Streams) int {
 	var flags daemonFlags
 	options := []kong.Option{kong.Description(d.Description)}
 	run := map[string]func(context.Context, C, *slog.Logger) error{"run": d.Run}
+	var runFlags struct {
+		Once bool `help:"${once}"`
+	}
+	const runHelp = "Run until SIGTERM (the default)."
+	if d.Once == nil {
+		options = append(options, kong.DynamicCommand("run", runHelp, "", &struct{}{}, `default:"1"`))
+	} else {
+		options = append(options, kong.DynamicCommand("run", runHelp, "", &runFlags, `default:"withargs"`), kong.Vars{"once": d.OnceHelp})
+	}
 	for _, c := range d.Commands {
 		run[c.Name] = c.Run
 		options = append(options, kong.DynamicCommand(c.Name, c.Help, "", &struct{}{}))
@@ -60,6 +72,9 @@ func (d Daemon[C]) Exec(ctx context.Context, args []string, io Streams) int {
 	kctx, code, done := parse(d.Name, &flags, args, io, options...)
 	if done {
 		return code
+	}
+	if runFlags.Once {
+		run["run"] = d.Once
 	}
 	cfg := d.Default()
 	if flags.Config != "" {
