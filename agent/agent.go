@@ -193,7 +193,7 @@ func manage(ctx context.Context, cfg Config, firmware component, alive *vitals, 
 		SessionExpiry: cfg.MQTT.SessionExpiry, CheckInTimeout: cfg.MQTT.CheckInTimeout,
 		BackoffMin: cfg.Backoff.Min, BackoffMax: cfg.Backoff.Max,
 		Mode: cfg.Mode, Interval: cfg.Polling.Interval, Jitter: cfg.Polling.Jitter,
-		Heartbeat: cfg.Heartbeat, TimeZone: cfg.TimeZone, Saving: cfg.Polling.saving(), Wake: awake,
+		Heartbeat: cfg.Heartbeat, TimeZone: cfg.TimeZone, Saving: cfg.Polling.saving(), Wake: awake, Dir: cfg.DataDir,
 		Once: t != nil,
 		Decided: func(ctx context.Context) {
 			t.begin()

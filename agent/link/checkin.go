@@ -92,6 +92,11 @@ func (l *Link) landed(ctx context.Context, c *conn, s *mqttclient.Session, repor
 	if err != nil {
 		return nil, err
 	}
+	// What is retained has come before the answers; it is to be known before anybody
+	// asks for what is missing.
+	if err := s.Handled(ctx); err != nil {
+		return nil, err
+	}
 	return l.refusals(landing.Subscribed, cohorts)
 }
 

@@ -214,6 +214,7 @@ func (l *Link) subscribe(ctx context.Context, s session) ([]string, error) {
 func (l *Link) wanted() (subs []mqttclient.Subscription, cohorts []string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	cohorts = slices.Clone(l.hint.cohorts)
 	if l.assignment != nil {
 		cohorts = slices.Clone(l.assignment.body.Cohorts)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"log/slog"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -38,6 +39,8 @@ type Config struct {
 	Interval, Jitter time.Duration
 	Heartbeat        time.Duration
 	TimeZone         string
+	// Dir is where it notes which cohorts it is in. Empty: nowhere.
+	Dir string
 	// Wake is told of wakes, and keeps their budget. May be nil.
 	Wake *wake.Wake
 	// Decided returns when the device has decided about what a check-in has brought;
@@ -95,7 +98,8 @@ type Link struct {
 	heard      time.Duration     // by the clock's Uptime: when the broker was heard last on it
 	lastHeard  time.Duration     // as heard, on whatever connection; 0: never
 	turns      turns             // with Once
-	checkInMS  int64             // how long the newest complete check-in took
+	hint       hint
+	checkInMS  int64 // how long the newest complete check-in took
 }
 
 // held is a verified body with the bytes that it came in, to be verified again
@@ -111,17 +115,23 @@ func New(cfg Config, v *verify.Verifier, j *journal.Journal, clk *clock.Clock, m
 	if cfg.RootPause == 0 {
 		cfg.RootPause = time.Minute
 	}
-	return &Link{
+	l := &Link{
 		cfg: cfg, verifier: v, journal: j, clock: clk, machine: m, facts: facts, log: log, metrics: metrics,
 		saver:        newSaver(cfg.Saving, m),
 		tellRefusals: rate.NewLimiter(rate.Every(time.Minute), 8),
 		changed:      make(chan struct{}, 1), checkIn: make(chan struct{}, 1), curable: make(chan struct{}, 1),
 		manifests: map[string]held[topics.Manifest]{}, refused: map[string][]byte{}, reported: map[[32]byte]bool{},
 	}
+	l.hint.early = map[string][]byte{}
+	if cfg.Dir != "" {
+		l.hint.file = journal.NewFile(filepath.Join(cfg.Dir, "cohorts"))
+	}
+	return l
 }
 
 // Run keeps the session until ctx ends.
 func (l *Link) Run(ctx context.Context) error {
+	l.recall()
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return l.keepRoots(ctx) })
 	if l.cfg.Once {
