@@ -199,7 +199,7 @@ func manage(ctx context.Context, cfg Config, firmware component, alive *vitals, 
 			t.begin()
 			driver.Look(ctx)
 		},
-	}, verifier, records, clk, telemetry.Machine{Disk: cfg.DataDir}, func(logs bool) link.Facts {
+	}, verifier, records, clk, telemetry.Machine{Root: machineRoot, Disk: cfg.DataDir}, func(logs bool) link.Facts {
 		f := link.Facts{Versions: deploy.Versions(cfg.Component, firmware), BootID: deploy.BootID(firmware)}
 		if logs {
 			f.Logs = map[string]string{"agent": tail.String(), cfg.Component: firmware.Output()}

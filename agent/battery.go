@@ -4,9 +4,17 @@ import (
 	"crypto/tls"
 	"errors"
 	"sync"
+	"time"
 
 	"groundswell/agent/link"
 	"groundswell/agent/wake"
+)
+
+// machineRoot is where /proc and /sys are found, and batteryEvery how often the battery is
+// looked at (0: link's default). Tests put others here.
+var (
+	machineRoot  = "/"
+	batteryEvery time.Duration
 )
 
 func (p *Polling) validate() error {
@@ -28,7 +36,7 @@ func (p *Polling) validate() error {
 func (p *Polling) limits() wake.Limits { return wake.Limits{Awake: p.Awake, Bytes: p.Bytes} }
 
 func (p *Polling) saving() link.Saving {
-	return link.Saving{Below: p.BelowPercent, Back: p.BackPercent}
+	return link.Saving{Below: p.BelowPercent, Back: p.BackPercent, Every: batteryEvery}
 }
 
 // tickets are the TLS sessions that the next connections may resume, which saves both
