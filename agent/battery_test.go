@@ -6,7 +6,10 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
+	"groundswell/agent/agenttest"
+	"groundswell/agent/deploy"
 	"groundswell/topics"
 )
 
@@ -49,7 +52,7 @@ func (d *device) gone(reason string) error {
 func TestDeviceWithALowBatteryPollsSaysSoAndComesBack(t *testing.T) {
 	t.Parallel()
 	f := newFleet(t)
-	d := f.newDevice(t, "cam-1", "polling: {interval: 1h, jitter: 0s, below_percent: 20, back_percent: 30}\n")
+	d := f.newDevice(t, "cam-1", "polling: {interval: 1h, jitter: 1h, below_percent: 20, back_percent: 30}\n")
 	f.manifest("lobby")
 	f.assign("cam-1", []string{"lobby"})
 	d.battery(80, "Discharging")
@@ -65,8 +68,10 @@ func TestDeviceWithALowBatteryPollsSaysSoAndComesBack(t *testing.T) {
 	d.eventually("a connected heartbeat", is(topics.ModeConnected, "", 0))
 	for range 2 {
 		d.battery(15, "Discharging")
-		d.eventually("a heartbeat that says that it polls", is(topics.ModePolling, topics.ModeReasonBattery, 3600))
 		d.eventually("its goodbye", func() error { return d.gone("client") })
+		if err := is(topics.ModePolling, topics.ModeReasonBattery, 7200)(); err != nil {
+			t.Errorf("it went without a word: %v", err)
+		}
 		d.battery(15, "Charging")
 		d.eventually("a heartbeat that says that it stays", is(topics.ModeConnected, "", 0))
 	}
@@ -123,4 +128,36 @@ func TestCommandWaitsForTheNextWake(t *testing.T) {
 		}
 		return nil
 	}))
+}
+
+func TestSpentBudgetIsToldAndTheDownloadGoesOnInTheNextWake(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t)
+	image := f.publishRelease("1.1.0", agenttest.Firmware(t, "1.1.0", "healthy").Bytes)
+	d := f.newDevice(t, "cam-1", fmt.Sprintf("mode: polling\npolling: {interval: 1h, jitter: 0s, bytes: %d}\n", image.Length/2))
+	e := entry(image)
+	f.manifest("lobby", e)
+	f.assign("cam-1", []string{"lobby"})
+	d.start("")
+	d.eventually("the report of the wait", func() error {
+		for _, s := range f.statuses("cam-1") {
+			if s.Reason == deploy.ReasonBudget && s.State == topics.StateDownloading {
+				if s.DownloadedBytes == 0 || s.DownloadedBytes >= image.Length || s.Until == nil || time.Until(*s.Until) < 50*time.Minute {
+					t.Errorf("%+v", s)
+				}
+				return nil
+			}
+		}
+		return errors.New("none")
+	})
+	d.process.Kill()
+	d.replace("interval: 1h", "interval: 200ms")
+	d.start("")
+	d.ends(e.Rollout, topics.StateCommitted)
+	d.runs("1.1.0", image.SHA256)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if n := f.requests["/artifacts/"+image.SHA256]; n < 3 || n > 4 {
+		t.Errorf("%d requests for the artifact", n)
+	}
 }

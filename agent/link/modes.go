@@ -96,6 +96,7 @@ func (l *Link) poll(ctx context.Context) {
 		if began.IsZero() || scheduled && (failures == 0 || time.Since(began) >= interval) {
 			began = time.Now()
 			l.cfg.Wake.Begin()
+			l.cfg.Wake.Plan(l.clock.Now().Add(interval)) // or so
 		}
 		err := l.pollOnce(ctx)
 		if ctx.Err() != nil {
