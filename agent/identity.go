@@ -71,7 +71,9 @@ func (r *renewed) client(authority *certs.Authority, now func() time.Time, servi
 		c := r.credential().TLS()
 		return &c, nil
 	}
-	config.ClientSessionCache = newTickets(func() string { return string(r.credential().Certificate.Raw) })
+	if r.cfg.TLS.Resume {
+		config.ClientSessionCache = newTickets(func() string { return string(r.credential().Certificate.Raw) })
+	}
 	return config, nil
 }
 

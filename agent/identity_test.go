@@ -19,7 +19,7 @@ func TestRenewedCertificateIsUsedWithoutARestart(t *testing.T) {
 	now := time.Now()
 	ca := must[*certs.CA](t)(certs.NewCA(domain, now.Add(-time.Hour), 48*time.Hour))
 	dir := t.TempDir()
-	cfg := Config{TLS: TLS{Cert: filepath.Join(dir, "crt"), Key: filepath.Join(dir, "key"), CA: filepath.Join(dir, "ca")}}
+	cfg := Config{TLS: TLS{Cert: filepath.Join(dir, "crt"), Key: filepath.Join(dir, "key"), CA: filepath.Join(dir, "ca"), Resume: true}}
 	if err := os.WriteFile(cfg.TLS.CA, ca.PEM(), 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -60,6 +60,7 @@ func wakeOnce(ctx context.Context, cfg Config, out io.Writer, log *slog.Logger) 
 	if err != nil {
 		return err
 	}
+	cfg.TLS.Resume = false // what ends now resumes nothing
 	running, stop := context.WithCancel(ctx)
 	g, running := errgroup.WithContext(running)
 	g.Go(func() error { return firmware.Run(running) })
