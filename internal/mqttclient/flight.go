@@ -89,35 +89,30 @@ func (f *Flight) launch() (list []*early, encoded []byte, err error) {
 
 var errOtherAnswer = errors.New("the broker answered with another kind of packet")
 
-// Landed waits for the answers to the flight that the session was dialled with. An
-// error (the connection was lost, ErrTimeout, ctx's) means that not all came; Landing
+// Landed waits, no longer than AckTimeout, for the answers to the flight that the session
+// was dialled with. An error (the connection was lost, ErrTimeout, ctx's) means that not all came; Landing
 // has it for those that did not. Call it once.
 func (s *Session) Landed(ctx context.Context) (Landing, error) {
 	landing := Landing{Published: make([]error, len(s.flight.Publish))}
+	timeout, cancel := context.WithTimeoutCause(ctx, s.ackTimeout, ErrTimeout)
+	defer cancel()
 	waiting := s.early
 	take := func() (packets.ControlPacket, error) {
 		answer := waiting[0].answer
 		waiting = waiting[1:]
 		select {
-		case p := <-answer:
-			if p.Type != 0 {
-				return p, nil
-			}
+		case p := <-answer: // whatever has happened since
+			return p, nil
 		default:
-			timeout, cancel := context.WithTimeoutCause(ctx, s.ackTimeout, ErrTimeout)
-			defer cancel()
-			select {
-			case p := <-answer:
-				if p.Type != 0 {
-					return p, nil
-				}
-			case <-s.Done():
-				return packets.ControlPacket{}, s.Err()
-			case <-timeout.Done():
-				return packets.ControlPacket{}, context.Cause(timeout)
-			}
 		}
-		return packets.ControlPacket{}, ErrConnectionLost // that is what no type means
+		select {
+		case p := <-answer:
+			return p, nil
+		case <-s.Done():
+			return packets.ControlPacket{}, s.Err()
+		case <-timeout.Done():
+			return packets.ControlPacket{}, context.Cause(timeout)
+		}
 	}
 	var failed error
 	if len(s.flight.Subscribe) > 0 {
