@@ -20,6 +20,7 @@ import (
 	"groundswell/agent/slot"
 	"groundswell/agent/telemetry"
 	"groundswell/agent/verify"
+	"groundswell/agent/wake"
 	"groundswell/agent/watchdog"
 	"groundswell/certs"
 	"groundswell/internal/ops"
@@ -92,7 +93,7 @@ func run(ctx context.Context, cfg Config, log *slog.Logger) error {
 		// reason for a camera to be dark.
 		for n := 1; ; n++ {
 			began := time.Now()
-			err := manage(ctx, cfg, parts, &alive, tail, log)
+			err := manage(ctx, cfg, parts, &alive, tail, nil, log)
 			if err == nil || ctx.Err() != nil {
 				return nil
 			}
@@ -138,9 +139,9 @@ func pause(ctx context.Context, b Backoff, n int) error {
 	}
 }
 
-// manage connects the device and drives its components, until ctx ends or
+// manage connects the device and drives its components, until ctx or the turn ends or
 // something is wrong that may not be later.
-func manage(ctx context.Context, cfg Config, parts []part, alive *vitals, tail *telemetry.Tail, log *slog.Logger) error {
+func manage(ctx context.Context, cfg Config, parts []part, alive *vitals, tail *telemetry.Tail, t *turn, log *slog.Logger) error {
 	clk := clock.NewFrom(clock.Built(), machineClock, nil)
 	credential, id, authority, err := identity(cfg)
 	if err != nil {
@@ -157,6 +158,8 @@ func manage(ctx context.Context, cfg Config, parts []part, alive *vitals, tail *
 		return fmt.Errorf("tls: %w", err)
 	}
 	var session *link.Link // sources may be assigned
+	var drivers []*deploy.Driver
+	awake := wake.New(cfg.Polling.limits())
 	fetcher := fetch.New(fetch.Config{
 		Sources: func() []string {
 			if assigned := session.Sources(); len(assigned) > 0 {
@@ -164,7 +167,7 @@ func manage(ctx context.Context, cfg Config, parts []part, alive *vitals, tail *
 			}
 			return cfg.Sources
 		},
-		TLS: sourceTLS, Stall: cfg.Fetch.Stall, MinRate: cfg.Fetch.MinRate, BackoffMin: cfg.Backoff.Min, BackoffMax: cfg.Backoff.Max, Log: log,
+		TLS: sourceTLS, Stall: cfg.Fetch.Stall, MinRate: cfg.Fetch.MinRate, BackoffMin: cfg.Backoff.Min, BackoffMax: cfg.Backoff.Max, Wake: awake, Log: log,
 	})
 	defer fetcher.Close()
 	roots, err := readRoots(cfg)
@@ -187,8 +190,15 @@ func manage(ctx context.Context, cfg Config, parts []part, alive *vitals, tail *
 		SessionExpiry: cfg.MQTT.SessionExpiry, CheckInTimeout: cfg.MQTT.CheckInTimeout,
 		BackoffMin: cfg.Backoff.Min, BackoffMax: cfg.Backoff.Max,
 		Mode: cfg.Mode, Interval: cfg.Polling.Interval, Jitter: cfg.Polling.Jitter,
-		Heartbeat: cfg.Heartbeat, TimeZone: cfg.TimeZone,
-	}, verifier, records, clk, telemetry.Machine{Disk: cfg.DataDir}, func(logs bool) link.Facts {
+		Heartbeat: cfg.Heartbeat, TimeZone: cfg.TimeZone, Saving: cfg.Polling.saving(), Wake: awake, Dir: cfg.DataDir,
+		Once: t != nil,
+		Decided: func(ctx context.Context) {
+			t.begin()
+			for _, driver := range drivers {
+				driver.Look(ctx)
+			}
+		},
+	}, verifier, records, clk, telemetry.Machine{Root: machineRoot, Disk: cfg.DataDir}, func(logs bool) link.Facts {
 		var f link.Facts
 		f.Versions, f.BootID, f.Logs = facts(parts, tail.String(), logs)
 		return f
@@ -202,7 +212,6 @@ func manage(ctx context.Context, cfg Config, parts []part, alive *vitals, tail *
 		return fmt.Errorf("time_zone: %w", err)
 	}
 	device := deploy.NewDevice(session, cfg.Conditions)
-	var drivers []*deploy.Driver
 	well := wellItself(session, records, func() []*deploy.Driver { return drivers })
 	for _, p := range parts {
 		examine := p.healthConfig()
@@ -211,7 +220,7 @@ func manage(ctx context.Context, cfg Config, parts []part, alive *vitals, tail *
 		}
 		drivers = append(drivers, deploy.New(deploy.Config{
 			Component: p.Name, Itself: p.itself, Device: id.Name, Model: id.Model, Hardware: id.Hardware, Location: location,
-			Health: examine, Conditions: p.Conditions, RetryMin: cfg.Retry.Min, RetryMax: cfg.Retry.Max,
+			Health: examine, Conditions: p.Conditions, Wake: awake, RetryMin: cfg.Retry.Min, RetryMax: cfg.Retry.Max,
 			PenaltyMin: cfg.Penalty.Min, PenaltyMax: cfg.Penalty.Max, At: faultsOf(p.Name),
 		}, device, p.slots, verifier, fetcher, records, clk, log.With("component", p.Name)))
 	}
@@ -246,12 +255,16 @@ func manage(ctx context.Context, cfg Config, parts []part, alive *vitals, tail *
 	})
 	g.Go(func() error { return device.Run(ctx) })
 	for _, driver := range drivers {
-		g.Go(func() error { return driver.Run(ctx) })
+		g.Go(func() error {
+			t.await(ctx, records)
+			return driver.Run(ctx)
+		})
 	}
 	g.Go(func() error {
 		renewals.run(ctx)
 		return nil
 	})
+	g.Go(func() error { return t.watch(ctx, session, drivers, records) })
 	return g.Wait()
 }
 

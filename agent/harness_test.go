@@ -55,6 +55,9 @@ func TestMain(m *testing.M) {
 			select {} // it takes a moment
 		}
 	}
+	if root := os.Getenv("AGENT_TEST_ROOT"); root != "" {
+		machineRoot, batteryEvery = root, 10*time.Millisecond
+	}
 	if path := os.Getenv("AGENT_TEST_CLOCK"); path != "" {
 		machineClock = func() time.Time {
 			ahead, err := os.ReadFile(path) // a duration; no file: the clock is right
@@ -406,6 +409,7 @@ type device struct {
 	dir     string
 	config  string // path
 	text    string // of it, without that of the components
+	root    string // of /proc and /sys, where it is not the machine's
 	process *devstack.Process
 }
 
@@ -470,7 +474,7 @@ func (d *device) start(killAt string) {
 	d.t.Helper()
 	d.process = devtest.Start(d.t, devstack.Spec{
 		Name: "agent-" + d.id, Path: must2(os.Executable())(d.t), Args: []string{"--config", d.config, "--log-level", "debug"},
-		Env:     []string{"AGENT_TEST_RUN=1", "AGENT_TEST_KILL_AT=" + killAt, "AGENT_TEST_CLOCK=" + d.path("clock")},
+		Env:     []string{"AGENT_TEST_RUN=1", "AGENT_TEST_KILL_AT=" + killAt, "AGENT_TEST_CLOCK=" + d.path("clock"), "AGENT_TEST_ROOT=" + d.root},
 		LogFile: d.path("agent.log"), AddressesFile: d.path("addresses.json"),
 	})
 }

@@ -71,6 +71,9 @@ func (r *renewed) client(authority *certs.Authority, now func() time.Time, servi
 		c := r.credential().TLS()
 		return &c, nil
 	}
+	if r.cfg.TLS.Resume {
+		config.ClientSessionCache = newTickets(func() string { return string(r.credential().Certificate.Raw) })
+	}
 	return config, nil
 }
 

@@ -19,7 +19,7 @@ func TestRenewedCertificateIsUsedWithoutARestart(t *testing.T) {
 	now := time.Now()
 	ca := must[*certs.CA](t)(certs.NewCA(domain, now.Add(-time.Hour), 48*time.Hour))
 	dir := t.TempDir()
-	cfg := Config{TLS: TLS{Cert: filepath.Join(dir, "crt"), Key: filepath.Join(dir, "key"), CA: filepath.Join(dir, "ca")}}
+	cfg := Config{TLS: TLS{Cert: filepath.Join(dir, "crt"), Key: filepath.Join(dir, "key"), CA: filepath.Join(dir, "ca"), Resume: true}}
 	if err := os.WriteFile(cfg.TLS.CA, ca.PEM(), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -40,26 +40,40 @@ func TestRenewedCertificateIsUsedWithoutARestart(t *testing.T) {
 		t.Fatal(err)
 	}
 	client := must[*tls.Config](t)(newRenewed(cfg, id, credential, slog.New(slog.DiscardHandler)).client(authority, nil, certs.ServiceBroker))
+	listener := must[net.Listener](t)(net.Listen("tcp", "127.0.0.1:0"))
+	defer listener.Close()
+	var resumed bool
 	shown := func(when string, want *x509.Certificate) {
 		t.Helper()
-		ours, theirs := net.Pipe()
+		ours := must[net.Conn](t)(net.Dial("tcp", listener.Addr().String()))
 		defer ours.Close()
+		theirs := must[net.Conn](t)(listener.Accept())
 		defer theirs.Close()
-		_ = ours.SetDeadline(time.Now().Add(time.Minute)) // pipes take any
+		_ = ours.SetDeadline(time.Now().Add(time.Minute)) // a connection takes any
 		c, s := tls.Client(ours, client), tls.Server(theirs, server)
-		done := make(chan error, 1)
-		go func() { done <- c.HandshakeContext(t.Context()) }()
+		done, read := make(chan error, 1), make(chan struct{})
+		go func() {
+			done <- c.HandshakeContext(t.Context())
+			_, _ = c.Read(make([]byte, 1)) // takes the ticket
+			close(read)
+		}()
 		if err := s.HandshakeContext(t.Context()); err != nil {
 			t.Fatalf("%s: %v", when, err)
 		}
 		if err := <-done; err != nil {
 			t.Fatalf("%s: %v", when, err)
 		}
+		resumed = s.ConnectionState().DidResume
+		_ = s.Close() // best effort
+		<-read
 		if got := s.ConnectionState().PeerCertificates[0]; !got.Equal(want) {
 			t.Errorf("%s: number %x is shown, want %x", when, got.SerialNumber, want.SerialNumber)
 		}
 	}
 	shown("at first", first)
+	if shown("once more", first); !resumed {
+		t.Error("the TLS session was not resumed")
+	}
 	second := issue("cam-1", model)
 	shown("renewed", second)
 	issue("cam-2", model)

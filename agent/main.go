@@ -46,6 +46,8 @@ func daemon() cli.Daemon[Config] {
 		Description: "Keeps a device up to date, and never bricks it.",
 		Default:     DefaultConfig,
 		Run:         run,
+		Once:        runOnce,
+		OnceHelp:    onceHelp,
 		Commands: []cli.Command[Config]{
 			{Name: "provision", Help: "Put the initial version of the configuration into the first slot, and exit.", Run: provision},
 			{Name: self.Command, Help: "launch DIR [ARG...]: run the agent that the slots in DIR hold, or this one, with these arguments.", Run: misplaced},

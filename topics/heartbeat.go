@@ -17,6 +17,9 @@ type Heartbeat struct {
 	// or its own setting. Absent: it stays connected, or is older than this
 	// field. Receivers take more than a year for a year.
 	IntervalSeconds int64 `json:"interval_s,omitempty"`
+	// ModeReason says why Mode is not the one that was assigned or set:
+	// ModeReasonBattery. Absent: it is, or the agent is older than this field.
+	ModeReason string `json:"mode_reason,omitempty"`
 	// Agent is the agent's own version.
 	Agent string `json:"agent"`
 	// UptimeSeconds of the machine.
@@ -46,6 +49,9 @@ type Heartbeat struct {
 	At       time.Time `json:"at"`
 }
 
+// ModeReasonBattery: the battery is low, so the device polls until it is not.
+const ModeReasonBattery = "battery"
+
 // MaxMetrics is how many health figures a heartbeat may carry.
 const MaxMetrics = 32
 
@@ -59,6 +65,7 @@ func (h Heartbeat) Validate() error {
 		CheckID("boot_id", h.BootID),
 		oneOf("mode", h.Mode, ModeConnected, ModePolling),
 		notNegative("interval_s", h.IntervalSeconds),
+		optional(h.ModeReason, func(v string) error { return CheckID("mode_reason", v) }),
 		CheckVersion("agent", h.Agent),
 		notNegative("uptime_s", h.UptimeSeconds),
 		notNegative("check_in_ms", h.CheckInMillis),

@@ -17,6 +17,7 @@ import (
 	"groundswell/agent/journal"
 	"groundswell/agent/slot"
 	"groundswell/agent/update"
+	"groundswell/agent/wake"
 	"groundswell/certs/trust"
 	"groundswell/topics"
 )
@@ -82,6 +83,8 @@ type Config struct {
 	Health health.Config
 	// Conditions must hold besides the device's own before the component takes anything.
 	Conditions condition.Config
+	// Wake is what may be fetched before the next wake; nil: any amount.
+	Wake *wake.Wake
 	// RetryMin and RetryMax bound the pause after a failed attempt.
 	RetryMin, RetryMax time.Duration
 	// PenaltyMin, doubled with each time up to PenaltyMax, is how long an artifact that
@@ -108,13 +111,16 @@ type Driver struct {
 	clock     *clock.Clock
 	log       *slog.Logger
 
+	attention attention
+
 	// Only Run's goroutine touches what follows.
 	dep     journal.Deployment
-	refused int    // writes of a perishable step, one after the other, that failed
-	waited  string // the last reason to wait that was reported
-	held    held   // what keeps it from going on
-	release func() // of the applications' lock, while it installs; nil: not held
-	expired bool   // it was said that something has expired
+	refused int      // writes of a perishable step, one after the other, that failed
+	waited  string   // the last reason to wait that was reported
+	held    held     // what keeps it from going on
+	release func()   // of the applications' lock, while it installs; nil: not held
+	budget  progress // of a wake's budget
+	expired bool     // it was said that something has expired
 	// measured is when dep.Before was; zero: not by this process.
 	measured time.Time
 
@@ -262,6 +268,7 @@ func (d *Driver) step(ctx context.Context, event update.Event) ([]update.Effect,
 // has an outcome.
 func (d *Driver) perform(ctx context.Context, effects []update.Effect) (event update.Event, err error) {
 	for _, effect := range effects {
+		d.attention.perform(effect)
 		switch effect {
 		case update.Decide:
 			event, err = d.decide(ctx)

@@ -42,7 +42,7 @@ func (d *Driver) fetch(ctx context.Context) (update.Event, error) {
 	if decision, _, _ := d.look(); decision.Action == decide.Stop {
 		err = stopped{decision.Reason}
 	} else {
-		err = d.bring(working)
+		err = d.withinBudget(working, d.bring)
 	}
 	cause := context.Cause(working)
 	cancel(nil)
@@ -79,7 +79,8 @@ func (d *Driver) bring(ctx context.Context) error {
 		if hold == nil {
 			break
 		}
-		if err := d.sleep(ctx, nil, hold.Again); err != nil {
+		rest := Rest{State: d.dep.State, Reason: hold.Reason, Until: d.clock.Now().Add(hold.Again)}
+		if err := d.attention.rests(ctx, rest, func(ctx context.Context) error { return d.sleep(ctx, nil, hold.Again) }); err != nil {
 			return err
 		}
 	}

@@ -42,6 +42,13 @@ func (d *Driver) pause(ctx context.Context, until time.Time) error {
 	return d.sleep(ctx, d.wake, wait)
 }
 
+// rest is pause, for the driver itself: Rest says what it waits for, and Look ends it.
+func (d *Driver) rest(ctx context.Context, reason string, until time.Time) error {
+	return d.attention.rests(ctx, Rest{State: d.dep.State, Reason: reason, Until: until}, func(ctx context.Context) error {
+		return d.pause(ctx, until)
+	})
+}
+
 // decide waits for the device's turn.
 func (d *Driver) decide(ctx context.Context) (update.Event, error) {
 	for {
@@ -61,7 +68,7 @@ func (d *Driver) decide(ctx context.Context) (update.Event, error) {
 		if err := d.tellWaiting(ctx, now, facts); err != nil {
 			return "", err
 		}
-		if err := d.pause(ctx, now.Until); err != nil {
+		if err := d.rest(ctx, now.Reason, now.Until); err != nil {
 			return "", err
 		}
 	}
@@ -141,12 +148,15 @@ func (d *Driver) await(ctx context.Context) (update.Event, error) {
 			} else if measured {
 				continue // that took a while, in which all may have changed
 			}
-			event, again, err := d.jump(ctx, decision)
+			event, up, err := d.jump(ctx, decision)
 			if event != "" || err != nil {
 				return event, err
 			}
-			if again > 0 {
-				decision.Until = now.Add(again)
+			if up.Reason != "" {
+				decision.Reason = up.Reason
+			}
+			if up.Again > 0 {
+				decision.Until = now.Add(up.Again)
 			}
 		case decide.Stop:
 			d.dep.Reason, d.dep.Detail = decision.Reason, ""
@@ -165,7 +175,7 @@ func (d *Driver) await(ctx context.Context) (update.Event, error) {
 			asked = now
 			d.world.CheckIn()
 		}
-		if err := d.pause(ctx, decision.Until); err != nil {
+		if err := d.rest(ctx, decision.Reason, decision.Until); err != nil {
 			return "", err
 		}
 	}
@@ -192,20 +202,20 @@ func (d *Driver) measure(ctx context.Context) (measured bool, err error) {
 	return true, nil
 }
 
-// jump does the last things before the jump, or says after how long to look again; 0:
-// when something changes. From the check on nothing else is installed, so that what was
+// jump does the last things before the jump, or says what holds it up and after how long
+// to look again; 0: when something changes. From the check on nothing else is installed, so that what was
 // checked stays true.
-func (d *Driver) jump(ctx context.Context, decision decide.Decision) (event update.Event, again time.Duration, err error) {
+func (d *Driver) jump(ctx context.Context, decision decide.Decision) (event update.Event, up condition.Hold, err error) {
 	hold, err := d.allowed(ctx, condition.Install)
 	if err != nil {
-		return "", 0, err
+		return "", condition.Hold{}, err
 	}
 	if hold != nil {
 		d.device.block(d.cfg.Component)
-		return "", hold.Again, nil
+		return "", *hold, nil
 	}
 	if first := d.device.take(d.cfg.Component); first != "" {
-		return "", 0, d.tell(ctx, condition.Install, &condition.Hold{
+		return "", condition.Hold{Reason: reasonComponent}, d.tell(ctx, condition.Install, &condition.Hold{
 			Reason: reasonComponent, Detail: "component " + first + " is installed first", Again: longest,
 		})
 	}
@@ -217,16 +227,16 @@ func (d *Driver) jump(ctx context.Context, decision decide.Decision) (event upda
 	event, err = d.lastCheck(ctx, decision)
 	if event != update.Jump {
 		d.device.block(d.cfg.Component)
-		return event, 0, err
+		return event, condition.Hold{}, err
 	}
 	release, hold := d.device.seize(&d.cfg.Conditions)
 	if hold != nil { // somebody was faster
 		d.device.block(d.cfg.Component)
-		return "", hold.Again, nil
+		return "", *hold, nil
 	}
 	d.letGo()
 	d.release = release
-	return event, 0, nil
+	return event, condition.Hold{}, nil
 }
 
 // letGo gives the applications their lock back.

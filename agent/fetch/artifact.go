@@ -10,6 +10,7 @@ import (
 	"slices"
 	"time"
 
+	"groundswell/agent/wake"
 	"groundswell/certs/trust"
 )
 
@@ -28,7 +29,8 @@ const maxWrong = 3
 // returns nil when the file is complete, verified and synced. It keeps trying
 // while the sources fail; it gives up with ErrWrongBytes when each of them has
 // sent whole but wrong bytes three times, with a disk's error (a full one is
-// syscall.ENOSPC), and with ctx's. progress, if not nil, gets the number of
+// syscall.ENOSPC), with wake.ErrSpent when no more may be fetched now, and with
+// ctx's. progress, if not nil, gets the number of
 // bytes that are there.
 func (c *Client) Artifact(ctx context.Context, a Artifact, path string, progress func(int64)) error {
 	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
@@ -50,7 +52,7 @@ func (c *Client) Artifact(ctx context.Context, a Artifact, path string, progress
 		if d.broken != nil {
 			return fmt.Errorf("download: %w", d.broken)
 		}
-		if errors.Is(err, ErrWrongBytes) {
+		if errors.Is(err, ErrWrongBytes) || errors.Is(err, wake.ErrSpent) {
 			return fmt.Errorf("download: %w", err)
 		}
 		// It gets on, however slowly. A source that sends a byte and hangs up does
@@ -111,7 +113,7 @@ func (d *download) round(ctx context.Context) error {
 			}
 		}
 		failures = append(failures, fmt.Errorf("%s: %w", host(base), err))
-		if ctx.Err() != nil || d.broken != nil {
+		if ctx.Err() != nil || d.broken != nil || errors.Is(err, wake.ErrSpent) {
 			break
 		}
 	}
@@ -198,9 +200,17 @@ func (d *download) from(ctx context.Context, base string) error {
 			return err
 		}
 	}
+	end, err := d.end()
+	if err != nil {
+		return err
+	}
 	header := http.Header{}
-	if d.have > 0 {
+	if end < d.Length {
+		header.Set("Range", fmt.Sprintf("bytes=%d-%d", d.have, end-1))
+	} else if d.have > 0 {
 		header.Set("Range", fmt.Sprintf("bytes=%d-", d.have))
+	}
+	if d.have > 0 {
 		// Without it a source that has something else by now would send the
 		// rest of that. The tag is strong and known: the digest.
 		header.Set("If-Range", `"`+d.SHA256+`"`)
@@ -216,7 +226,7 @@ func (d *download) from(ctx context.Context, base string) error {
 	skip := int64(0)
 	switch resp.StatusCode {
 	case http.StatusPartialContent:
-		if err := d.checkRange(resp); err != nil {
+		if err := d.checkRange(resp, end); err != nil {
 			return err
 		}
 	case http.StatusOK:
@@ -267,17 +277,30 @@ func (r *rated) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// checkRange refuses any range but the rest of exactly this artifact.
-func (d *download) checkRange(resp *http.Response) error {
-	want := fmt.Sprintf("bytes %d-%d/%d", d.have, d.Length-1, d.Length)
-	if got := resp.Header.Values("Content-Range"); d.have == 0 || len(got) != 1 || got[0] != want {
+// end is up to where may be fetched now: the artifact's length, or less, but more than
+// is there.
+func (d *download) end() (int64, error) {
+	left, limited := d.client.cfg.Wake.Left()
+	switch {
+	case !limited:
+		return d.Length, nil
+	case left == 0:
+		return 0, wake.ErrSpent
+	}
+	return min(d.Length, d.have+left), nil
+}
+
+// checkRange refuses any range but what was asked for of exactly this artifact.
+func (d *download) checkRange(resp *http.Response, end int64) error {
+	want := fmt.Sprintf("bytes %d-%d/%d", d.have, end-1, d.Length)
+	if got := resp.Header.Values("Content-Range"); d.have == 0 && end == d.Length || len(got) != 1 || got[0] != want {
 		return fmt.Errorf("it sent the range %.80q instead of %q", got, want)
 	}
 	if tag := resp.Header.Get("ETag"); tag != "" && tag != `"`+d.SHA256+`"` {
 		return fmt.Errorf("it sent the rest of something else, tagged %.80s", tag)
 	}
-	if n := resp.ContentLength; n >= 0 && n != d.Length-d.have {
-		return fmt.Errorf("it sent %d bytes of a range of %d", n, d.Length-d.have)
+	if n := resp.ContentLength; n >= 0 && n != end-d.have {
+		return fmt.Errorf("it sent %d bytes of a range of %d", n, end-d.have)
 	}
 	return nil
 }
@@ -300,9 +323,14 @@ func (d *download) copy(body io.Reader, skip int64) error {
 				return d.disk(errDisk)
 			}
 			d.have += int64(n)
+			d.client.cfg.Wake.Spent(int64(n))
 			if d.progress != nil {
 				d.progress(d.have)
 			}
+		}
+		// A source that does not do ranges would send the rest as well.
+		if left, limited := d.client.cfg.Wake.Left(); limited && left == 0 && d.have < d.Length {
+			return errors.Join(wake.ErrSpent, d.disk(d.file.Sync()))
 		}
 		switch {
 		case err == io.EOF:

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"groundswell/agent/wake"
 	"groundswell/certs/trust"
 	"groundswell/topics"
 )
@@ -54,7 +55,11 @@ type Config struct {
 	// Stall, before the next source is asked. What it has sent is kept, so a link
 	// that is slower still gets everything in the end. Default 1,024.
 	MinRate int64
-	Log     *slog.Logger
+	// Wake says how much may be fetched now; nil: any amount. Metadata counts, but
+	// is fetched whatever is left: it is short, and may be what a device needs to
+	// recover.
+	Wake *wake.Wake
+	Log  *slog.Logger
 }
 
 // Client fetches. It is safe for concurrent use, but for two downloads to one
@@ -185,6 +190,7 @@ func (c *Client) small(ctx context.Context, base, path string, limit int64) ([]b
 		return nil, fmt.Errorf("%s: %w", host(base), err)
 	}
 	data, err := io.ReadAll(io.LimitReader(resp.Body, limit+1))
+	c.cfg.Wake.Spent(int64(len(data)))
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", host(base), err)
 	}

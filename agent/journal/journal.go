@@ -284,6 +284,15 @@ func (j *Journal) Next() (report Report, ok bool) {
 	return r.next()
 }
 
+// Waiting lists the reports to send now, in the order of Next: at most n of them, and as
+// many from the first one on as have at most size bytes together.
+func (j *Journal) Waiting(n, size int) []Report {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	r := j.get()
+	return r.waiting(n, size)
+}
+
 // Sent removes a report that the broker has acknowledged. Where that cannot be
 // written, it is sent once more after a restart; receivers are used to that.
 func (j *Journal) Sent(id int64) error { return j.remove(id, 0) }

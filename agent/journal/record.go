@@ -194,10 +194,28 @@ func (r *Record) bound(kind topics.Kind, limit int) {
 	}
 }
 
-// next is the report to send now: status first, then logs, then the heartbeat,
-// each in its order.
+// order is that of sending: status first, then logs, then the heartbeat.
+var order = []topics.Kind{topics.KindStatus, topics.KindLog, topics.KindHeartbeat}
+
+// waiting lists what to send, bounded in number and bytes.
+func (r *Record) waiting(n, size int) (list []Report) {
+	for _, kind := range order {
+		for _, q := range r.Queue {
+			if q.Kind != kind {
+				continue
+			}
+			if size -= len(q.Payload); size < 0 || len(list) == n {
+				return list
+			}
+			list = append(list, q)
+		}
+	}
+	return list
+}
+
+// next is the report to send now, of each kind in its order.
 func (r *Record) next() (Report, bool) {
-	for _, kind := range []topics.Kind{topics.KindStatus, topics.KindLog, topics.KindHeartbeat} {
+	for _, kind := range order {
 		if i := slices.IndexFunc(r.Queue, func(q Report) bool { return q.Kind == kind }); i >= 0 {
 			return r.Queue[i], true
 		}

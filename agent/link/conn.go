@@ -28,6 +28,7 @@ type conn struct {
 	doubted     chan struct{}   // something was refused
 	completed   chan struct{}   // closed when complete
 	checkIn     <-chan struct{} // wishes for a sign of life; nil: they are for others
+	brief       bool            // who opened it sees to the heartbeats
 
 	// Guarded by Link.mu.
 	got      map[string]bool // topics that came over it, and nothing refused since
@@ -137,7 +138,14 @@ func (l *Link) serve(ctx context.Context, c *conn, s session) error {
 	if err != nil {
 		return err
 	}
+	return l.attend(ctx, c, s, subscribed)
+}
+
+// attend is serve for a connection that is subscribed to its own topics, and to the
+// manifests of some cohorts.
+func (l *Link) attend(ctx context.Context, c *conn, s session, subscribed []string) error {
 	l.hear(c)
+	var err error
 	sent := make(chan struct{})
 	go func() {
 		defer close(sent)
@@ -147,7 +155,10 @@ func (l *Link) serve(ctx context.Context, c *conn, s session) error {
 
 	beat := time.NewTimer(grace)
 	defer beat.Stop()
-	completed := c.completed
+	completed, timely := c.completed, beat.C
+	if c.brief {
+		completed, timely = nil, nil
+	}
 	// The broker is asked again for what was refused, because it may have been
 	// an old message out of order, and nothing else may come for days.
 	var again *time.Timer
@@ -184,7 +195,7 @@ func (l *Link) serve(ctx context.Context, c *conn, s session) error {
 			completed = nil
 			l.Heartbeat()
 			beat.Reset(l.heartbeatEvery())
-		case <-beat.C:
+		case <-timely:
 			l.Heartbeat()
 			beat.Reset(l.heartbeatEvery())
 		}
@@ -195,20 +206,23 @@ func (l *Link) serve(ctx context.Context, c *conn, s session) error {
 // and returns the cohorts that were granted. A cohort that is refused has left
 // the assignment meanwhile; the new one is on its way.
 func (l *Link) subscribe(ctx context.Context, s session) ([]string, error) {
+	subs, cohorts := l.wanted()
+	return l.refusals(s.Subscribe(ctx, subs), cohorts)
+}
+
+// wanted is everything that is ours as far as is known, and the cohorts among it.
+func (l *Link) wanted() (subs []mqttclient.Subscription, cohorts []string) {
 	l.mu.Lock()
-	var cohorts []string
+	defer l.mu.Unlock()
+	cohorts = slices.Clone(l.hint.cohorts)
 	if l.assignment != nil {
 		cohorts = slices.Clone(l.assignment.body.Cohorts)
 	}
-	l.mu.Unlock()
-	own := []string{topics.DeviceAssignment(l.cfg.Device), topics.DeviceCommand(l.cfg.Device)}
-	subs := subscriptions(own)
+	filters := []string{topics.DeviceAssignment(l.cfg.Device), topics.DeviceCommand(l.cfg.Device)}
 	for _, cohort := range cohorts {
-		subs = append(subs, subscriptions([]string{topics.CohortManifest(cohort)})...)
+		filters = append(filters, topics.CohortManifest(cohort))
 	}
-	err := s.Subscribe(ctx, subs)
-	granted, fatal := l.refusals(err, cohorts)
-	return granted, fatal
+	return subscriptions(filters), cohorts
 }
 
 // follow brings the subscriptions in line with the assignment.

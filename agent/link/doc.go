@@ -17,7 +17,9 @@
 // broker will never take is dropped and counted, everything else is tried again
 // for ever.
 //
-// Connected devices keep the connection up. Polling devices connect, take what
-// is retained and queued, send what waits, disconnect and sleep; the rest of
-// the agent goes on meanwhile, and can ask for a check-in before its time.
+// Connected devices keep the connection up, unless their battery is low (saving.go).
+// Polling devices connect, take what is retained and queued, send what waits, all in
+// one round trip (checkin.go), disconnect and sleep; the rest of the agent goes on
+// meanwhile, and can ask for a check-in before its time. Who wakes for one check-in
+// only is told when all is done (once.go).
 package link

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"log/slog"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 	"groundswell/agent/journal"
 	"groundswell/agent/telemetry"
 	"groundswell/agent/verify"
+	"groundswell/agent/wake"
 	"groundswell/topics"
 
 	"golang.org/x/sync/errgroup"
@@ -37,6 +39,18 @@ type Config struct {
 	Interval, Jitter time.Duration
 	Heartbeat        time.Duration
 	TimeZone         string
+	// Dir is where it notes which cohorts it is in. Empty: nowhere.
+	Dir string
+	// Wake is told of wakes, and keeps their budget. May be nil.
+	Wake *wake.Wake
+	// Decided returns when the device has decided about what a check-in has brought;
+	// it is called before a device that polls disconnects. May be nil.
+	Decided func(context.Context)
+	// Once: something else wakes the device, and ends Run when the wake is over. It
+	// polls, whatever is assigned.
+	Once bool
+	// Saving is when a device that should stay connected polls instead.
+	Saving Saving
 	// RootPause is the least time between two searches for newer roots because
 	// of refused messages, and before the broker is asked for another message in
 	// place of a refused one. 0 means a minute.
@@ -64,6 +78,7 @@ type Link struct {
 	// Whoever sends rubbish must not wear the disk out, nor push what matters out of
 	// the log.
 	tellRefusals, tellUnasked *rate.Limiter
+	saver                     *saver
 
 	changed chan struct{} // the world is another
 	checkIn chan struct{} // somebody wants a check-in before its time
@@ -85,7 +100,9 @@ type Link struct {
 	view       decide.View       // of the last complete connection; without Live and Age
 	heard      time.Duration     // by the clock's Uptime: when the broker was heard last on it
 	lastHeard  time.Duration     // as heard, on whatever connection; 0: never
-	checkInMS  int64             // how long the newest complete check-in took
+	turns      turns             // with Once
+	hint       hint
+	checkInMS  int64 // how long the newest complete check-in took
 }
 
 // held is a verified body with the bytes that it came in, to be verified again
@@ -101,20 +118,32 @@ func New(cfg Config, v *verify.Verifier, j *journal.Journal, clk *clock.Clock, m
 	if cfg.RootPause == 0 {
 		cfg.RootPause = time.Minute
 	}
-	return &Link{
+	l := &Link{
 		cfg: cfg, verifier: v, journal: j, clock: clk, machine: m, facts: facts, log: log, metrics: metrics,
+		saver:        newSaver(cfg.Saving, m),
 		tellRefusals: rate.NewLimiter(rate.Every(time.Minute), 8), tellUnasked: rate.NewLimiter(rate.Every(time.Minute), 8),
 		changed: make(chan struct{}, 1), checkIn: make(chan struct{}, 1), curable: make(chan struct{}, 1),
 		manifests: map[string]held[topics.Manifest]{}, refused: map[string][]byte{}, reported: map[[32]byte]bool{},
 	}
+	l.hint.early = map[string][]byte{}
+	if cfg.Dir != "" {
+		l.hint.file = journal.NewFile(filepath.Join(cfg.Dir, "cohorts"))
+	}
+	return l
 }
 
 // Run keeps the session until ctx ends.
 func (l *Link) Run(ctx context.Context) error {
+	l.recall()
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return l.keepRoots(ctx) })
+	if l.cfg.Once {
+		g.Go(func() error { return l.once(ctx) })
+		return g.Wait()
+	}
 	g.Go(func() error {
 		for ctx.Err() == nil {
+			l.saver.look(l.log)
 			if mode, _, _ := l.schedule(); mode == topics.ModePolling {
 				l.poll(ctx)
 			} else if err := l.stay(ctx); err != nil {
@@ -151,7 +180,12 @@ func (l *Link) Changed() <-chan struct{} { return l.changed }
 
 // CheckIn asks a polling device to connect before its time, and a connected one
 // to find out whether it still is.
-func (l *Link) CheckIn() { remind(l.checkIn) }
+func (l *Link) CheckIn() {
+	l.mu.Lock()
+	l.turns.wished++
+	l.mu.Unlock()
+	remind(l.checkIn)
+}
 
 // Connected reports whether there is a connection now.
 func (l *Link) Connected() bool {
@@ -178,8 +212,18 @@ func (l *Link) Sources() []string {
 	return l.assignment.body.Sources
 }
 
-// schedule is how to stay in touch: the assignment's word where it has one.
+// schedule is how to stay in touch: as assigned, but for a low battery.
 func (l *Link) schedule() (mode topics.Mode, interval, jitter time.Duration) {
+	mode, interval, jitter = l.assigned()
+	if l.saver.saves() || l.cfg.Once {
+		mode = topics.ModePolling
+	}
+	return mode, interval, jitter
+}
+
+// assigned is how to stay in touch by the assignment, where it has a word for it, and
+// the device's own setting.
+func (l *Link) assigned() (mode topics.Mode, interval, jitter time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	mode, interval, jitter = l.cfg.Mode, l.cfg.Interval, l.cfg.Jitter

@@ -55,9 +55,13 @@ func (l *Link) stay(ctx context.Context) error {
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- client.Run(ctx) }()
-	// The mode can only change with an assignment, so now and then is enough.
+	l.cfg.Wake.Stay()
+	// The mode can only change with an assignment, or with the battery, so now and
+	// then is enough.
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
+	power, stop := l.saver.ticker()
+	defer stop()
 	for {
 		select {
 		case err := <-ended:
@@ -65,6 +69,11 @@ func (l *Link) stay(ctx context.Context) error {
 				return fmt.Errorf("link: %w", err)
 			}
 			return nil
+		case <-power:
+			if l.saver.look(l.log) && l.saving() {
+				l.farewell(ctx)
+				cancel()
+			}
 		case <-tick.C:
 			if mode, _, _ := l.schedule(); mode == topics.ModePolling {
 				l.log.Info("going over to polling, as assigned")
@@ -82,23 +91,30 @@ func (l *Link) poll(ctx context.Context) {
 	if jitter > 0 {
 		wait = rand.N(min(jitter, time.Minute))
 	}
+	var began time.Time // of the present wake
 	for failures := 0; ; {
-		timer := time.NewTimer(wait)
-		select {
-		case <-ctx.Done():
-			timer.Stop()
+		scheduled, ok := l.sleep(ctx, wait)
+		if !ok {
 			return
-		case <-l.checkIn:
-		case <-timer.C:
 		}
-		timer.Stop()
+		l.saver.look(l.log)
+		mode, interval, jitter := l.schedule()
+		if mode != topics.ModePolling {
+			return
+		}
+		// A check-in before its time, or one that is tried again, gets nothing anew.
+		if began.IsZero() || scheduled && (failures == 0 || time.Since(began) >= interval) {
+			began = time.Now()
+			l.cfg.Wake.Begin()
+			l.cfg.Wake.Plan(l.clock.Now().Add(interval)) // or so
+		}
 		err := l.pollOnce(ctx)
 		if ctx.Err() != nil {
 			return
 		}
-		mode, interval, jitter := l.schedule()
+		mode, interval, jitter = l.schedule()
 		if mode != topics.ModePolling {
-			l.log.Info("staying connected from now on, as assigned")
+			l.log.Info("staying connected from now on")
 			return
 		}
 		if err != nil {
@@ -112,69 +128,29 @@ func (l *Link) poll(ctx context.Context) {
 		if jitter > 0 {
 			wait += rand.N(jitter)
 		}
+		l.cfg.Wake.Plan(l.clock.Now().Add(wait))
 	}
 }
 
-// pollOnce is one check-in.
-func (l *Link) pollOnce(ctx context.Context) error {
-	s, err := mqttclient.Dial(ctx, l.mqtt())
-	if err != nil {
-		return err
-	}
-	defer s.Disconnect()
-	serving, stop := context.WithCancel(ctx)
+// sleep waits for the next check-in, or for a wish for one before its time; not ok: ctx
+// has ended. A device that saves its battery ends it when it need not any more.
+func (l *Link) sleep(ctx context.Context, wait time.Duration) (scheduled, ok bool) {
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	power, stop := l.saver.ticker()
 	defer stop()
-	c := l.open(s.ConnectedAt.Add(-s.Timing.Connect))
-	defer l.close(c)
-	served := make(chan error, 1)
-	go func() { served <- l.serve(serving, c, s) }()
-	defer func() {
-		stop()
-		if served != nil {
-			<-served
-		}
-	}()
-
-	timeout := time.NewTimer(l.cfg.CheckInTimeout)
-	defer timeout.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-s.Done():
-		return s.Err()
-	case err := <-served:
-		served = nil
-		return err
-	case <-c.completed:
-	case <-timeout.C:
-		// A device that fleetd does not know yet has no assignment: its
-		// heartbeat makes it known.
-		l.log.Info("check-in is not complete in time")
-		l.change(func() { l.turn++ })
-	}
-	l.Heartbeat()
-	return l.drain(ctx, s)
-}
-
-// drain waits until everything in the journal was sent. It gives up quietly
-// when the broker does not take it in time: it stays for the next check-in.
-func (l *Link) drain(ctx context.Context, s *mqttclient.Session) error {
-	timeout := time.NewTimer(l.cfg.CheckInTimeout)
-	defer timeout.Stop()
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
 	for {
-		if _, waiting := l.journal.Next(); !waiting {
-			return nil
-		}
 		select {
 		case <-ctx.Done():
-			return ctx.Err()
-		case <-s.Done():
-			return s.Err()
-		case <-timeout.C:
-			return nil
-		case <-tick.C:
+			return false, false
+		case <-l.checkIn:
+			return false, true
+		case <-timer.C:
+			return true, true
+		case <-power:
+			if mode, _, _ := l.assigned(); l.saver.look(l.log) && mode == topics.ModeConnected {
+				return false, true
+			}
 		}
 	}
 }

@@ -72,11 +72,17 @@ func (l *Link) takeAssignment(topic string, raw []byte) error {
 			delete(l.manifests, cohort)
 		}
 	}
+	early := l.hint.early
+	l.hint.early = map[string][]byte{}
 	l.arrived(topic)
 	l.mu.Unlock()
+	l.remember(a.Cohorts)
 	if changed {
 		l.log.Info("assignment accepted", "version", a.Version, "cohorts", a.Cohorts)
 		remind(l.changed)
+	}
+	for topic, raw := range early {
+		l.takeLocked(topic, raw)
 	}
 	return nil
 }
@@ -84,10 +90,13 @@ func (l *Link) takeAssignment(topic string, raw []byte) error {
 func (l *Link) takeManifest(topic, cohort string, raw []byte) error {
 	l.mu.Lock()
 	assigned := l.assignment != nil && contains(l.assignment.body.Cohorts, cohort)
+	if l.assignment == nil && contains(l.hint.cohorts, cohort) {
+		l.hint.early[topic] = raw // at most one per cohort
+	}
 	l.mu.Unlock()
 	if !assigned {
-		// Queued before the assignment that is on its way, or after leaving: the
-		// subscription that follows brings it again if it is ours.
+		// Queued before the assignment that is on its way, which looks at it then, or
+		// after leaving.
 		l.log.Debug("manifest of a cohort that is not assigned", "cohort", cohort)
 		return nil
 	}

@@ -48,6 +48,9 @@ func (l *Link) heartbeat() topics.Heartbeat {
 		Versions: f.Versions, BootID: f.BootID, Mode: mode, TimeZone: l.cfg.TimeZone,
 		Manifests: map[string]int64{}, Clock: quality, At: l.now(),
 	}
+	if l.saving() {
+		h.ModeReason = topics.ModeReasonBattery
+	}
 	if mode == topics.ModePolling {
 		h.IntervalSeconds = int64((interval + jitter + time.Second - 1) / time.Second)
 	}
@@ -93,8 +96,16 @@ func (l *Link) send(ctx context.Context, c *conn, s session) {
 // sendOne publishes one report. It is done with it, or wants to be called
 // again later.
 func (l *Link) sendOne(ctx context.Context, c *conn, s session, report journal.Report) (done bool) {
+	return l.sent(ctx, c, report, s.Publish(ctx, l.publication(report)))
+}
+
+func (l *Link) publication(report journal.Report) mqttclient.Publication {
 	topic := topics.Name{Kind: report.Kind, ID: l.cfg.Device}.String()
-	err := s.Publish(ctx, mqttclient.Publication{Topic: topic, Payload: report.Payload, QoS: 1})
+	return mqttclient.Publication{Topic: topic, Payload: report.Payload, QoS: 1}
+}
+
+// sent takes note of what became of a report that was published.
+func (l *Link) sent(ctx context.Context, c *conn, report journal.Report, err error) (done bool) {
 	switch {
 	case err == nil:
 		l.hear(c)

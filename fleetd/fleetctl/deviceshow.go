@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"groundswell/internal/cli"
+	"groundswell/topics"
 )
 
 var deviceTable = table[device]{
@@ -153,6 +154,8 @@ func (d device) facts() []fact {
 		contact = "never seen"
 	case d.Mode != "polling":
 		contact = "not connected"
+	default:
+		contact = d.polls()
 	}
 	polling := ""
 	if d.Polling > 0 {
@@ -176,8 +179,36 @@ func (d device) facts() []fact {
 		{"contact", contact},
 		{"last contact", when(d.LastContact)},
 		{"last check-in", checkIn},
+		{"battery", d.Heartbeat.battery()},
 		{"agent", d.Agent},
 	}
+}
+
+// polls says how often a device connects, and why, where that is not what was set.
+func (d device) polls() string {
+	text := d.Mode
+	if s := d.Heartbeat.IntervalSeconds; s > 0 {
+		text += ", at least every " + (time.Duration(s) * time.Second).String()
+	}
+	switch reason := d.Heartbeat.ModeReason; reason {
+	case "":
+	case topics.ModeReasonBattery:
+		text += ", because its battery is low"
+	default:
+		text += ", because of " + reason
+	}
+	return text
+}
+
+func (h heartbeat) battery() string {
+	if h.BatteryPercent == nil {
+		return ""
+	}
+	text := fmt.Sprintf("%d %%", *h.BatteryPercent)
+	if h.Charging {
+		text += ", charging"
+	}
+	return text
 }
 
 type deviceShow struct {

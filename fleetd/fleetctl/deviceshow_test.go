@@ -7,6 +7,7 @@ import (
 )
 
 const shownDevice = `{"id":"cam-1","revision":3,"model":"cam-a","hardware":"b","labels":{"floor":"2"},"mode":"polling","bucket":7,
+	"heartbeat":{"mode":"polling","interval_s":960,"mode_reason":"battery","battery_pct":18},
 	"versions":{"system":"1.0.0","radio":"3.0.0"},
 	"targets":{"system":{"rollout":"r-1","kind":"update","state":"running","version":"1.1.0","reached":false},
 		"radio":{"rollout":"r-2","kind":"update","state":"paused","version":"3.1.0","reached":true}},
@@ -26,7 +27,7 @@ func TestDeviceShowsWhatItIsToldToRunAndHowFarItIs(t *testing.T) {
 	})
 	_, out, _ := run(t, append([]string{"device", "show", "cam-1"}, flags...)...)
 	for _, line := range [][]string{
-		{"contact", "polling"}, {"last check-in", "2026-01-01, took 12 ms"}, {"labels", "floor=2"},
+		{"contact", "polling, at least every 16m0s, because its battery is low"}, {"battery", "18 %"}, {"last check-in", "2026-01-01, took 12 ms"}, {"labels", "floor=2"},
 		{"system", "1.0.0", "1.1.0 (not its turn)", "r-1"},
 		{"radio", "3.0.0", "3.1.0 (paused)", "r-2", "rolled_back 3.1.0 (health-http)", "2026-01-01"},
 	} {

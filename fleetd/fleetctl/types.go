@@ -49,6 +49,7 @@ type device struct {
 	Connected     bool               `json:"connected"`
 	Node          string             `json:"node"`
 	Mode          string             `json:"mode"`
+	Heartbeat     heartbeat          `json:"heartbeat"`
 	Agent         string             `json:"agent"`
 	Versions      map[string]string  `json:"versions"`
 	Targets       map[string]target  `json:"targets"`
@@ -58,6 +59,14 @@ type device struct {
 	LastCheckIn   *time.Time         `json:"last_check_in"`
 	CheckInMillis int64              `json:"check_in_ms"`
 	Cohorts       []string           `json:"cohorts"`
+}
+
+// heartbeat is what is shown of a device's newest one.
+type heartbeat struct {
+	IntervalSeconds int64  `json:"interval_s"`
+	ModeReason      string `json:"mode_reason"`
+	BatteryPercent  *int64 `json:"battery_pct"`
+	Charging        bool   `json:"charging"`
 }
 
 // target is what a device is told to run of a component.

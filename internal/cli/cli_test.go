@@ -105,6 +105,24 @@ func TestHelpAndVersionExitZero(t *testing.T) {
 	}
 }
 
+func TestOnceIsAFlagOfThoseThatHaveIt(t *testing.T) {
+	says := func(what string) func(context.Context, daemonConfig, *slog.Logger) error {
+		return func(context.Context, daemonConfig, *slog.Logger) error { return Exit(7, errors.New(what)) }
+	}
+	d := Daemon[daemonConfig]{Name: "thing", Default: func() daemonConfig { return daemonConfig{Listen: "x"} },
+		Run: says("ran"), Once: says("ran once"), OnceHelp: "One turn."}
+	for args, want := range map[string]string{"": "thing: ran\n", "run": "thing: ran\n", "run --once": "thing: ran once\n", "--once": "thing: ran once\n"} {
+		var errOut bytes.Buffer
+		if code := d.Exec(t.Context(), strings.Fields(args), Streams{nil, &bytes.Buffer{}, &errOut}); code != 7 || errOut.String() != want {
+			t.Errorf("%q: code %d, %q", args, code, errOut.String())
+		}
+	}
+	d.Once = nil
+	if code := d.Exec(t.Context(), []string{"run", "--once"}, Streams{nil, &bytes.Buffer{}, &bytes.Buffer{}}); code != Usage {
+		t.Errorf("without: code %d", code)
+	}
+}
+
 func TestStopBySignalIsNoFailure(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	d := Daemon[daemonConfig]{Name: "thing", Default: func() daemonConfig { return daemonConfig{Listen: "x"} },

@@ -23,6 +23,10 @@ type Daemon[C any] struct {
 	Default func() C
 	// Run does the work. It returns nil (or ctx's error) after an orderly stop.
 	Run func(ctx context.Context, cfg C, log *slog.Logger) error
+	// Once, if not nil, is what "run --once" does instead: one turn of the work, and
+	// an end. OnceHelp says what that is, and which exit codes it has.
+	Once     func(ctx context.Context, cfg C, log *slog.Logger) error
+	OnceHelp string
 	// Commands are further actions that take the same configuration, for
 	// instance "migrate". May be empty.
 	Commands []Command[C]
@@ -40,6 +44,7 @@ type daemonFlags struct {
 	checkConfig bool
 	logLevel    string
 	version     bool
+	once        bool
 	command     string
 }
 
@@ -51,6 +56,9 @@ func (d Daemon[C]) parse(args []string) (f daemonFlags, err error) {
 	set.BoolVar(&f.checkConfig, "check-config", false, "")
 	set.StringVar(&f.logLevel, "log-level", "info", "")
 	set.BoolVar(&f.version, "version", false, "")
+	if d.Once != nil {
+		set.BoolVar(&f.once, "once", false, "")
+	}
 	for {
 		if err := set.Parse(args); errors.Is(err, flag.ErrHelp) {
 			return f, err
@@ -97,6 +105,9 @@ Flags:
   --log-level LEVEL   debug, info, warn or error. Default info.
   --version           Print the version and exit.
 `)
+	if d.Once != nil {
+		fmt.Fprintf(&b, "  --once              %s\n", strings.ReplaceAll(d.OnceHelp, "\n", "\n                      "))
+	}
 	return b.String()
 }
 
@@ -126,6 +137,12 @@ func (d Daemon[C]) Exec(ctx context.Context, args []string, io Streams) int {
 		return OK
 	case run[flags.command] == nil:
 		return Report(ctx, d.Name, UsageError("unknown command %q", flags.command), io)
+	}
+	if flags.once {
+		if flags.command != "run" {
+			return Report(ctx, d.Name, UsageError("--once: belongs to run"), io)
+		}
+		run["run"] = d.Once
 	}
 	cfg := d.Default()
 	if flags.config != "" {

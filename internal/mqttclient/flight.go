@@ -2,7 +2,9 @@ package mqttclient
 
 import (
 	"bytes"
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/eclipse/paho.golang/packets"
@@ -85,51 +87,50 @@ func (f *Flight) launch() (list []*early, encoded []byte, err error) {
 	return list, out.Bytes(), nil
 }
 
-// Landed waits for the answers to the flight that the session was dialled with. An
-// error (the connection was lost, ErrTimeout, ctx's) means that not all came; Landing
+var errOtherAnswer = errors.New("the broker answered with another kind of packet")
+
+// Landed waits, no longer than AckTimeout, for the answers to the flight that the session
+// was dialled with. An error (the connection was lost, ErrTimeout, ctx's) means that not all came; Landing
 // has it for those that did not. Call it once.
 func (s *Session) Landed(ctx context.Context) (Landing, error) {
 	landing := Landing{Published: make([]error, len(s.flight.Publish))}
+	timeout, cancel := context.WithTimeoutCause(ctx, s.ackTimeout, ErrTimeout)
+	defer cancel()
 	waiting := s.early
 	take := func() (packets.ControlPacket, error) {
 		answer := waiting[0].answer
 		waiting = waiting[1:]
 		select {
-		case p := <-answer:
-			if p.Type != 0 {
-				return p, nil
-			}
+		case p := <-answer: // whatever has happened since
+			return p, nil
 		default:
-			timeout, cancel := context.WithTimeoutCause(ctx, s.ackTimeout, ErrTimeout)
-			defer cancel()
-			select {
-			case p := <-answer:
-				if p.Type != 0 {
-					return p, nil
-				}
-			case <-s.Done():
-				return packets.ControlPacket{}, s.Err()
-			case <-timeout.Done():
-				return packets.ControlPacket{}, context.Cause(timeout)
-			}
 		}
-		return packets.ControlPacket{}, ErrConnectionLost // that is what no type means
+		select {
+		case p := <-answer:
+			return p, nil
+		case <-s.Done():
+			return packets.ControlPacket{}, s.Err()
+		case <-timeout.Done():
+			return packets.ControlPacket{}, context.Cause(timeout)
+		}
 	}
 	var failed error
 	if len(s.flight.Subscribe) > 0 {
 		p, err := take()
-		if err == nil {
-			err = granted(paho.SubackFromPacketSuback(p.Content.(*packets.Suback)), s.flight.Subscribe)
+		if ack, ok := p.Content.(*packets.Suback); ok {
+			err = granted(paho.SubackFromPacketSuback(ack), s.flight.Subscribe)
 		} else {
+			err = cmp.Or(err, errOtherAnswer)
 			failed = err
 		}
 		landing.Subscribed = err
 	}
 	for i := range s.flight.Publish {
 		p, err := take()
-		if err == nil {
-			err = taken(paho.PublishResponseFromPuback(p.Content.(*packets.Puback)), s.flight.Publish[i].Topic)
+		if ack, ok := p.Content.(*packets.Puback); ok {
+			err = taken(paho.PublishResponseFromPuback(ack), s.flight.Publish[i].Topic)
 		} else {
+			err = cmp.Or(err, errOtherAnswer)
 			failed = err
 		}
 		landing.Published[i] = err

@@ -133,3 +133,22 @@ func TestDisconnectAcknowledgesFirst(t *testing.T) {
 	}
 	within(t, "disconnect", gone)
 }
+
+func TestAnswerOfAnotherKindIsNoSuccess(t *testing.T) {
+	p := newPeer(t)
+	got := dialWith(t.Context(), base(p), flight)
+	conn, sub, pubs := takeFlight(t, p)
+	conn.write(&packets.Connack{Properties: &packets.Properties{}})
+	d := within(t, "session", got)
+	if d.err != nil {
+		t.Fatal(d.err)
+	}
+	conn.write(&packets.Puback{PacketID: sub.PacketID, Properties: &packets.Properties{}})
+	conn.write(&packets.Suback{PacketID: pubs[0].PacketID, Reasons: []byte{1}, Properties: &packets.Properties{}})
+	conn.write(&packets.Puback{PacketID: pubs[1].PacketID, Properties: &packets.Properties{}})
+	landing, err := d.s.Landed(t.Context())
+	if !errors.Is(err, errOtherAnswer) || landing.Subscribed == nil || landing.Published[0] == nil || landing.Published[1] != nil {
+		t.Errorf("%v, %+v", err, landing)
+	}
+	d.s.Close()
+}

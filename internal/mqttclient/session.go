@@ -122,6 +122,19 @@ func (s *Session) Unsubscribe(ctx context.Context, filters []string) error {
 	return s.link.unsubscribe(ctx, filters)
 }
 
+// Handled returns when everything that was received up to now has been handled and
+// acknowledged, or with the reason why it will not be. It is not for ManualAck.
+func (s *Session) Handled(ctx context.Context) error {
+	select {
+	case <-s.state.settle():
+		return nil
+	case <-s.Done():
+		return s.Err()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
 // Done is closed when the connection has ended, for whatever reason.
 func (s *Session) Done() <-chan struct{} { return s.link.wire.lost.Done() }
 
