@@ -48,7 +48,6 @@ type device struct {
 	slots   *Slots
 	reset   func() // while somebody waits for a restart
 	cut     func() // before each step that outlives a power cut
-	off     func()
 }
 
 const (

@@ -10,18 +10,9 @@ import (
 	"testing"
 
 	"groundswell/agent/slot"
-	"groundswell/agent/slot/slottest"
 	"groundswell/agent/update"
 	"groundswell/internal/devstack/devtest"
 )
-
-func TestRAUCBehindGRUBHasSlots(t *testing.T) {
-	slottest.Run(t, func(t *testing.T) slottest.Device { return grub(t) })
-}
-
-func TestRAUCBehindUBootHasSlots(t *testing.T) {
-	slottest.Run(t, func(t *testing.T) slottest.Device { return uboot(t) })
-}
 
 // unchanged wants that nothing is to be seen of what do does.
 func (d *device) unchanged(do func()) {
