@@ -98,7 +98,7 @@ func (l *Link) poll(ctx context.Context) {
 			return
 		}
 		l.saver.look(l.log)
-		mode, interval, jitter := l.schedule()
+		mode, interval, _ := l.schedule()
 		if mode != topics.ModePolling {
 			return
 		}
@@ -112,7 +112,7 @@ func (l *Link) poll(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		mode, interval, jitter = l.schedule()
+		mode, interval, jitter := l.schedule()
 		if mode != topics.ModePolling {
 			l.log.Info("staying connected from now on")
 			return

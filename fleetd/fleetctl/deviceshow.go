@@ -146,7 +146,7 @@ func (d device) facts() []fact {
 	for _, key := range sortedKeys(d.Labels) {
 		labels = append(labels, key+"="+d.Labels[key])
 	}
-	contact := d.Mode
+	var contact string
 	switch {
 	case d.Connected:
 		contact = "connected to " + orDash(d.Node)
