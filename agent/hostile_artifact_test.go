@@ -167,8 +167,8 @@ func (f *fleet) sourceAttacks(t *testing.T, c sourceAttack, digest string, e top
 		f.assign(id, []string{cohort}, func(a *topics.Assignment) { a.Sources = []string{s.URL, f.source.URL} })
 	}
 	d.committed(e.Rollout, "1.1.0", digest)
-	if s.most > maxSent {
-		t.Errorf("the device let itself be sent %d MB in one answer", s.most>>20)
+	if n := s.sent(); n > maxSent {
+		t.Errorf("the device let itself be sent %d MB in one answer", n>>20)
 	}
 }
 

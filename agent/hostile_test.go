@@ -34,6 +34,13 @@ type hostileSource struct {
 	most int64      // bytes that were sent in one answer
 }
 
+// sent is the most that was sent in one answer.
+func (s *hostileSource) sent() int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.most
+}
+
 type handler func(w http.ResponseWriter, r *http.Request) (handled bool)
 
 func (f *fleet) hostileSource(t *testing.T, attack handler) *hostileSource {
