@@ -34,7 +34,7 @@ test-boot: machines ## Update machines that boot with GRUB in QEMU, and cut thei
 test-network: machines ## Cut the network between three brokers (needs network namespaces)
 	@scripts/long CutOff
 
-machines: ## Bring QEMU, GRUB, a kernel and ip as well, for test, test-long, -power, -boot and -network
+machines: ## Bring QEMU, GRUB, U-Boot, a kernel and ip as well, for test, test-long, -power, -boot and -network
 	@scripts/setup machines
 
 lint: fmt-check vet ## Format, vet and staticcheck
