@@ -4,54 +4,46 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"hash/crc32"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"regexp"
-	"strings"
-	"time"
 
 	"groundswell/internal/qemu"
 )
-
-// Board is a machine of which only the bootloader runs: Debian's U-Boot for QEMU, which
-// chooses a slot by a script from its disk, says which, and resets. Its environment lies
-// on the disk, where the tools of a running system find it.
-//
-// This U-Boot cannot save its environment by itself. So the script has to say "run
-// persist" where it says "saveenv", which writes the environment in U-Boot's own format;
-// or it says "saveenv", and sees it fail.
-type Board struct{ dir string }
 
 const (
 	ubootROM = "/usr/lib/u-boot/qemu-x86_64/u-boot.rom"
 
 	envStart, envBytes = mib / 2, 1 << 16 // before the first partition
 	boardBytes         = bootStart + bootBytes
-	// boardTime is what a boot may take on a machine that does a dozen other things.
-	boardTime = 2 * time.Minute
 )
 
-// boardScript reads the environment, runs the script, and says what it sets.
-const boardScript = `virtio scan
+// ubootScript reads the environment, runs the script, and says what it sets.
+const ubootScript = `virtio scan
 virtio read 0x1000000 %[1]x %[2]x
 env import -c 0x1000000 %[3]x
 setenv persist "env export -c -s %[3]x 0x1000000; virtio write 0x1000000 %[1]x %[2]x"
 %[4]s
-echo "chosen: <%[5]s>"
+%[5]s
 reset
 `
 
-// MakeBoard makes a board that runs script, and then says what is in the variables that
-// script sets; environment is what there is at first.
-func MakeBoard(ctx context.Context, dir, script string, environment map[string]string, said ...string) (*Board, error) {
+// MakeUBoot makes a board with Debian's U-Boot for QEMU. Its environment lies on the disk,
+// where the tools of a running system find it.
+//
+// This U-Boot cannot save its environment by itself. So the script has to say "run
+// persist" where it says "saveenv", which writes the environment in U-Boot's own format;
+// or it says "saveenv", and sees it fail.
+//
+// environment is what there is at first; the board says what is in the variables said.
+func MakeUBoot(ctx context.Context, dir, script string, environment map[string]string, said ...string) (*Board, error) {
 	if _, err := os.Stat(ubootROM); err != nil {
 		return nil, fmt.Errorf("%s is %w", ubootROM, qemu.ErrSetup)
 	}
-	b := &Board{dir: dir}
+	// It waits two seconds for a key. Its clock is that of its processor, which is a slow
+	// one, and so they are soon over.
+	b := &Board{dir: dir, options: []string{"-icount", "shift=7", "-bios", ubootROM}}
 	disk, err := os.Create(b.disk())
 	if err != nil {
 		return nil, err
@@ -60,11 +52,7 @@ func MakeBoard(ctx context.Context, dir, script string, environment map[string]s
 	if err := disk.Truncate(boardBytes); err != nil {
 		return nil, err
 	}
-	var values []string
-	for _, name := range said {
-		values = append(values, "${"+name+"}")
-	}
-	text := fmt.Sprintf(boardScript, envStart/sector, envBytes/sector, envBytes, script, strings.Join(values, "> <"))
+	text := fmt.Sprintf(ubootScript, envStart/sector, envBytes/sector, envBytes, script, say(said))
 	if err := writeFile(filepath.Join(dir, "tree", "boot.scr"), string(scriptImage([]byte(text)))); err != nil {
 		return nil, err
 	}
@@ -94,9 +82,7 @@ func MakeBoard(ctx context.Context, dir, script string, environment map[string]s
 	return b, disk.Close()
 }
 
-func (b *Board) disk() string { return filepath.Join(b.dir, "disk") }
-
-// Config is the board's fw_env.config.
+// Config is the fw_env.config of a board with U-Boot.
 func (b *Board) Config() string { return filepath.Join(b.dir, "fw_env.config") }
 
 // scriptImage is what mkimage -T script makes (U-Boot, include/image.h: legacy image, of
@@ -113,28 +99,4 @@ func scriptImage(script []byte) []byte {
 	copy(head[28:], []byte{5, 3, 6, 0}) // Linux, x86, script, not compressed
 	binary.BigEndian.PutUint32(head[4:], crc32.ChecksumIEEE(head))
 	return append(head, data.Bytes()...)
-}
-
-var chosenLine = regexp.MustCompile(`(?m)^chosen: (.*?)\r?$`)
-
-// Boot switches the board on, and returns what its script has set.
-func (b *Board) Boot(ctx context.Context) (chosen string, err error) {
-	ctx, cancel := context.WithTimeout(ctx, boardTime)
-	defer cancel()
-	path, args, err := qemu.Command(qemu.Options{MemoryBytes: 256 * mib, Disk: b.disk(), Emulate: true})
-	if err != nil {
-		return "", err
-	}
-	// It waits two seconds for a key. Its clock is that of its processor, which is a slow
-	// one, and so they are soon over.
-	args = append(args, "-icount", "shift=7", "-bios", ubootROM, "-no-reboot")
-	said, err := exec.CommandContext(ctx, path, args...).CombinedOutput()
-	found := chosenLine.FindSubmatch(said)
-	if err == nil && found == nil {
-		err = errors.New("it has chosen nothing")
-	}
-	if err != nil {
-		return "", fmt.Errorf("board: %w\n%s", err, said)
-	}
-	return string(found[1]), nil
 }

@@ -32,7 +32,7 @@ func TestUBootTries(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			b, err := MakeBoard(t.Context(), t.TempDir(), c.script, map[string]string{"kept": "two words"}, "groundswell_slot", "groundswell_other", "groundswell_tries")
+			b, err := MakeUBoot(t.Context(), t.TempDir(), c.script, map[string]string{"kept": "two words"}, "groundswell_slot", "groundswell_other", "groundswell_tries")
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -69,7 +69,7 @@ func TestUBootTriesForRAUC(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			b, err := MakeBoard(t.Context(), t.TempDir(), c.script, map[string]string{"BOOT_ORDER": c.order, "BOOT_a_LEFT": "1", "BOOT_b_LEFT": "2"},
+			b, err := MakeUBoot(t.Context(), t.TempDir(), c.script, map[string]string{"BOOT_ORDER": c.order, "BOOT_a_LEFT": "1", "BOOT_b_LEFT": "2"},
 				"rauc_slot", "rauc_other", "BOOT_a_LEFT", "BOOT_b_LEFT")
 			if err != nil {
 				t.Fatal(err)
@@ -94,4 +94,34 @@ func printenv(t *testing.T, b *Board, name string) string {
 		t.Fatalf("%v %s", err, out)
 	}
 	return strings.TrimSuffix(string(out), "\n")
+}
+
+// TestGRUBTriesForRAUC is the same of GRUB, whose environment its own commands write.
+func TestGRUBTriesForRAUC(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		variables []string
+		boots     []string // entry and fallback, tries that a and b have had
+	}{
+		"a trial": {[]string{"ORDER=b a", "a_OK=1", "a_TRY=2", "b_OK=1", "b_TRY=1"},
+			[]string{"<1> <0> <2> <2>", "<1> <0> <2> <3>", "<0> <1> <3> <3>", "<0> <1> <0> <0>"}},
+		"nothing else is good": {[]string{"ORDER=a b", "a_OK=0", "a_TRY=0", "b_OK=1", "b_TRY=2"},
+			[]string{"<1> <> <0> <3>", "<1> <> <0> <0>"}},
+		"what was installed": {[]string{"ORDER=a b", "a_OK=1", "a_TRY=0", "b_OK=0", "b_TRY=0"},
+			[]string{"<0> <> <1> <0>"}},
+		"no environment": {nil, []string{"<0> <1> <0> <0>"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b, err := MakeGRUB(t.Context(), t.TempDir(), rauc.ScriptGRUB, c.variables, "default", "fallback", "a_TRY", "b_TRY")
+			if err != nil {
+				t.Fatal(err)
+			}
+			for n, want := range c.boots {
+				if got, err := b.Boot(t.Context()); err != nil || got != want {
+					t.Fatalf("boot %d: %s, %v; want %s", n, got, err, want)
+				}
+			}
+		})
+	}
 }
