@@ -40,7 +40,7 @@ simulate: ## Simulate 100,000 updates in which everything goes wrong that may (R
 test-network: machines ## Cut the network between three brokers (needs network namespaces)
 	@scripts/long CutOff
 
-machines: ## Bring QEMU, GRUB, a kernel and ip as well, for test, test-long, -power, -boot and -network
+machines: ## Bring QEMU, GRUB, U-Boot, a kernel and ip as well, for test, test-long, -power, -boot and -network
 	@scripts/setup machines
 
 lint: fmt-check vet ## Format, vet and staticcheck

@@ -83,7 +83,9 @@ func makeDisk(ctx context.Context, path, system, data string) error {
 	defer func() { _ = os.RemoveAll(dir) }() // it lies in a directory of the test's
 	for _, write := range []func() error{
 		func() error { return writeGRUB(ctx, disk, dir) },
-		func() error { return writeBoot(ctx, disk, dir) },
+		func() error {
+			return writeBoot(ctx, disk, dir, map[string]string{"grub.cfg": grubConfig, "groundswell.cfg": boot.ScriptGRUB})
+		},
 		func() error { return place(disk, slotA, system) },
 		func() error { return placeFS(ctx, disk, dataStart, dataBytes, data, filepath.Join(dir, "data.img")) },
 		disk.Close,
@@ -96,13 +98,13 @@ func makeDisk(ctx context.Context, path, system, data string) error {
 }
 
 // writeGRUB writes the table of partitions, and what comes before the first of them.
-func writeGRUB(ctx context.Context, disk *os.File, dir string) error {
+func writeGRUB(ctx context.Context, disk *os.File, dir string, modules ...string) error {
 	core := filepath.Join(dir, "core.img")
 	mkimage, err := qemu.Tool("grub-mkimage")
 	if err != nil {
 		return err
 	}
-	args := append([]string{"-O", "i386-pc", "-d", grubDir, "-p", "(hd0,msdos1)/grub", "-o", core}, grubModules...)
+	args := append([]string{"-O", "i386-pc", "-d", grubDir, "-p", "(hd0,msdos1)/grub", "-o", core}, append(modules, grubModules...)...)
 	if err := qemu.Run(exec.CommandContext(ctx, mkimage, args...)); err != nil {
 		return err
 	}
@@ -128,10 +130,12 @@ func writeGRUB(ctx context.Context, disk *os.File, dir string) error {
 	return place(disk, sector, core) // where grub-mkimage expects it to be
 }
 
-func writeBoot(ctx context.Context, disk *os.File, dir string) error {
+// writeBoot writes the partition that GRUB reads: files in its directory, and an
+// environment block of variables, each name=value.
+func writeBoot(ctx context.Context, disk *os.File, dir string, files map[string]string, variables ...string) error {
 	tree := filepath.Join(dir, "boot")
-	for name, content := range map[string]string{"grub/grub.cfg": grubConfig, "grub/groundswell.cfg": boot.ScriptGRUB} {
-		if err := writeFile(filepath.Join(tree, name), content); err != nil {
+	for name, content := range files {
+		if err := writeFile(filepath.Join(tree, "grub", name), content); err != nil {
 			return err
 		}
 	}
@@ -139,8 +143,11 @@ func writeBoot(ctx context.Context, disk *os.File, dir string) error {
 	if err != nil {
 		return err
 	}
-	if err := qemu.Run(exec.CommandContext(ctx, editenv, filepath.Join(tree, "grub/grubenv"), "create")); err != nil {
-		return err
+	block := filepath.Join(tree, "grub/grubenv")
+	for _, args := range [][]string{{block, "create"}, append([]string{block, "set"}, variables...)} {
+		if err := qemu.Run(exec.CommandContext(ctx, editenv, args...)); err != nil {
+			return err
+		}
 	}
 	return placeFS(ctx, disk, bootStart, bootBytes, tree, tree+".img")
 }

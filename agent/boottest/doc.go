@@ -9,6 +9,10 @@
 // release brings, is the image of a file system with kernel, initramfs, agent, a file
 // with its version, and a userland of one small program (see userland).
 //
+// A Board is less: the bootloader alone, Debian's GRUB or U-Boot, which counts by the
+// scripts that the agent and RAUC's slots bring (boot.ScriptUBoot, rauc.ScriptGRUB,
+// rauc.ScriptUBoot).
+//
 // A machine's SIGKILL is the cut of its power. What that shows, and what not, package
 // powercut says.
 package boottest

@@ -23,7 +23,8 @@ const (
 
 var (
 	// ErrUnavailable: RAUC's service is not there, does not answer in time, or does
-	// something else just now. Nothing was changed by what was asked of it.
+	// something else just now. What hangs may still do what it was asked for, in order,
+	// when it goes on.
 	ErrUnavailable = fmt.Errorf("RAUC's service: %w", slot.ErrUnavailable)
 	// ErrRefused is what RAUC does not do, with what it says about it.
 	ErrRefused = fmt.Errorf("RAUC: %w", slot.ErrInstaller)

@@ -38,4 +38,4 @@ if test -z "${rauc_slot}"; then
 fi
 # Counted before it is booted. What cannot be counted may be on trial, and is not booted;
 # the last one that is good is not.
-if saveenv; then true; else setenv rauc_slot ${rauc_last}; fi
+if saveenv; then true; else setenv rauc_slot ${rauc_last}; setenv rauc_other; fi

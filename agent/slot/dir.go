@@ -31,9 +31,9 @@ var (
 	ErrArtifact = errors.New("artifact is not for this component")
 	// ErrInstaller: what installs on this device has refused the image, and says why.
 	ErrInstaller = errors.New("not installed")
-	// ErrUnavailable: what installs on this device cannot be asked now, and nothing was
-	// changed. Asked again later, it may answer.
-	ErrUnavailable = errors.New("cannot be asked now")
+	// ErrUnavailable: what installs on this device does not answer now. It may later, and
+	// can be asked again.
+	ErrUnavailable = errors.New("does not answer")
 )
 
 // Dir is the two slots on disk. It is safe for concurrent use.

@@ -63,6 +63,7 @@ case "$*" in
 		mkdir -p "$MACHINE/root/usr/sbin"
 		for p in qemu-system-x86_64 cpio ip mkfs.ext4; do printf '#!/bin/sh\n' >"$MACHINE/root/usr/sbin/$p"; chmod +x "$MACHINE/root/usr/sbin/$p"; done ;;
 	esac
+	case "$*" in *u-boot-qemu*) mkdir -p "$MACHINE/root/usr/lib/u-boot/qemu-x86_64"; echo >"$MACHINE/root/usr/lib/u-boot/qemu-x86_64/u-boot.rom" ;; esac
 	case "$*" in *grub-pc-bin*) mkdir -p "$MACHINE/root/usr/lib/grub/i386-pc"; echo >"$MACHINE/root/usr/lib/grub/i386-pc/boot.img" ;; esac
 	;;
 esac`
@@ -226,7 +227,7 @@ func TestOnlyMachinesBringQEMUAndAKernel(t *testing.T) {
 		t.Errorf("without being asked, exit code %d: %s", code, out)
 	}
 	m.file("no-network", "", 0o644)
-	if code, out := m.setup("machines"); code != 1 || !strings.Contains(out, "missing: qemu-system-x86 cpio iproute2 e2fsprogs grub-pc-bin") {
+	if code, out := m.setup("machines"); code != 1 || !strings.Contains(out, "missing: qemu-system-x86 cpio iproute2 e2fsprogs grub-pc-bin u-boot-qemu") {
 		t.Errorf("no network, exit code %d: %s", code, out)
 	}
 	m.remove("no-network")

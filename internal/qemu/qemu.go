@@ -48,6 +48,8 @@ type Options struct {
 	// Disk is a file of the host; Drive is added to what QEMU is told about it, for
 	// instance "throttling.bps-write=1000000".
 	Disk, Drive string
+	// Emulate: without KVM, for what is shown on one kind of processor only.
+	Emulate bool
 	// Ports maps addresses of the host's loopback (host:port) to ports of the machine.
 	Ports map[string]int
 }
@@ -66,7 +68,11 @@ func Command(o Options) (path string, args []string, err error) {
 	for _, host := range slices.Sorted(maps.Keys(o.Ports)) {
 		network += fmt.Sprintf(",hostfwd=tcp:%s-:%d", host, o.Ports[host])
 	}
-	return path, append(accelerator(),
+	processor := []string{"-accel", "tcg", "-cpu", "max"}
+	if !o.Emulate {
+		processor = accelerator()
+	}
+	return path, append(processor,
 		"-nodefaults", "-no-user-config", "-display", "none", "-serial", "stdio",
 		"-m", fmt.Sprint(o.MemoryBytes>>20), "-drive", drive,
 		"-netdev", network, "-device", "virtio-net-pci,netdev=net,romfile=",
