@@ -396,6 +396,13 @@ func TestReplacedHardwareWithTheSameID(t *testing.T) {
 	}
 	newer := entry(two)
 	f.manifest("lobby", newer)
+	// Epochs are seconds, and nobody replaces a device within one.
+	next.eventually("the next second", func() error {
+		if now := time.Now().Unix(); now <= before.Epoch {
+			return fmt.Errorf("%d", now)
+		}
+		return nil
+	})
 	next.start("")
 	if s := next.ends(newer.Rollout, topics.StateCommitted); s.Epoch <= before.Epoch || s.From != "1.0.0" {
 		t.Errorf("report: %+v, after epoch %d", s, before.Epoch)

@@ -8,9 +8,12 @@
 // A download goes on where an earlier one stopped, also after a restart: the
 // part on disk is hashed again and counts for nothing by itself. When the
 // result is wrong all of it is thrown away, since nobody knows which byte it
-// was. Sources are tried in order; between rounds it waits with exponential
-// backoff and full jitter, for as long as the caller's context lives, because a
-// device that is offline today may be online tomorrow.
+// was. Sources are tried in order, and each is left for the next when what it
+// sends is refused, when it sends too little for too long, or nothing: one that
+// lies, drips or hangs up keeps the device from none of the others. Between
+// rounds it waits with exponential backoff and full jitter, for as long as the
+// caller's context lives, because a device that is offline today may be online
+// tomorrow.
 //
 // The layout of a source:
 //
