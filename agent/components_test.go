@@ -2,8 +2,11 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"log/slog"
+	"os"
+	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -76,6 +79,15 @@ func TestEachComponentGoesItsOwnWay(t *testing.T) {
 		return nil
 	})
 	d.oneAtATime("app", "lens")
+	cmd := exec.CommandContext(t.Context(), must2(os.Executable())(t), "status", "--config", d.config)
+	cmd.Env = []string{"AGENT_TEST_RUN=1"}
+	var said struct{ Components map[string]held }
+	if err := json.Unmarshal(must[[]byte](t)(cmd.Output()), &said); err != nil {
+		t.Fatal(err)
+	}
+	if c := said.Components; len(c) != 2 || c["app"].Active.Version != "1.1.0" || c["lens"].Active.Version != "1.0.0" {
+		t.Errorf("status: %+v", c)
+	}
 }
 
 // oneAtATime checks that no report says that a component is past Staged between the
