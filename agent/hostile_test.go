@@ -119,7 +119,7 @@ func (d *device) unharmed() {
 
 // ownFiles are all that an agent ever writes, by path in the device's directory.
 var ownFiles = regexp.MustCompile(`^(agent\.(log|yaml)|addresses\.json|clock|device\.(crt|key)|data|data/lock|` +
-	`data/(journal|epoch|trust|floors)(\.old|\.new)?|data/slots|` +
+	`data/(journal|epoch|trust|floors|cohorts)(\.old|\.new)?|data/slots|` +
 	`data/slots/(active|trial\.json|running\.json|[a-z.-]+\.json|a|b)(\.old|\.new)?|data/slots/[ab]/(artifact|image\.json|staging-[0-9a-f]{16})(\.old|\.new)?)$`)
 
 // ownFilesOnly also bounds what the files are together: three artifacts, and a

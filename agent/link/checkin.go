@@ -74,6 +74,7 @@ func (l *Link) pollOnce(ctx context.Context) error {
 		// A device that fleetd does not know yet has no assignment: its
 		// heartbeat makes it known.
 		l.log.Info("check-in is not complete in time")
+		l.change(func() { l.turn++ })
 	}
 	l.decided(ctx)
 	if !l.knows().same(said) {
