@@ -45,8 +45,8 @@ func (l *Link) open(connect time.Time) *conn {
 		resubscribe: make(chan struct{}, 1), doubted: make(chan struct{}, 1), completed: make(chan struct{}),
 	}
 	l.mu.Lock()
-	l.conn = c
-	l.mu.Unlock()
+	defer l.mu.Unlock()
+	l.conn, l.hint.early = c, map[string][]byte{} // what another one brought is of then
 	return c
 }
 
