@@ -29,7 +29,11 @@ func TestHostileSourceOfMetadata(t *testing.T) {
 	flipped := func(raw []byte) []byte { // of the right length, in a string
 		other := bytes.Clone(raw)
 		i := bytes.Index(other, []byte(`"sig":"`)) + len(`"sig":"`)
-		other[i] ^= 1
+		if other[i] == '0' { // a hexadecimal digit stays one
+			other[i] = '1'
+		} else {
+			other[i] = '0'
+		}
 		return other
 	}
 	drip := func(w http.ResponseWriter, r *http.Request) {
