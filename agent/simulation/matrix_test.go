@@ -86,7 +86,7 @@ func TestKillMatrix(t *testing.T) {
 		of   kind
 		kind nature
 	}
-	pairs := []pair{{whole{}, good}, {whole{}, panics}, {whole{}, crashes}, {whole{}, another}, {supervised{}, good}, {supervised{}, panics}, {supervised{}, deaf}}
+	pairs := []pair{{whole{}, good}, {whole{}, crashes}, {supervised{}, good}, {supervised{}, deaf}}
 	if *all {
 		pairs = nil
 		for _, of := range []kind{whole{}, supervised{}} {

@@ -126,6 +126,7 @@ func (d Daemon[C]) Exec(ctx context.Context, args []string, io Streams) int {
 	for _, c := range d.Commands {
 		run[c.Name] = c.Run
 	}
+	_, known := run[flags.command]
 	switch {
 	case errors.Is(err, flag.ErrHelp):
 		fmt.Fprint(io.Out, d.help())
@@ -135,7 +136,7 @@ func (d Daemon[C]) Exec(ctx context.Context, args []string, io Streams) int {
 	case flags.version:
 		fmt.Fprintln(io.Out, d.Name, Version())
 		return OK
-	case run[flags.command] == nil:
+	case !known:
 		return Report(ctx, d.Name, UsageError("unknown command %q", flags.command), io)
 	}
 	if flags.once {
