@@ -171,6 +171,8 @@ func (b *bench) flood(ctx context.Context, s server, p *running, deaf *atomic.Bo
 		}
 		running.Go(func() {
 			defer l.drop()
+			// The flood may have ended before it was deaf: then nothing comes any more.
+			defer context.AfterFunc(ctx, l.drop)()
 			// That it was cut off is the server's right.
 			_ = l.consume(time.Hour, func(received) bool { return !deaf.Load() })
 			<-ctx.Done()
