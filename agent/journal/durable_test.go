@@ -1,0 +1,53 @@
+package journal
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"groundswell/agent/disk/simdisk"
+)
+
+// What a process reads that another one wrote, and was killed before it was durable,
+// does not vanish afterwards: more was done on the strength of it.
+func TestWhatWasLoadedSurvivesAPowerCut(t *testing.T) {
+	d := simdisk.New()
+	d.Put("/data/.keep", nil)
+	if err := NewFileOn(d, "/data/journal").Save([]byte("one")); err != nil {
+		t.Fatal(err)
+	}
+	d.Ask = func(c simdisk.Change) simdisk.Verdict { return simdisk.Verdict{CutAfter: c.Op == "rename"} }
+	f := NewFileOn(d, "/data/journal")
+	if _, _, err := f.Load(); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Save([]byte("two")); err == nil {
+		t.Fatal("not killed")
+	}
+	d.Ask = nil
+	d.Restart(false, nil)
+	body, _, err := NewFileOn(d, "/data/journal").Load()
+	if err != nil || string(body) != "two" {
+		t.Fatalf("after the kill: %q, %v", body, err)
+	}
+	d.Restart(true, func() bool { return false })
+	if body, _, err := NewFileOn(d, "/data/journal").Load(); err != nil || string(body) != "two" {
+		t.Errorf("after the power cut: %q, %v", body, err)
+	}
+}
+
+func TestPenaltiesAreBounded(t *testing.T) {
+	var r Record
+	hour := func(n int) time.Duration { return time.Duration(n) * time.Hour }
+	r.Penalize("first", "r-1", begun, hour)
+	r.Penalize("first", "r-2", begun, hour)
+	if p := r.Penalties["first"]; p.Count != 2 || p.Rollout != "r-2" || !p.NotBefore.Equal(begun.Add(2*time.Hour)) {
+		t.Errorf("%+v", p)
+	}
+	for n := range maxPenalties {
+		r.Penalize(fmt.Sprint(n), "r-1", begun.Add(time.Duration(n+1)*time.Second), hour)
+	}
+	if _, known := r.Penalties["first"]; known || len(r.Penalties) != maxPenalties {
+		t.Errorf("%d are kept, the oldest %v", len(r.Penalties), known)
+	}
+}
