@@ -1,6 +1,7 @@
 package mqtt
 
 import (
+	"fmt"
 	"io"
 	"net"
 	"strings"
@@ -98,9 +99,10 @@ func TestConnectsAboveTheRateAreToldSo(t *testing.T) {
 func TestHandshakesAboveThePaceWait(t *testing.T) {
 	n := startNode(t, withLimits(func(l *Limits) { l.HandshakesPerSecond = 20 }))
 	var wg sync.WaitGroup
-	for range 8 { // two at once, the others after one another
+	for i := range 8 { // two at once, the others after one another
 		wg.Go(func() {
-			s, err := mqttclient.Dial(t.Context(), n.config(serviceCredential(t, "fleetd"), "fleetd"))
+			id := fmt.Sprint("fleetd-", i) // with one id the second would end the first
+			s, err := mqttclient.Dial(t.Context(), n.config(serviceCredential(t, "fleetd"), id))
 			if err != nil {
 				t.Error(err)
 				return
