@@ -65,6 +65,8 @@ type Entry struct {
 	// From is the version constraint on what the device runs now. Absent: any.
 	From   string `json:"from,omitempty"`
 	Target Target `json:"target"`
+	// Deltas pins the DeltaIndex of the target. Absent: there are no deltas.
+	Deltas *Document `json:"deltas,omitempty"`
 	// Models and Hardware are what the artifact runs on. Absent Hardware: any
 	// revision.
 	Models   []string `json:"models"`
@@ -166,6 +168,11 @@ func (e Entry) validate(at string) error {
 	}
 	for _, err := range checks {
 		if err != nil {
+			return err
+		}
+	}
+	if e.Deltas != nil {
+		if err := e.Deltas.validate(at+".deltas", MaxDeltaIndex); err != nil {
 			return err
 		}
 	}

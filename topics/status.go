@@ -69,6 +69,9 @@ type Status struct {
 	// DownloadedBytes so far, and Bytes in all, while downloading.
 	DownloadedBytes int64 `json:"downloaded_bytes,omitempty"`
 	Bytes           int64 `json:"bytes,omitempty"`
+	// Transfer is where the bytes came from, in this attempt, from Verified on and in
+	// what ends it. Absent: an older agent, or nothing came yet.
+	Transfer *Transfer `json:"transfer,omitempty"`
 	// Epoch is the journal's (a factory reset begins a new, higher one);
 	// Sequence counts all reports of the epoch from 1.
 	Epoch    int64     `json:"epoch"`
@@ -101,6 +104,11 @@ func (s Status) Validate() error {
 	}
 	for _, err := range checks {
 		if err != nil {
+			return err
+		}
+	}
+	if s.Transfer != nil {
+		if err := s.Transfer.validate("transfer"); err != nil {
 			return err
 		}
 	}

@@ -20,6 +20,9 @@ import (
 // the one that it writes.
 const ReleaseSchema = 1
 
+// MaxIndex is the largest block index in bytes.
+const MaxIndex = 8 << 20
+
 // maxNotes is the longest release note in bytes.
 const maxNotes = 4 << 10
 
@@ -45,6 +48,10 @@ type Release struct {
 	// install it. Absent: any.
 	MinAgentSchema int    `json:"min_agent_schema,omitempty"`
 	Notes          string `json:"notes,omitempty"`
+	// Index pins the artifact's block index (internal/block), by which a device checks
+	// every part before it uses it, whoever sent it. Absent: only the whole can be
+	// checked, and there are no deltas and no packed blocks.
+	Index *topics.Document `json:"index,omitempty"`
 }
 
 // Requirement is a condition on what another component of the device runs.
@@ -112,6 +119,14 @@ func (r Release) Validate() error {
 		return malformed("notes: has more than %d bytes", maxNotes)
 	case r.MinAgentSchema < 0:
 		return malformed("min_agent_schema: must not be negative")
+	}
+	if r.Index != nil {
+		if r.Index.Length < 1 || r.Index.Length > MaxIndex {
+			return malformed("index.length: must be from 1 to %d", MaxIndex)
+		}
+		if err := topics.CheckDigest("index.sha256", r.Index.SHA256); err != nil {
+			return malformed("%w", err)
+		}
 	}
 	if r.SecurityFloor != "" {
 		if below, err := lower(r.Version, r.SecurityFloor); err != nil || below {
