@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	"groundswell/agent/assemble"
 	"groundswell/agent/clock"
 	"groundswell/agent/deploy"
 	"groundswell/agent/fetch"
@@ -222,7 +223,7 @@ func manage(ctx context.Context, cfg Config, parts []part, alive *vitals, tail *
 			Component: p.Name, Itself: p.itself, Device: id.Name, Model: id.Model, Hardware: id.Hardware, Location: location,
 			Health: examine, Conditions: p.Conditions, Wake: awake, RetryMin: cfg.Retry.Min, RetryMax: cfg.Retry.Max,
 			PenaltyMin: cfg.Penalty.Min, PenaltyMax: cfg.Penalty.Max, At: faultsOf(p.Name),
-		}, device, p.slots, verifier, fetcher, records, clk, log.With("component", p.Name)))
+		}, device, p.slots, verifier, assemble.Downloads{Client: fetcher, Log: log}, records, clk, log.With("component", p.Name)))
 	}
 
 	server := ops.NewServer(cfg.Ops, registry, log)

@@ -64,8 +64,7 @@ func DecodeDeltaIndex(raw []byte) (DeltaIndex, error) { return decode[DeltaIndex
 // Transfer is where the bytes of an artifact came from, so far. What was sent again
 // counts again, so the sum may exceed what was needed.
 type Transfer struct {
-	// Local are bytes of the artifact that the device had, in what it runs or in
-	// what it had begun.
+	// Local are bytes of the artifact that were copied from what the device runs.
 	Local int64 `json:"local,omitempty"`
 	// The others are bytes that were received: of a delta, of packed blocks, of
 	// the artifact as it is, of peers, and of documents about them (indexes).
@@ -74,6 +73,14 @@ type Transfer struct {
 	Full   int64 `json:"full,omitempty"`
 	Peer   int64 `json:"peer,omitempty"`
 	Index  int64 `json:"index,omitempty"`
+}
+
+// Plus is t and other together.
+func (t Transfer) Plus(other Transfer) Transfer {
+	return Transfer{
+		Local: t.Local + other.Local, Delta: t.Delta + other.Delta, Packed: t.Packed + other.Packed,
+		Full: t.Full + other.Full, Peer: t.Peer + other.Peer, Index: t.Index + other.Index,
+	}
 }
 
 // maxTransfer is the largest number of bytes that is believed: nobody sends the

@@ -52,7 +52,9 @@ type Releases interface {
 
 // Downloads brings artifacts.
 type Downloads interface {
-	Artifact(ctx context.Context, a fetch.Artifact, path string, progress func(int64)) error
+	// Artifact tells how many bytes of it are there, and where those of this call came
+	// from.
+	Artifact(ctx context.Context, a fetch.Artifact, path string, tell func(have int64, t topics.Transfer)) error
 	Pause(ctx context.Context, n int) error
 }
 

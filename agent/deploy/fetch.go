@@ -84,9 +84,11 @@ func (d *Driver) bring(ctx context.Context) error {
 			return err
 		}
 	}
+	var images trust.Images
 	for round, refused := 1, 0; ; round++ {
 		change := d.device.change() // before the look
-		images, err := d.images(ctx)
+		var err error
+		images, err = d.images(ctx)
 		if err == nil {
 			err = d.eligible(images)
 		}
@@ -124,9 +126,43 @@ func (d *Driver) bring(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", errDisk, err)
 	}
+	image, _ := images.Lookup(target.Path) // eligible found it
+	artifact := fetch.Artifact{Length: target.Length, SHA256: target.SHA256, Index: image.Release.Index, Deltas: d.deltas(), Seed: d.seed()}
+	before := d.dep.Transfer
 	return d.device.fetch(ctx, func(ctx context.Context, progress func(int64)) error {
-		return d.downloads.Artifact(ctx, fetch.Artifact{Length: target.Length, SHA256: target.SHA256}, path, progress)
+		var transfer topics.Transfer
+		err := d.downloads.Artifact(ctx, artifact, path, func(have int64, t topics.Transfer) {
+			transfer = t
+			progress(have)
+		})
+		before = before.Plus(transfer) // of several calls, if another component was let in between
+		d.dep.Transfer = before
+		return err
 	})
+}
+
+// deltas pins the deltas that there are by now: more may have been made since the
+// attempt began.
+func (d *Driver) deltas() *topics.Document {
+	decision, _, _ := d.look()
+	if e := decision.Entry; e.Rollout == d.dep.Entry.Rollout && e.Target == d.dep.Entry.Target {
+		return e.Deltas
+	}
+	return d.dep.Entry.Deltas
+}
+
+// seed is what runs, for what the artifact has in common with it; nil: that is not known,
+// or cannot be read.
+func (d *Driver) seed() *fetch.Seed {
+	slots, ok := d.slots.(interface{ Contents() (slot.Contents, bool) })
+	if !ok {
+		return nil
+	}
+	contents, ok := slots.Contents()
+	if !ok {
+		return nil
+	}
+	return &fetch.Seed{SHA256: contents.Image.SHA256, Length: contents.Image.Length, Open: func() (fetch.ReadAtCloser, error) { return contents.Open() }}
 }
 
 // sleep waits for a change, or so long.

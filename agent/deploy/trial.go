@@ -189,5 +189,8 @@ func (d *Driver) statusOf(state topics.State, dep journal.Deployment) topics.Sta
 	if state == topics.StateDownloading {
 		s.Bytes = dep.Entry.Target.Length
 	}
+	if dep.Transfer != (topics.Transfer{}) {
+		s.Transfer = &dep.Transfer
+	}
 	return s
 }

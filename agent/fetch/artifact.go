@@ -12,13 +12,31 @@ import (
 
 	"groundswell/agent/wake"
 	"groundswell/certs/trust"
+	"groundswell/topics"
 )
 
-// Artifact is what to download: length in bytes and SHA-256 in lower-case hex,
-// both from verified metadata.
+// Artifact is what to download, all of it from verified metadata.
 type Artifact struct {
-	Length int64
-	SHA256 string
+	Length int64  // bytes
+	SHA256 string // lower-case hex
+	// Index pins its block index; nil: it has none. Deltas pins its delta index; nil:
+	// it has none. Seed is what the device runs; nil: it cannot be read. Client.Artifact
+	// needs none of them.
+	Index, Deltas *topics.Document
+	Seed          *Seed
+}
+
+// Seed is an artifact that the device has, perhaps changed since.
+type Seed struct {
+	SHA256 string // lower-case hex
+	Length int64  // bytes
+	Open   func() (ReadAtCloser, error)
+}
+
+// ReadAtCloser is what a Seed is read by.
+type ReadAtCloser interface {
+	io.ReaderAt
+	io.Closer
 }
 
 // maxWrong is how often a source may send whole but wrong bytes before it is

@@ -228,6 +228,9 @@ func statusError(base string, resp *http.Response) error {
 	if resp.StatusCode == http.StatusNotFound || resp.StatusCode == http.StatusGone {
 		return fmt.Errorf("%s: %w", host(base), ErrNotFound)
 	}
+	if resp.StatusCode == http.StatusTooManyRequests || resp.StatusCode == http.StatusServiceUnavailable {
+		return busy(base, resp)
+	}
 	return fmt.Errorf("%s answers %d", host(base), resp.StatusCode)
 }
 

@@ -34,7 +34,7 @@ var firmware = func() []byte {
 
 func artifact() Artifact {
 	sum := sha256.Sum256(firmware)
-	return Artifact{int64(len(firmware)), hex.EncodeToString(sum[:])}
+	return Artifact{Length: int64(len(firmware)), SHA256: hex.EncodeToString(sum[:])}
 }
 
 // source is an HTTP server that answers as the handlers say, one after the

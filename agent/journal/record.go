@@ -56,6 +56,9 @@ type Deployment struct {
 	From    string       `json:"from"`    // version before the attempt
 	// Downloaded is when the last byte was verified; zero before that.
 	Downloaded time.Time `json:"downloaded,omitzero"`
+	// Transfer is where the bytes came from. What came after the last write before a
+	// kill is missing from it.
+	Transfer topics.Transfer `json:"transfer,omitzero"`
 	// PreviousBootID is of the launch that ran when the jump began.
 	PreviousBootID string `json:"previous_boot_id,omitempty"`
 	// Before is what metrics were before the jump, by name; see health.Check.Metric.

@@ -188,7 +188,7 @@ func (s *session) send() bool {
 
 // Artifact implements deploy.Downloads. It goes on where it stopped, and trusts nothing;
 // now and then it brings something else, without a word.
-func (s *session) Artifact(ctx context.Context, a fetch.Artifact, path string, _ func(int64)) error {
+func (s *session) Artifact(ctx context.Context, a fetch.Artifact, path string, _ func(int64, topics.Transfer)) error {
 	r := s.device.run
 	image := r.catalogue.images[r.catalogue.bySHA[a.SHA256]]
 	if image == nil {

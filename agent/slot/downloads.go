@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"groundswell/agent/disk"
 )
@@ -21,14 +22,20 @@ func (d Downloads) Path(sha256 string) string {
 	return filepath.Join(d.Dir, "staging-"+sha256[:min(16, len(sha256))])
 }
 
-// Discard removes all of them but keep, which may be empty.
+// belongs is whether a file is the staging file keep, or one about it: such has the same
+// name with something behind a dot.
+func belongs(path, keep string) bool {
+	return keep != "" && (path == keep || strings.HasPrefix(path, keep+"."))
+}
+
+// Discard removes all of them but keep and what is about it; keep may be empty.
 func (d Downloads) Discard(keep string) error {
 	files, err := d.On.Glob(filepath.Join(d.Dir, "staging-*"))
 	if err != nil {
 		return err
 	}
 	for _, path := range files {
-		if path != keep {
+		if !belongs(path, keep) {
 			if err := d.On.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 				return err
 			}

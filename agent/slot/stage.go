@@ -112,14 +112,15 @@ func (d *Dir) Discard() error {
 	return d.discard("")
 }
 
-// discard removes the staging files of the idle slot but one. Caller holds mu.
+// discard removes the staging files of the idle slot but one and what is about it.
+// Caller holds mu.
 func (d *Dir) discard(keep string) error {
 	files, err := d.on.Glob(d.file(other(d.active()), "staging-*"))
 	if err != nil {
 		return err
 	}
 	for _, path := range files {
-		if path != keep {
+		if !belongs(path, keep) {
 			if err := d.remove(path); err != nil {
 				return err
 			}

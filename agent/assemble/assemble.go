@@ -1,0 +1,108 @@
+package assemble
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+
+	"groundswell/agent/fetch"
+	"groundswell/agent/wake"
+	"groundswell/internal/block"
+	"groundswell/topics"
+)
+
+// Downloads makes artifacts' files.
+type Downloads struct {
+	Client *fetch.Client
+	Log    *slog.Logger
+}
+
+// Pause is fetch.Client's.
+func (d Downloads) Pause(ctx context.Context, n int) error { return d.Client.Pause(ctx, n) }
+
+// Artifact brings an artifact into the file at path, going on with what is there, as
+// fetch.Client.Artifact does and with its errors, but block by block where the release
+// has an index. tell, if not nil, gets the bytes of the artifact that are there and where
+// those of this call came from, after each block.
+func (d Downloads) Artifact(ctx context.Context, a fetch.Artifact, path string, tell func(have int64, t topics.Transfer)) error {
+	var t topics.Transfer
+	if a.Index != nil {
+		switch err := d.assemble(ctx, a, path, &t, tell); {
+		case err == nil:
+		case errors.Is(err, errWhole):
+			d.Log.Warn("the artifact is fetched as a whole", "artifact", a.SHA256, "err", err)
+		default:
+			return fmt.Errorf("download: %w", err)
+		}
+	}
+	// What was assembled is checked once more by the artifact's own digest. That is also
+	// all for an artifact without an index, and the last resort of the others.
+	before := int64(0)
+	if info, err := os.Stat(path); err == nil {
+		before = info.Size()
+	}
+	return d.Client.Artifact(ctx, a, path, func(have int64) {
+		t.Full += max(0, have-before)
+		before = have
+		if tell != nil {
+			tell(have, t)
+		}
+	})
+}
+
+// errWhole: blocks cannot be had, for a reason that the whole may not have.
+var errWhole = errors.New("not by blocks")
+
+func (d Downloads) assemble(ctx context.Context, a fetch.Artifact, path string, t *topics.Transfer, tell func(int64, topics.Transfer)) error {
+	if left, limited := d.Client.Left(); limited && left == 0 {
+		return wake.ErrSpent
+	}
+	keep := shelf{d.Client, path}
+	index, err := d.blockIndex(ctx, keep, a, t)
+	if err != nil {
+		return err
+	}
+	f, err := openFile(path, index)
+	if err != nil {
+		return err
+	}
+	r := &run{Downloads: d, shelf: keep, wanted: a, file: f, began: f.at, transfer: t, tell: tell, strikes: map[strike]int{}, good: map[strike]int{}}
+	err = r.all(ctx)
+	r.seed.close()
+	if r.unpacker != nil {
+		r.unpacker.Close()
+	}
+	return errors.Join(err, f.close())
+}
+
+// blockIndex fetches the index until a source has it. What has the digest that the
+// release role signed and is no index, or is missing everywhere, is no reason to do
+// without the artifact.
+func (d Downloads) blockIndex(ctx context.Context, keep shelf, a fetch.Artifact, t *topics.Transfer) (block.Index, error) {
+	for round := 0; ; round++ {
+		if err := d.Client.Pause(ctx, round); err != nil {
+			return block.Index{}, err
+		}
+		raw, fetched, err := keep.document(ctx, *a.Index)
+		if err == nil {
+			t.Index += fetched
+			index, err := block.Read(raw, a.Length)
+			if err != nil {
+				return index, fmt.Errorf("%w: %w", errWhole, err)
+			}
+			return index, nil
+		}
+		if ctx.Err() != nil {
+			return block.Index{}, ctx.Err()
+		}
+		if errors.Is(err, fetch.ErrNotFound) || round >= patience {
+			return block.Index{}, fmt.Errorf("%w: block index: %w", errWhole, err)
+		}
+		d.Log.Warn("block index cannot be had yet", "artifact", a.SHA256, "round", round, "err", err)
+	}
+}
+
+// patience is how many rounds the block index may be refused before it is done without.
+const patience = 5

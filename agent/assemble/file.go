@@ -1,0 +1,100 @@
+package assemble
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"os"
+
+	"groundswell/internal/block"
+)
+
+// file is an artifact in the making: whole blocks, from the first on.
+type file struct {
+	f     *os.File
+	index block.Index
+	at    int // blocks that are there: those below it
+}
+
+// openFile keeps the whole blocks that the file begins with and cuts off what is behind
+// them.
+func openFile(path string, index block.Index) (*file, error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	out := &file{f: f, index: index}
+	if err := out.resume(); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return out, nil
+}
+
+func (f *file) resume() error {
+	info, err := f.f.Stat()
+	if err != nil {
+		return err
+	}
+	var buffer []byte
+	for _, b := range f.index.Blocks {
+		if b.Offset+int64(b.Length) > info.Size() {
+			break
+		}
+		if cap(buffer) < b.Length {
+			buffer = make([]byte, b.Length)
+		}
+		data := buffer[:b.Length]
+		if _, err := f.f.ReadAt(data, b.Offset); err != nil {
+			return err
+		}
+		if b.Check(data) != nil {
+			break
+		}
+		f.at++
+	}
+	if err := f.f.Truncate(f.have()); err != nil {
+		return err
+	}
+	_, err = f.f.Seek(f.have(), io.SeekStart)
+	return err
+}
+
+// have is how many bytes are there.
+func (f *file) have() int64 {
+	if f.at == len(f.index.Blocks) {
+		return f.index.Length
+	}
+	return f.index.Blocks[f.at].Offset
+}
+
+func (f *file) done() bool { return f.at == len(f.index.Blocks) }
+
+// add appends the next block, which was checked. Its error is the disk's.
+func (f *file) add(data []byte) error {
+	if _, err := f.f.Write(data); err != nil {
+		return diskError{fmt.Errorf("write block %d: %w", f.at, err)}
+	}
+	f.at++
+	return nil
+}
+
+// close synchronises what is there, so that it need not come again.
+func (f *file) close() error {
+	err := f.f.Sync()
+	if errClose := f.f.Close(); err == nil {
+		err = errClose
+	}
+	return err
+}
+
+// diskError is what no source can mend.
+type diskError struct{ error }
+
+func (e diskError) Unwrap() error { return e.error }
+
+func digestOf(raw []byte) string {
+	sum := sha256.Sum256(raw)
+	return hex.EncodeToString(sum[:])
+}

@@ -1,0 +1,97 @@
+package assemble
+
+import "groundswell/internal/block"
+
+// kind names a way.
+type kind string
+
+const (
+	kindLocal  kind = "local"
+	kindDelta  kind = "delta"
+	kindPacked kind = "packed"
+	kindFull   kind = "full"
+)
+
+// step is what to do next: blocks [first, end) by a way.
+type step struct {
+	kind       kind
+	first, end int
+	units      []unit // none for kindLocal
+}
+
+// plan chooses how each segment of an artifact is made, by the fewest fetched bytes.
+type plan struct {
+	index    block.Index
+	segments []segment
+	local    func(block.Block) bool
+	// ways that are open; kindFull always is.
+	ways map[kind]way
+	// spoilt are segments that the delta does not make.
+	spoilt map[int]bool
+}
+
+// choice is how the rest of segment n is made, from block at on.
+func (p *plan) choice(n, at int) kind {
+	end := p.segments[n].end
+	missing := false
+	costs := map[kind]int64{}
+	for i := at; i < end; i++ {
+		if p.local(p.index.Blocks[i]) {
+			continue
+		}
+		missing = true
+		for _, k := range []kind{kindPacked, kindFull} {
+			if w := p.ways[k]; w != nil {
+				costs[k] += w.unit(i).cost()
+			}
+		}
+	}
+	if !missing {
+		return kindLocal
+	}
+	if w := p.ways[kindDelta]; w != nil && !p.spoilt[n] {
+		costs[kindDelta] = w.unit(at).cost()
+	}
+	best := kindFull
+	for _, k := range []kind{kindPacked, kindDelta} { // the first of equals is the simplest to decode
+		if c, ok := costs[k]; ok && c < costs[best] {
+			best = k
+		}
+	}
+	return best
+}
+
+// next is what to do from block at on: as much as one request can bring, of at most
+// limit bytes if at least one unit fits into them, else one unit; 0: no limit.
+func (p *plan) next(at int, limit int64) step {
+	n := segmentAt(p.segments, at)
+	k := p.choice(n, at)
+	if k == kindLocal || k != kindDelta && p.local(p.index.Blocks[at]) {
+		end := at + 1
+		for end < p.segments[n].end && p.local(p.index.Blocks[end]) {
+			end++
+		}
+		return step{kind: kindLocal, first: at, end: end}
+	}
+	s := step{kind: k, first: at, end: at}
+	cost := int64(0)
+	for s.end < len(p.index.Blocks) {
+		if s.end == p.segments[n].end {
+			n++
+			if p.choice(n, s.end) != k {
+				break
+			}
+		}
+		if k != kindDelta && p.local(p.index.Blocks[s.end]) {
+			break
+		}
+		u := p.ways[k].unit(s.end)
+		if len(s.units) > 0 && (u.from != s.units[len(s.units)-1].to || limit > 0 && cost+u.cost() > limit) {
+			break
+		}
+		s.units = append(s.units, u)
+		s.end = u.end
+		cost += u.cost()
+	}
+	return s
+}

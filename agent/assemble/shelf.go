@@ -1,0 +1,66 @@
+package assemble
+
+import (
+	"context"
+	"io"
+	"os"
+
+	"groundswell/agent/fetch"
+	"groundswell/topics"
+)
+
+// shelf keeps documents about an artifact beside its file, so that none is fetched again
+// after an interruption. Losing one costs only its bytes, so nothing is synchronised,
+// and errors of the disk are none here.
+type shelf struct {
+	client *fetch.Client
+	path   string // of the artifact's file
+}
+
+// document is a document by its digest, and how many bytes were fetched for it.
+func (s shelf) document(ctx context.Context, d topics.Document) (raw []byte, fetched int64, err error) {
+	path := s.path + "." + d.SHA256[:16]
+	if raw := s.read(path, d.Length); int64(len(raw)) == d.Length && digestOf(raw) == d.SHA256 {
+		return raw, 0, nil
+	}
+	if raw, err = s.client.Document(ctx, d); err != nil {
+		return nil, 0, err
+	}
+	_ = os.WriteFile(path, raw, 0o600)
+	return raw, d.Length, nil
+}
+
+// table is how long the packed blocks are.
+func (s shelf) table(ctx context.Context, artifact string, limit int64, accept func([]byte) error) (raw []byte, fetched int64, err error) {
+	if raw := s.read(s.tablePath(), limit); raw != nil && accept(raw) == nil {
+		return raw, 0, nil
+	}
+	err = s.client.Table(ctx, artifact, limit, func(data []byte) error {
+		fetched += int64(len(data))
+		raw = data
+		return accept(data)
+	})
+	if err != nil {
+		return nil, fetched, err
+	}
+	_ = os.WriteFile(s.tablePath(), raw, 0o600)
+	return raw, fetched, nil
+}
+
+func (s shelf) tablePath() string { return s.path + ".table" }
+
+func (s shelf) forgetTable() { _ = os.Remove(s.tablePath()) }
+
+// read is what a file holds, at most limit bytes; nil if it cannot be read.
+func (s shelf) read(path string, limit int64) []byte {
+	file, err := os.Open(path)
+	if err != nil {
+		return nil
+	}
+	defer file.Close()
+	raw, err := io.ReadAll(io.LimitReader(file, limit+1))
+	if err != nil || int64(len(raw)) > limit {
+		return nil
+	}
+	return raw
+}
