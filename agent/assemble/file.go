@@ -80,6 +80,15 @@ func (f *file) add(data []byte) error {
 	return nil
 }
 
+// sync makes durable what is there: what was fetched need not come again even after a
+// power cut.
+func (f *file) sync() error {
+	if err := f.f.Sync(); err != nil {
+		return diskError{fmt.Errorf("synchronise block %d: %w", f.at, err)}
+	}
+	return nil
+}
+
 // close synchronises what is there, so that it need not come again.
 func (f *file) close() error {
 	err := f.f.Sync()

@@ -50,6 +50,9 @@ type origin struct {
 	mu      sync.Mutex // guards what follows
 	objects map[string]object
 	sent    map[string]int64 // bytes of bodies, by the first part of the path
+	// cut is after how many bytes of bodies the connection is cut, once; negative: never.
+	cut  int64
+	cuts int
 	// fault, if not nil, may answer instead: true if it did.
 	fault func(w http.ResponseWriter, r *http.Request) bool
 }
@@ -60,7 +63,7 @@ type object struct {
 }
 
 func newOrigin(t testing.TB) *origin {
-	o := &origin{t: t, objects: map[string]object{}, sent: map[string]int64{}}
+	o := &origin{t: t, objects: map[string]object{}, sent: map[string]int64{}, cut: -1}
 	o.Server = httptest.NewServer(http.HandlerFunc(o.serve))
 	t.Cleanup(o.Close)
 	t.Cleanup(o.CloseClientConnections)
@@ -91,7 +94,21 @@ type counted struct {
 }
 
 func (c counted) Write(p []byte) (int, error) {
+	c.o.mu.Lock()
+	ends := c.o.cut >= 0 && int64(len(p)) > c.o.cut
+	if ends {
+		p = p[:c.o.cut]
+		c.o.cut = -1
+		c.o.cuts++
+	} else if c.o.cut >= 0 {
+		c.o.cut -= int64(len(p))
+	}
+	c.o.mu.Unlock()
 	n, err := c.ResponseWriter.Write(p)
+	if ends {
+		_ = http.NewResponseController(c.ResponseWriter).Flush() // gone anyway
+		panic(http.ErrAbortHandler)
+	}
 	c.o.mu.Lock()
 	c.o.sent[c.kind] += int64(n)
 	c.o.mu.Unlock()
@@ -102,6 +119,22 @@ func (o *origin) set(fault func(w http.ResponseWriter, r *http.Request) bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.fault = fault
+}
+
+// cutAfter cuts a connection after so many bytes.
+func (o *origin) cutAfter(n int64) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.cut = n
+}
+
+// uncut is how often a connection was cut since the last time, and ends that.
+func (o *origin) uncut() int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	n := o.cuts
+	o.cut, o.cuts = -1, 0
+	return n
 }
 
 // put stores data as an artifact is stored.

@@ -361,7 +361,7 @@ func (r *run) from(ctx context.Context, base string, w way, s step) error {
 		if err != nil {
 			return fmt.Errorf("%w: %w", errSent, err)
 		}
-		if err := r.add(u, out); err != nil {
+		if err := errors.Join(r.add(u, out), r.file.sync()); err != nil {
 			return err
 		}
 		r.forgive(strike{base, s.kind})
