@@ -20,6 +20,7 @@ import (
 
 	"groundswell/certs/trust"
 	"groundswell/fleetd/artifact"
+	"groundswell/internal/ops"
 )
 
 func digest(data []byte) string {
@@ -92,7 +93,7 @@ func TestWhatDoesNotMatchItsNameLeavesNothingBehind(t *testing.T) {
 	if left := files(t, dir); len(left) > 0 {
 		t.Errorf("left behind: %v", left)
 	}
-	if _, err := blobs.Open(digest(data)); !errors.Is(err, artifact.ErrNoArtifact) {
+	if _, err := blobs.Open(context.Background(), digest(data)); !errors.Is(err, artifact.ErrNoArtifact) {
 		t.Errorf("open: %v", err)
 	}
 }
@@ -121,7 +122,7 @@ func TestUploadsOfTheSameBytesAreOne(t *testing.T) {
 	if _, err := blobs.Put(context.Background(), digest(data), int64(len(data)), bytes.NewReader(damaged)); !errors.Is(err, trust.ErrDigest) {
 		t.Errorf("damaged bytes of a stored artifact: %v", err)
 	}
-	f, err := blobs.Open(digest(data))
+	f, err := blobs.Open(context.Background(), digest(data))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -142,17 +143,31 @@ func (m memory) RepositoryFile(_ context.Context, repo trust.Repository, name st
 	return raw, nil
 }
 
+// serve serves the blobs and a little metadata, as told.
+func serve(t *testing.T, blobs *artifact.Blobs, change func(*artifact.DownloadsConfig)) *httptest.Server {
+	t.Helper()
+	cfg := artifact.DownloadsConfig{
+		Blobs:   blobs,
+		Files:   memory{"image/1.root.json": []byte(`{"root":1}`), "image/timestamp.json": []byte(`{"timestamp":1}`)},
+		Limits:  artifact.NewLimits(artifact.DefaultLimits()),
+		Metrics: artifact.NewMetrics(ops.NewRegistry()),
+		Log:     slog.New(slog.DiscardHandler),
+	}
+	if change != nil {
+		change(&cfg)
+	}
+	server := httptest.NewServer(artifact.Downloads(cfg))
+	t.Cleanup(server.Close)
+	return server
+}
+
 func TestDownloadsResumeAndAreCacheableForEver(t *testing.T) {
 	blobs, _ := openBlobs(t)
 	data := firmware(200_000)
 	if _, err := blobs.Put(context.Background(), digest(data), int64(len(data)), bytes.NewReader(data)); err != nil {
 		t.Fatal(err)
 	}
-	handler := artifact.Downloads(blobs, memory{
-		"image/1.root.json": []byte(`{"root":1}`), "image/timestamp.json": []byte(`{"timestamp":1}`),
-	}, slog.New(slog.DiscardHandler))
-	server := httptest.NewServer(handler)
-	t.Cleanup(server.Close)
+	server := serve(t, blobs, nil)
 
 	get := func(method, path string, header ...string) (*http.Response, []byte) {
 		t.Helper()

@@ -166,7 +166,7 @@ func (c *Catalogue) Publish(ctx context.Context, by fleet.Actor, raw []byte) ([]
 	if bytes.Equal(current.Bytes, raw) {
 		return slices.DeleteFunc(known, func(r fleet.Release) bool { return r.CreatedAt.Before(current.CreatedAt) }), nil
 	}
-	added, err := c.added(images, known)
+	added, err := c.added(ctx, images, known)
 	if err != nil {
 		return nil, err
 	}
@@ -197,7 +197,7 @@ func (c *Catalogue) releases(ctx context.Context) ([]fleet.Release, error) {
 }
 
 // added are the releases that are not known yet, each with its bytes in place.
-func (c *Catalogue) added(images trust.Images, known []fleet.Release) ([]fleet.Release, error) {
+func (c *Catalogue) added(ctx context.Context, images trust.Images, known []fleet.Release) ([]fleet.Release, error) {
 	paths := map[string]bool{}
 	for _, r := range known {
 		paths[r.Path] = true
@@ -210,7 +210,7 @@ func (c *Catalogue) added(images trust.Images, known []fleet.Release) ([]fleet.R
 		if err := image.Release.Validate(); err != nil {
 			return nil, fmt.Errorf("%w: %s: %w", ErrNotRelease, image.Path, err)
 		}
-		size, err := c.cfg.Blobs.Size(image.SHA256)
+		size, err := c.cfg.Blobs.Size(ctx, image.SHA256)
 		if err != nil {
 			return nil, fmt.Errorf("release %s: %w", image.Path, err)
 		}

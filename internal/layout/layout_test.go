@@ -39,6 +39,8 @@ var importers = map[string][]string{
 	"github.com/google/uuid":                   {"fleetd/fleet"},
 	"github.com/klauspost/compress":            {"internal/block", "internal/delta"}, // packed blocks; segments
 	"github.com/PlakarKorp/":                   {"internal/block"},
+	"gocloud.dev":                              {"fleetd/artifact/bucket"},
+	"github.com/aws/":                          {"fleetd/artifact/bucket"},         // the S3 client below gocloud.dev
 	"github.com/coreos/go-systemd":             {"agent/watchdog"},
 	"github.com/godbus/dbus":                   {"agent/rauc"},
 	"github.com/google/go-cmp":                 {},  // tests only
