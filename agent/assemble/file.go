@@ -3,6 +3,7 @@ package assemble
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -14,7 +15,8 @@ import (
 type file struct {
 	f     *os.File
 	index block.Index
-	at    int // blocks that are there: those below it
+	at    int   // blocks that are there: those below it
+	safe  int64 // bytes that are durable
 }
 
 // openFile keeps the whole blocks that the file begins with and cuts off what is behind
@@ -84,18 +86,18 @@ func (f *file) add(data []byte) error {
 // power cut.
 func (f *file) sync() error {
 	if err := f.f.Sync(); err != nil {
+		// What is behind it may never get onto the disk, though it is read. A disk that
+		// fails may refuse this as well.
+		_ = f.f.Truncate(f.safe)
 		return diskError{fmt.Errorf("synchronise block %d: %w", f.at, err)}
 	}
+	f.safe = f.have()
 	return nil
 }
 
 // close synchronises what is there, so that it need not come again.
 func (f *file) close() error {
-	err := f.f.Sync()
-	if errClose := f.f.Close(); err == nil {
-		err = errClose
-	}
-	return err
+	return errors.Join(f.sync(), f.f.Close())
 }
 
 // diskError is what no source can mend.

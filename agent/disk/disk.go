@@ -84,6 +84,16 @@ func ReadFile(on FS, path string, limit int64) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(file, limit))
 }
 
+// Sync makes durable what is in a file. When it fails, what is read of the file may never
+// get onto the disk, whatever a later Sync says: the file is to be written anew.
+func Sync(on FS, path string) error {
+	file, err := Open(on, path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(file.Sync(), file.Close())
+}
+
 // WriteSynced writes a file from its beginning, durably as far as its content goes. A
 // part of it is not left behind.
 func WriteSynced(on FS, path string, data []byte, mode fs.FileMode) error {

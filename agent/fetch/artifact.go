@@ -167,10 +167,20 @@ func (d *download) complete() (bool, error) {
 			return false, err
 		}
 		if _, err := reader.Read(make([]byte, 1)); err == io.EOF {
-			return true, d.disk(d.file.Sync())
+			return true, d.sync()
 		}
 	}
 	return false, d.restart()
+}
+
+// sync makes the file durable. Where that fails, what was written may never get onto the
+// disk, though it is read: it is thrown away.
+func (d *download) sync() error {
+	err := d.disk(d.file.Sync())
+	if err != nil {
+		_ = d.file.Truncate(0) // a disk that fails may refuse this as well
+	}
+	return err
 }
 
 type eof struct{}
@@ -348,17 +358,17 @@ func (d *download) copy(body io.Reader, skip int64) error {
 		}
 		// A source that does not do ranges would send the rest as well.
 		if left, limited := d.client.cfg.Wake.Left(); limited && left == 0 && d.have < d.Length {
-			return errors.Join(wake.ErrSpent, d.disk(d.file.Sync()))
+			return errors.Join(wake.ErrSpent, d.sync())
 		}
 		switch {
 		case err == io.EOF:
-			return d.disk(d.file.Sync())
+			return d.sync()
 		case errors.Is(err, trust.ErrDigest):
 			return errors.Join(err, d.restart())
 		case err != nil:
 			// Sent too little, too much, or nothing any more.
 			if d.have < d.Length {
-				_ = d.file.Sync() // best effort: the part is hashed again
+				_ = d.sync() // the part is hashed again
 				return err
 			}
 			done, errDisk := d.complete()

@@ -76,6 +76,15 @@ func (d *Dir) settle() error {
 	return nil
 }
 
+// doubt notes that a change failed, if it did: it may be there nevertheless, and not be
+// durable, and whoever tries again would find it and go on.
+func (d *Dir) doubt(err error) error {
+	if err != nil {
+		d.settled = false
+	}
+	return err
+}
+
 // maxBookkeeping bounds what is read of a file that says what is in the slots.
 const maxBookkeeping = 64 << 10
 
@@ -158,10 +167,10 @@ func (d *Dir) link(slot string) error {
 		return err
 	}
 	if err := d.on.Rename(tmp, filepath.Join(d.path, "active")); err != nil {
-		return err
+		return d.doubt(err)
 	}
 	d.kept = ""
-	return d.on.SyncDir(d.path)
+	return d.doubt(d.on.SyncDir(d.path))
 }
 
 func (d *Dir) writeJSON(path string, v any) error {
@@ -169,7 +178,7 @@ func (d *Dir) writeJSON(path string, v any) error {
 	if err != nil {
 		return err
 	}
-	return disk.Replace(d.on, path, data, 0o600)
+	return d.doubt(disk.Replace(d.on, path, data, 0o600))
 }
 
-func (d *Dir) remove(path string) error { return disk.Remove(d.on, path) }
+func (d *Dir) remove(path string) error { return d.doubt(disk.Remove(d.on, path)) }

@@ -95,11 +95,16 @@ func (d *Dir) place(staging, slot string, image Image) error {
 	if err := d.remove(d.file(slot, "image.json")); err != nil {
 		return err
 	}
+	// It was verified as the kernel has it. Whoever downloaded it may have been killed
+	// before it was on the disk.
+	if err := disk.Sync(d.on, staging); err != nil {
+		return errors.Join(err, d.remove(staging))
+	}
 	if err := d.on.Chmod(staging, 0o700); err != nil {
 		return err
 	}
 	if err := d.on.Rename(staging, d.file(slot, "artifact")); err != nil {
-		return err
+		return d.doubt(err)
 	}
 	return d.writeJSON(d.file(slot, "image.json"), image)
 }
