@@ -119,7 +119,8 @@ func serve(ctx context.Context, cfg Config, s secrets, opsServer *ops.Server, me
 
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return server.Run(ctx) })
-	toDevices, toCaches := delivery(cfg.Downloads, s, blobs, catalogue, metrics, log)
+	packs := artifact.NewPacks(blobs)
+	toDevices, toCaches := delivery(cfg.Downloads, s, blobs, packs, catalogue, metrics, log)
 	g.Go(func() error { return api.Serve(ctx, downloads, s.downloadsTLS, s.unlessRevoked(toDevices), log) })
 	if cfg.Downloads.Origin.Listen != "" {
 		g.Go(func() error { return api.Serve(ctx, origin, s.originTLS, toCaches, log) })
@@ -131,6 +132,7 @@ func serve(ctx context.Context, cfg Config, s secrets, opsServer *ops.Server, me
 	}
 	g.Go(func() error { return tokens.Run(ctx) })
 	g.Go(func() error { return catalogue.Run(ctx) })
+	g.Go(func() error { return catalogue.Pack(ctx, packs) })
 	g.Go(func() error { return driver.Run(ctx) })
 	g.Go(func() error { return publisher.Run(ctx) })
 	g.Go(func() error { return watchStats(ctx, db, metrics) })
@@ -152,9 +154,9 @@ func openBlobs(ctx context.Context, a Artifacts) (*artifact.Blobs, error) {
 }
 
 // delivery makes what the listener for devices and the one for caches serve.
-func delivery(d Downloads, s secrets, blobs *artifact.Blobs, catalogue *artifact.Catalogue, metrics *ops.Registry, log *slog.Logger) (toDevices, toCaches http.Handler) {
+func delivery(d Downloads, s secrets, blobs *artifact.Blobs, packs *artifact.Packs, catalogue *artifact.Catalogue, metrics *ops.Registry, log *slog.Logger) (toDevices, toCaches http.Handler) {
 	cfg := artifact.DownloadsConfig{
-		Blobs: blobs, Files: catalogue, Limits: artifact.NewLimits(d.Limits.config()), Metrics: artifact.NewMetrics(metrics),
+		Blobs: blobs, Packs: packs, Files: catalogue, Limits: artifact.NewLimits(d.Limits.config()), Metrics: artifact.NewMetrics(metrics),
 		Signatures: s.signatures, Log: log,
 	}
 	toCaches = artifact.Downloads(cfg)

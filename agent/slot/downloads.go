@@ -44,13 +44,18 @@ func (d Downloads) Discard(keep string) error {
 	return d.On.SyncDir(d.Dir)
 }
 
-// Check verifies the file of an image; ErrNotStaged. A part can be completed, and stays;
+// Check verifies the file of an image and makes it durable; ErrNotStaged. A part can be completed, and stays;
 // what is long enough and wrong cannot, and is removed.
 func (d Downloads) Check(image Image) error {
 	path := d.Path(image.SHA256)
 	err := Verify(d.On, path, image)
 	if err == nil {
-		return nil
+		// As the kernel has it: whoever downloaded it may have been killed before it was
+		// on the disk.
+		if err = disk.Sync(d.On, path); err == nil {
+			return nil
+		}
+		return errors.Join(err, d.On.Remove(path))
 	}
 	if info, errStat := d.On.Stat(path); errStat == nil && info.Size() >= image.Length {
 		err = errors.Join(err, d.On.Remove(path))

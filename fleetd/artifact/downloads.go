@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"regexp"
@@ -44,6 +45,7 @@ func ValidFile(repo trust.Repository, name string) bool {
 // to be optional is required.
 type DownloadsConfig struct {
 	Blobs   *Blobs
+	Packs   *Packs
 	Files   Files
 	Limits  *Limits
 	Metrics *Metrics
@@ -59,6 +61,8 @@ type DownloadsConfig struct {
 // Downloads returns the handler of a listener for devices and caches:
 //
 //	GET /artifacts/{sha256}         with Range, If-Range, ETag, for ever
+//	GET /packs/{sha256}/table       how long the packed blocks of an artifact are
+//	GET /packs/{sha256}/{table}     these, as artifacts are served, by the table's SHA-256
 //	GET /repository/{repo}/{file}   N.root.json, N.targets.json, N.snapshot.json, timestamp.json
 //
 // and HEAD for each. There are no directories to list.
@@ -66,6 +70,8 @@ func Downloads(cfg DownloadsConfig) http.Handler {
 	d := downloads{cfg}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /artifacts/{sha256}", d.counted(artifacts, d.artifact))
+	mux.HandleFunc("GET /packs/{sha256}/table", d.counted(packs, d.table))
+	mux.HandleFunc("GET /packs/{sha256}/{table}", d.counted(packs, d.pack))
 	mux.HandleFunc("GET /repository/{repo}/{file}", d.counted(metadata, d.file))
 	return mux
 }
@@ -90,13 +96,34 @@ func (d downloads) artifact(w *answer, r *http.Request) {
 		http.NotFound(w, r)
 		return
 	}
+	d.immutable(w, r, thing{digest, "artifacts/" + digest, digest, func() (source, error) { return d.Blobs.Open(r.Context(), digest) }})
+}
+
+// thing is what never changes.
+type thing struct {
+	artifact string // whose signature is needed
+	path     string // below the base URL
+	tag      string // ETag without its quotes
+	open     func() (source, error)
+}
+
+// source is what a thing is read by.
+type source interface {
+	io.ReadSeekCloser
+	Size() int64
+	// Expect says that nothing from byte end on will be read.
+	Expect(end int64)
+}
+
+// immutable serves by ranges what any cache may keep.
+func (d downloads) immutable(w *answer, r *http.Request, t thing) {
 	if d.RedirectTo != "" {
-		d.redirect(w, r, digest)
+		d.redirect(w, r, t)
 		return
 	}
 	caching := forEver
 	if d.Signatures != nil {
-		left, err := d.Signatures.Check(digest, r.URL.Query(), time.Now())
+		left, err := d.Signatures.Check(t.artifact, r.URL.Query(), time.Now())
 		if err != nil {
 			d.refuse(w, http.StatusForbidden, reasonOf(err), err.Error())
 			return
@@ -109,14 +136,14 @@ func (d downloads) artifact(w *answer, r *http.Request) {
 		return
 	}
 	defer end()
-	reader, err := d.Blobs.Open(r.Context(), digest)
-	if errors.Is(err, ErrNoArtifact) {
+	reader, err := t.open()
+	if errors.Is(err, ErrNoArtifact) || errors.Is(err, ErrNoPack) {
 		http.NotFound(w, r)
 		return
 	}
 	if err != nil {
 		if r.Context().Err() == nil {
-			d.Log.Error("artifact cannot be read", "artifact", digest, "err", err)
+			d.Log.Error("artifact cannot be read", "path", t.path, "err", err)
 		}
 		d.refuse(w, http.StatusServiceUnavailable, "storage", "the artifacts are not available")
 		return
@@ -131,17 +158,17 @@ func (d downloads) artifact(w *answer, r *http.Request) {
 	}
 	reader.Expect(until)
 	h.Set("Content-Type", "application/octet-stream")
-	h.Set("ETag", `"`+digest+`"`)
+	h.Set("ETag", `"`+t.tag+`"`)
 	h.Set("Cache-Control", caching)
 	http.ServeContent(w, r, "", time.Time{}, reader)
 }
 
 // redirect sends a caller on. The address is the caller's own: another one's
 // signature ends at another time.
-func (d downloads) redirect(w *answer, r *http.Request, digest string) {
-	to := strings.TrimSuffix(d.RedirectTo, "/") + "/artifacts/" + digest
+func (d downloads) redirect(w *answer, r *http.Request, t thing) {
+	to := strings.TrimSuffix(d.RedirectTo, "/") + "/" + t.path
 	if d.Signatures != nil {
-		to += "?" + d.Signatures.Sign(digest, time.Now())
+		to += "?" + d.Signatures.Sign(t.artifact, time.Now())
 	}
 	w.Header().Set("Cache-Control", "no-store")
 	http.Redirect(w, r, to, http.StatusTemporaryRedirect)

@@ -7,6 +7,7 @@ type kind string
 
 const (
 	artifacts kind = "artifact"
+	packs     kind = "pack"
 	metadata  kind = "metadata"
 )
 

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"sort"
 
 	"github.com/klauspost/compress/zstd"
 )
@@ -109,6 +110,11 @@ func NewTable(lengths []int) Table {
 
 // Range is where block i lies: bytes [from, to).
 func (t Table) Range(i int) (from, to int64) { return t.Offsets[i], t.Offsets[i+1] }
+
+// At is the number of the packed block that byte offset lies in.
+func (t Table) At(offset int64) int {
+	return sort.Search(len(t.Offsets), func(i int) bool { return t.Offsets[i] > offset }) - 1
+}
 
 // Length of all packed blocks together, in bytes.
 func (t Table) Length() int64 { return t.Offsets[len(t.Offsets)-1] }

@@ -40,7 +40,7 @@ var importers = map[string][]string{
 	"github.com/klauspost/compress":            {"internal/block", "internal/delta"}, // packed blocks; segments
 	"github.com/PlakarKorp/":                   {"internal/block"},
 	"gocloud.dev":                              {"fleetd/artifact/bucket"},
-	"github.com/aws/":                          {"fleetd/artifact/bucket"},         // the S3 client below gocloud.dev
+	"github.com/aws/":                          {"fleetd/artifact/bucket"}, // the S3 client below gocloud.dev
 	"github.com/coreos/go-systemd":             {"agent/watchdog"},
 	"github.com/godbus/dbus":                   {"agent/rauc"},
 	"github.com/google/go-cmp":                 {},  // tests only
