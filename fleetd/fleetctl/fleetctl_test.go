@@ -20,6 +20,7 @@ import (
 	"groundswell/certs"
 	"groundswell/certs/token"
 	"groundswell/certs/trust"
+	"groundswell/internal/block"
 	"groundswell/internal/cli"
 
 	"github.com/google/go-cmp/cmp"
@@ -238,6 +239,16 @@ func TestReleasesAreSignedOnTopOfWhatIsPublished(t *testing.T) {
 	if err == nil && len(images.All()) != 2 || f.version != 2 {
 		t.Fatalf("%d images, version %d, %v", len(images.All()), f.version, err)
 	}
+	for _, image := range images.All() {
+		pin := image.Release.Index
+		if pin == nil || len(f.artifacts) != 4 || int64(len(f.artifacts[pin.SHA256])) != pin.Length {
+			t.Fatalf("the block index of %s, %v, is not among %d artifacts", image.Path, pin, len(f.artifacts))
+		}
+		index, err := block.Read(f.artifacts[pin.SHA256], image.Length)
+		if err != nil || index.Blocks[0].Check(f.artifacts[image.SHA256]) != nil {
+			t.Errorf("the block index of %s: %v, %v", image.Path, index, err)
+		}
+	}
 
 	refusals := []struct {
 		name string
@@ -256,8 +267,14 @@ func TestReleasesAreSignedOnTopOfWhatIsPublished(t *testing.T) {
 		}
 	}
 
+	mustRun(t, append(create("1.2.0", both...), "--no-index")...)
+	images, err = trust.CheckTargets("fleet.test", root, nil, f.targets, time.Now())
+	if image, ok := images.Lookup("system/camera/1.2.0"); err != nil || !ok || image.Release.Index != nil || len(f.artifacts) != 5 {
+		t.Errorf("without an index: %+v, %v, %d artifacts", image, err, len(f.artifacts))
+	}
+
 	// A fleetd that serves what the timestamp does not vouch for gets no signature.
-	f.files["1.snapshot.json"], f.files["2.snapshot.json"] = f.files["2.snapshot.json"], f.files["1.snapshot.json"]
+	f.files["2.snapshot.json"], f.files["3.snapshot.json"] = f.files["3.snapshot.json"], f.files["2.snapshot.json"]
 	if code, _, errOut := run(t, create("1.3.0", both...)...); code != cli.Failed || !strings.Contains(errOut, "snapshot") {
 		t.Errorf("exit code %d: %s", code, errOut)
 	}

@@ -16,7 +16,14 @@ type release struct {
 	Hardware      []string  `json:"hardware"`
 	SecurityFloor string    `json:"security_floor"`
 	Requires      []require `json:"requires"`
+	Index         *pinned   `json:"index"`
 	CreatedAt     time.Time `json:"created_at"`
+}
+
+// pinned is bytes that something pins by their digest.
+type pinned struct {
+	Length int64  `json:"length"`
+	SHA256 string `json:"sha256"`
 }
 
 type require struct {
