@@ -95,6 +95,7 @@ func serve(ctx context.Context, cfg Config, s secrets, opsServer *ops.Server, me
 	if err != nil {
 		return errors.Join(err, server.Close(), downloads.Close(), renewals.Close())
 	}
+	maker := newDeltas(cfg, db, blobs, name, metrics, log)
 	driver := rollout.New(rollout.Config{Store: db, Tick: cfg.Rollout.Tick, Holder: name, Log: log})
 	addresses := map[string]string{"api": server.Addr(), "downloads": downloads.Addr().String(), "ops": opsServer.Addr()}
 	if s.renewalTLS != nil {
@@ -119,6 +120,9 @@ func serve(ctx context.Context, cfg Config, s secrets, opsServer *ops.Server, me
 	g.Go(func() error { return catalogue.Run(ctx) })
 	g.Go(func() error { return driver.Run(ctx) })
 	g.Go(func() error { return publisher.Run(ctx) })
+	if maker != nil {
+		g.Go(func() error { return maker.Run(ctx) })
+	}
 	g.Go(func() error { return watchStats(ctx, db, metrics) })
 	if s.crl != nil {
 		g.Go(func() error { return s.crl.Run(ctx) })
@@ -169,7 +173,7 @@ func openStore(ctx context.Context, cfg Config, s secrets, opsServer *ops.Server
 		db, err = store.Open(ctx, store.Options{
 			URL: s.databaseURL, TrustDomain: cfg.TrustDomain, Signer: publish.NewSigner(s.directorKey),
 			Regions: append([]string{cfg.Region}, cfg.Broker.Regions...),
-			Sources: cfg.Downloads.PublicURLs, MaxConns: cfg.Database.MaxConnections, Log: log,
+			Sources: cfg.Downloads.PublicURLs, Deltas: deltasPerRelease(cfg), MaxConns: cfg.Database.MaxConnections, Log: log,
 		})
 		return err
 	})

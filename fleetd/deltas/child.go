@@ -32,9 +32,9 @@ type Child struct {
 // Coder is how it codes.
 func (c Child) Coder() string { return c.CodedBy }
 
-// Need is what internal/delta takes at most: the two artifacts, and what it searches them
-// with.
-func (c Child) Need(old, new int64) int64 { return 64<<20 + 4*(old+new) }
+// Need is what internal/delta takes at most, besides what the page cache keeps of both: four
+// bytes for each byte of old, and the delta itself.
+func (c Child) Need(old, new int64) int64 { return 128<<20 + 4*old + new }
 
 // order is what the child is told, on its standard input.
 type order struct {

@@ -102,6 +102,9 @@ func (s *Store) Rollout(ctx context.Context, id string) (r fleet.Rollout, err er
 		if err := s.describeDeltas(ctx, tx, &r); err != nil {
 			return err
 		}
+		if err := describeTransfers(ctx, tx, &r); err != nil {
+			return err
+		}
 		return describeWaves(ctx, tx, &r)
 	})
 	return r, err
