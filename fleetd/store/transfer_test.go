@@ -56,6 +56,7 @@ func TestBytesAreSummedByWhereTheyCameFromAndRegion(t *testing.T) {
 	late := w.bytes(ids[0], r.ID, topics.StateDownloading, 1, 2, topics.Transfer{Delta: 90})
 	w.Apply(newer, late)
 	w.Apply(w.bytes(ids[0], r.ID, topics.StateVerified, 1, 3, first), late, newer)
+	w.Apply(late)
 	// The second attempt of one who failed counts beside its first.
 	w.Apply(w.bytes(ids[1], r.ID, topics.StateFailed, 2, 8, topics.Transfer{Delta: 30, Index: 1}), w.bytes(ids[1], r.ID, topics.StateVerified, 2, 7, topics.Transfer{Delta: 30}))
 	const two = `"" 2: {Local:20 Delta:45 Packed:4 Full:0 Peer:2 Index:2} saved 152; "eu" 1: {Local:0 Delta:0 Packed:0 Full:100 Peer:0 Index:0} saved 0; `
