@@ -26,7 +26,7 @@ import (
 func main() {
 	if len(os.Args) > 1 && os.Args[1] == deltas.ChildCommand {
 		// Not a command for people: makedeltas.go starts it.
-		if err := deltas.RunChild(context.Background(), encodeDelta); err != nil {
+		if err := deltas.RunChild(context.Background(), deltas.Codec); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}

@@ -11,20 +11,9 @@ import (
 	"groundswell/internal/ops"
 )
 
-// encodeDelta is internal/delta's encoder. Nil: this fleetd makes no deltas.
-var encodeDelta deltas.Encode
-
-// deltasPerRelease is from how many versions deltas are made of a release.
-func deltasPerRelease(cfg Config) int {
-	if encodeDelta == nil {
-		return 0
-	}
-	return cfg.Deltas.PerRelease
-}
-
 // newDeltas makes the worker that makes deltas; nil when others do, or nobody.
 func newDeltas(cfg Config, db *store.Store, blobs *artifact.Blobs, name string, metrics *ops.Registry, log *slog.Logger) *deltas.Worker {
-	if deltasPerRelease(cfg) == 0 || cfg.Deltas.Jobs == 0 {
+	if cfg.Deltas.PerRelease == 0 || cfg.Deltas.Jobs == 0 {
 		return nil
 	}
 	d := cfg.Deltas

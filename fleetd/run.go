@@ -173,7 +173,7 @@ func openStore(ctx context.Context, cfg Config, s secrets, opsServer *ops.Server
 		db, err = store.Open(ctx, store.Options{
 			URL: s.databaseURL, TrustDomain: cfg.TrustDomain, Signer: publish.NewSigner(s.directorKey),
 			Regions: append([]string{cfg.Region}, cfg.Broker.Regions...),
-			Sources: cfg.Downloads.PublicURLs, Deltas: deltasPerRelease(cfg), MaxConns: cfg.Database.MaxConnections, Log: log,
+			Sources: cfg.Downloads.PublicURLs, Deltas: cfg.Deltas.PerRelease, MaxConns: cfg.Database.MaxConnections, Log: log,
 		})
 		return err
 	})

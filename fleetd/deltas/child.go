@@ -104,14 +104,11 @@ func (t *opening) text() string {
 	return strings.TrimSpace(string(t.kept))
 }
 
-// Encode makes new from old, into w. ends are where its segments end.
-type Encode func(ctx context.Context, w io.Writer, old, new []byte, ends []int64, coder string) error
-
 // headroom is what a Go program needs besides what it works with, in bytes.
 const headroom = 256 << 20
 
 // RunChild is the child process: it does what its parent asked for with the files that it
-// was given.
+// was given, and proves that what it made makes what it should. encode is Codec.
 func RunChild(ctx context.Context, encode Encode) error {
 	var o order
 	if err := json.NewDecoder(io.LimitReader(os.Stdin, 1<<10)).Decode(&o); err != nil {
@@ -144,10 +141,17 @@ func RunChild(ctx context.Context, encode Encode) error {
 	}
 	out := os.NewFile(outFile, "out")
 	w := bufio.NewWriterSize(out, 1<<20)
-	if err := encode(ctx, w, old, target, segments, o.Coder); err != nil {
+	if err := encode(ctx, w, old, target, segments, o.Coder, o.CPUs); err != nil {
 		return err
 	}
-	return errors.Join(w.Flush(), out.Close())
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	made, err := mapped(outFile)
+	if err != nil {
+		return err
+	}
+	return errors.Join(prove(ctx, made, old, target), out.Close())
 }
 
 // mapped is what a file holds, without a copy of it. It stays mapped: the process ends.
