@@ -71,6 +71,7 @@ func serve(ctx context.Context, cfg Config, s secrets, opsServer *ops.Server, me
 
 	server := api.New(api.Config{
 		Listen: cfg.API.Listen, TLS: s.apiTLS, Store: db, Blobs: blobs, Catalogue: catalogue, Tokens: tokens,
+		Prices:  api.Prices{PerGB: cfg.Costs.PricePerGB, Currency: cfg.Costs.Currency},
 		Version: cli.Version(), Metrics: metrics, Log: log,
 	})
 	if err := server.Listen(); err != nil {

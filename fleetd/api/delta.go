@@ -12,13 +12,16 @@ type DeltaSource struct {
 	Error   string `json:"error,omitempty" doc:"Of the newest attempt"`
 }
 
+func deltaState(s fleet.DeltaState) string {
+	if s == fleet.DeltaNone {
+		return "none"
+	}
+	return string(s)
+}
+
 func viewDeltas(sources []fleet.DeltaSource) (out []DeltaSource) {
 	for _, s := range sources {
-		state := string(s.State)
-		if s.State == fleet.DeltaNone {
-			state = "none"
-		}
-		out = append(out, DeltaSource{From: s.From, Devices: s.Devices, State: state, Bytes: s.Delta.Length, Listed: s.Listed, Error: s.Error})
+		out = append(out, DeltaSource{From: s.From, Devices: s.Devices, State: deltaState(s.State), Bytes: s.Delta.Length, Listed: s.Listed, Error: s.Error})
 	}
 	return out
 }

@@ -312,6 +312,7 @@ func (s *Server) registerRollouts() {
 	})
 
 	s.registerSteps()
+	s.registerPreview()
 
 	register(s, operation{
 		id: "revert-rollout", method: http.MethodPost, path: "/v1/rollouts/{id}/revert", tag: "rollouts", role: token.Operator, status: http.StatusCreated,

@@ -25,7 +25,7 @@ type fleetd struct {
 
 func newFleetd(t *testing.T) fleetd {
 	t.Helper()
-	s, err := stack.Start(t.Context(), stack.Options{WithoutInflux: true})
+	s, err := stack.Start(t.Context(), stack.Options{WithoutInflux: true, FleetdConfig: func(c stack.Config) { c.Set("EUR", "costs", "currency") }})
 	if err != nil {
 		t.Fatal(err)
 	}

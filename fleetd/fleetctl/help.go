@@ -180,7 +180,11 @@ func (*rolloutList) Help() string {
 	return examples("fleetctl rollout list --state running", "fleetctl rollout list --release camera -o json")
 }
 
-func (*rolloutShow) Help() string   { return examples("fleetctl rollout show r-k3j5mz7qabcd") }
+func (*rolloutShow) Help() string { return examples("fleetctl rollout show r-k3j5mz7qabcd") }
+func (*rolloutPreview) Help() string {
+	return examples("fleetctl rollout preview r-k3j5mz7qabcd", "fleetctl rollout preview r-k3j5mz7qabcd --price-per-gb 0.08 -o json")
+}
+
 func (*rolloutStart) Help() string  { return examples("fleetctl rollout start r-k3j5mz7qabcd") }
 func (*rolloutResume) Help() string { return examples("fleetctl rollout resume r-k3j5mz7qabcd") }
 

@@ -19,6 +19,7 @@ type rolloutCmd struct {
 	Update  rolloutUpdate  `cmd:"" help:"Change a draft."`
 	List    rolloutList    `cmd:"" help:"List rollouts."`
 	Show    rolloutShow    `cmd:"" help:"Show a rollout and its waves."`
+	Preview rolloutPreview `cmd:"" help:"Say what a rollout will cost: devices, bytes, money, and when."`
 	Start   rolloutStart   `cmd:"" help:"Start a drafted rollout: its first wave opens."`
 	Watch   rolloutWatch   `cmd:"" help:"Follow the waves until the rollout ends; exit code 3 unless it completed."`
 	Pause   rolloutPause   `cmd:"" help:"Pause: nobody starts, nobody activates, until it is resumed."`
