@@ -29,6 +29,8 @@ type Config struct {
 	Broker    Broker     `yaml:"broker"`
 	Influx    Influx     `yaml:"influx"`
 	Artifacts Artifacts  `yaml:"artifacts"`
+	Deltas    Deltas     `yaml:"deltas"`
+	Costs     Costs      `yaml:"costs"`
 	Trust     Trust      `yaml:"trust"`
 	Rollout   Rollout    `yaml:"rollout"`
 	Ops       ops.Config `yaml:"ops"`
@@ -166,6 +168,7 @@ func DefaultConfig() Config {
 		},
 		Renewal:   Renewal{Lifetime: 365 * 24 * time.Hour},
 		Artifacts: Artifacts{MaxBytes: 4 << 30},
+		Deltas:    defaultDeltas(),
 		Rollout:   Rollout{Tick: time.Second},
 		Ops:       ops.Config{Listen: "127.0.0.1:9884"},
 	}
@@ -174,7 +177,8 @@ func DefaultConfig() Config {
 // Validate names the first field that cannot be used. It does no I/O.
 func (c *Config) Validate() error {
 	checks := []func() error{
-		c.validateTrust, c.validateDatabase, c.validateAPI, c.validateDownloads, c.validateDelivery, c.validateArtifacts, c.validateRenewal, c.validateBroker, c.validateInflux, c.validateRest,
+		c.validateTrust, c.validateDatabase, c.validateAPI, c.validateDownloads, c.validateDelivery, c.validateArtifacts, c.validateRenewal, c.validateBroker,
+		c.validateInflux, c.validateDeltas, c.validateRest,
 	}
 	for _, check := range checks {
 		if err := check(); err != nil {

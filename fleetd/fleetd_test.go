@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"math/big"
 	"net/http"
 	"os"
@@ -322,6 +323,14 @@ func TestAWrongConfigurationNamesItsField(t *testing.T) {
 		"influx":                   func(c *Config) { c.Influx = Influx{URL: "http://influx:8086", Bucket: "b", Username: "u"} },
 		"artifacts.dir":            func(c *Config) { c.Artifacts.Dir = "" },
 		"artifacts.max_bytes":      func(c *Config) { c.Artifacts.MaxBytes = 0 },
+		"deltas.per_release":       func(c *Config) { c.Deltas.PerRelease = -1 },
+		"deltas.jobs":              func(c *Config) { c.Deltas.Jobs = 100 },
+		"deltas.cpus":              func(c *Config) { c.Deltas.CPUs = -1 },
+		"deltas.memory":            func(c *Config) { c.Deltas.Memory = 1 << 20 },
+		"deltas.coder":             func(c *Config) { c.Deltas.Coder = "gzip" },
+		"deltas.publish_every":     func(c *Config) { c.Deltas.PublishEvery = 0 },
+		"costs.price_per_gb":       func(c *Config) { c.Costs.PricePerGB = math.NaN() },
+		"costs.currency":           func(c *Config) { c.Costs.Currency = "\x1b[1m" },
 		"rollout.tick":             func(c *Config) { c.Rollout.Tick = 0 },
 	} {
 		c := valid()

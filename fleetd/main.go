@@ -18,11 +18,20 @@ import (
 	"os"
 	"strings"
 
+	"groundswell/fleetd/deltas"
 	"groundswell/internal/cli"
 	"groundswell/migrations"
 )
 
 func main() {
+	if len(os.Args) > 1 && os.Args[1] == deltas.ChildCommand {
+		// Not a command for people: makedeltas.go starts it.
+		if err := deltas.RunChild(context.Background(), deltas.Codec); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
 	cli.Daemon[Config]{
 		Name:        "fleetd",
 		Description: "Rolls firmware out to fleets of devices, in waves.",

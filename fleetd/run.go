@@ -73,6 +73,7 @@ func serve(ctx context.Context, cfg Config, s secrets, opsServer *ops.Server, me
 
 	server := api.New(api.Config{
 		Listen: cfg.API.Listen, TLS: s.apiTLS, Store: db, Blobs: blobs, Catalogue: catalogue, Tokens: tokens,
+		Prices:  api.Prices{PerGB: cfg.Costs.PricePerGB, Currency: cfg.Costs.Currency},
 		Version: cli.Version(), Metrics: metrics, Log: log,
 	})
 	if err := server.Listen(); err != nil {
@@ -104,6 +105,7 @@ func serve(ctx context.Context, cfg Config, s secrets, opsServer *ops.Server, me
 	if err != nil {
 		return errors.Join(err, closeAll())
 	}
+	maker := newDeltas(cfg, db, blobs, name, metrics, log)
 	driver := rollout.New(rollout.Config{Store: db, Tick: cfg.Rollout.Tick, Holder: name, Log: log})
 	addresses := map[string]string{"api": server.Addr(), "downloads": downloads.Addr().String(), "ops": opsServer.Addr()}
 	if s.renewalTLS != nil {
@@ -135,6 +137,9 @@ func serve(ctx context.Context, cfg Config, s secrets, opsServer *ops.Server, me
 	g.Go(func() error { return catalogue.Pack(ctx, packs) })
 	g.Go(func() error { return driver.Run(ctx) })
 	g.Go(func() error { return publisher.Run(ctx) })
+	if maker != nil {
+		g.Go(func() error { return maker.Run(ctx) })
+	}
 	g.Go(func() error { return watchStats(ctx, db, metrics) })
 	if s.crl != nil {
 		g.Go(func() error { return s.crl.Run(ctx) })
@@ -203,7 +208,7 @@ func openStore(ctx context.Context, cfg Config, s secrets, opsServer *ops.Server
 		db, err = store.Open(ctx, store.Options{
 			URL: s.databaseURL, TrustDomain: cfg.TrustDomain, Signer: publish.NewSigner(s.directorKey),
 			Regions: append([]string{cfg.Region}, cfg.Broker.Regions...),
-			Sources: cfg.Downloads.PublicURLs, MaxConns: cfg.Database.MaxConnections, Log: log,
+			Sources: cfg.Downloads.PublicURLs, Deltas: cfg.Deltas.PerRelease, MaxConns: cfg.Database.MaxConnections, Log: log,
 		})
 		return err
 	})

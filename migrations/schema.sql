@@ -124,6 +124,36 @@ ALTER TABLE public.dead_letter ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY 
     NO MAXVALUE
     CACHE 1
 );
+CREATE TABLE public.delta (
+    target text NOT NULL COLLATE pg_catalog."C",
+    source text NOT NULL COLLATE pg_catalog."C",
+    state text DEFAULT 'pending'::text NOT NULL,
+    devices bigint DEFAULT 0 NOT NULL,
+    length bigint,
+    sha256 text COLLATE pg_catalog."C",
+    coder text DEFAULT ''::text NOT NULL,
+    seconds double precision DEFAULT 0 NOT NULL,
+    peak bigint DEFAULT 0 NOT NULL,
+    error text DEFAULT ''::text NOT NULL,
+    attempts integer DEFAULT 0 NOT NULL,
+    holder text DEFAULT ''::text NOT NULL,
+    leased_until timestamp with time zone,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    finished_at timestamp with time zone,
+    listed boolean DEFAULT false NOT NULL,
+    CONSTRAINT delta_finished CHECK (((state = ANY (ARRAY['ready'::text, 'useless'::text, 'failed'::text])) = (finished_at IS NOT NULL))),
+    CONSTRAINT delta_listed CHECK (((NOT listed) OR (state = 'ready'::text))),
+    CONSTRAINT delta_ready CHECK (((state <> 'ready'::text) OR ((length IS NOT NULL) AND (sha256 IS NOT NULL)))),
+    CONSTRAINT delta_running CHECK (((state <> 'running'::text) OR (leased_until IS NOT NULL))),
+    CONSTRAINT delta_state CHECK ((state = ANY (ARRAY['pending'::text, 'running'::text, 'ready'::text, 'useless'::text, 'failed'::text])))
+);
+CREATE TABLE public.delta_index (
+    target text NOT NULL COLLATE pg_catalog."C",
+    length bigint,
+    sha256 text COLLATE pg_catalog."C",
+    made_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT delta_index_whole CHECK (((length IS NULL) = (sha256 IS NULL)))
+);
 CREATE TABLE public.device (
     id text NOT NULL COLLATE pg_catalog."C",
     bucket integer NOT NULL,
@@ -222,6 +252,9 @@ CREATE TABLE public.release (
     created_at timestamp with time zone DEFAULT now() NOT NULL,
     created_by text NOT NULL,
     requires jsonb,
+    index_length bigint,
+    index_sha256 text COLLATE pg_catalog."C",
+    CONSTRAINT release_index_whole CHECK (((index_length IS NULL) = (index_sha256 IS NULL))),
     CONSTRAINT release_models_some CHECK ((cardinality(models) > 0))
 );
 CREATE TABLE public.report (
@@ -278,6 +311,7 @@ CREATE TABLE public.rollout (
     paused_at timestamp with time zone,
     resumed_at timestamp with time zone,
     finished_at timestamp with time zone,
+    deltas_at timestamp with time zone,
     CONSTRAINT rollout_kind CHECK ((kind = ANY (ARRAY['update'::text, 'revert'::text]))),
     CONSTRAINT rollout_offset_range CHECK (((rollout_offset >= 0) AND (rollout_offset < 1000000))),
     CONSTRAINT rollout_scheduled CHECK (((state <> 'scheduled'::text) OR (start_at IS NOT NULL))),
@@ -348,6 +382,21 @@ CREATE TABLE public.rollout_wave (
     CONSTRAINT rollout_wave_share CHECK (((share_ppm > 0) AND (share_ppm <= 1000000))),
     CONSTRAINT rollout_wave_state CHECK ((state = ANY (ARRAY['pending'::text, 'open'::text, 'passed'::text])))
 );
+CREATE TABLE public.transfer (
+    rollout text NOT NULL COLLATE pg_catalog."C",
+    device text NOT NULL COLLATE pg_catalog."C",
+    epoch bigint NOT NULL,
+    attempt integer NOT NULL,
+    sequence bigint NOT NULL,
+    region text NOT NULL COLLATE pg_catalog."C",
+    whole boolean NOT NULL,
+    local bigint NOT NULL,
+    delta bigint NOT NULL,
+    packed bigint NOT NULL,
+    "full" bigint NOT NULL,
+    peer bigint NOT NULL,
+    index bigint NOT NULL
+);
 ALTER TABLE ONLY public.alert
     ADD CONSTRAINT alert_id_unique UNIQUE (id);
 ALTER TABLE ONLY public.alert
@@ -372,6 +421,10 @@ ALTER TABLE ONLY public.dead_letter
     ADD CONSTRAINT dead_letter_once UNIQUE (consumer, region, shard, sequence);
 ALTER TABLE ONLY public.dead_letter
     ADD CONSTRAINT dead_letter_pkey PRIMARY KEY (id);
+ALTER TABLE ONLY public.delta_index
+    ADD CONSTRAINT delta_index_pkey PRIMARY KEY (target);
+ALTER TABLE ONLY public.delta
+    ADD CONSTRAINT delta_pkey PRIMARY KEY (target, source);
 ALTER TABLE ONLY public.device_log
     ADD CONSTRAINT device_log_pkey PRIMARY KEY (device, epoch, sequence);
 ALTER TABLE ONLY public.device
@@ -408,6 +461,8 @@ ALTER TABLE ONLY public.rollout
     ADD CONSTRAINT rollout_sequence_unique UNIQUE (sequence);
 ALTER TABLE ONLY public.rollout_wave
     ADD CONSTRAINT rollout_wave_pkey PRIMARY KEY (rollout, index);
+ALTER TABLE ONLY public.transfer
+    ADD CONSTRAINT transfer_pkey PRIMARY KEY (rollout, device, epoch, attempt);
 CREATE INDEX assignment_refresh ON public.assignment USING btree (refresh_at);
 CREATE INDEX audit_actor ON public.audit USING btree (actor, id);
 CREATE INDEX audit_object ON public.audit USING btree (object, id);
@@ -417,6 +472,7 @@ CREATE INDEX cohort_member_bucket ON public.cohort_member USING btree (cohort, b
 CREATE INDEX cohort_member_device ON public.cohort_member USING btree (device, cohort);
 CREATE INDEX cohort_member_leaving ON public.cohort_member USING btree (cohort) WHERE leaving;
 CREATE INDEX contact_connected ON public.contact USING btree (device) WHERE connected;
+CREATE INDEX delta_to_do ON public.delta USING btree (devices DESC) WHERE (state = ANY (ARRAY['pending'::text, 'running'::text]));
 CREATE INDEX device_customer ON public.device USING btree (customer, id);
 CREATE INDEX device_log_stored_at ON public.device_log USING btree (stored_at);
 CREATE INDEX device_model ON public.device USING btree (model, id);
@@ -468,3 +524,7 @@ ALTER TABLE ONLY public.rollout
     ADD CONSTRAINT rollout_revert_of_fkey FOREIGN KEY (revert_of) REFERENCES public.rollout(id);
 ALTER TABLE ONLY public.rollout_wave
     ADD CONSTRAINT rollout_wave_rollout_fkey FOREIGN KEY (rollout) REFERENCES public.rollout(id) ON DELETE CASCADE;
+ALTER TABLE ONLY public.transfer
+    ADD CONSTRAINT transfer_device_fkey FOREIGN KEY (device) REFERENCES public.device(id) ON DELETE CASCADE;
+ALTER TABLE ONLY public.transfer
+    ADD CONSTRAINT transfer_rollout_fkey FOREIGN KEY (rollout) REFERENCES public.rollout(id) ON DELETE CASCADE;

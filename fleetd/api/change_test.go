@@ -2,6 +2,8 @@ package api_test
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -15,6 +17,7 @@ import (
 	"groundswell/certs/trust"
 	"groundswell/fleetd/api"
 	"groundswell/fleetd/store/storetest"
+	"groundswell/internal/block"
 	"groundswell/internal/devstack/devtest"
 	"groundswell/topics"
 )
@@ -396,6 +399,58 @@ func TestTheCatalogueTakesOnlyWhatTheReleaseRoleSigned(t *testing.T) {
 	_, images, err := state.Targets(get(fmt.Sprintf("%d.targets.json", targets.Version)), now())
 	if err != nil || len(images.All()) != 2 {
 		t.Errorf("images %v, err %v", images.All(), err)
+	}
+}
+
+func TestAReleaseIsTakenOnlyWithTheBlockIndexOfItsArtifact(t *testing.T) {
+	w := newWorld(t)
+	const pointer = "/targets_b64"
+	firmware := strings.Repeat("firmware 1.0.0 ", 30_000) // several blocks
+	image := w.image("1.0.0", firmware)
+	index := func(of string) []byte {
+		x, err := block.Make(t.Context(), strings.NewReader(of), int64(len(of)))
+		if err != nil || len(x.Blocks) < 2 {
+			t.Fatalf("%d blocks, %v", len(x.Blocks), err)
+		}
+		return x.Bytes()
+	}
+	with := func(length int, raw []byte) []byte {
+		digest := sha256.Sum256(raw)
+		image.Release.Index = &topics.Document{Length: int64(length), SHA256: hex.EncodeToString(digest[:])}
+		return w.sign(nil, w.releaseKeys, image)
+	}
+	put := func(raw []byte) {
+		digest := sha256.Sum256(raw)
+		w.must(201, nil, call{method: "PUT", path: "/v1/artifacts/" + hex.EncodeToString(digest[:]), body: raw})
+	}
+	put([]byte(firmware))
+	good := index(firmware)
+	w.refused(422, pointer, publish(with(len(good), good))) // it is not there yet
+	put(good)
+	w.refused(422, pointer, publish(with(len(good)+1, good)))
+	other := []byte(firmware)
+	other[len(other)-1] = '!'
+	for name, bad := range map[string][]byte{
+		"of other bytes":     index(string(other)),
+		"of another length":  index(firmware + firmware),
+		"with something put": append(slices.Clone(good), 0),
+		"none":               []byte("not an index"),
+	} {
+		put(bad)
+		a := w.do(publish(with(len(bad), bad)))
+		if a.status != 422 || !strings.Contains(string(a.raw), image.Path+": wrong block index") {
+			t.Errorf("%s: %d %s", name, a.status, a.raw)
+		}
+	}
+	if a := w.do(call{method: "GET", path: "/v1/releases/camera/1.0.0"}); a.status != 404 {
+		t.Fatalf("a refused list left a release: %d %s", a.status, a.raw)
+	}
+	var created struct{ Created []api.Release }
+	w.must(201, &created, publish(with(len(good), good)))
+	var got api.Release
+	w.must(200, &got, call{method: "GET", path: "/v1/releases/camera/1.0.0"})
+	if len(created.Created) != 1 || got.Index == nil || *got.Index != api.Document(*image.Release.Index) {
+		t.Errorf("created %+v, got %+v", created, got)
 	}
 }
 

@@ -17,6 +17,7 @@ type policySpec struct {
 	Breaker       *breakerSpec    `json:"breaker,omitempty" doc:"What pauses the rollout"`
 	Silent        *silentSpec     `json:"silent,omitempty" doc:"When a device that has started counts as failed"`
 	Deadline      string          `json:"deadline,omitempty" doc:"From the start; then it is completed, whoever is missing. Default 336h"`
+	DeltaWait     string          `json:"delta_wait,omitempty" doc:"How long after the start the first wave waits for the deltas from the versions that most devices run; 0s: not at all. Default 10m, for a revert 0s"`
 	Windows       []topics.Window `json:"windows,omitempty" maxItems:"14" doc:"When devices may begin to install, in their own time zone. Absent: always"`
 	Attempts      *int            `json:"attempts,omitempty" doc:"How often a device may try. Default 2"`
 	Settle        string          `json:"settle,omitempty" doc:"How long the new version must be healthy. Default 1m"`
@@ -55,7 +56,7 @@ func (p policySpec) domain() (fleet.PolicySpec, error) {
 	var d durations
 	out := fleet.PolicySpec{
 		Windows: p.Windows, Attempts: p.Attempts,
-		Deadline: d.read("/policy/deadline", p.Deadline), Settle: d.read("/policy/settle", p.Settle),
+		Deadline: d.read("/policy/deadline", p.Deadline), DeltaWait: d.read("/policy/delta_wait", p.DeltaWait), Settle: d.read("/policy/settle", p.Settle),
 		HealthTimeout: d.read("/policy/health_timeout", p.HealthTimeout), Fresh: d.read("/policy/fresh", p.Fresh),
 	}
 	if p.Waves != nil {

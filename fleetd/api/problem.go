@@ -102,6 +102,7 @@ var sentinels = []struct {
 	{trust.ErrTrustDomain, http.StatusUnprocessableEntity},
 	{trust.ErrKind, http.StatusUnprocessableEntity},
 	{trust.ErrLength, http.StatusUnprocessableEntity},
+	{artifact.ErrIndex, http.StatusUnprocessableEntity},
 	{trust.ErrDigest, http.StatusUnprocessableEntity},
 }
 

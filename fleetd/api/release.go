@@ -26,9 +26,16 @@ type Release struct {
 	Hardware      []string  `json:"hardware" doc:"Revisions that it runs on; empty: any"`
 	SecurityFloor string    `json:"security_floor,omitempty" doc:"Lowest version of the component that may be installed once this release exists"`
 	Requires      []require `json:"requires,omitempty" doc:"Conditions on what a device runs; one on the release's own component means a stepping stone"`
+	Index         *Document `json:"index,omitempty" doc:"The artifact's block index; absent: it has none, and is fetched and checked as a whole"`
 	Notes         string    `json:"notes,omitempty"`
 	CreatedAt     time.Time `json:"created_at"`
 	CreatedBy     string    `json:"created_by"`
+}
+
+// Document is bytes that are fetched by their digest, as artifacts are.
+type Document struct {
+	Length int64  `json:"length" doc:"Bytes"`
+	SHA256 string `json:"sha256"`
 }
 
 type require struct {
@@ -43,7 +50,7 @@ func viewRelease(r fleet.Release) Release {
 	}
 	return Release{
 		Component: r.Component, Name: r.Name, Version: r.Version, Path: r.Path, Length: r.Length, SHA256: r.SHA256,
-		Models: never(r.Models), Hardware: never(r.Hardware), SecurityFloor: r.SecurityFloor, Requires: requires, Notes: r.Notes,
+		Models: never(r.Models), Hardware: never(r.Hardware), SecurityFloor: r.SecurityFloor, Requires: requires, Index: (*Document)(r.Index), Notes: r.Notes,
 		CreatedAt: r.CreatedAt.UTC(), CreatedBy: r.CreatedBy,
 	}
 }

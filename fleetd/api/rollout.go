@@ -20,20 +20,22 @@ type Rollout struct {
 	Kind     string `json:"kind" enum:"update,revert"`
 	State    string `json:"state" enum:"draft,scheduled,running,paused,completed,cancelled,reverting,reverted"`
 	RolloutTarget
-	Component  string       `json:"component"`
-	Sequence   int64        `json:"sequence" doc:"Order of creation"`
-	Offset     int64        `json:"offset" doc:"Where in the ring of buckets it begins"`
-	Policy     fleet.Policy `json:"policy" doc:"With every default filled in"`
-	Waves      []Wave       `json:"waves"`
-	Reason     string       `json:"reason,omitempty" doc:"Why it is in this state, in the words of the operator or of the part of fleetd that brought it there"`
-	CreatedBy  string       `json:"created_by"`
-	CreatedAt  time.Time    `json:"created_at"`
-	StartedAt  *time.Time   `json:"started_at,omitempty"`
-	PausedAt   *time.Time   `json:"paused_at,omitempty"`
-	FinishedAt *time.Time   `json:"finished_at,omitempty"`
-	RevertOf   string       `json:"revert_of,omitempty" doc:"The rollout that this one reverts"`
-	Stones     []Stone      `json:"stepping_stones,omitempty" doc:"Devices that wait for a stepping stone: they have to pass through another release before they can take this one, and count in no wave until then. Only where one rollout is created, changed or read"`
-	Warnings   []string     `json:"warnings,omitempty" doc:"What to know about the rollout, in words"`
+	Component  string        `json:"component"`
+	Sequence   int64         `json:"sequence" doc:"Order of creation"`
+	Offset     int64         `json:"offset" doc:"Where in the ring of buckets it begins"`
+	Policy     fleet.Policy  `json:"policy" doc:"With every default filled in"`
+	Waves      []Wave        `json:"waves"`
+	Reason     string        `json:"reason,omitempty" doc:"Why it is in this state, in the words of the operator or of the part of fleetd that brought it there"`
+	CreatedBy  string        `json:"created_by"`
+	CreatedAt  time.Time     `json:"created_at"`
+	StartedAt  *time.Time    `json:"started_at,omitempty"`
+	PausedAt   *time.Time    `json:"paused_at,omitempty"`
+	FinishedAt *time.Time    `json:"finished_at,omitempty"`
+	RevertOf   string        `json:"revert_of,omitempty" doc:"The rollout that this one reverts"`
+	Stones     []Stone       `json:"stepping_stones,omitempty" doc:"Devices that wait for a stepping stone: they have to pass through another release before they can take this one, and count in no wave until then. Only where one rollout is created, changed or read"`
+	Warnings   []string      `json:"warnings,omitempty" doc:"What to know about the rollout, in words"`
+	Transfer   *Transfers    `json:"transfer,omitempty" doc:"Where the bytes came from; only on a single rollout, absent while no device has said it"`
+	Deltas     []DeltaSource `json:"deltas,omitempty" doc:"What its devices run, the most common first, and the deltas from there. Only on a single rollout whose release has a block index"`
 }
 
 // Stone is devices that have to pass through other releases first.
@@ -77,7 +79,7 @@ type Wave struct {
 	SampleAt  *time.Time       `json:"sample_at,omitempty" doc:"When the gate first had its sample"`
 	Members   int64            `json:"members" doc:"Devices that have said what they run and that the release concerns; those never seen do not count until they appear"`
 	Counts    map[string]int64 `json:"counts" doc:"Devices by state; silent: started, then nothing for too long; unreached: due for long, never reported; absent: not heard of since long before the wave opened, which no gate waits for. Only on a single rollout"`
-	Gate      string           `json:"gate,omitempty" doc:"What the open wave waits for; only on a single rollout"`
+	Gate      string           `json:"gate,omitempty" doc:"What the open wave waits for, or the first one before it opens; only on a single rollout"`
 }
 
 func viewRollout(r fleet.Rollout) Rollout {
@@ -89,7 +91,7 @@ func viewRollout(r fleet.Rollout) Rollout {
 		},
 		Component: r.Component, Sequence: r.Sequence, Offset: r.Offset, Policy: r.Policy, Waves: []Wave{},
 		Reason: r.Reason, CreatedBy: r.CreatedBy, CreatedAt: r.CreatedAt.UTC(), StartedAt: when(r.StartedAt),
-		PausedAt: when(r.PausedAt), FinishedAt: when(r.FinishedAt), RevertOf: r.RevertOf, Warnings: r.Warnings,
+		PausedAt: when(r.PausedAt), FinishedAt: when(r.FinishedAt), RevertOf: r.RevertOf, Warnings: r.Warnings, Deltas: viewDeltas(r.Deltas), Transfer: viewTransfers(r.Transfers),
 	}
 	for _, s := range r.Stones {
 		stone := Stone{From: s.From, Devices: s.Devices, Path: []releaseRef{}, Rollout: s.Rollout, Stays: s.Stays}
@@ -186,7 +188,7 @@ func specOf(p fleet.Policy) fleet.PolicySpec {
 		Breaker: &fleet.BreakerSpec{Percent: &p.Breaker.Percent, Window: &p.Breaker.Window, MinSample: &p.Breaker.MinSample,
 			Absolute: &p.Breaker.Absolute, Slices: p.Breaker.Slices},
 		Silent:   &fleet.SilentSpec{Factor: &p.Silent.Factor, AtLeast: &p.Silent.AtLeast},
-		Deadline: &p.Deadline, Windows: p.Windows, Attempts: &p.Attempts, Settle: &p.Settle, HealthTimeout: &p.HealthTimeout, Fresh: &p.Fresh,
+		Deadline: &p.Deadline, DeltaWait: &p.DeltaWait, Windows: p.Windows, Attempts: &p.Attempts, Settle: &p.Settle, HealthTimeout: &p.HealthTimeout, Fresh: &p.Fresh,
 	}
 	if len(p.Breaker.Slices) == 0 {
 		spec.Breaker.Slices = []string{"none"}
@@ -310,6 +312,7 @@ func (s *Server) registerRollouts() {
 	})
 
 	s.registerSteps()
+	s.registerPreview()
 
 	register(s, operation{
 		id: "revert-rollout", method: http.MethodPost, path: "/v1/rollouts/{id}/revert", tag: "rollouts", role: token.Operator, status: http.StatusCreated,

@@ -29,7 +29,7 @@ type Tokens interface {
 	Verify(ctx context.Context, raw string) (token.Principal, error)
 }
 
-// Config is what a Server is made of. All but TLS is required.
+// Config is what a Server is made of. All but TLS, Prices and Packed is required.
 type Config struct {
 	// Listen is host:port; port 0 takes a free one.
 	Listen string
@@ -39,6 +39,10 @@ type Config struct {
 	Blobs     *artifact.Blobs
 	Catalogue *artifact.Catalogue
 	Tokens    Tokens
+	Prices    Prices
+	// Packed says how many bytes an artifact has when its blocks are fetched packed.
+	// Nil, or false: not known.
+	Packed func(ctx context.Context, sha256 string) (int64, bool)
 	// Version is what the OpenAPI document says.
 	Version string
 	Metrics *ops.Registry

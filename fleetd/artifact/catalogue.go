@@ -138,7 +138,7 @@ func (c *Catalogue) newest(ctx context.Context, name string) (fleet.RepositoryFi
 // Publish takes a signed list of releases in the place of the one in force,
 // and returns those that are new in it. The refusals are those of
 // trust.CheckTargets, ErrNotRelease, ErrNoArtifact and trust.ErrLength for the
-// bytes of a new release, and fleet.ErrConflict when another list came in
+// bytes of a new release, ErrIndex for its block index, and fleet.ErrConflict when another list came in
 // between. The list in force again is no change.
 func (c *Catalogue) Publish(ctx context.Context, by fleet.Actor, raw []byte) ([]fleet.Release, error) {
 	_, root, err := c.root(ctx, trust.Image)
@@ -196,7 +196,8 @@ func (c *Catalogue) releases(ctx context.Context) ([]fleet.Release, error) {
 	}
 }
 
-// added are the releases that are not known yet, each with its bytes in place.
+// added are the releases that are not known yet, each with its bytes in place,
+// and its block index, which costs as much as reading the artifact.
 func (c *Catalogue) added(ctx context.Context, images trust.Images, known []fleet.Release) ([]fleet.Release, error) {
 	paths := map[string]bool{}
 	for _, r := range known {
@@ -217,10 +218,15 @@ func (c *Catalogue) added(ctx context.Context, images trust.Images, known []flee
 		if size != image.Length {
 			return nil, fmt.Errorf("release %s: %w: the artifact has %d bytes, the list says %d", image.Path, trust.ErrLength, size, image.Length)
 		}
+		if pin := image.Release.Index; pin != nil {
+			if err := c.checkIndex(ctx, image.SHA256, image.Length, *pin); err != nil {
+				return nil, fmt.Errorf("release %s: %w", image.Path, err)
+			}
+		}
 		r := image.Release
 		added = append(added, fleet.Release{
 			Component: r.Component, Name: r.Name, Version: r.Version, Path: image.Path, Length: image.Length, SHA256: image.SHA256,
-			Models: r.Models, Hardware: r.Hardware, SecurityFloor: r.SecurityFloor, Notes: r.Notes, Requires: required(r),
+			Models: r.Models, Hardware: r.Hardware, SecurityFloor: r.SecurityFloor, Notes: r.Notes, Requires: required(r), Index: r.Index,
 		})
 	}
 	return added, nil

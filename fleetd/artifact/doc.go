@@ -10,7 +10,7 @@
 // none of these keys and can only refuse or take the list as it is. It takes it
 // when the release role of the image root signed it, when no release of the
 // list before has vanished or changed, and when the bytes of every release lie
-// in Blobs. Then it makes the snapshot and the timestamp with its own online
+// in Blobs, and its block index, if it has one, which is checked against them. Then it makes the snapshot and the timestamp with its own online
 // keys and stores all of it byte for byte in PostgreSQL, in one transaction
 // with the rows that the API lists. What was refused leaves nothing behind.
 //

@@ -113,6 +113,9 @@ func Decide(r Rollout, e Evidence) Decision {
 	if r.State == Completed {
 		return Decision{Stay, "completed"}
 	}
+	if e.Deltas != nil {
+		return Decision{Stay, e.Deltas.String()}
+	}
 	w, ok := r.Current()
 	if deadline := r.StartedAt.Add(time.Duration(r.Policy.Deadline)); !e.Now.Before(deadline) {
 		reason := fmt.Sprintf("deadline of %v passed", r.Policy.Deadline)

@@ -9,6 +9,8 @@ import (
 // the database's clock.
 type Evidence struct {
 	Now time.Time
+	// Deltas is what the first wave waits for before it opens. Nil: for nothing.
+	Deltas *DeltaWait
 	// Wave counts the open wave's members.
 	Wave Counts
 	// All counts the members in all waves opened so far; only read while the

@@ -42,6 +42,10 @@ type Policy struct {
 	// Deadline counts from the start; then the rollout is completed, whoever
 	// is missing.
 	Deadline Duration `json:"deadline"`
+	// DeltaWait is how long after the start the first wave waits for the deltas
+	// from the versions that most devices run; never longer than half of the
+	// deadline. 0: it does not wait.
+	DeltaWait Duration `json:"delta_wait"`
 	// Windows is when devices may begin to install. Absent: always.
 	Windows       []topics.Window `json:"windows,omitempty"`
 	Attempts      int             `json:"attempts"`
@@ -95,6 +99,7 @@ type PolicySpec struct {
 	Breaker       *BreakerSpec    `json:"breaker,omitempty"`
 	Silent        *SilentSpec     `json:"silent,omitempty"`
 	Deadline      *Duration       `json:"deadline,omitempty"`
+	DeltaWait     *Duration       `json:"delta_wait,omitempty"`
 	Windows       []topics.Window `json:"windows,omitempty"`
 	Attempts      *int            `json:"attempts,omitempty"`
 	Settle        *Duration       `json:"settle,omitempty"`
@@ -134,7 +139,7 @@ type SilentSpec struct {
 const minute = Duration(time.Minute)
 
 // DefaultPolicy is the policy of a rollout that says nothing. A revert opens
-// its waves faster: what it replaces is known to be bad.
+// its waves faster, and waits for no deltas: what it replaces is known to be bad.
 func DefaultPolicy(kind topics.EntryKind) Policy {
 	p := Policy{
 		Waves: []WavePolicy{
@@ -148,12 +153,14 @@ func DefaultPolicy(kind topics.EntryKind) Policy {
 		Breaker:       BreakerPolicy{Percent: 2, Window: 10 * minute, MinSample: 50, Slices: slices.Clone(allSlices)},
 		Silent:        SilentPolicy{Factor: 3, AtLeast: 15 * minute},
 		Deadline:      14 * 24 * 60 * minute,
+		DeltaWait:     10 * minute,
 		Attempts:      topics.DefaultAttempts,
 		Settle:        minute,
 		HealthTimeout: 5 * minute,
 		Fresh:         Duration(topics.DefaultFresh),
 	}
 	if kind == topics.EntryRevert {
+		p.DeltaWait = 0
 		p.Waves = []WavePolicy{{1, minute, 2 * minute}, {10, 5 * minute, 5 * minute}, {100, 15 * minute, 0}}
 	}
 	return p
@@ -203,6 +210,7 @@ func (s PolicySpec) Resolve(kind topics.EntryKind) (Policy, error) {
 		p.Silent = SilentPolicy{or(q.Factor, p.Silent.Factor), or(q.AtLeast, p.Silent.AtLeast)}
 	}
 	p.Deadline = or(s.Deadline, p.Deadline)
+	p.DeltaWait = or(s.DeltaWait, p.DeltaWait)
 	p.Windows = s.Windows
 	p.Attempts = or(s.Attempts, p.Attempts)
 	p.Settle = or(s.Settle, p.Settle)
@@ -261,6 +269,7 @@ func (p Policy) Validate() error {
 		span("/policy/breaker/window", p.Breaker.Window, second, year),
 		span("/policy/silent/at_least", p.Silent.AtLeast, second, year),
 		span("/policy/deadline", p.Deadline, second, 10*year),
+		span("/policy/delta_wait", p.DeltaWait, 0, year),
 		span("/policy/settle", p.Settle, second, year),
 		span("/policy/health_timeout", p.HealthTimeout, second, year),
 		span("/policy/fresh", p.Fresh, second, year),

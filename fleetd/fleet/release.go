@@ -25,7 +25,10 @@ type Release struct {
 	// installed once this release exists. Absent: no floor.
 	SecurityFloor string
 	// Requires are conditions on what a device runs, of this or other components.
-	Requires  []Requirement
+	Requires []Requirement
+	// Index pins the artifact's block index. Nil: it has none, so that there are no
+	// deltas that make it.
+	Index     *topics.Document
 	Notes     string
 	CreatedAt time.Time
 	CreatedBy string
@@ -53,6 +56,14 @@ func (r Release) Validate(pointer string) error {
 	}
 	if r.Length < 1 || r.Length > topics.MaxArtifact {
 		return Invalid(pointer+"/length", "must be from 1 to %d bytes", int64(topics.MaxArtifact))
+	}
+	if r.Index != nil {
+		if r.Index.Length < 1 {
+			return Invalid(pointer+"/index/length", "must be at least 1")
+		}
+		if err := pointed(pointer+"/index/sha256", topics.CheckDigest("", r.Index.SHA256)); err != nil {
+			return err
+		}
 	}
 	if r.SecurityFloor != "" {
 		if err := pointed(pointer+"/security_floor", topics.CheckVersion("", r.SecurityFloor)); err != nil {

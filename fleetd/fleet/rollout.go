@@ -106,6 +106,13 @@ type Rollout struct {
 	// looked at.
 	Stones   []Stone
 	Warnings []string
+	// Deltas are the versions that its devices run, the most common first, with the
+	// deltas from there. Only filled in where one rollout of a release with a block
+	// index is looked at.
+	Deltas []DeltaSource
+	// Transfers is where the bytes came from, by region. Only filled in where one
+	// rollout is looked at.
+	Transfers []TransferSum
 }
 
 // RolloutSpec is what operators say about a rollout.

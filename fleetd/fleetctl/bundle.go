@@ -48,6 +48,10 @@ type bundleAdd struct {
 	File    string        `json:"file"` // where it lay when the bundle was prepared
 }
 
+func (a bundleAdd) image() trust.ReleaseImage {
+	return trust.ReleaseImage{Path: trust.ReleasePath(a.Release), Length: a.Length, SHA256: a.SHA256, Release: a.Release}
+}
+
 func readBundle(file string) (*bundle, error) {
 	data, err := os.ReadFile(file)
 	if err != nil {
@@ -77,7 +81,7 @@ func (b *bundle) write(file string) error {
 func (b *bundle) list(root []byte, now time.Time) ([]byte, error) {
 	spec := trust.TargetsSpec{Root: root, Previous: b.Previous, PreviousRoot: b.PreviousRoot, Expires: b.Expires, Now: now}
 	for _, a := range b.Add {
-		spec.Add = append(spec.Add, trust.ReleaseImage{Path: trust.ReleasePath(a.Release), Length: a.Length, SHA256: a.SHA256, Release: a.Release})
+		spec.Add = append(spec.Add, a.image())
 	}
 	return trust.SignTargets(spec)
 }
@@ -162,7 +166,7 @@ type releasePrepare struct {
 }
 
 func (c *releasePrepare) Run(ctx context.Context, streams cli.Streams, g *Global) error {
-	image, err := c.image()
+	image, _, err := c.image(ctx)
 	if err != nil {
 		return err
 	}
@@ -189,7 +193,7 @@ type releaseSign struct {
 }
 
 // Run asks no server. What it trusts is the signer's own image root.
-func (c *releaseSign) Run(streams cli.Streams, g *Global) error {
+func (c *releaseSign) Run(ctx context.Context, streams cli.Streams, g *Global) error {
 	if err := errors.Join(need("trust-domain", g.TrustDomain), need("image-root", g.ImageRoot)); err != nil {
 		return err
 	}
@@ -213,7 +217,7 @@ func (c *releaseSign) Run(streams cli.Streams, g *Global) error {
 	if err != nil {
 		return err
 	}
-	if err := b.holds(c.Artifacts); err != nil {
+	if err := b.holds(ctx, c.Artifacts); err != nil {
 		return err
 	}
 	if err := b.print(streams.Out, g.TrustDomain, info.Version, list); err != nil {
@@ -238,19 +242,31 @@ func (c *releaseSign) Run(streams cli.Streams, g *Global) error {
 	return err
 }
 
-// holds checks that files are among what the bundle adds.
-func (b *bundle) holds(files []string) error {
-	digests := map[string]bool{}
+// holds checks that files are among what the bundle adds, and that what it adds as their
+// block indexes is theirs.
+func (b *bundle) holds(ctx context.Context, files []string) error {
+	added := map[string]bundleAdd{}
 	for _, a := range b.Add {
-		digests[a.SHA256] = true
+		added[a.SHA256] = a
 	}
 	for _, file := range files {
 		_, digest, err := digestOf(file)
 		if err != nil {
 			return err
 		}
-		if !digests[digest] {
+		a, is := added[digest]
+		if !is {
 			return fmt.Errorf("%s (sha256 %s) is not what the bundle releases", file, digest)
+		}
+		if a.Release.Index == nil {
+			continue
+		}
+		_, made, err := blockIndex(ctx, file, a.Length)
+		if err != nil {
+			return err
+		}
+		if *made != *a.Release.Index {
+			return fmt.Errorf("%s: the bundle's block index is not that of the file: do not sign it", file)
 		}
 	}
 	return nil
@@ -275,6 +291,9 @@ func (b *bundle) print(out io.Writer, trustDomain string, root int64, list []byt
 		r := a.Release
 		fmt.Fprintf(out, "  adds %s %s (component %s)\n    %d bytes, sha256 %s\n    models %s, hardware %s\n", clean(r.Name), r.Version, r.Component,
 			a.Length, a.SHA256, strings.Join(r.Models, ","), firstOf(strings.Join(r.Hardware, ","), "any"))
+		if r.Index != nil {
+			fmt.Fprintf(out, "    block index of %d bytes, sha256 %s\n", r.Index.Length, r.Index.SHA256)
+		}
 		if r.SecurityFloor != "" {
 			fmt.Fprintf(out, "    from now on nothing below %s may be installed\n", r.SecurityFloor)
 		}
@@ -320,7 +339,7 @@ func (c *releasePublish) Run(ctx context.Context, streams cli.Streams, g *Global
 	if err != nil {
 		return err
 	}
-	if err := b.holds(c.Artifacts); err != nil {
+	if err := b.holds(ctx, c.Artifacts); err != nil {
 		return err
 	}
 	moved := map[string]string{}
@@ -336,7 +355,7 @@ func (c *releasePublish) Run(ctx context.Context, streams cli.Streams, g *Global
 		return err
 	}
 	for _, a := range b.Add {
-		if err := upload(ctx, api, firstOf(moved[a.SHA256], a.File), a.SHA256, a.Length); err != nil {
+		if err := uploadRelease(ctx, api, firstOf(moved[a.SHA256], a.File), a.image(), nil); err != nil {
 			return err
 		}
 	}

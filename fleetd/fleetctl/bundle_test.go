@@ -1,6 +1,8 @@
 package main
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"os"
 	"path/filepath"
 	"strings"
@@ -11,6 +13,7 @@ import (
 	"groundswell/certs/trust"
 	"groundswell/internal/cli"
 	"groundswell/internal/devstack/stack"
+	"groundswell/topics"
 )
 
 // fleetd is a real one with a fleet's keys, and the flags that lead to it.
@@ -22,7 +25,7 @@ type fleetd struct {
 
 func newFleetd(t *testing.T) fleetd {
 	t.Helper()
-	s, err := stack.Start(t.Context(), stack.Options{WithoutInflux: true})
+	s, err := stack.Start(t.Context(), stack.Options{WithoutInflux: true, FleetdConfig: func(c stack.Config) { c.Set("EUR", "costs", "currency") }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -74,7 +77,7 @@ func TestHoldersSignABundleOneAfterTheOtherWithoutAServer(t *testing.T) {
 	f.refused("fleetd refused (422)", f.flags, "release", "publish", "--bundle", bundle)
 	first := []string{"release", "sign", "--bundle", bundle, "--key", f.key("offline/release-1.key")}
 	shown := mustRun(t, append(first, f.offline()...)...)
-	for _, part := range []string{"adds camera 1.0.0", "models cam-a", "14 bytes", "keeps 0 releases", "1 signatures, 2 needed"} {
+	for _, part := range []string{"adds camera 1.0.0", "models cam-a", "14 bytes", "block index of", "keeps 0 releases", "1 signatures, 2 needed"} {
 		if !strings.Contains(shown, part) {
 			t.Errorf("a signer is not shown %q:\n%s", part, shown)
 		}
@@ -96,6 +99,29 @@ func TestHoldersSignABundleOneAfterTheOtherWithoutAServer(t *testing.T) {
 	}
 	f.refused("do not sign it", f.offline(), "release", "sign", "--bundle", forged, "--key", f.key("offline/release-2.key"))
 
+	// A bundle whose block index is of other bytes than the artifact that the signer has.
+	other, _, err := blockIndex(t.Context(), write(t, "fw", "firmware 0.0.1"), 14)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err = readBundle(bundle)
+	if err != nil {
+		t.Fatal(err)
+	}
+	digest := sha256.Sum256(other)
+	b.Add[0].Release.Index = &topics.Document{Length: int64(len(other)), SHA256: hex.EncodeToString(digest[:])}
+	root, err := os.ReadFile(f.key("public/image-root.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b.Targets, err = b.list(root, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.write(forged); err != nil {
+		t.Fatal(err)
+	}
+	f.refused("not that of the file", f.offline(), "release", "sign", "--bundle", forged, "--artifact", firmware, "--key", f.key("offline/release-2.key"))
+
 	second := []string{"release", "sign", "--bundle", bundle, "--key", f.key("offline/release-2.key"), "--artifact", firmware}
 	if shown := mustRun(t, append(second, f.offline()...)...); !strings.Contains(shown, "2 signatures, 2 needed") {
 		t.Errorf("after the second holder:\n%s", shown)
@@ -103,7 +129,7 @@ func TestHoldersSignABundleOneAfterTheOtherWithoutAServer(t *testing.T) {
 	if out := f.must("release", "publish", "--bundle", bundle); !strings.Contains(out, "1.0.0") {
 		t.Errorf("published: %s", out)
 	}
-	if out := f.must("release", "show", "camera@1.0.0"); !strings.Contains(out, "cam-a") {
+	if out := f.must("release", "show", "camera@1.0.0"); !strings.Contains(out, "cam-a") || !strings.Contains(out, "yes") {
 		t.Errorf("released: %s", out)
 	}
 }

@@ -20,6 +20,7 @@ import (
 	"groundswell/certs"
 	"groundswell/certs/token"
 	"groundswell/certs/trust"
+	"groundswell/internal/block"
 	"groundswell/internal/cli"
 
 	"github.com/google/go-cmp/cmp"
@@ -238,6 +239,16 @@ func TestReleasesAreSignedOnTopOfWhatIsPublished(t *testing.T) {
 	if err == nil && len(images.All()) != 2 || f.version != 2 {
 		t.Fatalf("%d images, version %d, %v", len(images.All()), f.version, err)
 	}
+	for _, image := range images.All() {
+		pin := image.Release.Index
+		if pin == nil || len(f.artifacts) != 4 || int64(len(f.artifacts[pin.SHA256])) != pin.Length {
+			t.Fatalf("the block index of %s, %v, is not among %d artifacts", image.Path, pin, len(f.artifacts))
+		}
+		index, err := block.Read(f.artifacts[pin.SHA256], image.Length)
+		if err != nil || index.Blocks[0].Check(f.artifacts[image.SHA256]) != nil {
+			t.Errorf("the block index of %s: %v, %v", image.Path, index, err)
+		}
+	}
 
 	refusals := []struct {
 		name string
@@ -256,8 +267,14 @@ func TestReleasesAreSignedOnTopOfWhatIsPublished(t *testing.T) {
 		}
 	}
 
+	mustRun(t, append(create("1.2.0", both...), "--no-index")...)
+	images, err = trust.CheckTargets("fleet.test", root, nil, f.targets, time.Now())
+	if image, ok := images.Lookup("system/camera/1.2.0"); err != nil || !ok || image.Release.Index != nil || len(f.artifacts) != 5 {
+		t.Errorf("without an index: %+v, %v, %d artifacts", image, err, len(f.artifacts))
+	}
+
 	// A fleetd that serves what the timestamp does not vouch for gets no signature.
-	f.files["1.snapshot.json"], f.files["2.snapshot.json"] = f.files["2.snapshot.json"], f.files["1.snapshot.json"]
+	f.files["2.snapshot.json"], f.files["3.snapshot.json"] = f.files["3.snapshot.json"], f.files["2.snapshot.json"]
 	if code, _, errOut := run(t, create("1.3.0", both...)...); code != cli.Failed || !strings.Contains(errOut, "snapshot") {
 		t.Errorf("exit code %d: %s", code, errOut)
 	}
@@ -327,6 +344,26 @@ func TestListFollowsTheCursorUpToItsLimit(t *testing.T) {
 	want := []map[string]any{{"id": "d0", "extra": 1.0}, {"id": "d1"}, {"id": "d2", "extra": 1.0}, {"id": "d3"}}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Fatal(diff)
+	}
+}
+
+func TestARolloutShowsItsDeltasAndWhereTheBytesCameFrom(t *testing.T) {
+	const waits = "waiting for deltas: 1 of 2 missing, until 2027-01-01T00:00:00Z"
+	flags := server(t, func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprint(w, `{"id":"r-1","state":"running","waves":[{"index":0,"state":"pending","gate":"`+waits+`"}],
+			"deltas":[{"from":"1.0.0","devices":20,"state":"ready","bytes":2048,"listed":true},{"from":"0.9.0","devices":3,"state":"failed","error":"too large"}],
+			"transfer":{"devices":5,"origin_bytes":3072,"saved_by_delta_bytes":7168,"regions":[{"region":"eu","devices":4,"delta_bytes":1024},{"region":"us","devices":1}]}}`)
+	})
+	out := mustRun(t, append([]string{"rollout", "show", "r-1"}, flags...)...)
+	for _, part := range []string{waits, "1.0.0", "2.0 KiB", "too large", "SAVED BY DELTA", "7.0 KiB", "all", "eu"} {
+		if !strings.Contains(out, part) {
+			t.Errorf("it shows no %q:\n%s", part, out)
+		}
+	}
+	var b bytes.Buffer
+	newScreen(&b).draw(rollout{ID: "r-1", State: "running", Waves: []wave{{State: "pending", Gate: waits}}})
+	if !strings.Contains(b.String(), waits) {
+		t.Errorf("watch says %s", b.String())
 	}
 }
 

@@ -156,7 +156,11 @@ func (*rolloutCreate) Help() string {
 	return `The policy is JSON; what it leaves out has fleetd's defaults:
 
   {"waves": [{"percent": 1, "spread": "10m", "soak": "1h"}, {"percent": 100, "spread": "6h"}],
-   "gate": {"success_percent": 98}, "breaker": {"percent": 2, "window": "10m"}}
+   "gate": {"success_percent": 98}, "breaker": {"percent": 2, "window": "10m"},
+   "delta_wait": "30m"}
+
+The first wave opens when the deltas from the versions that most devices run are
+made, or after delta_wait (10m). "0s" does not wait.
 
 ` + examples(
 		"fleetctl rollout create camera@1.1.0 --cohort eu --cohort us --canary ours",
@@ -176,7 +180,11 @@ func (*rolloutList) Help() string {
 	return examples("fleetctl rollout list --state running", "fleetctl rollout list --release camera -o json")
 }
 
-func (*rolloutShow) Help() string   { return examples("fleetctl rollout show r-k3j5mz7qabcd") }
+func (*rolloutShow) Help() string { return examples("fleetctl rollout show r-k3j5mz7qabcd") }
+func (*rolloutPreview) Help() string {
+	return examples("fleetctl rollout preview r-k3j5mz7qabcd", "fleetctl rollout preview r-k3j5mz7qabcd --price-per-gb 0.08 -o json")
+}
+
 func (*rolloutStart) Help() string  { return examples("fleetctl rollout start r-k3j5mz7qabcd") }
 func (*rolloutResume) Help() string { return examples("fleetctl rollout resume r-k3j5mz7qabcd") }
 

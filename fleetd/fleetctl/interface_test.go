@@ -153,6 +153,7 @@ func TestOperatorsReachEveryOperationOfTheInterface(t *testing.T) {
 	if strings.Contains(changed, `"priority": 3`) || strings.Contains(changed, "2099") {
 		t.Errorf("a flag that was given as zero changed nothing:\n%s", changed)
 	}
+	contains(t, "a preview", f.must("rollout", "preview", draft, "--price-per-gb", "1000000"), "1.0.0", "full", "EUR", "FROM HOUR")
 	f.must("rollout", "start", draft)
 	contains(t, "paused", f.must("rollout", "pause", draft, "--reason", "lunch"), "paused", "lunch")
 	contains(t, "goes on", f.must("rollout", "resume", draft), "running")

@@ -36,6 +36,12 @@ var releaseTable = table[release]{
 	{"SHA256", func(r release) string { return r.SHA256[:min(12, len(r.SHA256))] }},
 	{"MODELS", func(r release) string { return strings.Join(r.Models, ",") }},
 	{"HARDWARE", func(r release) string { return strings.Join(r.Hardware, ",") }},
+	{"BLOCKS", func(r release) string {
+		if r.Index == nil {
+			return "no"
+		}
+		return "yes"
+	}},
 	{"FLOOR", func(r release) string { return r.SecurityFloor }},
 	{"REQUIRES", func(r release) string {
 		var all []string
@@ -95,6 +101,7 @@ type Artifact struct {
 	SecurityFloor string   `help:"Lowest version of the component that may still be installed from now on." placeholder:"VERSION"`
 	Requires      []string `help:"COMPONENT CONSTRAINT, for instance 'modem >=2.1'; may be repeated." placeholder:"CONDITION" sep:"none"`
 	Notes         string   `help:"What is new."`
+	NoIndex       bool     `help:"Sign no block index: devices fetch the artifact as it is and check it as a whole, and there are no deltas of it."`
 }
 
 // Signers are the release keys at hand.
@@ -136,7 +143,7 @@ func (c *releaseCreate) Run(ctx context.Context, streams cli.Streams, g *Global)
 	if err != nil {
 		return err
 	}
-	image, err := c.image()
+	image, index, err := c.image(ctx)
 	if err != nil {
 		return err
 	}
@@ -148,7 +155,7 @@ func (c *releaseCreate) Run(ctx context.Context, streams cli.Streams, g *Global)
 	if err != nil {
 		return err
 	}
-	if err := upload(ctx, api, c.File, image.SHA256, image.Length); err != nil {
+	if err := uploadRelease(ctx, api, c.File, image, index); err != nil {
 		return err
 	}
 	return publish(ctx, api, g, streams, signed)
@@ -232,8 +239,8 @@ func publish(ctx context.Context, api *client, g *Global, streams cli.Streams, s
 	return releaseTable.print(streams.Out, body.Created)
 }
 
-// image describes the artifact.
-func (c *Artifact) image() (trust.ReleaseImage, error) {
+// image describes the artifact. index is its block index; nil: it has none.
+func (c *Artifact) image(ctx context.Context) (image trust.ReleaseImage, index []byte, err error) {
 	r := trust.Release{
 		Schema: trust.ReleaseSchema, Component: c.Component, Name: c.Name, Version: c.Version, Models: c.Models,
 		Hardware: c.Hardware, SecurityFloor: c.SecurityFloor, Notes: c.Notes,
@@ -241,35 +248,23 @@ func (c *Artifact) image() (trust.ReleaseImage, error) {
 	for _, condition := range c.Requires {
 		component, constraint, ok := strings.Cut(strings.TrimSpace(condition), " ")
 		if !ok {
-			return trust.ReleaseImage{}, cli.UsageError("--requires %q is not of the form 'COMPONENT CONSTRAINT'", condition)
+			return image, nil, cli.UsageError("--requires %q is not of the form 'COMPONENT CONSTRAINT'", condition)
 		}
 		r.Requires = append(r.Requires, trust.Requirement{Component: component, Versions: strings.TrimSpace(constraint)})
 	}
 	if err := r.Validate(); err != nil {
-		return trust.ReleaseImage{}, err
+		return image, nil, err
 	}
 	n, digest, err := digestOf(c.File)
 	if err != nil {
-		return trust.ReleaseImage{}, err
+		return image, nil, err
 	}
-	return trust.ReleaseImage{Path: trust.ReleasePath(r), Length: n, SHA256: digest, Release: r}, nil
-}
-
-// upload brings the artifact's bytes to fleetd, unless it has them.
-func upload(ctx context.Context, api *client, file, digest string, length int64) error {
-	path := "/v1/artifacts/" + digest
-	if _, err := api.get(ctx, path, nil); err == nil {
-		return nil
-	} else if !notFound(err) {
-		return err
+	if !c.NoIndex {
+		if index, r.Index, err = blockIndex(ctx, c.File, n); err != nil {
+			return image, nil, err
+		}
 	}
-	f, err := os.Open(file)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	_, err = api.do(ctx, request{method: http.MethodPut, path: path, body: f, length: length})
-	return err
+	return trust.ReleaseImage{Path: trust.ReleasePath(r), Length: n, SHA256: digest, Release: r}, index, nil
 }
 
 // repository is the image repository as fleetd serves it, verified.

@@ -19,6 +19,7 @@ type rolloutCmd struct {
 	Update  rolloutUpdate  `cmd:"" help:"Change a draft."`
 	List    rolloutList    `cmd:"" help:"List rollouts."`
 	Show    rolloutShow    `cmd:"" help:"Show a rollout and its waves."`
+	Preview rolloutPreview `cmd:"" help:"Say what a rollout will cost: devices, bytes, money, and when."`
 	Start   rolloutStart   `cmd:"" help:"Start a drafted rollout: its first wave opens."`
 	Watch   rolloutWatch   `cmd:"" help:"Follow the waves until the rollout ends; exit code 3 unless it completed."`
 	Pause   rolloutPause   `cmd:"" help:"Pause: nobody starts, nobody activates, until it is resumed."`
@@ -80,6 +81,14 @@ var stoneTable = table[stone]{
 		}
 		return s.Rollout
 	}},
+}
+
+// waits is what a rollout waits for none of whose waves has opened.
+func (r rollout) waits() string {
+	if len(r.Waves) > 0 && r.Waves[0].State == "pending" {
+		return r.Waves[0].Gate
+	}
+	return ""
 }
 
 // progress is how many of the waves were opened.
@@ -286,11 +295,26 @@ func (c *rolloutShow) Run(ctx context.Context, io cli.Streams, g *Global) error 
 	}
 	r.warn(io)
 	fmt.Fprintln(io.Out)
-	if err := waveTable.print(io.Out, r.Waves); err != nil || len(r.Stones) == 0 {
+	if err := waveTable.print(io.Out, r.Waves); err != nil {
 		return err
 	}
-	fmt.Fprintln(io.Out, "\nWaiting for a stepping stone:")
-	return stoneTable.print(io.Out, r.Stones)
+	if len(r.Stones) > 0 {
+		fmt.Fprintln(io.Out, "\nWaiting for a stepping stone:")
+		if err := stoneTable.print(io.Out, r.Stones); err != nil {
+			return err
+		}
+	}
+	if len(r.Deltas) > 0 {
+		fmt.Fprintln(io.Out, "\nTo be moved, by the version that they run:")
+		if err := deltaTable.print(io.Out, r.Deltas); err != nil {
+			return err
+		}
+	}
+	if r.Transfer != nil {
+		fmt.Fprintln(io.Out, "\nWhere the bytes came from:")
+		return transferTable.print(io.Out, r.Transfer.rows())
+	}
+	return nil
 }
 
 // change is what start, pause, resume and cancel have in common.

@@ -16,7 +16,14 @@ type release struct {
 	Hardware      []string  `json:"hardware"`
 	SecurityFloor string    `json:"security_floor"`
 	Requires      []require `json:"requires"`
+	Index         *pinned   `json:"index"`
 	CreatedAt     time.Time `json:"created_at"`
+}
+
+// pinned is bytes that something pins by their digest.
+type pinned struct {
+	Length int64  `json:"length"`
+	SHA256 string `json:"sha256"`
 }
 
 type require struct {
@@ -97,17 +104,19 @@ type rollout struct {
 		Name    string `json:"name"`
 		Version string `json:"version"`
 	} `json:"release"`
-	Component string     `json:"component"`
-	Cohorts   []string   `json:"cohorts"`
-	Canary    string     `json:"canary_cohort"`
-	From      string     `json:"from"`
-	Reason    string     `json:"reason"`
-	CreatedBy string     `json:"created_by"`
-	CreatedAt *time.Time `json:"created_at"`
-	StartedAt *time.Time `json:"started_at"`
-	Waves     []wave     `json:"waves"`
-	Stones    []stone    `json:"stepping_stones"`
-	Warnings  []string   `json:"warnings"`
+	Component string        `json:"component"`
+	Cohorts   []string      `json:"cohorts"`
+	Canary    string        `json:"canary_cohort"`
+	From      string        `json:"from"`
+	Reason    string        `json:"reason"`
+	CreatedBy string        `json:"created_by"`
+	CreatedAt *time.Time    `json:"created_at"`
+	StartedAt *time.Time    `json:"started_at"`
+	Waves     []wave        `json:"waves"`
+	Stones    []stone       `json:"stepping_stones"`
+	Warnings  []string      `json:"warnings"`
+	Deltas    []deltaSource `json:"deltas"`
+	Transfer  *transfers    `json:"transfer"`
 }
 
 // stone is devices that have to pass through other releases first.

@@ -109,6 +109,9 @@ func (s *screen) draw(r rollout) {
 		t := r.total()
 		line := fmt.Sprintf("%s %s %s: %s, waves %s, waiting %d, busy %d, committed %d, rolled back %d, failed %d, silent %d, absent %d",
 			r.ID, r.Release.Name, r.Release.Version, r.State, r.progress(), t.Waiting, t.busy(), t.Committed, t.RolledBack, t.Failed, t.Silent+t.Unreached, t.Absent)
+		if waits := r.waits(); waits != "" {
+			line += ", " + clean(waits)
+		}
 		if line != s.last {
 			fmt.Fprintln(s.out, line)
 			s.last = line

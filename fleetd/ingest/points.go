@@ -17,6 +17,10 @@ import (
 //	presence   model, region, shard
 //	refusal    model, region, shard, reason
 //
+// Where the bytes of an attempt came from are the fields local_bytes, delta_bytes,
+// packed_bytes, full_bytes, peer_bytes and index_bytes of its status: of an attempt, the
+// newest counts, the sums of a rollout are fleetd's (the rollout's transfer).
+//
 // Logs make no points.
 const (
 	measurementStatus    = "status"
@@ -122,6 +126,11 @@ func (p *pointMaker) status(raw []byte, point *influx.Point) error {
 		"downloaded_bytes": s.DownloadedBytes, "bytes": s.Bytes, "clock": s.Clock, "at_ms": s.At.UnixMilli(),
 	} {
 		point.Fields[key] = value
+	}
+	if t := s.Transfer; t != nil {
+		for key, n := range map[string]int64{"local": t.Local, "delta": t.Delta, "packed": t.Packed, "full": t.Full, "peer": t.Peer, "index": t.Index} {
+			point.Fields[key+"_bytes"] = n
+		}
 	}
 	return nil
 }

@@ -95,6 +95,21 @@ func TestAHostileDeviceCannotMakeSeriesWithoutEnd(t *testing.T) {
 	}
 }
 
+func TestAPointSaysWhereTheBytesCameFrom(t *testing.T) {
+	maker := newPointMaker()
+	p, _ := maker.make(record(status(func(s *topics.Status) {
+		s.Transfer = &topics.Transfer{Local: 1, Delta: 2, Packed: 3, Full: 4, Peer: 5, Index: 6}
+	}), 1), nil)
+	for i, name := range []string{"local", "delta", "packed", "full", "peer", "index"} {
+		if got := p.Fields[name+"_bytes"]; got != int64(i+1) {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+	if p, _ := maker.make(record(status(nil), 2), nil); p.Fields["delta_bytes"] != nil {
+		t.Errorf("of an older agent: %v", p.Fields)
+	}
+}
+
 func TestPointTimesAreUniquePerShardAndStableUnderRedelivery(t *testing.T) {
 	var times []time.Time
 	for n := range int64(5000) {

@@ -26,6 +26,9 @@ func (s *Store) Evidence(ctx context.Context, id string) (r fleet.Rollout, e fle
 		if err != nil {
 			return err
 		}
+		if e.Deltas, err = s.waitForDeltas(ctx, tx, r, e.Now); err != nil {
+			return err
+		}
 		if w, ok := r.Current(); ok {
 			only := w.Index
 			if r.Last(w) {

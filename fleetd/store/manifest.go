@@ -180,7 +180,11 @@ func plannedFor(ctx context.Context, tx pgx.Tx, cohorts []string) (map[string][]
 		if err != nil {
 			return nil, err
 		}
-		planned[r.ID] = fleet.Planned{Rollout: r, Release: release}
+		deltas, err := deltaIndex(ctx, tx, release.SHA256)
+		if err != nil {
+			return nil, err
+		}
+		planned[r.ID] = fleet.Planned{Rollout: r, Release: release, Deltas: deltas}
 	}
 	out := map[string][]fleet.Planned{}
 	for cohort, ids := range of {

@@ -142,7 +142,10 @@ func TestADatabaseOfOneRegionGoesOn(t *testing.T) {
 	w := newWorld(t)
 	w.Seed(2)
 	before := w.waiting(store.DefaultRegion)
-	w.exec(`ALTER TABLE release DROP COLUMN requires`) // of a later version
+	for _, later := range []string{`ALTER TABLE release DROP COLUMN requires, DROP COLUMN index_length, DROP COLUMN index_sha256`, `ALTER TABLE rollout DROP COLUMN deltas_at`,
+		`DROP TABLE delta, delta_index, transfer`} {
+		w.exec(later)
+	}
 	w.exec(`DROP TABLE region`)
 	w.exec(`ALTER TABLE dead_letter DROP CONSTRAINT dead_letter_once, DROP COLUMN region, ADD CONSTRAINT dead_letter_once UNIQUE (consumer, shard, sequence)`)
 	w.exec(`UPDATE schema_version SET version = 3`)

@@ -48,13 +48,20 @@ func readArtifact(ctx context.Context, q querier, sha256 string) (a fleet.Artifa
 }
 
 const releaseColumns = `
-	component, name, version, path, length, sha256, models, hardware, security_floor, notes, created_at, created_by, coalesce(requires, '[]')::text FROM release `
+	component, name, version, path, length, sha256, models, hardware, security_floor, notes, created_at, created_by, coalesce(requires, '[]')::text,
+	index_length, index_sha256 FROM release `
 
 func scanRelease(row pgx.CollectableRow) (r fleet.Release, err error) {
 	var requires string
-	err = row.Scan(&r.Component, &r.Name, &r.Version, &r.Path, &r.Length, &r.SHA256, &r.Models, &r.Hardware, &r.SecurityFloor, &r.Notes, &r.CreatedAt, &r.CreatedBy, &requires)
+	var length *int64
+	var digest *string
+	err = row.Scan(&r.Component, &r.Name, &r.Version, &r.Path, &r.Length, &r.SHA256, &r.Models, &r.Hardware, &r.SecurityFloor, &r.Notes, &r.CreatedAt, &r.CreatedBy, &requires,
+		&length, &digest)
 	if err != nil {
 		return r, err
+	}
+	if length != nil {
+		r.Index = &topics.Document{Length: *length, SHA256: *digest}
 	}
 	r.CreatedAt = r.CreatedAt.UTC()
 	return r, json.Unmarshal([]byte(requires), &r.Requires)
@@ -188,16 +195,32 @@ func based(ctx context.Context, tx pgx.Tx, p Publication) error {
 	return nil
 }
 
-func (s *Store) createRelease(ctx context.Context, tx pgx.Tx, by fleet.Actor, r fleet.Release) error {
-	a, err := readArtifact(ctx, tx, r.SHA256)
+// uploaded is a FieldError unless what a release is made of is stored.
+func uploaded(ctx context.Context, tx pgx.Tx, r fleet.Release, what string, d topics.Document) error {
+	a, err := readArtifact(ctx, tx, d.SHA256)
 	if errors.Is(err, fleet.ErrNotFound) {
-		return fleet.Invalid("/targets", "%s: the artifact %s was not uploaded", r.Path, r.SHA256)
+		return fleet.Invalid("/targets", "%s: the %s %s was not uploaded", r.Path, what, d.SHA256)
 	}
 	if err != nil {
 		return err
 	}
-	if a.Length != r.Length {
-		return fleet.Invalid("/targets", "%s: the artifact has %d bytes, not %d", r.Path, a.Length, r.Length)
+	if a.Length != d.Length {
+		return fleet.Invalid("/targets", "%s: the %s has %d bytes, not %d", r.Path, what, a.Length, d.Length)
+	}
+	return nil
+}
+
+func (s *Store) createRelease(ctx context.Context, tx pgx.Tx, by fleet.Actor, r fleet.Release) error {
+	if err := uploaded(ctx, tx, r, "artifact", topics.Document{Length: r.Length, SHA256: r.SHA256}); err != nil {
+		return err
+	}
+	var indexLength *int64
+	var indexDigest *string
+	if r.Index != nil {
+		if err := uploaded(ctx, tx, r, "block index", *r.Index); err != nil {
+			return err
+		}
+		indexLength, indexDigest = &r.Index.Length, &r.Index.SHA256
 	}
 	key, err := fleet.VersionKey(r.Version)
 	if err != nil {
@@ -212,9 +235,10 @@ func (s *Store) createRelease(ctx context.Context, tx pgx.Tx, by fleet.Actor, r 
 		return err
 	}
 	_, err = tx.Exec(ctx, `
-		INSERT INTO release (name, version, sort_key, component, path, length, sha256, models, hardware, security_floor, notes, created_by, requires)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)`,
-		r.Name, r.Version, key, r.Component, r.Path, r.Length, r.SHA256, r.Models, hardware, r.SecurityFloor, r.Notes, by.Name, requires)
+		INSERT INTO release (name, version, sort_key, component, path, length, sha256, models, hardware, security_floor, notes, created_by, requires, index_length, index_sha256)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)`,
+		r.Name, r.Version, key, r.Component, r.Path, r.Length, r.SHA256, r.Models, hardware, r.SecurityFloor, r.Notes, by.Name, requires,
+		indexLength, indexDigest)
 	if sqlState(err) == uniqueViolation {
 		return fmt.Errorf("release %s %s exists: %w", r.Name, r.Version, fleet.ErrConflict)
 	}

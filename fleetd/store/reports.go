@@ -21,6 +21,7 @@ type uplink struct {
 	reports   []reportRow
 	standings newest[[2]string, standingRow]
 	outcomes  newest[[2]string, standingRow]
+	transfers newest[attemptKey, transferRow]
 	versions  newest[[2]string, versionRow]
 	beats     newest[string, beatRow]
 	presences newest[string, presenceRow]
@@ -152,6 +153,7 @@ func (u *uplink) status(m message, p topics.Status) {
 	if p.State.Terminal() {
 		u.outcomes.put(key, standingRow{p, m.device}, newerStatus)
 	}
+	u.transfer(m, p)
 	u.runs(m, p.Component, p.Running, p.Epoch, p.Sequence)
 }
 

@@ -118,6 +118,7 @@ func (u *uplink) write(ctx context.Context, tx pgx.Tx) error {
 		return numbered{r.Device, r.Epoch, r.Sequence}, r.at
 	}))
 	queue(len(u.standings.rows), u.standings.rows, writeStandings, nil)
+	queue(len(u.transfers.rows), u.transfers.rows, writeTransfers, nil)
 	queue(len(u.outcomes.rows), u.outcomes.rows, writeOutcomes, nil)
 	queue(len(u.versions.rows), u.versions.rows, writeVersions, nil)
 	queue(len(u.beats.rows), u.beats.rows, writeBeats, u.changed(func(device string) int {

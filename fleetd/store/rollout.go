@@ -99,6 +99,12 @@ func (s *Store) Rollout(ctx context.Context, id string) (r fleet.Rollout, err er
 		if err := describeStones(ctx, tx, &r); err != nil {
 			return err
 		}
+		if err := s.describeDeltas(ctx, tx, &r); err != nil {
+			return err
+		}
+		if err := describeTransfers(ctx, tx, &r); err != nil {
+			return err
+		}
 		return describeWaves(ctx, tx, &r)
 	})
 	return r, err

@@ -36,6 +36,9 @@ type Options struct {
 	// Regions are those that everything is published to; Open adds what is not
 	// stored yet. None: DefaultRegion.
 	Regions []string
+	// Deltas is from how many versions deltas are made of one release, the most
+	// common first. 0: nobody makes any, so that nobody waits for them.
+	Deltas int
 	// MaxConns of the pool. 0: 16.
 	MaxConns int32
 	Log      *slog.Logger // nil: silent

@@ -141,10 +141,13 @@ func (s *Store) StartRollout(ctx context.Context, by fleet.Actor, id string, rev
 
 func (s *Store) starting(by fleet.Actor, id string, revision int64, reason string) move {
 	return move{by: by, id: id, revision: revision, from: []fleet.State{fleet.Draft, fleet.Scheduled}, to: fleet.Running,
-		action: "rollout.start", reason: reason, set: "started_at = clock_timestamp()",
+		action: "rollout.start", reason: reason, set: "started_at = clock_timestamp(), deltas_at = NULL",
 		then: func(ctx context.Context, tx pgx.Tx, r fleet.Rollout, now time.Time) error {
 			if err := s.recheck(ctx, tx, r, now); err != nil {
 				return err
+			}
+			if wait, err := s.waitForDeltas(ctx, tx, r, now); err != nil || wait != nil {
+				return err // the driver opens the first wave
 			}
 			return openNext(ctx, tx, r, now)
 		}}

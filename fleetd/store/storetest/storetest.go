@@ -69,7 +69,14 @@ func New(t *testing.T, signer store.Signer) *World {
 // given regions; none: the default one.
 func (w *World) Open(regions ...string) *store.Store {
 	w.T.Helper()
-	s, err := store.Open(w.T.Context(), store.Options{URL: w.URL, TrustDomain: TrustDomain, Signer: w.Signer, Regions: regions, MaxConns: 8})
+	return w.OpenWith(store.Options{Regions: regions})
+}
+
+// OpenWith is Open with some options; those that a world has are its own.
+func (w *World) OpenWith(o store.Options) *store.Store {
+	w.T.Helper()
+	o.URL, o.TrustDomain, o.Signer, o.MaxConns = w.URL, TrustDomain, w.Signer, 8
+	s, err := store.Open(w.T.Context(), o)
 	if err != nil {
 		w.T.Fatal(err)
 	}
@@ -109,14 +116,35 @@ func (w *World) AddReleaseFor(version, takes string, models ...string) fleet.Rel
 	if models == nil {
 		models = []string{"m1"}
 	}
-	var requires []fleet.Requirement
+	r := w.newRelease(version, models)
 	if takes != "" {
-		requires = []fleet.Requirement{{Component: "system", Versions: takes}}
+		r.Requires = []fleet.Requirement{{Component: "system", Versions: takes}}
 	}
+	return w.publish(r)
+}
+
+// AddIndexed is AddRelease of one with a block index, for model m1.
+func (w *World) AddIndexed(version string) fleet.Release {
+	w.T.Helper()
+	r := w.newRelease(version, []string{"m1"})
+	r.Index = &topics.Document{Length: 10, SHA256: w.artifact(10)}
+	return w.publish(r)
+}
+
+// artifact makes up one of that length, of which only the name is known.
+func (w *World) artifact(length int64) string {
 	sha := fmt.Sprintf("%064x", w.seq.Add(1))
-	Must1(w.PutArtifact(w.T.Context(), Alice, fleet.Artifact{SHA256: sha, Length: 100}))
-	r := fleet.Release{Component: "system", Name: "camera", Version: version, Path: "system/camera/" + version, Length: 100, SHA256: sha, Models: models, Requires: requires}
-	pin := &topics.SnapshotPin{Version: w.seq.Load(), Length: 10, SHA256: sha}
+	Must1(w.PutArtifact(w.T.Context(), Alice, fleet.Artifact{SHA256: sha, Length: length}))
+	return sha
+}
+
+func (w *World) newRelease(version string, models []string) fleet.Release {
+	return fleet.Release{Component: "system", Name: "camera", Version: version, Path: "system/camera/" + version, Length: 100, SHA256: w.artifact(100), Models: models}
+}
+
+func (w *World) publish(r fleet.Release) fleet.Release {
+	w.T.Helper()
+	pin := &topics.SnapshotPin{Version: w.seq.Add(1), Length: 10, SHA256: r.SHA256}
 	return Must(w.PublishReleases(w.T.Context(), Alice, store.Publication{Releases: []fleet.Release{r}, Pin: pin}))[0]
 }
 

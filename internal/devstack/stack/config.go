@@ -51,6 +51,9 @@ func (s *Stack) defaultFleetdConfig() Config {
 	cfg.Set(s.key("online", "director.key"), "trust", "director_key")
 	cfg.Set(s.key("online", "snapshot.key"), "trust", "snapshot_key")
 	cfg.Set(s.key("online", "timestamp.key"), "trust", "timestamp_key")
+	if !s.options.Deltas {
+		cfg.Set(0, "deltas", "per_release")
+	}
 	cfg.Set("250ms", "rollout", "tick")
 	cfg.Set("127.0.0.1:0", "ops", "listen")
 	return cfg

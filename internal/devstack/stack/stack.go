@@ -31,6 +31,8 @@ type Options struct {
 	TrustDomain string
 	// WithoutInflux leaves InfluxDB out; fleetd then runs without telemetry.
 	WithoutInflux bool
+	// Deltas lets fleetd make deltas, for which a rollout's first wave waits.
+	Deltas bool
 	// PostgresFsync makes commits survive a power cut, as in production.
 	PostgresFsync bool
 	// BrokerConfig and FleetdConfig may change the configuration before it is

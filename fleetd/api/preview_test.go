@@ -1,0 +1,60 @@
+package api_test
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"strings"
+	"testing"
+
+	"groundswell/certs/trust"
+	"groundswell/fleetd/api"
+	"groundswell/fleetd/store/storetest"
+	"groundswell/internal/block"
+	"groundswell/topics"
+)
+
+func TestARolloutIsPreviewedBeforeItStarts(t *testing.T) {
+	w := newWorld(t)
+	w.report("cam-a", names(3)...) // which run 1.0.0
+	w.release("1.0.0")
+	const firmware = "firmware 1.1.0"
+	index := storetest.Must(block.Make(t.Context(), strings.NewReader(firmware), int64(len(firmware)))).Bytes()
+	digest := sha256.Sum256(index)
+	w.must(201, nil, call{method: "PUT", path: "/v1/artifacts/" + hex.EncodeToString(digest[:]), body: index})
+	w.release("1.1.0", func(i *trust.ReleaseImage) {
+		i.Release.Index = &topics.Document{Length: int64(len(index)), SHA256: hex.EncodeToString(digest[:])}
+	})
+	w.must(201, nil, call{method: "PUT", path: "/v1/devices/never-seen", body: `{}`, header: []string{"If-None-Match", "*"}})
+	w.must(201, nil, call{method: "POST", path: "/v1/cohorts", body: `{"name":"all","devices":["cam-1","cam-2","cam-3","never-seen"]}`})
+	var r api.Rollout
+	w.must(201, &r, call{method: "POST", path: "/v1/rollouts",
+		body: `{"release":{"name":"camera","version":"1.1.0"},"cohorts":["all"],"policy":{"waves":[{"percent":100,"spread":"2h"}]}}`})
+	path := "/v1/rollouts/" + r.ID + "/preview"
+	var p api.Preview
+	w.must(200, &p, call{method: "GET", path: path, as: "viewer"})
+	each := int64(len(firmware) + len(index))
+	if p.Devices != 4 || p.Unknown != 1 || p.Bytes != 4*each || p.Cost != nil || len(p.Versions) != 2 || p.Versions[0].From != "1.0.0" ||
+		p.Versions[0].Devices != 3 || p.Versions[0].Delta != "none" || p.Versions[0].Way != "full" || p.Versions[0].Each != each || p.Versions[1].From != "" {
+		t.Errorf("got %+v", p)
+	}
+	if p.StepHours != 1 || len(p.Steps) != 2 || p.Steps[1] != (api.PreviewStep{Hour: 1, Bytes: 2 * each}) || p.Peak != 2*each || p.EndsAfterS != 7200 {
+		t.Errorf("steps %+v", p)
+	}
+	w.must(200, &p, call{method: "GET", path: path + "?price_per_gb=0.5"})
+	if p.Cost == nil || p.Cost.PricePerGB != 0.5 || p.Cost.Amount != float64(4*each)/1e9*0.5 {
+		t.Errorf("cost %+v", p.Cost)
+	}
+	for _, bad := range []string{"much", "-1", "NaN", "1e9"} {
+		w.refused(422, "price_per_gb", call{method: "GET", path: path + "?price_per_gb=" + bad})
+	}
+	if a := w.do(call{method: "GET", path: "/v1/rollouts/r-none/preview"}); a.status != 404 {
+		t.Errorf("of none: %d %s", a.status, a.raw)
+	}
+	// What a rollout's own view says about deltas, and where the bytes came from.
+	w.must(200, &r, call{method: "POST", path: "/v1/rollouts/" + r.ID + "/start", header: []string{"If-Match", `"1"`}})
+	a := w.must(200, &r, call{method: "GET", path: "/v1/rollouts/" + r.ID})
+	if len(r.Deltas) != 1 || r.Deltas[0] != (api.DeltaSource{From: "1.0.0", Devices: 3, State: "none"}) || r.Transfer != nil || bytes.Contains(a.raw, []byte("null")) {
+		t.Errorf("got %s", a.raw)
+	}
+}

@@ -1,0 +1,171 @@
+package deltas
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"runtime"
+	"runtime/debug"
+	"strings"
+	"syscall"
+)
+
+// ChildCommand is the first argument by which a program knows that it is to be RunChild.
+const ChildCommand = "delta-encode"
+
+// Child is an Encoder that is a process of its own: Program, with ChildCommand. It ends
+// with this one.
+type Child struct {
+	Program string   // default: this program
+	Env     []string // further variables
+	CodedBy string   // "mixed" or "zstd"; see internal/delta
+	CPUs    int      // processors that it uses; default 1
+	Memory  int64    // bytes that it may have; what is beyond is an error
+}
+
+// Coder is how it codes.
+func (c Child) Coder() string { return c.CodedBy }
+
+// Need is what internal/delta takes at most, besides what the page cache keeps of both: four
+// bytes for each byte of old, and the delta itself.
+func (c Child) Need(old, new int64) int64 { return 128<<20 + 4*old + new }
+
+// order is what the child is told, on its standard input.
+type order struct {
+	Coder  string `json:"coder"`
+	CPUs   int    `json:"cpus"`
+	Memory int64  `json:"memory"`
+}
+
+// The files of the child, behind its standard ones.
+const (
+	oldFile = 3 + iota
+	newFile
+	indexFile
+	outFile
+)
+
+// maxComplaint is how much of what a child says when it fails is kept, in bytes.
+const maxComplaint = 2 << 10
+
+// Encode runs the child. When ctx ends it is killed.
+func (c Child) Encode(ctx context.Context, old, new, index, out *os.File) (effort Effort, err error) {
+	program := c.Program
+	if program == "" {
+		if program, err = os.Executable(); err != nil {
+			return effort, err
+		}
+	}
+	cmd := exec.CommandContext(ctx, program, ChildCommand)
+	told, err := json.Marshal(order{c.CodedBy, max(c.CPUs, 1), c.Memory})
+	if err != nil {
+		return effort, err
+	}
+	var said opening
+	cmd.Stdin, cmd.Stderr, cmd.ExtraFiles = bytes.NewReader(told), &said, []*os.File{old, new, index, out}
+	cmd.Env = append(os.Environ(), c.Env...)
+	// The signal comes when the thread ends that began the child, so that one is kept.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	err = cmd.Run()
+	if cmd.ProcessState != nil {
+		if usage, ok := cmd.ProcessState.SysUsage().(*syscall.Rusage); ok {
+			effort.Peak = usage.Maxrss << 10 // getrusage(2): KiB
+		}
+	}
+	if ctx.Err() != nil {
+		return effort, context.Cause(ctx)
+	}
+	if err != nil {
+		return effort, fmt.Errorf("the encoder ended with %w: %s", err, said.text())
+	}
+	return effort, nil
+}
+
+// opening keeps the beginning of what is written, where a program that crashes says why.
+type opening struct{ kept []byte }
+
+func (t *opening) Write(p []byte) (int, error) {
+	t.kept = append(t.kept, p[:min(len(p), maxComplaint-len(t.kept))]...)
+	return len(p), nil
+}
+
+func (t *opening) text() string {
+	if len(t.kept) == 0 {
+		return "it said nothing"
+	}
+	return strings.TrimSpace(string(t.kept))
+}
+
+// headroom is what a Go program needs besides what it works with, in bytes.
+const headroom = 256 << 20
+
+// RunChild is the child process: it does what its parent asked for with the files that it
+// was given, and proves that what it made makes what it should. encode is Codec.
+func RunChild(ctx context.Context, encode Encode) error {
+	var o order
+	if err := json.NewDecoder(io.LimitReader(os.Stdin, 1<<10)).Decode(&o); err != nil {
+		return fmt.Errorf("%s is for fleetd itself: %w", ChildCommand, err)
+	}
+	runtime.GOMAXPROCS(o.CPUs)
+	if o.Memory > 0 {
+		debug.SetMemoryLimit(o.Memory)
+		limit := syscall.Rlimit{Cur: uint64(o.Memory + headroom), Max: uint64(o.Memory + headroom)}
+		if err := syscall.Setrlimit(syscall.RLIMIT_DATA, &limit); err != nil {
+			return fmt.Errorf("bound the memory: %w", err)
+		}
+	}
+	_ = syscall.Setpriority(syscall.PRIO_PROCESS, 0, 15) // without it, it is only not as modest
+	old, err := mapped(oldFile)
+	if err != nil {
+		return err
+	}
+	target, err := mapped(newFile)
+	if err != nil {
+		return err
+	}
+	index, err := mapped(indexFile)
+	if err != nil {
+		return err
+	}
+	segments, err := ends(index, int64(len(target)))
+	if err != nil {
+		return err
+	}
+	out := os.NewFile(outFile, "out")
+	w := bufio.NewWriterSize(out, 1<<20)
+	if err := encode(ctx, w, old, target, segments, o.Coder, o.CPUs); err != nil {
+		return err
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	made, err := mapped(outFile)
+	if err != nil {
+		return err
+	}
+	return errors.Join(prove(ctx, made, old, target), out.Close())
+}
+
+// mapped is what a file holds, without a copy of it. It stays mapped: the process ends.
+func mapped(fd int) ([]byte, error) {
+	var info syscall.Stat_t
+	if err := syscall.Fstat(fd, &info); err != nil {
+		return nil, fmt.Errorf("%s is for fleetd itself: file %d: %w", ChildCommand, fd, err)
+	}
+	if info.Size == 0 {
+		return nil, fmt.Errorf("file %d is empty", fd)
+	}
+	data, err := syscall.Mmap(fd, 0, int(info.Size), syscall.PROT_READ, syscall.MAP_SHARED)
+	if err != nil {
+		return nil, fmt.Errorf("map file %d: %w", fd, err)
+	}
+	return data, nil
+}

@@ -1,0 +1,312 @@
+package deltas_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"groundswell/fleetd/artifact"
+	"groundswell/fleetd/deltas"
+	"groundswell/fleetd/fleet"
+	"groundswell/fleetd/store"
+	"groundswell/fleetd/store/storetest"
+	"groundswell/internal/block"
+	"groundswell/internal/delta"
+	"groundswell/internal/devstack/devtest"
+	"groundswell/topics"
+)
+
+// TestMain is the child too. What the new artifact begins with may be an order to fail.
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == deltas.ChildCommand {
+		if err := deltas.RunChild(context.Background(), encode); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+func encode(ctx context.Context, w io.Writer, old, new []byte, ends []int64, coder string, cpus int) error {
+	switch {
+	case bytes.HasPrefix(new, []byte("crash")):
+		panic("told to crash")
+	case bytes.HasPrefix(new, []byte("refuse")):
+		return errors.New("told to refuse")
+	case bytes.HasPrefix(new, []byte("hog")):
+		var all [][]byte
+		for range 1024 {
+			piece := make([]byte, 16<<20)
+			for i := 0; i < len(piece); i += 4096 {
+				piece[i] = 1
+			}
+			all = append(all, piece)
+		}
+		return fmt.Errorf("nobody stopped %d pieces", len(all))
+	case bytes.HasPrefix(new, []byte("hang")):
+		<-time.After(time.Hour)
+	case bytes.HasPrefix(new, []byte("lie")):
+		other := bytes.Clone(new)
+		other[len(other)-1]++
+		new = other
+	}
+	return deltas.Codec(ctx, w, old, new, ends, coder, cpus)
+}
+
+// fixture is a world with releases whose bytes are there.
+type fixture struct {
+	*storetest.World
+	db    *store.Store // of a fleetd that makes deltas
+	blobs *artifact.Blobs
+}
+
+func newFixture(t *testing.T) *fixture {
+	t.Helper()
+	blobs, err := artifact.OpenBlobs(t.TempDir(), 1<<30)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := &fixture{World: storetest.New(t, nil), blobs: blobs}
+	f.db = f.OpenWith(store.Options{Deltas: 50})
+	return f
+}
+
+// Open and Put make it the worker's Blobs.
+func (f *fixture) Open(ctx context.Context, sha256 string) (io.ReadCloser, error) {
+	return f.blobs.Open(ctx, sha256)
+}
+
+func (f *fixture) Put(ctx context.Context, sha256 string, length int64, source io.Reader) error {
+	_, err := f.blobs.Put(ctx, sha256, length, source)
+	return err
+}
+
+func (f *fixture) put(raw []byte) topics.Document {
+	f.T.Helper()
+	digest := sha256.Sum256(raw)
+	d := topics.Document{Length: int64(len(raw)), SHA256: hex.EncodeToString(digest[:])}
+	if err := f.Put(f.T.Context(), d.SHA256, d.Length, bytes.NewReader(raw)); err != nil {
+		f.T.Fatal(err)
+	}
+	storetest.Must1(f.PutArtifact(f.T.Context(), storetest.Alice, fleet.Artifact{SHA256: d.SHA256, Length: d.Length}))
+	return d
+}
+
+func (f *fixture) release(version string, raw []byte) fleet.Release {
+	f.T.Helper()
+	x, err := block.Make(f.T.Context(), bytes.NewReader(raw), int64(len(raw)))
+	if err != nil {
+		f.T.Fatal(err)
+	}
+	a, index := f.put(raw), f.put(x.Bytes())
+	r := fleet.Release{Component: "system", Name: "camera", Version: version, Path: "system/camera/" + version, Length: a.Length, SHA256: a.SHA256,
+		Models: []string{"m1"}, Index: &index}
+	pin := &topics.SnapshotPin{Version: time.Now().UnixNano(), Length: 10, SHA256: a.SHA256}
+	return storetest.Must(f.PublishReleases(f.T.Context(), storetest.Alice, store.Publication{Releases: []fleet.Release{r}, Pin: pin}))[0]
+}
+
+// rollout brings devices that run 1.0.0 to a version.
+func (f *fixture) rollout(version string) fleet.Rollout {
+	f.T.Helper()
+	ctx := f.T.Context()
+	f.Seed(3)
+	if _, err := f.Cohort(ctx, "all"); errors.Is(err, fleet.ErrNotFound) {
+		storetest.Must(f.CreateCohort(ctx, storetest.Alice, fleet.CohortSpec{Name: "all", Selector: "model=m1"}))
+	}
+	r := storetest.Must(f.CreateRollout(ctx, storetest.Alice, fleet.RolloutSpec{Release: "camera", Version: version, Cohorts: []string{"all"}}))
+	return storetest.Must(f.db.StartRollout(ctx, storetest.Alice, r.ID, r.Revision, ""))
+}
+
+func (f *fixture) config() deltas.Config {
+	return deltas.Config{Store: f.db, Blobs: f, Encoder: deltas.Child{CodedBy: "mixed"}, Holder: "one", Tick: 10 * time.Millisecond, PublishEvery: time.Millisecond, Dir: f.T.TempDir()}
+}
+
+// work runs a worker until something holds of the only source of a rollout.
+func (f *fixture) work(cfg deltas.Config, r fleet.Rollout, what string, until func(fleet.DeltaSource) bool) fleet.DeltaSource {
+	f.T.Helper()
+	ctx, stop := context.WithCancel(f.T.Context())
+	done := make(chan error, 1)
+	go func() { done <- deltas.New(cfg).Run(ctx) }()
+	var source fleet.DeltaSource
+	devtest.Eventually(f.T, 30*time.Second, what, func() error {
+		now := storetest.Must(f.db.Rollout(f.T.Context(), r.ID))
+		if len(now.Deltas) != 1 {
+			return fmt.Errorf("sources %+v", now.Deltas)
+		}
+		if source = now.Deltas[0]; !until(source) {
+			return fmt.Errorf("it is %+v", source)
+		}
+		return nil
+	})
+	stop()
+	if err := <-done; err != nil {
+		f.T.Error(err)
+	}
+	if left := storetest.Must(os.ReadDir(cfg.Dir)); len(left) != 0 {
+		f.T.Errorf("left behind: %v", left)
+	}
+	return source
+}
+
+// noise is incompressible.
+func noise(seed uint64, n int) []byte {
+	out := make([]byte, n)
+	_, _ = rand.NewChaCha8([32]byte{byte(seed)}).Read(out) // never fails
+	return out
+}
+
+func TestDevicesAreToldOfADelta(t *testing.T) {
+	f := newFixture(t)
+	old := noise(1, 600_000)
+	target := bytes.Clone(old)
+	copy(target[300_000:], "another version")
+	from := f.release("1.0.0", old)
+	to := f.release("1.1.0", target)
+	r := f.rollout("1.1.0")
+	if _, open := r.Current(); open {
+		t.Fatal("the first wave is open already")
+	}
+	source := f.work(f.config(), r, "a delta that devices know of", func(s fleet.DeltaSource) bool { return s.Listed })
+	signed, _, err := f.CohortManifest(t.Context(), "all")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := topics.DecodeManifest(signed)
+	if err != nil || m.Entries[0].Deltas == nil {
+		t.Fatalf("the manifest: %v, %v", m.Entries, err)
+	}
+	read := func(d topics.Document) []byte {
+		b, err := f.blobs.Open(d.SHA256)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer b.Close()
+		raw := storetest.Must(io.ReadAll(b))
+		if digest := sha256.Sum256(raw); int64(len(raw)) != d.Length || hex.EncodeToString(digest[:]) != d.SHA256 {
+			t.Fatalf("%+v has other bytes", d)
+		}
+		return raw
+	}
+	x, err := topics.DecodeDeltaIndex(read(*m.Entries[0].Deltas))
+	if err != nil || x.Artifact != to.SHA256 || len(x.Deltas) != 1 || x.Deltas[0].From != from.SHA256 || x.Deltas[0].Document != source.Delta {
+		t.Fatalf("the delta index: %+v, %v", x, err)
+	}
+	raw := read(x.Deltas[0].Document)
+	head := storetest.Must(delta.ReadHead(bytes.NewReader(raw)))
+	decoder := storetest.Must(delta.NewDecoder(head, bytes.NewReader(old)))
+	var made []byte
+	for i, s := range head.Segments {
+		made = append(made, storetest.Must(decoder.Segment(nil, i, raw[s.Offset:s.Offset+s.Length]))...)
+	}
+	if !bytes.Equal(made, target) || len(raw) > 2000 {
+		t.Errorf("a delta of %d bytes makes something else than the artifact", len(raw))
+	}
+	if text := f.Exec(`SELECT coder, seconds > 0, peak > 1000000, attempts FROM delta`); strings.TrimSpace(text) != "mixed|t|t|1" {
+		t.Errorf("noted: %s", text)
+	}
+}
+
+func TestAnEncoderThatFailsCostsADeltaAndNothingElse(t *testing.T) {
+	for _, c := range []struct {
+		name, begins, says string
+		memory             int64
+		attempts           int
+	}{
+		{"it crashes", "crash", "told to crash", 0, 3},
+		{"it refuses", "refuse", "told to refuse", 0, 3},
+		{"it makes what is wrong", "lie", "makes something else", 0, 3},
+		{"it wants too much memory", "hog", "out of memory", 64 << 20, 3},
+		{"it would need too much memory", "", "deltas.memory allows", 1 << 20, 1},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			f := newFixture(t)
+			f.release("1.0.0", noise(1, 500_000))
+			f.release("1.1.0", append([]byte(c.begins), noise(2, 500_000)...))
+			r := f.rollout("1.1.0")
+			cfg := f.config()
+			cfg.Encoder = deltas.Child{CodedBy: "mixed", Memory: c.memory}
+			if c.begins == "" {
+				cfg.Memory = c.memory
+			}
+			// What is tried again after a minute is tried at once.
+			source := f.work(cfg, r, "a delta that is given up", func(s fleet.DeltaSource) bool {
+				f.Exec(`UPDATE delta SET leased_until = NULL WHERE state = 'pending'`)
+				return s.State == fleet.DeltaFailed
+			})
+			if !strings.Contains(source.Error, c.says) {
+				t.Errorf("it says %q", source.Error)
+			}
+			if text := strings.TrimSpace(f.Exec(`SELECT attempts FROM delta`)); text != fmt.Sprint(c.attempts) {
+				t.Errorf("%s attempts", text)
+			}
+			if _, e, err := f.db.Evidence(t.Context(), r.ID); err != nil || e.Deltas != nil {
+				t.Errorf("the rollout waits for it: %v, %v", e.Deltas, err)
+			}
+		})
+	}
+}
+
+func TestADeltaThatSavesNothingIsUseless(t *testing.T) {
+	f := newFixture(t)
+	f.release("1.0.0", noise(1, 500_000))
+	f.release("1.1.0", noise(2, 500_000))
+	r := f.rollout("1.1.0")
+	source := f.work(f.config(), r, "a verdict", func(s fleet.DeltaSource) bool { return s.State == fleet.DeltaUseless })
+	if _, err := f.blobs.Size(source.Delta.SHA256); source.Delta.Length < 400_000 || !errors.Is(err, artifact.ErrNoArtifact) {
+		t.Errorf("%+v is stored: %v", source.Delta, err)
+	}
+}
+
+func TestADeltaHalfAsLargeAsThePackedBlocksIsWorthIt(t *testing.T) {
+	f := newFixture(t)
+	old := noise(1, 500_000)
+	f.release("1.0.0", old)
+	f.release("1.1.0", append(bytes.Clone(old[:400_000]), noise(2, 100_000)...))
+	r := f.rollout("1.1.0")
+	cfg := f.config()
+	packed := int64(100_000)
+	cfg.Packed = func(context.Context, string) (int64, bool) { return packed, true }
+	f.work(cfg, r, "a verdict", func(s fleet.DeltaSource) bool { return s.State == fleet.DeltaUseless })
+	packed = 200_000
+	f.Exec(`UPDATE delta SET state = 'pending', finished_at = NULL, attempts = 0`)
+	f.work(cfg, r, "a delta", func(s fleet.DeltaSource) bool { return s.Listed })
+}
+
+func TestAWorkerThatStopsLetsGoOfItsJobAndItsChild(t *testing.T) {
+	f := newFixture(t)
+	f.release("1.0.0", noise(1, 500_000))
+	f.release("1.1.0", append([]byte("hang"), noise(2, 500_000)...))
+	r := f.rollout("1.1.0")
+	var child string
+	f.work(f.config(), r, "a child that hangs", func(s fleet.DeltaSource) bool {
+		if s.State != fleet.DeltaRunning {
+			return false
+		}
+		for _, p := range storetest.Must(os.ReadDir("/proc")) {
+			line, _ := os.ReadFile("/proc/" + p.Name() + "/cmdline") // it may be gone
+			status, _ := os.ReadFile("/proc/" + p.Name() + "/status")
+			if strings.Contains(string(line), "\x00"+deltas.ChildCommand) && strings.Contains(string(status), fmt.Sprintf("PPid:\t%d\n", os.Getpid())) {
+				child = p.Name()
+			}
+		}
+		return child != ""
+	})
+	if text := strings.TrimSpace(f.Exec(`SELECT state, attempts FROM delta`)); text != "pending|0" {
+		t.Errorf("the job is %s", text)
+	}
+	var pid int
+	if _, err := fmt.Sscan(child, &pid); err != nil || syscall.Kill(pid, 0) != syscall.ESRCH {
+		t.Errorf("the child %s is still there: %v", child, err)
+	}
+}

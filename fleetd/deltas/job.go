@@ -1,0 +1,187 @@
+package deltas
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"groundswell/certs/trust"
+	"groundswell/fleetd/fleet"
+	"groundswell/internal/block"
+	"groundswell/topics"
+)
+
+// Blobs is where artifacts lie.
+type Blobs interface {
+	Open(ctx context.Context, sha256 string) (io.ReadCloser, error)
+	Put(ctx context.Context, sha256 string, length int64, source io.Reader) error
+}
+
+// Encoder makes the delta that makes new from old, into out, which is empty. All are
+// files that nobody else has; index is the block index of new.
+type Encoder interface {
+	Encode(ctx context.Context, old, new, index, out *os.File) (Effort, error)
+	// Coder is how it codes.
+	Coder() string
+	// Need is how many bytes of memory it takes at most for artifacts of so many bytes.
+	Need(old, new int64) int64
+}
+
+// Effort is what a delta took.
+type Effort struct{ Peak int64 } // bytes of memory; 0: not known
+
+// worth is the share of what would be fetched without it that a delta may have at most,
+// in per cent. More is not worth that the device reads what it runs.
+const worth = 90
+
+// try makes the delta of a job and stores it.
+func (w *Worker) try(ctx context.Context, job fleet.DeltaJob) fleet.DeltaResult {
+	began := time.Now()
+	result := fleet.DeltaResult{State: fleet.DeltaFailed, Coder: w.cfg.Encoder.Coder()}
+	if need := w.cfg.Encoder.Need(job.Source.Length, job.Target.Length); need > w.cfg.Memory {
+		result.Error = fmt.Sprintf("it would need %d bytes of memory, deltas.memory allows %d", need, w.cfg.Memory)
+		return result
+	}
+	err := w.make(ctx, job, &result)
+	result.Seconds = time.Since(began).Seconds()
+	if err != nil {
+		result.State, result.Error, result.Again = fleet.DeltaFailed, err.Error(), true
+	}
+	return result
+}
+
+func (w *Worker) make(ctx context.Context, job fleet.DeltaJob, result *fleet.DeltaResult) error {
+	var files [4]*os.File
+	for i := range files {
+		f, err := w.scratch()
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		files[i] = f
+	}
+	old, target, index, out := files[0], files[1], files[2], files[3]
+	for _, c := range []struct {
+		to *os.File
+		d  topics.Document
+	}{
+		{old, topics.Document{Length: job.Source.Length, SHA256: job.Source.SHA256}},
+		{target, topics.Document{Length: job.Target.Length, SHA256: job.Target.SHA256}},
+		{index, job.Index},
+	} {
+		if err := w.fetch(ctx, c.to, c.d); err != nil {
+			return fmt.Errorf("read %s: %w", c.d.SHA256, err)
+		}
+	}
+	effort, err := w.cfg.Encoder.Encode(ctx, old, target, index, out)
+	result.Peak = effort.Peak
+	if err != nil {
+		return err
+	}
+	result.Delta, err = measure(ctx, out)
+	if err != nil {
+		return err
+	}
+	without := job.Target.Length
+	if w.cfg.Packed != nil {
+		if packed, ok := w.cfg.Packed(ctx, job.Target.SHA256); ok {
+			without = min(without, packed)
+		}
+	}
+	if result.Delta.Length > without/100*worth+without%100*worth/100 {
+		result.State = fleet.DeltaUseless
+		return nil
+	}
+	if _, err := out.Seek(0, io.SeekStart); err != nil {
+		return err
+	}
+	if err := w.cfg.Blobs.Put(ctx, result.Delta.SHA256, result.Delta.Length, out); err != nil {
+		return fmt.Errorf("store the delta: %w", err)
+	}
+	result.State = fleet.DeltaReady
+	return nil
+}
+
+// scratch makes a file that has no name any more, so that it is gone when fleetd is.
+func (w *Worker) scratch() (*os.File, error) {
+	f, err := os.CreateTemp(w.cfg.Dir, "groundswell-delta-*")
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Remove(f.Name()); err != nil {
+		_ = f.Close() // nothing was written
+		return nil, err
+	}
+	return f, nil
+}
+
+// fetch copies what d names to a file, and checks it.
+func (w *Worker) fetch(ctx context.Context, to *os.File, d topics.Document) error {
+	source, err := w.cfg.Blobs.Open(ctx, d.SHA256)
+	if err != nil {
+		return err
+	}
+	defer source.Close()
+	if _, err := io.Copy(to, contextReader{ctx, trust.NewReader(source, d.Length, d.SHA256)}); err != nil {
+		return err
+	}
+	_, err = to.Seek(0, io.SeekStart)
+	return err
+}
+
+// measure is what a file is called and how long it is.
+func measure(ctx context.Context, f *os.File) (d topics.Document, err error) {
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
+		return d, err
+	}
+	digest := sha256.New()
+	d.Length, err = io.Copy(digest, contextReader{ctx, f})
+	d.SHA256 = hex.EncodeToString(digest.Sum(nil))
+	return d, err
+}
+
+// publish stores a delta index and has the manifests pin it.
+func (w *Worker) publish(ctx context.Context, x topics.DeltaIndex) error {
+	raw, err := topics.Encode(x)
+	if err != nil {
+		return fmt.Errorf("delta index of %s: %w", x.Artifact, err)
+	}
+	digest := sha256.Sum256(raw)
+	pin := topics.Document{Length: int64(len(raw)), SHA256: hex.EncodeToString(digest[:])}
+	// Before anybody is told of it.
+	if err := w.cfg.Blobs.Put(ctx, pin.SHA256, pin.Length, bytes.NewReader(raw)); err != nil {
+		return fmt.Errorf("store the delta index of %s: %w", x.Artifact, err)
+	}
+	if err := w.cfg.Store.PublishDeltas(ctx, x, pin); err != nil {
+		return err
+	}
+	w.cfg.Log.Info("deltas published", "target", x.Artifact, "deltas", len(x.Deltas))
+	return nil
+}
+
+// ends are where the segments of deltas to an artifact of that length end, by its block
+// index.
+func ends(index []byte, length int64) ([]int64, error) {
+	x, err := block.Read(index, length)
+	if err != nil {
+		return nil, err
+	}
+	return x.Segments(), nil
+}
+
+type contextReader struct {
+	ctx    context.Context
+	source io.Reader
+}
+
+func (r contextReader) Read(p []byte) (int, error) {
+	if err := r.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return r.source.Read(p)
+}

@@ -1,0 +1,173 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"groundswell/fleetd/fleet"
+)
+
+// PlanDeltas counts what devices run that a rollout is to move, and notes the deltas that
+// are to be made, for one rollout that was not looked at for so long; its id, or "" when
+// there is none. It counts outside of the change, so that nobody waits for it.
+func (s *Store) PlanDeltas(ctx context.Context, again time.Duration) (id string, err error) {
+	err = s.pool.QueryRow(ctx, `
+		SELECT r.id FROM rollout r JOIN release l ON l.name = r.release AND l.version = r.version
+		WHERE r.state IN ('scheduled', 'running', 'paused') AND l.index_sha256 IS NOT NULL
+			AND (r.deltas_at IS NULL OR r.deltas_at < clock_timestamp() - $1::interval)
+		ORDER BY r.deltas_at NULLS FIRST LIMIT 1`, again).Scan(&id)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return "", nil
+	}
+	if err != nil {
+		return "", fmt.Errorf("find rollouts to plan deltas for: %w", err)
+	}
+	var release fleet.Release
+	var wanted []fleet.DeltaSource
+	err = s.view(ctx, func(tx pgx.Tx) error {
+		r, err := readRollout(ctx, tx, id)
+		if err != nil {
+			return err
+		}
+		if release, err = readRelease(ctx, tx, r.Release, r.Version); err != nil {
+			return err
+		}
+		sources, err := deltaSources(ctx, tx, r, release)
+		wanted = fleet.Wanted(sources, s.options.Deltas)
+		return err
+	})
+	if err != nil {
+		return id, err
+	}
+	return id, s.change(ctx, func(tx pgx.Tx) error {
+		for _, w := range wanted {
+			// One that was given up long ago gets another chance: fleetd, or what it
+			// may use, can be another by now.
+			_, err := tx.Exec(ctx, `
+				INSERT INTO delta AS x (target, source, devices) VALUES ($1, $2, $3)
+				ON CONFLICT (target, source) DO UPDATE SET devices = $3,
+					state = CASE WHEN `+forgotten+` THEN 'pending' ELSE x.state END,
+					attempts = CASE WHEN `+forgotten+` THEN 0 ELSE x.attempts END,
+					finished_at = CASE WHEN `+forgotten+` THEN NULL ELSE x.finished_at END`, release.SHA256, w.Artifact, w.Devices)
+			if err != nil {
+				return fmt.Errorf("plan deltas of %s: %w", id, err)
+			}
+		}
+		if _, err := tx.Exec(ctx, `UPDATE rollout SET deltas_at = clock_timestamp() WHERE id = $1`, id); err != nil {
+			return fmt.Errorf("plan deltas of %s: %w", id, err)
+		}
+		return nil
+	})
+}
+
+// forgotten says of a delta x that it was given up long ago.
+const forgotten = `(x.state = 'failed' AND x.finished_at < clock_timestamp() - interval '1 day')`
+
+// ofActive says of a delta x that a rollout waits for it that moves devices, or will.
+const ofActive = `EXISTS (
+	SELECT FROM rollout r JOIN release l ON l.name = r.release AND l.version = r.version
+	WHERE l.sha256 = x.target AND l.index_sha256 IS NOT NULL AND r.state IN ('scheduled', 'running', 'paused'))`
+
+// ClaimDelta leases the delta that most devices wait for; ok is false when none is to be
+// made. A lease that ran out is an attempt that failed, for its maker is gone.
+func (s *Store) ClaimDelta(ctx context.Context, holder string, lease time.Duration) (job fleet.DeltaJob, ok bool, err error) {
+	err = s.change(ctx, func(tx pgx.Tx) error {
+		_, err := tx.Exec(ctx, `
+			UPDATE delta SET state = 'failed', finished_at = clock_timestamp(), leased_until = NULL, holder = '',
+				error = 'given up: who made it was gone before it was done, ' || attempts || ' times'
+			WHERE state = 'running' AND leased_until <= clock_timestamp() AND attempts >= $1`, fleet.DeltaAttempts)
+		if err != nil {
+			return err
+		}
+		rows, err := tx.Query(ctx, `
+			UPDATE delta SET state = 'running', holder = $1, leased_until = clock_timestamp() + $2::interval, attempts = attempts + 1
+			WHERE (target, source) = (
+				SELECT x.target, x.source FROM delta x
+				WHERE (x.state = 'pending' AND (x.leased_until IS NULL OR x.leased_until <= clock_timestamp())
+					OR x.state = 'running' AND x.leased_until <= clock_timestamp()) AND `+ofActive+`
+				ORDER BY x.devices DESC, x.created_at, x.source LIMIT 1 FOR UPDATE SKIP LOCKED)
+			RETURNING target, source, attempts`, holder, lease)
+		if err != nil {
+			return err
+		}
+		job = fleet.DeltaJob{Holder: holder}
+		err = pgxOne(rows, &job.Target.SHA256, &job.Source.SHA256, &job.Attempt)
+		if errors.Is(err, pgx.ErrNoRows) {
+			ok = false
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		ok = true
+		return tx.QueryRow(ctx, `
+			SELECT t.length, t.index_length, t.index_sha256, a.length
+			FROM release t, artifact a WHERE t.sha256 = $1 AND t.index_sha256 IS NOT NULL AND a.sha256 = $2 LIMIT 1`, job.Target.SHA256, job.Source.SHA256).
+			Scan(&job.Target.Length, &job.Index.Length, &job.Index.SHA256, &job.Source.Length)
+	})
+	if err != nil {
+		return job, false, fmt.Errorf("claim a delta: %w", err)
+	}
+	return job, ok, nil
+}
+
+// pgxOne reads the only row, or pgx.ErrNoRows.
+func pgxOne(rows pgx.Rows, into ...any) error {
+	_, err := pgx.CollectExactlyOneRow(rows, func(row pgx.CollectableRow) (struct{}, error) { return struct{}{}, row.Scan(into...) })
+	return err
+}
+
+// RenewDelta makes a lease longer. fleet.ErrFenced: it is another's by now.
+func (s *Store) RenewDelta(ctx context.Context, job fleet.DeltaJob, lease time.Duration) error {
+	tag, err := s.pool.Exec(ctx, `
+		UPDATE delta SET leased_until = clock_timestamp() + $5::interval
+		WHERE target = $1 AND source = $2 AND state = 'running' AND holder = $3 AND attempts = $4`,
+		job.Target.SHA256, job.Source.SHA256, job.Holder, job.Attempt, lease)
+	return leased(tag.RowsAffected(), err, job)
+}
+
+func leased(rows int64, err error, job fleet.DeltaJob) error {
+	if err == nil && rows == 0 {
+		err = fleet.ErrFenced
+	}
+	if err != nil {
+		return fmt.Errorf("delta from %.12s to %.12s: %w", job.Source.SHA256, job.Target.SHA256, err)
+	}
+	return nil
+}
+
+// FinishDelta notes what became of a job. fleet.ErrFenced: it is another's by now. The
+// delta must be stored already; devices hear of it by PublishDeltas.
+func (s *Store) FinishDelta(ctx context.Context, job fleet.DeltaJob, r fleet.DeltaResult) error {
+	var length *int64
+	var digest *string
+	if r.State != fleet.DeltaFailed {
+		length, digest = &r.Delta.Length, &r.Delta.SHA256
+	}
+	again := r.State == fleet.DeltaFailed && r.Again && job.Attempt < fleet.DeltaAttempts
+	state, pause := r.State, time.Duration(0)
+	if again {
+		state, pause = fleet.DeltaPending, time.Duration(job.Attempt)*time.Minute
+	}
+	tag, err := s.pool.Exec(ctx, `
+		UPDATE delta SET state = $5, length = $6, sha256 = $7, coder = $8, seconds = $9, peak = $10, error = $11, holder = '',
+			leased_until = CASE WHEN $12 THEN clock_timestamp() + $13::interval END,
+			finished_at = CASE WHEN NOT $12 THEN clock_timestamp() END
+		WHERE target = $1 AND source = $2 AND state = 'running' AND holder = $3 AND attempts = $4`,
+		job.Target.SHA256, job.Source.SHA256, job.Holder, job.Attempt,
+		string(state), length, digest, r.Coder, r.Seconds, r.Peak, storable(r.Error), again, pause)
+	return leased(tag.RowsAffected(), err, job)
+}
+
+// ReturnDelta lets another begin a job at once that was not done, through no fault of it.
+func (s *Store) ReturnDelta(ctx context.Context, job fleet.DeltaJob) error {
+	tag, err := s.pool.Exec(ctx, `
+		UPDATE delta SET state = 'pending', leased_until = NULL, holder = '', attempts = attempts - 1
+		WHERE target = $1 AND source = $2 AND state = 'running' AND holder = $3 AND attempts = $4`,
+		job.Target.SHA256, job.Source.SHA256, job.Holder, job.Attempt)
+	return leased(tag.RowsAffected(), err, job)
+}

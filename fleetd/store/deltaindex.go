@@ -1,0 +1,140 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"groundswell/fleetd/fleet"
+	"groundswell/topics"
+)
+
+// maxListed is how many deltas an index lists at most: topics.MaxDeltaIndex holds them.
+const maxListed = 600
+
+// UnlistedDeltas is the delta index of an artifact that is to be made anew: there are
+// deltas that it does not list, and no further ones are to be made, or have been for so
+// long; sooner when a rollout's first wave waits. ok is false when there is none.
+func (s *Store) UnlistedDeltas(ctx context.Context, patience, sooner time.Duration) (x topics.DeltaIndex, ok bool, err error) {
+	var target string
+	err = s.pool.QueryRow(ctx, `
+		SELECT x.target FROM delta x WHERE x.state = 'ready' AND NOT x.listed
+		GROUP BY x.target HAVING min(x.finished_at) <= clock_timestamp() - $1::interval
+			OR NOT EXISTS (SELECT FROM delta o WHERE o.target = x.target AND o.state IN ('pending', 'running'))
+			OR min(x.finished_at) <= clock_timestamp() - $2::interval AND EXISTS (
+				SELECT FROM rollout r JOIN release l ON l.name = r.release AND l.version = r.version
+				WHERE l.sha256 = x.target AND r.state = 'running'
+					AND NOT EXISTS (SELECT FROM rollout_wave w WHERE w.rollout = r.id AND w.state <> 'pending'))
+		ORDER BY min(x.finished_at) LIMIT 1`, patience, sooner).Scan(&target)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return x, false, nil
+	}
+	if err != nil {
+		return x, false, fmt.Errorf("find deltas to list: %w", err)
+	}
+	x, err = readDeltas(ctx, s.pool, target)
+	return x, err == nil, err
+}
+
+// readDeltas reads the delta index that an artifact should have.
+func readDeltas(ctx context.Context, q querier, target string) (topics.DeltaIndex, error) {
+	x := topics.DeltaIndex{Schema: topics.Schema, Artifact: target, Deltas: []topics.Delta{}}
+	rows, err := q.Query(ctx, `
+		SELECT source, length, sha256 FROM delta WHERE target = $1 AND state = 'ready' ORDER BY devices DESC, source LIMIT $2`, target, maxListed)
+	if err != nil {
+		return x, fmt.Errorf("read deltas to %.12s: %w", target, err)
+	}
+	x.Deltas, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (d topics.Delta, err error) {
+		err = row.Scan(&d.From, &d.Length, &d.SHA256)
+		return d, err
+	})
+	if err != nil {
+		return x, fmt.Errorf("read deltas to %.12s: %w", target, err)
+	}
+	return x, nil
+}
+
+// PublishDeltas pins a delta index, whose bytes are stored already, in the manifests of
+// all cohorts that a rollout brings its artifact to: they are signed anew. fleet.ErrConflict:
+// there are other deltas by now, so that it is to be made anew.
+func (s *Store) PublishDeltas(ctx context.Context, x topics.DeltaIndex, pin topics.Document) error {
+	return s.change(ctx, func(tx pgx.Tx) error {
+		// One after the other.
+		if _, err := tx.Exec(ctx, `INSERT INTO delta_index (target) VALUES ($1) ON CONFLICT DO NOTHING`, x.Artifact); err != nil {
+			return fmt.Errorf("publish deltas to %.12s: %w", x.Artifact, err)
+		}
+		if _, err := tx.Exec(ctx, `SELECT FROM delta_index WHERE target = $1 FOR UPDATE`, x.Artifact); err != nil {
+			return fmt.Errorf("publish deltas to %.12s: %w", x.Artifact, err)
+		}
+		now, err := readDeltas(ctx, tx, x.Artifact)
+		if err != nil {
+			return err
+		}
+		if !sameDeltas(x, now) {
+			return fmt.Errorf("publish deltas to %.12s: %w", x.Artifact, fleet.ErrConflict)
+		}
+		if _, err := tx.Exec(ctx, `
+			UPDATE delta_index SET length = $2, sha256 = $3, made_at = clock_timestamp() WHERE target = $1`, x.Artifact, pin.Length, pin.SHA256); err != nil {
+			return fmt.Errorf("publish deltas to %.12s: %w", x.Artifact, err)
+		}
+		// Not those that are ready since; but of too many, some never find room.
+		full := len(x.Deltas) == maxListed
+		if _, err := tx.Exec(ctx, `
+			UPDATE delta SET listed = true WHERE target = $1 AND state = 'ready' AND ($3 OR source = ANY($2))`, x.Artifact, from(x), full); err != nil {
+			return fmt.Errorf("publish deltas to %.12s: %w", x.Artifact, err)
+		}
+		rows, err := tx.Query(ctx, `
+			SELECT DISTINCT rc.cohort FROM rollout_cohort rc JOIN rollout r ON r.id = rc.rollout
+			JOIN release l ON l.name = r.release AND l.version = r.version
+			WHERE l.sha256 = $1 AND r.state IN ('running', 'paused', 'completed')`, x.Artifact)
+		if err != nil {
+			return fmt.Errorf("find cohorts: %w", err)
+		}
+		cohorts, err := pgx.CollectRows(rows, pgx.RowTo[string])
+		if err != nil {
+			return fmt.Errorf("find cohorts: %w", err)
+		}
+		return s.signManifests(ctx, tx, cohorts)
+	})
+}
+
+func from(x topics.DeltaIndex) []string {
+	list := make([]string, len(x.Deltas))
+	for i, d := range x.Deltas {
+		list[i] = d.From
+	}
+	return list
+}
+
+// sameDeltas: in another order they are the same.
+func sameDeltas(a, b topics.DeltaIndex) bool {
+	if len(a.Deltas) != len(b.Deltas) {
+		return false
+	}
+	documents := map[string]topics.Document{}
+	for _, d := range a.Deltas {
+		documents[d.From] = d.Document
+	}
+	for _, d := range b.Deltas {
+		if documents[d.From] != d.Document {
+			return false
+		}
+	}
+	return true
+}
+
+// deltaIndex is what manifests pin for an artifact; nil: nothing.
+func deltaIndex(ctx context.Context, q querier, target string) (*topics.Document, error) {
+	var d topics.Document
+	err := q.QueryRow(ctx, `SELECT length, sha256 FROM delta_index WHERE target = $1 AND length IS NOT NULL`, target).Scan(&d.Length, &d.SHA256)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the delta index of %.12s: %w", target, err)
+	}
+	return &d, nil
+}

@@ -1,0 +1,182 @@
+package delta
+
+import (
+	"encoding/binary"
+	"fmt"
+	"io"
+	"slices"
+)
+
+// Decoder makes segments of a new image. It keeps its buffers and models from one to
+// the next: about 4 MB, and twice the largest segment. It is for one goroutine.
+type Decoder struct {
+	head    *Head
+	old     io.ReaderAt
+	rebaser *rebaser
+	models  models
+	frames  zstdFrames
+	parts   []part
+	raw     []byte // the old bytes of the segment, before rebasing
+	scratch []byte
+}
+
+// NewDecoder prepares to decode. It reads the headers of the programs in the old
+// image, which must be that which the delta was made from: with another one, what is
+// decoded is wrong.
+func NewDecoder(h *Head, old io.ReaderAt) (*Decoder, error) {
+	r, err := newRebaser(h, old)
+	if err != nil {
+		return nil, err
+	}
+	return &Decoder{head: h, old: old, rebaser: r}, nil
+}
+
+// Segment appends to dst what segment i makes: data are the bytes of the delta from
+// its Offset on, Length of them. dst[:0] of the last call's result may be given again.
+// It fails with one of this package's errors, or that of the old image's reader.
+func (d *Decoder) Segment(dst []byte, i int, data []byte) ([]byte, error) {
+	if i < 0 || i >= len(d.head.Segments) {
+		return nil, fmt.Errorf("%w: %d", ErrSegment, i)
+	}
+	s := d.head.Segments[i]
+	switch {
+	case int64(len(data)) < s.Length || s.Length == 0:
+		return nil, fmt.Errorf("segment %d: %w", i, ErrTruncated)
+	case int64(len(data)) > s.Length:
+		return nil, fmt.Errorf("segment %d: %w", i, ErrTooLarge)
+	}
+	dst = slices.Grow(dst, int(s.Size))
+	out := dst[len(dst) : len(dst)+int(s.Size)]
+	if err := d.segment(out, s, method(data[0]), data[1:]); err != nil {
+		return nil, fmt.Errorf("segment %d: %w", i, err)
+	}
+	return dst[:len(dst)+int(s.Size)], nil
+}
+
+func (d *Decoder) segment(out []byte, s Segment, m method, data []byte) error {
+	switch m {
+	case methodStored:
+		return exactly(out, data)
+	case methodZstd:
+		got, err := d.frames.decompress(out[:0:len(out)], data)
+		if err != nil {
+			return err
+		}
+		return exactly(out, got)
+	case methodDelta, methodMixed, methodLiteral:
+	default:
+		return fmt.Errorf("%w: method %d", ErrVersion, m)
+	}
+	if len(data) < 2 {
+		return ErrTruncated
+	}
+	set := binary.LittleEndian.Uint16(data)
+	if set>>len(passes) != 0 {
+		return fmt.Errorf("%w: pass", ErrVersion)
+	}
+	data = data[2:]
+	if err := d.predict(out, s, set); err != nil {
+		return err
+	}
+	switch m {
+	case methodDelta:
+		return d.differences(out, data)
+	case methodLiteral:
+		for _, p := range d.parts {
+			if p.copied {
+				continue
+			}
+			n := copy(out[p.start:p.end], data)
+			if n < p.end-p.start {
+				return ErrTruncated
+			}
+			data = data[n:]
+		}
+	}
+	c := newDecoder(data)
+	d.models.code(&c, d.parts, out, d.raw, nil, s.Start, m == methodMixed)
+	switch {
+	case c.overrun():
+		return ErrTruncated
+	case c.at+1 < len(data): // the last bytes need not have been looked at
+		return fmt.Errorf("%w: %d bytes left over", ErrCorrupt, len(data)-c.at)
+	}
+	return nil
+}
+
+// exactly copies data, which must be as long as out.
+func exactly(out, data []byte) error {
+	switch {
+	case len(data) < len(out):
+		return ErrTruncated
+	case len(data) > len(out):
+		return ErrTooLarge
+	}
+	copy(out, data)
+	return nil
+}
+
+// predict fills out with the rebased old bytes of the copies, and d.raw with them as
+// they are.
+func (d *Decoder) predict(out []byte, s Segment, set uint16) error {
+	d.parts = d.head.parts(d.parts[:0], s)
+	d.raw = slices.Grow(d.raw[:0], len(out))[:len(out)]
+	for _, p := range d.parts {
+		if !p.copied {
+			continue
+		}
+		raw, o := d.raw[p.start:p.end], out[p.start:p.end]
+		if n, err := d.old.ReadAt(raw, p.from); n < len(raw) {
+			return fmt.Errorf("read the old image: %w", err)
+		}
+		copy(o, raw)
+		d.rebaser.rebase(set, raw, o, p.from, p.whole)
+	}
+	return nil
+}
+
+// differences applies a zstd frame of differences, and one of literals.
+func (d *Decoder) differences(out, data []byte) error {
+	n, k := binary.Uvarint(data)
+	if k == 0 {
+		return ErrTruncated
+	}
+	if k < 0 || n > uint64(len(data)-k) {
+		return ErrTruncated
+	}
+	d.scratch = slices.Grow(d.scratch[:0], len(out))[:0:len(out)]
+	diff, err := d.frames.decompress(d.scratch, data[k:k+int(n)])
+	if err != nil {
+		return err
+	}
+	literals, err := d.frames.decompress(diff[len(diff):len(diff):len(out)], data[k+int(n):])
+	if err != nil {
+		return err
+	}
+	if len(diff)+len(literals) < len(out) {
+		return ErrTruncated
+	}
+	for _, p := range d.parts {
+		size := p.end - p.start
+		if !p.copied {
+			if len(literals) < size {
+				return ErrCorrupt
+			}
+			copy(out[p.start:p.end], literals)
+			literals = literals[size:]
+			continue
+		}
+		if len(diff) < size {
+			return ErrCorrupt
+		}
+		o := out[p.start:p.end]
+		for i, v := range diff[:size] {
+			o[i] += v
+		}
+		diff = diff[size:]
+	}
+	if len(diff)+len(literals) > 0 {
+		return ErrCorrupt
+	}
+	return nil
+}

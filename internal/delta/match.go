@@ -1,0 +1,153 @@
+package delta
+
+const (
+	// matchLimit is how far a match is compared: what is longer is found by going on.
+	matchLimit = 1 << 14
+	// matchGain is by how many bytes a match elsewhere must be better than going on
+	// in the copy at hand.
+	matchGain = 8
+	// matchShort is the shortest copy that is worth its place in the list.
+	matchShort = 10
+	// matchPart is how much of the new image is matched by one worker at a time.
+	matchPart = 4 << 20
+)
+
+// matcher finds copies for a range of the new image, as bsdiff does (Percival,
+// "Naive differences of executable code", 2003), but for the shortcuts where the
+// copy at hand goes on well.
+type matcher struct {
+	old, new []byte
+	find     func(key []byte, limit int) (length int, at int)
+}
+
+// copies of new[start:end], ascending and without overlap.
+func (m *matcher) copies(start, end int) []copied {
+	var list []copied
+	oldLen := len(m.old)
+	scan, length, pos := start, 0, 0
+	lastScan, lastPos := start, 0 // where the copy at hand began
+	shift := 0                    // old offset - new offset of the copy at hand
+	for scan < end {
+		score := 0
+		scan += length
+		for ahead := scan; scan < end; scan++ {
+			if run := m.agrees(scan, scan+shift, end); run >= 16 {
+				// As good as what a search would find: go on behind it.
+				if ahead < scan {
+					ahead = scan
+				}
+				score = 0
+				scan += run
+				ahead = scan
+				if scan >= end {
+					length = 0
+					break
+				}
+			}
+			if m.goesWell(scan, shift, end) {
+				score = 0
+				ahead = scan + 1
+				continue
+			}
+			length, pos = m.find(m.new[scan:end], matchLimit)
+			for ; ahead < scan+length; ahead++ {
+				if at := ahead + shift; at >= 0 && at < oldLen && m.old[at] == m.new[ahead] {
+					score++
+				}
+			}
+			if length == score && length != 0 || length > score+matchGain {
+				break
+			}
+			if at := scan + shift; at >= 0 && at < oldLen && m.old[at] == m.new[scan] && score > 0 {
+				score--
+			}
+		}
+		if length == score && scan < end {
+			continue
+		}
+		// The copy at hand is extended forwards, the next one backwards, and where they
+		// meet is decided by which has more equal bytes.
+		forward := m.forward(lastScan, lastPos, scan)
+		backward := 0
+		if scan < end {
+			backward = m.backward(scan, pos, lastScan)
+		}
+		if lastScan+forward > scan-backward {
+			overlap := lastScan + forward - (scan - backward)
+			best, at, s := 0, 0, 0
+			for i := range overlap {
+				if m.new[lastScan+forward-overlap+i] == m.old[lastPos+forward-overlap+i] {
+					s++
+				}
+				if m.new[scan-backward+i] == m.old[pos-backward+i] {
+					s--
+				}
+				if s > best {
+					best, at = s, i+1
+				}
+			}
+			forward += at - overlap
+			backward -= at
+		}
+		if forward >= matchShort {
+			list = append(list, copied{int32(lastScan), int32(lastPos), int32(forward)})
+		}
+		lastScan, lastPos = scan-backward, pos-backward
+		shift = pos - scan
+	}
+	return list
+}
+
+// agrees is how many bytes from there on are equal.
+func (m *matcher) agrees(at, from, end int) int {
+	if from < 0 || from >= len(m.old) {
+		return 0
+	}
+	return common(m.new[at:end], m.old[from:])
+}
+
+// goesWell says that of the next 32 bytes nearly all are equal in the copy at hand:
+// no match elsewhere could be better by enough.
+func (m *matcher) goesWell(at, shift, end int) bool {
+	from := at + shift
+	if from < 0 || from+32 > len(m.old) || at+32 > end {
+		return false
+	}
+	equal := 0
+	a, b := m.new[at:at+32], m.old[from:from+32]
+	for i := range a {
+		if a[i] == b[i] {
+			equal++
+		}
+	}
+	return equal >= 32-matchGain+2
+}
+
+// forward is the length to which the copy should go on, so that it has most equal
+// bytes for its length.
+func (m *matcher) forward(at, from, end int) int {
+	score, best, length := 0, 0, 0
+	for i := 0; at+i < end && from+i < len(m.old); {
+		if m.old[from+i] == m.new[at+i] {
+			score++
+		}
+		i++
+		if score*2-i > best*2-length {
+			best, length = score, i
+		}
+	}
+	return length
+}
+
+func (m *matcher) backward(at, from, start int) int {
+	score, best, length := 0, 0, 0
+	for i := 1; at-i >= start && from-i >= 0; i++ {
+		if m.old[from-i] == m.new[at-i] {
+			score++
+		}
+		if score*2-i > best*2-length {
+			best, length = score, i
+		}
+	}
+	return length
+}

@@ -1,0 +1,126 @@
+package delta
+
+import (
+	"encoding/binary"
+	"math/bits"
+)
+
+// segmentEncoder encodes segments: a decoder, to see what that one will see.
+type segmentEncoder struct {
+	Decoder
+	best []byte
+}
+
+// encode returns the shortest of what the head's coder allows.
+func (e *segmentEncoder) encode(s Segment, want []byte) ([]byte, error) {
+	e.best = append([]byte{byte(methodStored)}, want...)
+	plain, err := e.frames.compress(want)
+	if err != nil {
+		return nil, err
+	}
+	e.offer(methodZstd, plain)
+	set, out, err := e.choosePasses(s, want)
+	if err != nil {
+		return nil, err
+	}
+	passes := binary.LittleEndian.AppendUint16(nil, set)
+	if e.head.Coder == Zstd {
+		return e.best, e.zstd(passes, out, want)
+	}
+	var literals []byte
+	for _, p := range e.parts {
+		if !p.copied {
+			literals = append(literals, want[p.start:p.end]...)
+		}
+	}
+	again := append([]byte(nil), out...)
+	c := newEncoder(append([]byte(nil), passes...))
+	e.models.code(&c, e.parts, out, e.raw, want, s.Start, true)
+	e.offer(methodMixed, c.finish())
+	if len(literals) > 0 {
+		c = newEncoder(append(passes, literals...))
+		e.models.code(&c, e.parts, again, e.raw, want, s.Start, false)
+		e.offer(methodLiteral, c.finish())
+	}
+	return e.best, nil
+}
+
+// offer keeps the shortest.
+func (e *segmentEncoder) offer(m method, data []byte) {
+	if 1+len(data) < len(e.best) {
+		e.best = append([]byte{byte(m)}, data...)
+	}
+}
+
+func (e *segmentEncoder) zstd(passes, out, want []byte) error {
+	var diff, literals []byte
+	for _, p := range e.parts {
+		if !p.copied {
+			literals = append(literals, want[p.start:p.end]...)
+			continue
+		}
+		for i := p.start; i < p.end; i++ {
+			diff = append(diff, want[i]-out[i])
+		}
+	}
+	frame, err := e.frames.compress(diff)
+	if err != nil {
+		return err
+	}
+	rest, err := e.frames.compress(literals)
+	if err != nil {
+		return err
+	}
+	data := binary.AppendUvarint(passes, uint64(len(frame)))
+	e.offer(methodDelta, append(append(data, frame...), rest...))
+	return nil
+}
+
+// choosePasses returns the set of passes with which least differs, adding one after
+// the other, and the prediction with it.
+func (e *segmentEncoder) choosePasses(s Segment, want []byte) (uint16, []byte, error) {
+	out, try := make([]byte, len(want)), make([]byte, len(want))
+	if err := e.predict(out, s, 0); err != nil {
+		return 0, nil, err
+	}
+	set, least := uint16(0), e.differing(out, want)
+	for i := range passes {
+		if least == 0 {
+			break
+		}
+		if err := e.predict(try, s, set|1<<i); err != nil {
+			return 0, nil, err
+		}
+		if n := e.differing(try, want); n < least {
+			set, least = set|1<<i, n
+			out, try = try, out
+		}
+	}
+	return set, out, nil
+}
+
+// differing is how many bytes of the copies differ.
+func (e *segmentEncoder) differing(out, want []byte) int {
+	n := 0
+	for _, p := range e.parts {
+		if !p.copied {
+			continue
+		}
+		a, b := out[p.start:p.end], want[p.start:p.end]
+		for len(a) >= 8 {
+			x := binary.LittleEndian.Uint64(a) ^ binary.LittleEndian.Uint64(b)
+			// One bit for each byte that is not zero.
+			x |= x >> 4 & 0x0f0f0f0f0f0f0f0f
+			x |= x >> 2 & 0x3333333333333333
+			x |= x >> 1 & 0x5555555555555555
+			n += bits.OnesCount64(x & 0x0101010101010101)
+			a, b = a[8:], b[8:]
+		}
+		for i := range a {
+			if a[i] != b[i] {
+				n++
+			}
+		}
+	}
+	return n
+}
