@@ -1,6 +1,7 @@
 package assemble
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -125,7 +126,8 @@ func (r *run) insist(ctx context.Context, open func(context.Context) (way, error
 func lasting(err error) bool {
 	for _, known := range []error{
 		fetch.ErrNotFound, fetch.ErrTooLarge, fetch.ErrEncoding, fetch.ErrWrongBytes, fetch.ErrRange, fetch.ErrNoSource,
-		block.ErrPacked, errHead, delta.ErrCorrupt, delta.ErrTruncated, delta.ErrTooLarge,
+		block.ErrPacked, errHead, delta.ErrCorrupt, delta.ErrTruncated, delta.ErrTooLarge, delta.ErrVersion,
+		delta.ErrOffset,
 	} {
 		if errors.Is(err, known) {
 			return true
@@ -173,9 +175,13 @@ func (r *run) openDelta(ctx context.Context) (way, error) {
 			continue
 		}
 		o := fetch.Object{Path: "artifacts/" + d.SHA256, Tag: d.SHA256, Length: d.Length}
-		read := func(ctx context.Context, n int64) ([]byte, error) { return r.head(ctx, o, n) }
-		w, err := openDelta(ctx, read, o, r.seed, r.file.index, r.plan.segments)
+		raw, err := r.head(ctx, o)
 		if err != nil {
+			return nil, err
+		}
+		w, err := newDifferences(raw, o, r.seed, r.file.index, r.plan.segments)
+		if err != nil {
+			r.shelf.forgetHead(o)
 			return nil, err
 		}
 		return w, nil
@@ -183,19 +189,49 @@ func (r *run) openDelta(ctx context.Context) (way, error) {
 	return nil, nil
 }
 
-// head fetches the first n bytes of a delta from whoever has them.
-func (r *run) head(ctx context.Context, o fetch.Object, n int64) ([]byte, error) {
+// headGuess is how much of a delta is fetched to learn how long its head is.
+const headGuess = 4 << 10
+
+// head is the head of a delta, from the shelf or from whoever has it.
+func (r *run) head(ctx context.Context, o fetch.Object) ([]byte, error) {
+	if raw := r.shelf.read(r.shelf.headPath(o), delta.MaxHead+int64(delta.HeadBegin)); raw != nil {
+		return raw, nil
+	}
+	raw, err := r.part(ctx, o, 0, min(o.Length, headGuess))
+	if err != nil {
+		return nil, err
+	}
+	n, err := delta.HeadLength(raw)
+	if err == nil && n > o.Length {
+		err = fmt.Errorf("%w: its head has %d bytes of %d", delta.ErrTruncated, n, o.Length)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if n > int64(len(raw)) {
+		rest, err := r.part(ctx, o, int64(len(raw)), n)
+		if err != nil {
+			return nil, err
+		}
+		raw = append(raw, rest...)
+	}
+	r.shelf.write(r.shelf.headPath(o), raw[:n])
+	return raw[:n], nil
+}
+
+// part fetches the bytes [from, to) of a delta from whoever has them.
+func (r *run) part(ctx context.Context, o fetch.Object, from, to int64) ([]byte, error) {
 	var failures []error
 	for _, base := range r.Client.Sources() {
-		body, err := r.Client.Range(ctx, base, o, 0, n)
+		body, err := r.Client.Range(ctx, base, o, from, to)
 		if err == nil {
-			raw := make([]byte, n)
-			var got int
-			got, err = io.ReadFull(body, raw)
+			// It grows with what arrives.
+			var raw bytes.Buffer
+			_, err = io.CopyN(&raw, body, to-from)
 			body.Close()
-			r.transfer.Delta += int64(got)
+			r.transfer.Delta += int64(raw.Len())
 			if err == nil {
-				return raw, nil
+				return raw.Bytes(), nil
 			}
 		}
 		failures = append(failures, err)

@@ -26,7 +26,7 @@ func (s shelf) document(ctx context.Context, d topics.Document) (raw []byte, fet
 	if raw, err = s.client.Document(ctx, d); err != nil {
 		return nil, 0, err
 	}
-	_ = os.WriteFile(path, raw, 0o600)
+	s.write(path, raw)
 	return raw, d.Length, nil
 }
 
@@ -43,13 +43,19 @@ func (s shelf) table(ctx context.Context, artifact string, limit int64, accept f
 	if err != nil {
 		return nil, fetched, err
 	}
-	_ = os.WriteFile(s.tablePath(), raw, 0o600)
+	s.write(s.tablePath(), raw)
 	return raw, fetched, nil
 }
 
 func (s shelf) tablePath() string { return s.path + ".table" }
 
 func (s shelf) forgetTable() { _ = os.Remove(s.tablePath()) }
+
+func (s shelf) headPath(o fetch.Object) string { return s.path + ".head-" + o.Tag[:16] }
+
+func (s shelf) forgetHead(o fetch.Object) { _ = os.Remove(s.headPath(o)) }
+
+func (s shelf) write(path string, raw []byte) { _ = os.WriteFile(path, raw, 0o600) }
 
 // read is what a file holds, at most limit bytes; nil if it cannot be read.
 func (s shelf) read(path string, limit int64) []byte {

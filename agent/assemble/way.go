@@ -2,7 +2,6 @@ package assemble
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
 
@@ -127,31 +126,20 @@ func (w *differences) decode(u unit, data []byte) ([]byte, error) {
 // errHead: the head of a delta is not of a delta between the two.
 var errHead = errors.New("delta of something else")
 
-// openDelta fetches the head of a delta. grow is called with more bytes each time that
-// the head turns out to be longer.
-func openDelta(ctx context.Context, read func(ctx context.Context, n int64) ([]byte, error), o fetch.Object, s *seed, index block.Index, segments []segment) (*differences, error) {
-	// A head has some bytes for each segment. What is read too much is read again.
-	for n := min(o.Length, int64(64+8*len(segments))); ; n = min(o.Length, 4*n) {
-		raw, err := read(ctx, n)
-		if err != nil {
-			return nil, err
-		}
-		head, err := delta.ReadHead(bytes.NewReader(raw))
-		if errors.Is(err, delta.ErrTruncated) && n < o.Length && n < delta.MaxHead {
-			continue
-		}
-		if err != nil {
-			return nil, err
-		}
-		if err := matches(head, o, s, index, segments); err != nil {
-			return nil, err
-		}
-		decoder, err := delta.NewDecoder(head, s.data)
-		if err != nil {
-			return nil, err
-		}
-		return &differences{from: o, head: head, decoder: decoder, segments: segments}, nil
+// newDifferences is the delta with that head, if it makes the artifact from what runs.
+func newDifferences(raw []byte, o fetch.Object, s *seed, index block.Index, segments []segment) (*differences, error) {
+	head, err := delta.ReadHead(bytes.NewReader(raw))
+	if err != nil {
+		return nil, err
 	}
+	if err := matches(head, o, s, index, segments); err != nil {
+		return nil, err
+	}
+	decoder, err := delta.NewDecoder(head, s.data)
+	if err != nil {
+		return nil, err
+	}
+	return &differences{from: o, head: head, decoder: decoder, segments: segments}, nil
 }
 
 func matches(head *delta.Head, o fetch.Object, s *seed, index block.Index, segments []segment) error {

@@ -76,7 +76,9 @@ func (i idle) Pause(ctx context.Context, _ int) error {
 	}
 	return ctx.Err()
 }
-func (idle) Artifact(context.Context, fetch.Artifact, string, func(int64, topics.Transfer)) error { return nil }
+func (idle) Artifact(context.Context, fetch.Artifact, string, func(int64, topics.Transfer)) error {
+	return nil
+}
 
 // newDriver is one in the middle of an attempt.
 func newDriver(t *testing.T, b *bank, state update.State) (d *Driver, dir string) {

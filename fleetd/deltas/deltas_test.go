@@ -187,7 +187,7 @@ func TestDevicesAreToldOfADelta(t *testing.T) {
 		t.Fatalf("the manifest: %v, %v", m.Entries, err)
 	}
 	read := func(d topics.Document) []byte {
-		b, err := f.blobs.Open(d.SHA256)
+		b, err := f.blobs.Open(t.Context(), d.SHA256)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -263,7 +263,7 @@ func TestADeltaThatSavesNothingIsUseless(t *testing.T) {
 	f.release("1.1.0", noise(2, 500_000))
 	r := f.rollout("1.1.0")
 	source := f.work(f.config(), r, "a verdict", func(s fleet.DeltaSource) bool { return s.State == fleet.DeltaUseless })
-	if _, err := f.blobs.Size(source.Delta.SHA256); source.Delta.Length < 400_000 || !errors.Is(err, artifact.ErrNoArtifact) {
+	if _, err := f.blobs.Size(t.Context(), source.Delta.SHA256); source.Delta.Length < 400_000 || !errors.Is(err, artifact.ErrNoArtifact) {
 		t.Errorf("%+v is stored: %v", source.Delta, err)
 	}
 }

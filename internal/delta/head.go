@@ -38,6 +38,21 @@ func ReadHead(r io.Reader) (*Head, error) {
 	return h, nil
 }
 
+// HeadBegin is how many bytes of a delta HeadLength needs.
+const HeadBegin = len(magic) + 4
+
+// HeadLength is how long the head of a delta that begins so is, in bytes.
+func HeadLength(begin []byte) (int64, error) {
+	if len(begin) < HeadBegin {
+		return 0, ErrTruncated
+	}
+	size := binary.LittleEndian.Uint32(begin[len(magic):])
+	if size > MaxHead {
+		return 0, fmt.Errorf("%w: head of %d bytes", ErrTooLarge, size)
+	}
+	return int64(HeadBegin) + int64(size), nil
+}
+
 func readError(err error) error {
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		return ErrTruncated
