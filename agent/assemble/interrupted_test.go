@@ -22,9 +22,12 @@ func TestAThousandInterruptions(t *testing.T) {
 	random := rand.New(rand.NewPCG(5, 2026))
 	old := slices.Concat(noise(1, 1<<20), text(2, 1<<20))
 	data := slices.Concat(old[:700_000], text(3, 1<<20), old[700_000:], noise(4, 300_000))
+	for i := 2 << 20; i < len(data); i += 20_000 {
+		data[i]++
+	}
 	o := newOrigin(t)
 	a := o.release(data, true)
-	a.Seed = runs(t, old)
+	o.delta(&a, old, data, encode(t, old, data))
 	undisturbed := newDevice(t, o.URL)
 	undisturbed.must(a, data)
 	needed := undisturbed.last.Received()

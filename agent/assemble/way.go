@@ -116,11 +116,14 @@ func (w *differences) unit(i int) unit {
 }
 
 func (w *differences) decode(u unit, data []byte) ([]byte, error) {
-	out, err := w.decoder.Segment(w.buffer[:0], segmentAt(w.segments, u.first), data)
-	if err == nil {
-		w.buffer = out
-	}
-	return out, err
+	err := guarded(func() error {
+		out, err := w.decoder.Segment(w.buffer[:0], segmentAt(w.segments, u.first), data)
+		if err == nil {
+			w.buffer = out
+		}
+		return err
+	})
+	return w.buffer, err
 }
 
 // errHead: the head of a delta is not of a delta between the two.
@@ -128,18 +131,34 @@ var errHead = errors.New("delta of something else")
 
 // newDifferences is the delta with that head, if it makes the artifact from what runs.
 func newDifferences(raw []byte, o fetch.Object, s *seed, index block.Index, segments []segment) (*differences, error) {
-	head, err := delta.ReadHead(bytes.NewReader(raw))
-	if err != nil {
-		return nil, err
-	}
-	if err := matches(head, o, s, index, segments); err != nil {
-		return nil, err
-	}
-	decoder, err := delta.NewDecoder(head, s.data)
+	var head *delta.Head
+	var decoder *delta.Decoder
+	err := guarded(func() (err error) {
+		if head, err = delta.ReadHead(bytes.NewReader(raw)); err != nil {
+			return err
+		}
+		if err = matches(head, o, s, index, segments); err != nil {
+			return err
+		}
+		decoder, err = delta.NewDecoder(head, s.data)
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
 	return &differences{from: o, head: head, decoder: decoder, segments: segments}, nil
+}
+
+// guarded makes a panic an error. The decoder is given what anybody may have sent; a
+// defect in it must cost a delta, and not the agent, which would meet it again at each
+// start.
+func guarded(decode func() error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("%w: the decoder panics: %v", delta.ErrCorrupt, p)
+		}
+	}()
+	return decode()
 }
 
 func matches(head *delta.Head, o fetch.Object, s *seed, index block.Index, segments []segment) error {

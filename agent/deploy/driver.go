@@ -122,7 +122,9 @@ type Driver struct {
 	held    held     // what keeps it from going on
 	release func()   // of the applications' lock, while it installs; nil: not held
 	budget  progress // of a wake's budget
-	expired bool     // it was said that something has expired
+	// transfer is where the bytes of the download that runs came from.
+	transfer topics.Transfer
+	expired  bool // it was said that something has expired
 	// measured is when dep.Before was; zero: not by this process.
 	measured time.Time
 

@@ -46,7 +46,8 @@ func (d *Driver) fetch(ctx context.Context) (update.Event, error) {
 	}
 	cause := context.Cause(working)
 	cancel(nil)
-	<-watched
+	<-watched // it reads d.dep
+	d.dep.Transfer, d.transfer = d.dep.Transfer.Plus(d.transfer), topics.Transfer{}
 	if ctx.Err() != nil {
 		return "", ctx.Err()
 	}
@@ -128,15 +129,13 @@ func (d *Driver) bring(ctx context.Context) error {
 	}
 	image, _ := images.Lookup(target.Path) // eligible found it
 	artifact := fetch.Artifact{Length: target.Length, SHA256: target.SHA256, Index: image.Release.Index, Deltas: d.deltas(), Seed: d.seed()}
-	before := d.dep.Transfer
 	return d.device.fetch(ctx, func(ctx context.Context, progress func(int64)) error {
 		var transfer topics.Transfer
 		err := d.downloads.Artifact(ctx, artifact, path, func(have int64, t topics.Transfer) {
 			transfer = t
 			progress(have)
 		})
-		before = before.Plus(transfer) // of several calls, if another component was let in between
-		d.dep.Transfer = before
+		d.transfer = d.transfer.Plus(transfer)
 		return err
 	})
 }

@@ -1,0 +1,161 @@
+package assemble
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"groundswell/agent/fetch"
+	"groundswell/internal/block"
+)
+
+// errSent: a source sent something wrong.
+var errSent = errors.New("wrong bytes")
+
+// fetch asks each source once, until the step is done.
+func (r *run) fetch(ctx context.Context, s step) error {
+	w := r.plan.ways[s.kind]
+	sources := r.Client.Sources()
+	if len(sources) == 0 {
+		return fetch.ErrNoSource
+	}
+	var failures []error
+	asked := 0
+	for _, base := range sources {
+		if r.strikes[strike{base, s.kind}] >= maxStrikes {
+			continue
+		}
+		asked++
+		if time.Now().Before(r.busy[base]) {
+			failures = append(failures, fetch.Busy{Host: base, After: time.Until(r.busy[base])})
+			continue
+		}
+		err := r.from(ctx, base, w, s)
+		if err == nil {
+			return nil
+		}
+		if ctx.Err() != nil || errors.As(err, new(diskError)) {
+			return err
+		}
+		failures = append(failures, err)
+		var busy fetch.Busy
+		switch {
+		case errors.As(err, &busy) && busy.After > 0:
+			if r.busy == nil {
+				r.busy = map[string]time.Time{}
+			}
+			r.busy[base] = time.Now().Add(busy.After)
+		case errors.Is(err, fetch.ErrRange) && s.kind == kindFull:
+			r.noRanges++
+		case errors.Is(err, fetch.ErrRange):
+			r.against(base, s.kind)
+		case errors.Is(err, fetch.ErrNotFound) && s.kind != kindFull:
+			r.strikes[strike{base, s.kind}] = maxStrikes
+		case errors.Is(err, errSent):
+			if s.kind == kindDelta {
+				return r.spoil(err)
+			}
+			r.against(base, s.kind)
+		}
+		if r.file.at > s.first {
+			return err // another step is next; this source may go on with it
+		}
+	}
+	err := errors.Join(failures...)
+	switch {
+	case s.kind != kindFull && asked == 0:
+		r.Log.Warn("a way to the artifact is closed", "way", s.kind)
+		if s.kind == kindPacked {
+			r.shelf.forgetTable() // it may be that which is wrong
+		}
+		delete(r.plan.ways, s.kind)
+		return nil
+	case asked == 0:
+		return fmt.Errorf("%w: no source sends right blocks", fetch.ErrWrongBytes)
+	case r.noRanges >= maxStrikes || r.noRanges > 0 && r.noRanges == asked:
+		return fmt.Errorf("%w: %w", errWhole, err)
+	}
+	return err
+}
+
+func (r *run) against(base string, k kind) { r.strikes[strike{base, k}]++ }
+
+// spoil leaves the segment that is next to the other ways, and the delta when it has
+// failed too often. Whoever sent it, or whoever changed what runs, may be at fault.
+func (r *run) spoil(err error) error {
+	n := segmentAt(r.plan.segments, r.file.at)
+	r.Log.Warn("the delta does not make a segment", "segment", n, "err", err)
+	if r.plan.spoilt[n] = true; len(r.plan.spoilt) >= maxStrikes {
+		delete(r.plan.ways, kindDelta)
+	}
+	return nil
+}
+
+// from fetches a step's units from one source, and adds their blocks one by one.
+func (r *run) from(ctx context.Context, base string, w way, s step) error {
+	units := s.units
+	for len(units) > 0 && units[0].end <= r.file.at { // another source sent them
+		units = units[1:]
+	}
+	body, err := r.Client.Range(ctx, base, w.object(), units[0].from, units[len(units)-1].to)
+	if err != nil {
+		return err
+	}
+	defer body.Close()
+	for _, u := range units {
+		data := r.room(u.cost())
+		n, err := io.ReadFull(body, data)
+		r.count(s.kind, int64(n))
+		if err != nil {
+			return err
+		}
+		out, err := w.decode(u, data)
+		if err != nil {
+			return fmt.Errorf("%w: %w", errSent, err)
+		}
+		if err := errors.Join(r.add(u, out), r.file.sync()); err != nil {
+			return err
+		}
+		r.forgive(strike{base, s.kind})
+		r.told()
+	}
+	return nil
+}
+
+// forgiven is how many right units make good for a wrong one: a link that flips a bit
+// now and then is not hostile.
+const forgiven = 32
+
+func (r *run) forgive(s strike) {
+	if r.strikes[s] == 0 {
+		return
+	}
+	if r.good[s]++; r.good[s] >= forgiven {
+		r.good[s] = 0
+		r.strikes[s]--
+	}
+}
+
+// add checks a unit's blocks and appends those that are not there yet.
+func (r *run) add(u unit, out []byte) error {
+	start := r.file.index.Blocks[u.first].Offset
+	for i := u.first; i < u.end; i++ {
+		b := r.file.index.Blocks[i]
+		from, to := b.Offset-start, b.Offset-start+int64(b.Length)
+		if to > int64(len(out)) {
+			return fmt.Errorf("%w: %w: %d bytes", errSent, block.ErrWrong, len(out))
+		}
+		if i < r.file.at {
+			continue
+		}
+		if err := b.Check(out[from:to]); err != nil {
+			return fmt.Errorf("%w: %w", errSent, err)
+		}
+		if err := r.file.add(out[from:to]); err != nil {
+			return err
+		}
+	}
+	return nil
+}

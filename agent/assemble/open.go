@@ -1,0 +1,181 @@
+package assemble
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"groundswell/agent/fetch"
+	"groundswell/internal/block"
+	"groundswell/internal/delta"
+	"groundswell/topics"
+)
+
+// open finds out by which ways the artifact can be had. Only the full one must be.
+func (r *run) open(ctx context.Context) error {
+	index := r.file.index
+	var err error
+	if r.seed, err = openSeed(ctx, r.wanted.Seed, index); err != nil {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		r.Log.Warn("what runs is no source of blocks", "err", err)
+	}
+	r.plan = &plan{
+		index: index, segments: segmentsOf(index), local: r.seed.has, spoilt: map[int]bool{},
+		ways: map[kind]way{kindFull: full{r.wanted.SHA256, index}},
+	}
+	for _, open := range []struct {
+		kind kind
+		way  func(context.Context) (way, error)
+	}{{kindPacked, r.openPacked}, {kindDelta, r.openDelta}} {
+		w, err := r.insist(ctx, open.way)
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case err != nil:
+			r.Log.Info("a way to the artifact is not open", "way", open.kind, "err", err)
+		case w != nil:
+			r.plan.ways[open.kind] = w
+		}
+	}
+	return nil
+}
+
+// insist tries again while it is only the network that fails: without a way that is
+// there many more bytes would be fetched.
+func (r *run) insist(ctx context.Context, open func(context.Context) (way, error)) (way, error) {
+	for round := 1; ; round++ {
+		w, err := open(ctx)
+		if err == nil || lasting(err) || round > patience || ctx.Err() != nil {
+			return w, err
+		}
+		r.Log.Warn("a way to the artifact cannot be opened yet", "round", round, "err", err)
+		if err := r.Client.Pause(ctx, round); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// lasting is whether an error is about what sources have, and not about whether they
+// can be reached.
+func lasting(err error) bool {
+	for _, known := range []error{
+		fetch.ErrNotFound, fetch.ErrTooLarge, fetch.ErrEncoding, fetch.ErrWrongBytes, fetch.ErrRange, fetch.ErrNoSource,
+		block.ErrPacked, errHead, delta.ErrCorrupt, delta.ErrTruncated, delta.ErrTooLarge, delta.ErrVersion,
+		delta.ErrOffset,
+	} {
+		if errors.Is(err, known) {
+			return true
+		}
+	}
+	return errors.As(err, new(*topics.FieldError))
+}
+
+func (r *run) openPacked(ctx context.Context) (way, error) {
+	var table block.Table
+	raw, fetched, err := r.shelf.table(ctx, r.wanted.SHA256, block.MaxTable(r.file.index), func(data []byte) (err error) {
+		table, err = block.ReadTable(data, r.file.index)
+		return err
+	})
+	r.transfer.Index += fetched
+	if err != nil {
+		return nil, err
+	}
+	if r.unpacker, err = block.NewUnpacker(); err != nil {
+		return nil, err
+	}
+	tag := digestOf(raw)
+	o := fetch.Object{Path: "packs/" + r.wanted.SHA256 + "/" + tag, Tag: tag, Length: table.Length()}
+	return &packed{from: o, index: r.file.index, table: table, unpacker: r.unpacker}, nil
+}
+
+func (r *run) openDelta(ctx context.Context) (way, error) {
+	if r.wanted.Deltas == nil || r.seed == nil {
+		return nil, nil
+	}
+	raw, fetched, err := r.shelf.document(ctx, *r.wanted.Deltas)
+	r.transfer.Index += fetched
+	if err != nil {
+		return nil, err
+	}
+	list, err := topics.DecodeDeltaIndex(raw)
+	if err != nil {
+		return nil, err
+	}
+	if list.Artifact != r.wanted.SHA256 {
+		return nil, fmt.Errorf("%w: the delta index is of %.16s", errHead, list.Artifact)
+	}
+	for _, d := range list.Deltas {
+		if d.From != r.seed.SHA256 {
+			continue
+		}
+		o := fetch.Object{Path: "artifacts/" + d.SHA256, Tag: d.SHA256, Length: d.Length}
+		raw, err := r.head(ctx, o)
+		if err != nil {
+			return nil, err
+		}
+		w, err := newDifferences(raw, o, r.seed, r.file.index, r.plan.segments)
+		if err != nil {
+			r.shelf.forgetHead(o)
+			return nil, err
+		}
+		return w, nil
+	}
+	return nil, nil
+}
+
+// headGuess is how much of a delta is fetched to learn how long its head is.
+const headGuess = 4 << 10
+
+// head is the head of a delta, from the shelf or from whoever has it.
+func (r *run) head(ctx context.Context, o fetch.Object) ([]byte, error) {
+	if raw := r.shelf.read(r.shelf.headPath(o), delta.MaxHead+int64(delta.HeadBegin)); raw != nil {
+		return raw, nil
+	}
+	raw, err := r.part(ctx, o, 0, min(o.Length, headGuess))
+	if err != nil {
+		return nil, err
+	}
+	n, err := delta.HeadLength(raw)
+	if err == nil && n > o.Length {
+		err = fmt.Errorf("%w: its head has %d bytes of %d", delta.ErrTruncated, n, o.Length)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if n > int64(len(raw)) {
+		rest, err := r.part(ctx, o, int64(len(raw)), n)
+		if err != nil {
+			return nil, err
+		}
+		raw = append(raw, rest...)
+	}
+	r.shelf.write(r.shelf.headPath(o), raw[:n])
+	return raw[:n], nil
+}
+
+// part fetches the bytes [from, to) of a delta from whoever has them.
+func (r *run) part(ctx context.Context, o fetch.Object, from, to int64) ([]byte, error) {
+	var failures []error
+	for _, base := range r.Client.Sources() {
+		body, err := r.Client.Range(ctx, base, o, from, to)
+		if err == nil {
+			// It grows with what arrives.
+			var raw bytes.Buffer
+			_, err = io.CopyN(&raw, body, to-from)
+			body.Close()
+			r.transfer.Delta += int64(raw.Len())
+			if err == nil {
+				return raw.Bytes(), nil
+			}
+		}
+		failures = append(failures, err)
+	}
+	if len(failures) == 0 {
+		return nil, fetch.ErrNoSource
+	}
+	return nil, errors.Join(failures...)
+}
