@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"groundswell/internal/block"
+	"groundswell/internal/delta"
 	"groundswell/topics"
 )
 
@@ -20,14 +21,14 @@ const interruptions = 1000
 // the delta's segment, that was on its way.
 func TestAThousandInterruptions(t *testing.T) {
 	random := rand.New(rand.NewPCG(5, 2026))
-	old := slices.Concat(noise(1, 1<<20), text(2, 1<<20))
-	data := slices.Concat(old[:700_000], text(3, 1<<20), old[700_000:], noise(4, 300_000))
-	for i := 2 << 20; i < len(data); i += 20_000 {
+	old := slices.Concat(noise(1, 1<<20), text(2, 1<<19))
+	data := slices.Concat(old[:300_000], text(3, 1<<19), old[300_000:], noise(4, 100_000))
+	for i := 1 << 20; i < len(data); i += 20_000 {
 		data[i]++
 	}
 	o := newOrigin(t)
 	a := o.release(data, true)
-	o.delta(&a, old, data, encode(t, old, data))
+	o.delta(&a, old, data, encode(t, old, data, delta.Zstd))
 	undisturbed := newDevice(t, o.URL)
 	undisturbed.must(a, data)
 	needed := undisturbed.last.Received()
@@ -37,7 +38,7 @@ func TestAThousandInterruptions(t *testing.T) {
 		received, happened := int64(0), 0
 		for finished := false; !finished; {
 			ctx, cancel := context.WithCancel(t.Context())
-			o.cutAfter(random.Int64N(400_000))
+			o.cutAfter(random.Int64N(200_000))
 			stop := random.Int64N(int64(len(data)))
 			killed := false
 			kill := random.IntN(2) == 0
