@@ -62,7 +62,6 @@ func (c *Catalogue) checkIndex(ctx context.Context, artifact string, length int6
 	return nil
 }
 
-
 // fillIndexes notes the block indexes of releases that were added by a fleetd which did
 // not: one of the version before, while both ran. It looked at no index, so that a wrong
 // one may be among them: that is left out, and devices find out themselves.

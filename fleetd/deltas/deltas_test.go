@@ -226,6 +226,7 @@ func TestAnEncoderThatFailsCostsADeltaAndNothingElse(t *testing.T) {
 		{"it crashes", "crash", "told to crash", 0, 3},
 		{"it refuses", "refuse", "told to refuse", 0, 3},
 		{"it makes what is wrong", "lie", "makes something else", 0, 3},
+		{"it takes too long", "hang", "longer than it may: 300ms", 0, 3},
 		{"it wants too much memory", "hog", "out of memory", 64 << 20, 3},
 		{"it would need too much memory", "", "deltas.memory allows", 1 << 20, 1},
 	} {
@@ -236,8 +237,11 @@ func TestAnEncoderThatFailsCostsADeltaAndNothingElse(t *testing.T) {
 			r := f.rollout("1.1.0")
 			cfg := f.config()
 			cfg.Encoder = deltas.Child{CodedBy: "mixed", Memory: c.memory}
-			if c.begins == "" {
+			switch c.begins {
+			case "":
 				cfg.Memory = c.memory
+			case "hang":
+				cfg.Timeout = 300 * time.Millisecond
 			}
 			// What is tried again after a minute is tried at once.
 			source := f.work(cfg, r, "a delta that is given up", func(s fleet.DeltaSource) bool {
