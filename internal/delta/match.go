@@ -25,8 +25,8 @@ func (m *matcher) copies(start, end int) []copied {
 	var list []copied
 	oldLen := len(m.old)
 	scan, length, pos := start, 0, 0
-	lastScan, lastPos := start, 0 // where the copy at hand began
-	shift := 0                    // old offset - new offset of the copy at hand
+	lastScan, lastPos := start, start // where the copy at hand began: at the same place, at first
+	shift := 0                        // old offset - new offset of the copy at hand
 	for scan < end {
 		score := 0
 		scan += length

@@ -22,6 +22,9 @@ var passes = []pass{
 	{"relative 32", rebaseRelative32},
 }
 
+// codePasses are those for instructions.
+const codePasses = 1<<4 - 1
+
 // rebaser knows where what was in the old image is in the new one.
 type rebaser struct {
 	addresses *addresses
@@ -37,7 +40,7 @@ func newRebaser(h *Head, old io.ReaderAt) (*rebaser, error) {
 	return &rebaser{
 		addresses: newAddresses(h.copies, h.OldLength),
 		programs:  programs,
-		whole:     program{end: h.OldLength, loads: []load{{size: h.OldLength}}},
+		whole:     program{end: h.OldLength, loads: []load{{size: h.OldLength, reach: uint64(h.OldLength)}}},
 	}, nil
 }
 
@@ -87,8 +90,8 @@ func (p *piece) target(address uint64) (moved int64, ok bool) {
 	}
 	for i := range p.program.loads {
 		l := &p.program.loads[i]
-		if d := address - l.address; d < uint64(l.size) {
-			return p.r.addresses.shift(l.offset+int64(d)) + l.moved, true
+		if d := address - l.address; d < l.reach {
+			return p.r.addresses.shift(l.offset+min(int64(d), l.size-1)) + l.moved, true
 		}
 	}
 	return 0, false
