@@ -91,6 +91,14 @@ type Downloads struct {
 	// PublicURLs are the base URLs that devices are told, in order of
 	// preference. Empty: devices use their own setting.
 	PublicURLs []string `yaml:"public_urls"`
+	// RedirectTo, if set, is the base URL of a CDN or cache: who asks the listener for
+	// an artifact is sent there, while image metadata is served as ever. Agents follow,
+	// and begin at public_urls again for the rest of what broke off. It fetches from
+	// origin. See docs/artifacts-delivery.md.
+	RedirectTo string     `yaml:"redirect_to"`
+	SignedURLs SignedURLs `yaml:"signed_urls"`
+	Origin     Origin     `yaml:"origin"`
+	Limits     Limits     `yaml:"limits"`
 }
 
 // Renewal is the listener where devices get a new certificate for the one that they
@@ -132,12 +140,6 @@ type Influx struct {
 	PasswordFile config.SecretFile `yaml:"password_file"`
 }
 
-// Artifacts is where the bytes of releases lie. Replicas share the directory.
-type Artifacts struct {
-	Dir      string `yaml:"dir"`
-	MaxBytes int64  `yaml:"max_bytes"` // of one artifact
-}
-
 // Trust names the roots to begin with and the online keys.
 type Trust struct {
 	ImageRoot    string `yaml:"image_root"`
@@ -157,10 +159,13 @@ type Rollout struct {
 // DefaultConfig holds what has a default.
 func DefaultConfig() Config {
 	return Config{
-		Region:    store.DefaultRegion,
-		Database:  Database{MaxConnections: 16},
-		API:       API{Listen: ":8443", Tokens: Tokens{Issuer: "groundswell", Audience: "fleetd"}},
-		Downloads: Downloads{Listen: ":8444", RequireDeviceCertificate: true},
+		Region:   store.DefaultRegion,
+		Database: Database{MaxConnections: 16},
+		API:      API{Listen: ":8443", Tokens: Tokens{Issuer: "groundswell", Audience: "fleetd"}},
+		Downloads: Downloads{
+			Listen: ":8444", RequireDeviceCertificate: true, SignedURLs: SignedURLs{Lifetime: time.Hour},
+			Limits: defaultLimits(),
+		},
 		Renewal:   Renewal{Lifetime: 365 * 24 * time.Hour},
 		Artifacts: Artifacts{MaxBytes: 4 << 30},
 		Deltas:    defaultDeltas(),
@@ -172,7 +177,7 @@ func DefaultConfig() Config {
 // Validate names the first field that cannot be used. It does no I/O.
 func (c *Config) Validate() error {
 	checks := []func() error{
-		c.validateTrust, c.validateDatabase, c.validateAPI, c.validateDownloads, c.validateRenewal, c.validateBroker, c.validateInflux, c.validateDeltas, c.validateRest,
+		c.validateTrust, c.validateDatabase, c.validateAPI, c.validateDownloads, c.validateDelivery, c.validateArtifacts, c.validateRenewal, c.validateBroker, c.validateInflux, c.validateDeltas, c.validateRest,
 	}
 	for _, check := range checks {
 		if err := check(); err != nil {
@@ -252,11 +257,17 @@ func (c *Config) validateDownloads() error {
 		return errors.New("downloads.tls.ca: is not set, but device certificates are required")
 	}
 	for i, base := range d.PublicURLs {
-		if u, err := url.Parse(base); err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" {
+		if !baseURL(base) {
 			return fmt.Errorf("downloads.public_urls[%d]: %q is not of the form https://host", i, base)
 		}
 	}
 	return nil
+}
+
+// baseURL says that paths can be put behind it.
+func baseURL(base string) bool {
+	u, err := url.Parse(base)
+	return err == nil && u.Host != "" && (u.Scheme == "https" || u.Scheme == "http") && u.RawQuery == "" && u.Fragment == ""
 }
 
 func (c *Config) validateRenewal() error {
@@ -327,12 +338,7 @@ func (c *Config) validateInflux() error {
 }
 
 func (c *Config) validateRest() error {
-	switch {
-	case c.Artifacts.Dir == "":
-		return errors.New("artifacts.dir: is not set")
-	case c.Artifacts.MaxBytes < 1 || c.Artifacts.MaxBytes > topics.MaxArtifact:
-		return fmt.Errorf("artifacts.max_bytes: must be from 1 to %d", int64(topics.MaxArtifact))
-	case c.Rollout.Tick < 10*time.Millisecond || c.Rollout.Tick > time.Minute:
+	if c.Rollout.Tick < 10*time.Millisecond || c.Rollout.Tick > time.Minute {
 		return errors.New("rollout.tick: must be from 10ms to 1m")
 	}
 	return nil

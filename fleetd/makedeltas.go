@@ -26,8 +26,8 @@ func newDeltas(cfg Config, db *store.Store, blobs *artifact.Blobs, name string, 
 // deltaBlobs makes artifact.Blobs what a worker takes.
 type deltaBlobs struct{ blobs *artifact.Blobs }
 
-func (b deltaBlobs) Open(_ context.Context, sha256 string) (io.ReadCloser, error) {
-	return b.blobs.Open(sha256)
+func (b deltaBlobs) Open(ctx context.Context, sha256 string) (io.ReadCloser, error) {
+	return b.blobs.Open(ctx, sha256)
 }
 
 func (b deltaBlobs) Put(ctx context.Context, sha256 string, length int64, source io.Reader) error {

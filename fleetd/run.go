@@ -51,10 +51,12 @@ func serve(ctx context.Context, cfg Config, s secrets, opsServer *ops.Server, me
 		return err
 	}
 	defer db.Close()
-	blobs, err := artifact.OpenBlobs(cfg.Artifacts.Dir, cfg.Artifacts.MaxBytes)
+	blobs, err := openBlobs(ctx, cfg.Artifacts)
 	if err != nil {
 		return err
 	}
+	defer blobs.Close()
+	opsServer.Ready("artifacts", blobs.Ready)
 	catalogue := artifact.NewCatalogue(artifact.CatalogueConfig{
 		TrustDomain: cfg.TrustDomain, Store: db, Blobs: blobs, ImageRoot: s.imageRoot, DirectorRoot: s.directorRoot,
 		SnapshotKey: s.snapshotKey, TimestampKey: s.timestampKey, DirectorKey: s.directorKey.Public(), Log: log,
@@ -81,20 +83,27 @@ func serve(ctx context.Context, cfg Config, s secrets, opsServer *ops.Server, me
 	if err != nil {
 		return errors.Join(fmt.Errorf("downloads listener: %w", err), server.Close())
 	}
-	renewals, err := listenRenewal(cfg)
+	renewals, err := listenIf(cfg.Renewal.Listen, "renewal")
 	if err != nil {
 		return errors.Join(err, server.Close(), downloads.Close())
+	}
+	origin, err := listenIf(cfg.Downloads.Origin.Listen, "downloads.origin")
+	if err != nil {
+		return errors.Join(err, server.Close(), downloads.Close(), renewals.Close())
+	}
+	closeAll := func() error {
+		return errors.Join(server.Close(), downloads.Close(), renewals.Close(), origin.Close())
 	}
 	name := instance()
 	publisher, err := publish.New(publish.Config{Store: db, Servers: cfg.Broker.Servers, TLS: s.brokerTLS, ClientID: name + "-publish", Log: log,
 		Region: cfg.Region, Regions: cfg.Broker.Regions})
 	if err != nil {
-		return errors.Join(err, server.Close(), downloads.Close(), renewals.Close())
+		return errors.Join(err, closeAll())
 	}
 	opsServer.Ready("broker", func(context.Context) error { return publisher.Ready() })
 	groups, err := newGroups(cfg, s, db, opsServer, metrics, name, log)
 	if err != nil {
-		return errors.Join(err, server.Close(), downloads.Close(), renewals.Close())
+		return errors.Join(err, closeAll())
 	}
 	maker := newDeltas(cfg, db, blobs, name, metrics, log)
 	driver := rollout.New(rollout.Config{Store: db, Tick: cfg.Rollout.Tick, Holder: name, Log: log})
@@ -102,16 +111,21 @@ func serve(ctx context.Context, cfg Config, s secrets, opsServer *ops.Server, me
 	if s.renewalTLS != nil {
 		addresses["renewal"] = renewals.Addr().String()
 	}
+	if cfg.Downloads.Origin.Listen != "" {
+		addresses["origin"] = origin.Addr().String()
+	}
 	if err := ops.WriteAddresses(cfg.AddressesFile, addresses); err != nil {
-		return errors.Join(err, server.Close(), downloads.Close(), renewals.Close())
+		return errors.Join(err, closeAll())
 	}
 	log.Info("fleetd is up", "instance", name, "api", server.Addr(), "downloads", downloads.Addr().String(), "ops", opsServer.Addr())
 
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return server.Run(ctx) })
-	g.Go(func() error {
-		return api.Serve(ctx, downloads, s.downloadsTLS, s.unlessRevoked(artifact.Downloads(blobs, catalogue, log)), log)
-	})
+	toDevices, toCaches := delivery(cfg.Downloads, s, blobs, catalogue, metrics, log)
+	g.Go(func() error { return api.Serve(ctx, downloads, s.downloadsTLS, s.unlessRevoked(toDevices), log) })
+	if cfg.Downloads.Origin.Listen != "" {
+		g.Go(func() error { return api.Serve(ctx, origin, s.originTLS, toCaches, log) })
+	}
 	if s.renewalTLS != nil {
 		g.Go(func() error {
 			return api.Serve(ctx, renewals, s.renewalTLS, s.unlessRevoked(renewal.Handler(db, s.renewalCA, cfg.Renewal.Lifetime, log)), log)
@@ -134,15 +148,33 @@ func serve(ctx context.Context, cfg Config, s secrets, opsServer *ops.Server, me
 	return g.Wait()
 }
 
-// listenRenewal binds the address where certificates are renewed; noListener when
-// they are not.
-func listenRenewal(cfg Config) (net.Listener, error) {
-	if cfg.Renewal.Listen == "" {
+// openBlobs opens the directory or the bucket.
+func openBlobs(ctx context.Context, a Artifacts) (*artifact.Blobs, error) {
+	if a.URL != "" {
+		return artifact.OpenBlobsURL(ctx, a.URL, a.MaxBytes)
+	}
+	return artifact.OpenBlobs(a.Dir, a.MaxBytes)
+}
+
+// delivery makes what the listener for devices and the one for caches serve.
+func delivery(d Downloads, s secrets, blobs *artifact.Blobs, catalogue *artifact.Catalogue, metrics *ops.Registry, log *slog.Logger) (toDevices, toCaches http.Handler) {
+	cfg := artifact.DownloadsConfig{
+		Blobs: blobs, Files: catalogue, Limits: artifact.NewLimits(d.Limits.config()), Metrics: artifact.NewMetrics(metrics),
+		Signatures: s.signatures, Log: log,
+	}
+	toCaches = artifact.Downloads(cfg)
+	cfg.RedirectTo = d.RedirectTo
+	return artifact.Downloads(cfg), toCaches
+}
+
+// listenIf binds an address; noListener when there is none.
+func listenIf(address, name string) (net.Listener, error) {
+	if address == "" {
 		return noListener{}, nil
 	}
-	l, err := net.Listen("tcp", cfg.Renewal.Listen)
+	l, err := net.Listen("tcp", address)
 	if err != nil {
-		return nil, fmt.Errorf("renewal listener: %w", err)
+		return nil, fmt.Errorf("%s listener: %w", name, err)
 	}
 	return l, nil
 }

@@ -10,6 +10,7 @@ import (
 	"groundswell/certs"
 	"groundswell/certs/token"
 	"groundswell/certs/trust"
+	"groundswell/fleetd/artifact"
 	"groundswell/fleetd/ingest/influx"
 )
 
@@ -25,6 +26,8 @@ type secrets struct {
 	renewalTLS                             *tls.Config    // nil: certificates are not renewed here
 	renewalCA                              *certs.CA
 	influx                                 influx.Config
+	originTLS                              *tls.Config          // nil: there is no such listener
+	signatures                             *artifact.Signatures // nil: URLs need none
 }
 
 func loadSecrets(cfg Config, log *slog.Logger) (s secrets, err error) {
@@ -39,6 +42,9 @@ func loadSecrets(cfg Config, log *slog.Logger) (s secrets, err error) {
 	}
 	if err := s.loadTLS(cfg, log); err != nil {
 		return s, err
+	}
+	if err := s.loadSignatures(cfg.Downloads.SignedURLs); err != nil {
+		return s, fmt.Errorf("downloads.signed_urls.%w", err)
 	}
 	return s, s.loadInflux(cfg.Influx)
 }
@@ -145,6 +151,11 @@ func (s *secrets) loadDownloadsTLS(cfg Config, log *slog.Logger) error {
 		return fmt.Errorf("ca: %w", err)
 	}
 	options := certs.TLSOptions{Credential: credential, Authority: authority}
+	if d.Origin.Listen != "" {
+		if s.originTLS, err = certs.PublicServerTLS(options); err != nil {
+			return err
+		}
+	}
 	if !d.RequireDeviceCertificate {
 		s.downloadsTLS, err = certs.PublicServerTLS(options)
 		return err
@@ -159,6 +170,25 @@ func (s *secrets) loadDownloadsTLS(cfg Config, log *slog.Logger) error {
 	}
 	s.downloadsTLS, err = certs.ServerTLS(options)
 	return err
+}
+
+// loadSignatures reads the keys of signed URLs, if there are any.
+func (s *secrets) loadSignatures(u SignedURLs) (err error) {
+	if len(u.KeyFiles) == 0 {
+		return nil
+	}
+	var keys [][]byte
+	for i, file := range u.KeyFiles {
+		key, err := file.Read()
+		if err != nil {
+			return fmt.Errorf("key_files[%d]: %w", i, err)
+		}
+		keys = append(keys, []byte(key))
+	}
+	if s.signatures, err = artifact.NewSignatures(u.Lifetime, keys...); err != nil {
+		return fmt.Errorf("key_files: %w", err)
+	}
+	return nil
 }
 
 // loadRenewal comes after loadDownloadsTLS, whose revocation list it shares.

@@ -5,11 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
-	"path/filepath"
-	"time"
 
 	"groundswell/certs/trust"
+	"groundswell/fleetd/artifact/bucket"
 	"groundswell/topics"
 )
 
@@ -23,46 +21,48 @@ var (
 	ErrName = errors.New("not a SHA-256 in lower-case hex")
 )
 
-// Blobs is a directory of artifacts named by their SHA-256. It is safe for
-// concurrent use, also by several processes.
+// Blobs are artifacts named by their SHA-256, in a bucket. It is safe for concurrent
+// use, also by several processes.
 type Blobs struct {
-	dir string
-	max int64
+	bucket *bucket.Bucket
+	max    int64
 }
 
-// abandoned is when a partial upload cannot be anybody's any more.
-const abandoned = 48 * time.Hour
-
-// OpenBlobs makes the directory if it is not there and clears away what
-// uploads left behind that a crash cut off. max bounds one artifact in bytes.
+// OpenBlobs makes the directory if it is not there and clears away what uploads left
+// behind that a crash cut off. max bounds one artifact in bytes.
 func OpenBlobs(dir string, max int64) (*Blobs, error) {
-	b := &Blobs{dir: dir, max: max}
-	if err := os.MkdirAll(b.incoming(), 0o755); err != nil {
-		return nil, fmt.Errorf("open artifacts: %w", err)
-	}
-	partial, err := os.ReadDir(b.incoming())
+	b, err := bucket.OpenDir(dir)
 	if err != nil {
 		return nil, fmt.Errorf("open artifacts: %w", err)
 	}
-	for _, entry := range partial {
-		info, err := entry.Info()
-		if err != nil || time.Since(info.ModTime()) < abandoned {
-			continue // gone already, or another replica is writing it
-		}
-		_ = os.Remove(filepath.Join(b.incoming(), entry.Name())) // the next start tries again
-	}
-	return b, nil
+	return &Blobs{b, max}, nil
 }
 
-func (b *Blobs) incoming() string { return filepath.Join(b.dir, "incoming") }
+// OpenBlobsURL is OpenBlobs for a bucket of an S3-compatible store, which must exist.
+func OpenBlobsURL(ctx context.Context, location string, max int64) (*Blobs, error) {
+	b, err := bucket.OpenURL(ctx, location)
+	if err != nil {
+		return nil, fmt.Errorf("open artifacts: %w", err)
+	}
+	return &Blobs{b, max}, nil
+}
 
-// path is where an artifact lies. Two letters of its name make the directory,
-// so that none grows too large to list.
-func (b *Blobs) path(sha256 string) (string, error) {
+// CheckBlobsURL says what is wrong with a URL, without asking anybody.
+func CheckBlobsURL(location string) error { return bucket.Check(location) }
+
+// Ready says what is missing to read from the bucket.
+func (b *Blobs) Ready(ctx context.Context) error { return b.bucket.Ready(ctx) }
+
+// Close lets go of the bucket.
+func (b *Blobs) Close() error { return b.bucket.Close() }
+
+// path is where an artifact lies in the bucket. Two letters of its name make the
+// directory, so that none grows too large to list.
+func path(sha256 string) (string, error) {
 	if topics.CheckDigest("", sha256) != nil {
 		return "", fmt.Errorf("%w: %.80q", ErrName, sha256)
 	}
-	return filepath.Join(b.dir, sha256[:2], sha256), nil
+	return sha256[:2] + "/" + sha256, nil
 }
 
 // Put stores the bytes of source under their digest and returns false when
@@ -70,7 +70,7 @@ func (b *Blobs) path(sha256 string) (string, error) {
 // right: trust.ErrLength, trust.ErrDigest. More than the limit is ErrTooLarge,
 // before anything is read.
 func (b *Blobs) Put(ctx context.Context, sha256 string, length int64, source io.Reader) (created bool, err error) {
-	path, err := b.path(sha256)
+	name, err := path(sha256)
 	if err != nil {
 		return false, err
 	}
@@ -81,97 +81,64 @@ func (b *Blobs) Put(ctx context.Context, sha256 string, length int64, source io.
 		return false, fmt.Errorf("artifact %s: %w: %d bytes, at most %d", sha256, ErrTooLarge, length, b.max)
 	}
 	checked := trust.NewReader(contextReader{ctx, source}, length, sha256)
-	if _, err := b.Size(sha256); err == nil {
+	switch _, err := b.Size(ctx, sha256); {
+	case err == nil:
 		// The sender's bytes are checked all the same: it is to hear of its
 		// own damage.
 		if _, err := io.Copy(io.Discard, checked); err != nil {
 			return false, fmt.Errorf("artifact %s: %w", sha256, err)
 		}
 		return false, nil
+	case !errors.Is(err, ErrNoArtifact):
+		return false, err
 	}
-	if err := b.write(path, checked); err != nil {
+	if err := b.write(ctx, name, length, checked); err != nil {
 		return false, fmt.Errorf("artifact %s: %w", sha256, err)
 	}
 	return true, nil
 }
 
-func (b *Blobs) write(path string, source io.Reader) (err error) {
-	f, err := os.CreateTemp(b.incoming(), filepath.Base(path)[:16]+".*")
+func (b *Blobs) write(ctx context.Context, name string, length int64, source io.Reader) error {
+	w, err := b.bucket.Create(ctx, name, length)
 	if err != nil {
 		return err
 	}
-	defer func() {
-		if err != nil {
-			_ = f.Close()           // closed already when the rename failed
-			_ = os.Remove(f.Name()) // OpenBlobs clears what stays
-		}
-	}()
-	if _, err = io.Copy(f, source); err != nil {
+	if _, err = io.Copy(w, source); err != nil {
+		w.Abort()
 		return err
 	}
-	if err = f.Chmod(0o644); err != nil {
-		return err
-	}
-	if err = f.Sync(); err != nil {
-		return err
-	}
-	if err = f.Close(); err != nil {
-		return err
-	}
-	dir := filepath.Dir(path)
-	if err = os.MkdirAll(dir, 0o755); err != nil {
-		return err
-	}
-	if err = os.Rename(f.Name(), path); err != nil {
-		return err
-	}
-	if err := syncDir(dir); err != nil {
-		return err
-	}
-	return syncDir(b.dir)
+	return w.Commit()
 }
 
-// syncDir makes a rename survive a power cut.
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
-}
-
-// Open opens an artifact for reading. ErrNoArtifact when it is not there.
-func (b *Blobs) Open(sha256 string) (*os.File, error) {
-	path, err := b.path(sha256)
+// Open opens an artifact for reading, until ctx ends. ErrNoArtifact when it is not
+// there.
+func (b *Blobs) Open(ctx context.Context, sha256 string) (*Reader, error) {
+	size, err := b.Size(ctx, sha256)
 	if err != nil {
 		return nil, err
 	}
-	f, err := os.Open(path)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("%w: %s", ErrNoArtifact, sha256)
-	}
+	name, err := path(sha256)
 	if err != nil {
-		return nil, fmt.Errorf("open artifact: %w", err)
+		return nil, err
 	}
-	return f, nil
+	return &Reader{ctx: ctx, bucket: b.bucket, name: name, size: size}, nil
 }
 
 // Size is the length of an artifact in bytes. ErrNoArtifact when it is not
 // there.
-func (b *Blobs) Size(sha256 string) (int64, error) {
-	path, err := b.path(sha256)
+func (b *Blobs) Size(ctx context.Context, sha256 string) (int64, error) {
+	name, err := path(sha256)
 	if err != nil {
 		return 0, err
 	}
-	info, err := os.Stat(path)
-	if errors.Is(err, os.ErrNotExist) {
+	size, err := b.bucket.Size(ctx, name)
+	if errors.Is(err, bucket.ErrNotFound) {
 		return 0, fmt.Errorf("%w: %s", ErrNoArtifact, sha256)
 	}
 	if err != nil {
-		return 0, fmt.Errorf("stat artifact: %w", err)
+		return 0, fmt.Errorf("look for artifact %s: %w", sha256, err)
 	}
-	return info.Size(), nil
+	return size, nil
 }
 
 // contextReader ends an upload when its request ends.

@@ -20,21 +20,12 @@ import (
 
 	"groundswell/certs/trust"
 	"groundswell/fleetd/artifact"
+	"groundswell/internal/ops"
 )
 
 func digest(data []byte) string {
 	sum := sha256.Sum256(data)
 	return hex.EncodeToString(sum[:])
-}
-
-func openBlobs(t *testing.T) (*artifact.Blobs, string) {
-	t.Helper()
-	dir := filepath.Join(t.TempDir(), "artifacts")
-	blobs, err := artifact.OpenBlobs(dir, 1<<20)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return blobs, dir
 }
 
 func firmware(n int) []byte {
@@ -61,7 +52,10 @@ func files(t *testing.T, dir string) []string {
 }
 
 func TestWhatDoesNotMatchItsNameLeavesNothingBehind(t *testing.T) {
-	blobs, dir := openBlobs(t)
+	onBoth(t, 1<<20, mismatchesLeaveNothing)
+}
+
+func mismatchesLeaveNothing(t *testing.T, blobs *artifact.Blobs, dir string) {
 	ctx := context.Background()
 	data := firmware(100_000)
 	cancelled, cancel := context.WithCancel(ctx)
@@ -92,13 +86,14 @@ func TestWhatDoesNotMatchItsNameLeavesNothingBehind(t *testing.T) {
 	if left := files(t, dir); len(left) > 0 {
 		t.Errorf("left behind: %v", left)
 	}
-	if _, err := blobs.Open(digest(data)); !errors.Is(err, artifact.ErrNoArtifact) {
+	if _, err := blobs.Open(ctx, digest(data)); !errors.Is(err, artifact.ErrNoArtifact) {
 		t.Errorf("open: %v", err)
 	}
 }
 
-func TestUploadsOfTheSameBytesAreOne(t *testing.T) {
-	blobs, dir := openBlobs(t)
+func TestUploadsOfTheSameBytesAreOne(t *testing.T) { onBoth(t, 1<<20, sameBytesAreOne) }
+
+func sameBytesAreOne(t *testing.T, blobs *artifact.Blobs, dir string) {
 	data := firmware(300_000)
 	var wg sync.WaitGroup
 	for range 4 {
@@ -121,7 +116,7 @@ func TestUploadsOfTheSameBytesAreOne(t *testing.T) {
 	if _, err := blobs.Put(context.Background(), digest(data), int64(len(data)), bytes.NewReader(damaged)); !errors.Is(err, trust.ErrDigest) {
 		t.Errorf("damaged bytes of a stored artifact: %v", err)
 	}
-	f, err := blobs.Open(digest(data))
+	f, err := blobs.Open(context.Background(), digest(data))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -142,17 +137,32 @@ func (m memory) RepositoryFile(_ context.Context, repo trust.Repository, name st
 	return raw, nil
 }
 
-func TestDownloadsResumeAndAreCacheableForEver(t *testing.T) {
-	blobs, _ := openBlobs(t)
+// serve serves the blobs and a little metadata, as told.
+func serve(t *testing.T, blobs *artifact.Blobs, change func(*artifact.DownloadsConfig)) *httptest.Server {
+	t.Helper()
+	cfg := artifact.DownloadsConfig{
+		Blobs:   blobs,
+		Files:   memory{"image/1.root.json": []byte(`{"root":1}`), "image/timestamp.json": []byte(`{"timestamp":1}`)},
+		Limits:  artifact.NewLimits(artifact.DefaultLimits()),
+		Metrics: artifact.NewMetrics(ops.NewRegistry()),
+		Log:     slog.New(slog.DiscardHandler),
+	}
+	if change != nil {
+		change(&cfg)
+	}
+	server := httptest.NewServer(artifact.Downloads(cfg))
+	t.Cleanup(server.Close)
+	return server
+}
+
+func TestDownloadsResumeAndAreCacheableForEver(t *testing.T) { onBoth(t, 1<<20, downloadsResume) }
+
+func downloadsResume(t *testing.T, blobs *artifact.Blobs, _ string) {
 	data := firmware(200_000)
 	if _, err := blobs.Put(context.Background(), digest(data), int64(len(data)), bytes.NewReader(data)); err != nil {
 		t.Fatal(err)
 	}
-	handler := artifact.Downloads(blobs, memory{
-		"image/1.root.json": []byte(`{"root":1}`), "image/timestamp.json": []byte(`{"timestamp":1}`),
-	}, slog.New(slog.DiscardHandler))
-	server := httptest.NewServer(handler)
-	t.Cleanup(server.Close)
+	server := serve(t, blobs, nil)
 
 	get := func(method, path string, header ...string) (*http.Response, []byte) {
 		t.Helper()

@@ -214,7 +214,7 @@ func (c *Catalogue) added(ctx context.Context, images trust.Images, known []flee
 		if err := image.Release.Validate(); err != nil {
 			return nil, fmt.Errorf("%w: %s: %w", ErrNotRelease, image.Path, err)
 		}
-		size, err := c.cfg.Blobs.Size(image.SHA256)
+		size, err := c.cfg.Blobs.Size(ctx, image.SHA256)
 		if err != nil {
 			return nil, fmt.Errorf("release %s: %w", image.Path, err)
 		}

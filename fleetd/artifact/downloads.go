@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/http"
 	"regexp"
+	"strings"
 	"time"
 
 	"groundswell/certs/trust"
@@ -22,10 +23,6 @@ type Files interface {
 
 // ErrNoFile: the repository has no file of that name.
 var ErrNoFile = errors.New("no such repository file")
-
-// stalled is how long a client may take for one piece of a download (32 KiB)
-// before its connection is given up.
-const stalled = time.Minute
 
 const (
 	forEver = "public, max-age=31536000, immutable"
@@ -43,55 +40,159 @@ func ValidFile(repo trust.Repository, name string) bool {
 	return (repo == trust.Image || repo == trust.Director) && filePattern.MatchString(name)
 }
 
-// Downloads returns the handler of the listener for devices:
+// DownloadsConfig is what a listener for downloads serves, and how. What is not said
+// to be optional is required.
+type DownloadsConfig struct {
+	Blobs   *Blobs
+	Files   Files
+	Limits  *Limits
+	Metrics *Metrics
+	// Signatures, if not nil, are needed to get an artifact.
+	Signatures *Signatures
+	// RedirectTo, if not empty, is a base URL to which requests for artifacts are sent,
+	// with a signature if there are Signatures: whoever may ask is then for the
+	// listener's TLS to say.
+	RedirectTo string
+	Log        *slog.Logger
+}
+
+// Downloads returns the handler of a listener for devices and caches:
 //
-//	GET /artifacts/{sha256}         with Range, ETag, for ever
+//	GET /artifacts/{sha256}         with Range, If-Range, ETag, for ever
 //	GET /repository/{repo}/{file}   N.root.json, N.targets.json, N.snapshot.json, timestamp.json
 //
 // and HEAD for each. There are no directories to list.
-func Downloads(blobs *Blobs, files Files, log *slog.Logger) http.Handler {
-	d := downloads{blobs, files, log}
+func Downloads(cfg DownloadsConfig) http.Handler {
+	d := downloads{cfg}
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /artifacts/{sha256}", d.artifact)
-	mux.HandleFunc("GET /repository/{repo}/{file}", d.file)
+	mux.HandleFunc("GET /artifacts/{sha256}", d.counted(artifacts, d.artifact))
+	mux.HandleFunc("GET /repository/{repo}/{file}", d.counted(metadata, d.file))
 	return mux
 }
 
-type downloads struct {
-	blobs *Blobs
-	files Files
-	log   *slog.Logger
+type downloads struct{ DownloadsConfig }
+
+// counted hands on an answer that is measured and paced.
+func (d downloads) counted(k kind, next func(*answer, *http.Request)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		a := &answer{ResponseWriter: w, control: http.NewResponseController(w), ctx: r.Context(), kind: k, limits: d.Limits, metrics: d.Metrics}
+		if a.putOff() != nil {
+			return // the connection is gone
+		}
+		next(a, r)
+		d.Metrics.answers.With(string(k), a.statusText()).Inc()
+	}
 }
 
-func (d downloads) artifact(w http.ResponseWriter, r *http.Request) {
+func (d downloads) artifact(w *answer, r *http.Request) {
 	digest := r.PathValue("sha256")
-	f, err := d.blobs.Open(digest)
-	if errors.Is(err, ErrNoArtifact) || errors.Is(err, ErrName) {
+	if _, err := path(digest); err != nil {
+		http.NotFound(w, r)
+		return
+	}
+	if d.RedirectTo != "" {
+		d.redirect(w, r, digest)
+		return
+	}
+	caching := forEver
+	if d.Signatures != nil {
+		left, err := d.Signatures.Check(digest, r.URL.Query(), time.Now())
+		if err != nil {
+			d.refuse(w, http.StatusForbidden, reasonOf(err), err.Error())
+			return
+		}
+		// Or a cache would go on where the signature has ended.
+		caching = fmt.Sprintf("public, max-age=%d, immutable", int64(left/time.Second))
+	}
+	end, ok := d.begin(w, r)
+	if !ok {
+		return
+	}
+	defer end()
+	reader, err := d.Blobs.Open(r.Context(), digest)
+	if errors.Is(err, ErrNoArtifact) {
 		http.NotFound(w, r)
 		return
 	}
 	if err != nil {
-		d.log.Error("artifact cannot be read", "artifact", digest, "err", err)
-		http.Error(w, "internal error", http.StatusInternalServerError)
+		if r.Context().Err() == nil {
+			d.Log.Error("artifact cannot be read", "artifact", digest, "err", err)
+		}
+		d.refuse(w, http.StatusServiceUnavailable, "storage", "the artifacts are not available")
 		return
 	}
-	defer f.Close()
+	defer reader.Close()
 	h := w.Header()
+	until, ok := checkRange(r.Header)
+	if !ok {
+		h.Set("Content-Range", fmt.Sprintf("bytes */%d", reader.Size()))
+		d.refuse(w, http.StatusRequestedRangeNotSatisfiable, "ranges", "too many ranges")
+		return
+	}
+	reader.Expect(until)
 	h.Set("Content-Type", "application/octet-stream")
 	h.Set("ETag", `"`+digest+`"`)
-	h.Set("Cache-Control", forEver)
-	http.ServeContent(patient{w, http.NewResponseController(w)}, r, "", time.Time{}, f)
+	h.Set("Cache-Control", caching)
+	http.ServeContent(w, r, "", time.Time{}, reader)
 }
 
-func (d downloads) file(w http.ResponseWriter, r *http.Request) {
+// redirect sends a caller on. The address is the caller's own: another one's
+// signature ends at another time.
+func (d downloads) redirect(w *answer, r *http.Request, digest string) {
+	to := strings.TrimSuffix(d.RedirectTo, "/") + "/artifacts/" + digest
+	if d.Signatures != nil {
+		to += "?" + d.Signatures.Sign(digest, time.Now())
+	}
+	w.Header().Set("Cache-Control", "no-store")
+	http.Redirect(w, r, to, http.StatusTemporaryRedirect)
+}
+
+func reasonOf(err error) string {
+	if errors.Is(err, ErrExpired) {
+		return "expired"
+	}
+	return "signature"
+}
+
+// begin takes a place for the download, or answers that there is none.
+func (d downloads) begin(w *answer, r *http.Request) (end func(), ok bool) {
+	leave, refused := d.Limits.begin(w.kind, r)
+	if refused != "" {
+		d.refuse(w, http.StatusServiceUnavailable, refused, "too many downloads at once")
+		return nil, false
+	}
+	running := d.Metrics.running.With(string(w.kind))
+	running.Inc()
+	return func() {
+		running.Dec()
+		leave()
+	}, true
+}
+
+// refuse answers what nobody may cache.
+func (d downloads) refuse(w *answer, status int, reason, text string) {
+	d.Metrics.refused.With(string(w.kind), reason).Inc()
+	if status == http.StatusServiceUnavailable {
+		w.Header().Set("Retry-After", d.Limits.retryAfter())
+	}
+	w.Header().Set("Cache-Control", "no-store")
+	http.Error(w, text, status)
+}
+
+func (d downloads) file(w *answer, r *http.Request) {
 	repo, name := trust.Repository(r.PathValue("repo")), r.PathValue("file")
 	if !ValidFile(repo, name) {
 		http.NotFound(w, r)
 		return
 	}
+	end, ok := d.begin(w, r)
+	if !ok {
+		return
+	}
+	defer end()
 	ctx, cancel := context.WithTimeout(r.Context(), 10*time.Second)
 	defer cancel()
-	raw, err := d.files.RepositoryFile(ctx, repo, name)
+	raw, err := d.Files.RepositoryFile(ctx, repo, name)
 	if errors.Is(err, ErrNoFile) {
 		// A root that is not there yet may be there soon.
 		w.Header().Set("Cache-Control", notYet)
@@ -99,32 +200,23 @@ func (d downloads) file(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if err != nil {
-		d.log.Error("repository file cannot be read", "file", string(repo)+"/"+name, "err", err)
-		w.Header().Set("Retry-After", "5")
-		http.Error(w, "the catalogue is not available", http.StatusServiceUnavailable)
+		if r.Context().Err() == nil {
+			d.Log.Error("repository file cannot be read", "file", string(repo)+"/"+name, "err", err)
+		}
+		d.refuse(w, http.StatusServiceUnavailable, "storage", "the catalogue is not available")
 		return
 	}
 	h := w.Header()
+	if _, ok := checkRange(r.Header); !ok {
+		h.Set("Content-Range", fmt.Sprintf("bytes */%d", len(raw)))
+		d.refuse(w, http.StatusRequestedRangeNotSatisfiable, "ranges", "too many ranges")
+		return
+	}
 	h.Set("Content-Type", "application/json")
 	h.Set("ETag", fmt.Sprintf(`"%x"`, sha256.Sum256(raw)))
 	h.Set("Cache-Control", forEver)
 	if name == Timestamp {
 		h.Set("Cache-Control", notYet)
 	}
-	http.ServeContent(patient{w, http.NewResponseController(w)}, r, "", time.Time{}, bytes.NewReader(raw))
-}
-
-// patient lets a download take as long as it needs while it makes progress.
-// It hides the other methods of the ResponseWriter, so that every piece goes
-// through Write.
-type patient struct {
-	http.ResponseWriter
-	control *http.ResponseController
-}
-
-func (p patient) Write(data []byte) (int, error) {
-	if err := p.control.SetWriteDeadline(time.Now().Add(stalled)); err != nil && !errors.Is(err, http.ErrNotSupported) {
-		return 0, err
-	}
-	return p.ResponseWriter.Write(data)
+	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(raw))
 }

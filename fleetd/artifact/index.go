@@ -22,14 +22,14 @@ func (c *Catalogue) checkIndex(ctx context.Context, artifact string, length int6
 	if pin.Length > trust.MaxIndex {
 		return fmt.Errorf("%w: the list says %d bytes, at most %d", ErrIndex, pin.Length, trust.MaxIndex)
 	}
-	size, err := c.cfg.Blobs.Size(pin.SHA256)
+	size, err := c.cfg.Blobs.Size(ctx, pin.SHA256)
 	if err != nil {
 		return fmt.Errorf("block index: %w", err)
 	}
 	if size != pin.Length {
 		return fmt.Errorf("block index: %w: it has %d bytes, the list says %d", trust.ErrLength, size, pin.Length)
 	}
-	source, err := c.cfg.Blobs.Open(pin.SHA256)
+	source, err := c.cfg.Blobs.Open(ctx, pin.SHA256)
 	if err != nil {
 		return fmt.Errorf("block index: %w", err)
 	}
@@ -42,7 +42,7 @@ func (c *Catalogue) checkIndex(ctx context.Context, artifact string, length int6
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrIndex, err)
 	}
-	bytes, err := c.cfg.Blobs.Open(artifact)
+	bytes, err := c.cfg.Blobs.Open(ctx, artifact)
 	if err != nil {
 		return err
 	}

@@ -83,8 +83,8 @@ func newFixture(t *testing.T) *fixture {
 }
 
 // Open and Put make it the worker's Blobs.
-func (f *fixture) Open(_ context.Context, sha256 string) (io.ReadCloser, error) {
-	return f.blobs.Open(sha256)
+func (f *fixture) Open(ctx context.Context, sha256 string) (io.ReadCloser, error) {
+	return f.blobs.Open(ctx, sha256)
 }
 
 func (f *fixture) Put(ctx context.Context, sha256 string, length int64, source io.Reader) error {
@@ -187,7 +187,7 @@ func TestDevicesAreToldOfADelta(t *testing.T) {
 		t.Fatalf("the manifest: %v, %v", m.Entries, err)
 	}
 	read := func(d topics.Document) []byte {
-		b, err := f.blobs.Open(d.SHA256)
+		b, err := f.blobs.Open(t.Context(), d.SHA256)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -267,7 +267,7 @@ func TestADeltaThatSavesNothingIsUseless(t *testing.T) {
 	f.release("1.1.0", noise(2, 500_000))
 	r := f.rollout("1.1.0")
 	source := f.work(f.config(), r, "a verdict", func(s fleet.DeltaSource) bool { return s.State == fleet.DeltaUseless })
-	if _, err := f.blobs.Size(source.Delta.SHA256); source.Delta.Length < 400_000 || !errors.Is(err, artifact.ErrNoArtifact) {
+	if _, err := f.blobs.Size(t.Context(), source.Delta.SHA256); source.Delta.Length < 400_000 || !errors.Is(err, artifact.ErrNoArtifact) {
 		t.Errorf("%+v is stored: %v", source.Delta, err)
 	}
 }
