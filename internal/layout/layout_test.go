@@ -38,8 +38,9 @@ var importers = map[string][]string{
 	"github.com/pires/go-proxyproto":           {"broker/mqtt"},
 	"github.com/google/uuid":                   {"fleetd/fleet"},
 	"gocloud.dev":                              {"fleetd/artifact/bucket"},
-	"github.com/aws/":                          {"fleetd/artifact/bucket"},         // the S3 client below gocloud.dev
-	"github.com/klauspost/compress":            {"fleetd/artifact", "agent/fetch"}, // the two ends of one format
+	"github.com/aws/":                          {"fleetd/artifact/bucket"},           // the S3 client below gocloud.dev
+	"github.com/klauspost/compress":            {"internal/block", "internal/delta"}, // packed blocks, and segments
+	"github.com/PlakarKorp/":                   {"internal/block"},
 	"github.com/coreos/go-systemd":             {"agent/watchdog"},
 	"github.com/godbus/dbus":                   {"agent/rauc"},
 	"github.com/google/go-cmp":                 {},  // tests only
