@@ -139,7 +139,7 @@ func (f *fixture) work(cfg deltas.Config, r fleet.Rollout, what string, until fu
 	done := make(chan error, 1)
 	go func() { done <- deltas.New(cfg).Run(ctx) }()
 	var source fleet.DeltaSource
-	devtest.Eventually(f.T, 30*time.Second, what, func() error {
+	devtest.Eventually(f.T, 2*time.Minute, what, func() error {
 		now := storetest.Must(f.db.Rollout(f.T.Context(), r.ID))
 		if len(now.Deltas) != 1 {
 			return fmt.Errorf("sources %+v", now.Deltas)
@@ -232,8 +232,8 @@ func TestAnEncoderThatFailsCostsADeltaAndNothingElse(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			f := newFixture(t)
-			f.release("1.0.0", noise(1, 500_000))
-			f.release("1.1.0", append([]byte(c.begins), noise(2, 500_000)...))
+			f.release("1.0.0", noise(1, 150_000))
+			f.release("1.1.0", append([]byte(c.begins), noise(2, 150_000)...))
 			r := f.rollout("1.1.0")
 			cfg := f.config()
 			cfg.Encoder = deltas.Child{CodedBy: "mixed", Memory: c.memory}
@@ -248,7 +248,8 @@ func TestAnEncoderThatFailsCostsADeltaAndNothingElse(t *testing.T) {
 				f.Exec(`UPDATE delta SET leased_until = NULL WHERE state = 'pending'`)
 				return s.State == fleet.DeltaFailed
 			})
-			if !strings.Contains(source.Error, c.says) {
+			says := func(text string) bool { return strings.Contains(source.Error, text) }
+			if !says(c.says) && !(c.begins == "hog" && says("ThreadSanitizer failed to allocate")) { // as it says it under -race
 				t.Errorf("it says %q", source.Error)
 			}
 			if text := strings.TrimSpace(f.Exec(`SELECT attempts FROM delta`)); text != fmt.Sprint(c.attempts) {
