@@ -16,6 +16,8 @@ type Decoder struct {
 	models  models
 	frames  zstdFrames
 	parts   []part
+	piece   piece
+	coder   coder
 	raw     []byte // the old bytes of the segment, before rebasing
 	scratch []byte
 }
@@ -93,12 +95,13 @@ func (d *Decoder) segment(out []byte, s Segment, m method, data []byte) error {
 			data = data[n:]
 		}
 	}
-	c := newDecoder(data)
-	d.models.code(&c, d.parts, out, d.raw, nil, s.Start, m == methodMixed)
+	d.coder = newDecoder(data)
+	c := &d.coder
+	d.models.code(c, d.parts, out, d.raw, nil, s.Start, m == methodMixed)
 	switch {
 	case c.overrun():
 		return ErrTruncated
-	case c.at+1 < len(data): // the last bytes need not have been looked at
+	case c.leftOver():
 		return fmt.Errorf("%w: %d bytes left over", ErrCorrupt, len(data)-c.at)
 	}
 	return nil
@@ -130,7 +133,7 @@ func (d *Decoder) predict(out []byte, s Segment, set uint16) error {
 			return fmt.Errorf("read the old image: %w", err)
 		}
 		copy(o, raw)
-		d.rebaser.rebase(set, raw, o, p.from, p.whole)
+		d.rebaser.rebase(&d.piece, set, raw, o, p.from, p.whole)
 	}
 	return nil
 }
