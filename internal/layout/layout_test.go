@@ -37,7 +37,7 @@ var importers = map[string][]string{
 	"github.com/gorilla/websocket":             {"broker/mqtt"},
 	"github.com/pires/go-proxyproto":           {"broker/mqtt"},
 	"github.com/google/uuid":                   {"fleetd/fleet"},
-	"github.com/klauspost/compress":            {"fleetd/artifact", "agent/fetch"}, // the two ends of one format
+	"github.com/klauspost/compress":            {"fleetd/artifact", "agent/fetch", "internal/delta"}, // the two ends of one format, and the deltas of both
 	"github.com/coreos/go-systemd":             {"agent/watchdog"},
 	"github.com/godbus/dbus":                   {"agent/rauc"},
 	"github.com/google/go-cmp":                 {},  // tests only
