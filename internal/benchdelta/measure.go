@@ -16,7 +16,7 @@ import (
 
 // result is what a tool needed for a pair.
 type result struct {
-	tool           string
+	tool           tool
 	bytes          int64
 	encode, decode usage
 	gaveUp         time.Duration // how long it was waited for, if it did not end
@@ -30,7 +30,7 @@ type usage struct {
 }
 
 func measure(ctx context.Context, t tool, p pair, work string, patience time.Duration) (result, error) {
-	r := result{tool: t.name}
+	r := result{tool: t}
 	self, err := os.Executable()
 	if err != nil {
 		return r, err
@@ -135,7 +135,7 @@ func print(p pair, results []result) error {
 	}
 	best := int64(0) // of the others
 	for _, r := range results {
-		if !strings.Contains(r.tool, "ours") && r.gaveUp == 0 && (best == 0 || r.bytes < best) {
+		if !strings.HasPrefix(r.tool.name, "ours-") && r.gaveUp == 0 && (best == 0 || r.bytes < best) {
 			best = r.bytes
 		}
 	}
@@ -143,14 +143,14 @@ func print(p pair, results []result) error {
 	fmt.Print("| | bytes | of the best other | encode s | MB | decode s | CPU s | MB/s of CPU | MB |\n|---|---:|---:|---:|---:|---:|---:|---:|---:|\n")
 	for _, r := range results {
 		if r.gaveUp > 0 {
-			fmt.Printf("| %s | gave up | | > %.0f | | | | | |\n", r.tool, r.gaveUp.Seconds())
+			fmt.Printf("| %s | gave up | | > %.0f | | | | | |\n", r.tool.label, r.gaveUp.Seconds())
 			continue
 		}
 		share := "-"
 		if best > 0 {
 			share = fmt.Sprintf("%.2f", float64(r.bytes)/float64(best))
 		}
-		fmt.Printf("| %s | %d | %s | %.1f | %.0f | %.2f | %.2f | %.0f | %.1f |\n", r.tool, r.bytes, share,
+		fmt.Printf("| %s | %d | %s | %.1f | %.0f | %.2f | %.2f | %.0f | %.1f |\n", r.tool.label, r.bytes, share,
 			r.encode.wall.Seconds(), mb(r.encode.memory), r.decode.wall.Seconds(), r.decode.cpu.Seconds(),
 			mb(size)/max(r.decode.cpu.Seconds(), 0.01), mb(r.decode.memory))
 	}

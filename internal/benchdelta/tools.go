@@ -10,7 +10,8 @@ import (
 
 // tool is something that makes a new image out of an old one.
 type tool struct {
-	name string
+	name  string // for --tools
+	label string // for the table
 	// encode and decode are command lines. Absent: the tool has no such step.
 	prepare, encode, decode func(j job) []string
 	// size is what a device that has the old image must fetch, in bytes. Absent: the
@@ -33,14 +34,14 @@ func (j job) out() string           { return j.in("out") }
 
 var tools = []tool{
 	{
-		name:   "full, zstd -19",
+		name: "full", label: "full, zstd -19",
 		encode: func(j job) []string { return []string{"zstd", "-qf", "-19", j.new, "-o", j.delta()} },
 		decode: func(j job) []string { return []string{"zstd", "-qfd", j.delta(), "-o", j.out()} },
 	},
 	ours("zstd"),
 	ours("mixed"),
 	{
-		name: "zstd --patch-from",
+		name: "zstd", label: "zstd -19 --patch-from",
 		encode: func(j job) []string {
 			return []string{"zstd", "-qf", "-19", "--long=31", "--patch-from=" + j.old, j.new, "-o", j.delta()}
 		},
@@ -49,12 +50,12 @@ var tools = []tool{
 		},
 	},
 	{
-		name:   "bsdiff",
+		name: "bsdiff", label: "bsdiff",
 		encode: func(j job) []string { return []string{"bsdiff", j.old, j.new, j.delta()} },
 		decode: func(j job) []string { return []string{"bspatch", j.old, j.out(), j.delta()} },
 	},
 	{
-		name: "xdelta3 -9",
+		name: "xdelta3", label: "xdelta3 -9",
 		encode: func(j job) []string {
 			return []string{"xdelta3", "-9", "-f", "-B", window(j), "-e", "-s", j.old, j.new, j.delta()}
 		},
@@ -63,7 +64,7 @@ var tools = []tool{
 		},
 	},
 	{
-		name: "casync",
+		name: "casync", label: "casync",
 		prepare: func(j job) []string {
 			return []string{"casync", "make", "--store=" + j.in("old.castr"), j.in("old.caibx"), j.old}
 		},
@@ -76,7 +77,7 @@ var tools = []tool{
 		size: casyncSize,
 	},
 	{
-		name:    "zchunk",
+		name: "zchunk", label: "zchunk",
 		prepare: func(j job) []string { return []string{"zck", "-o", j.in("old.zck"), j.old} },
 		encode:  func(j job) []string { return []string{"zck", "-o", j.in("new.zck"), j.new} },
 		decode:  func(j job) []string { return []string{"unzck", j.in("new.zck")} },
@@ -86,7 +87,7 @@ var tools = []tool{
 
 func ours(coder string) tool {
 	return tool{
-		name:   "**ours, " + coder + "**",
+		name: "ours-" + coder, label: "**ours, " + coder + "**",
 		encode: func(j job) []string { return []string{j.self, "encode", coder, j.old, j.new, j.delta()} },
 		decode: func(j job) []string { return []string{j.self, "decode", j.old, j.delta(), j.out()} },
 	}

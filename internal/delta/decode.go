@@ -60,11 +60,7 @@ func (d *Decoder) segment(out []byte, s Segment, m method, data []byte) error {
 	case methodStored:
 		return exactly(out, data)
 	case methodZstd:
-		got, err := d.frames.decompress(out[:0:len(out)], data)
-		if err != nil {
-			return err
-		}
-		return exactly(out, got)
+		return d.frameOrStored(out, data)
 	case methodDelta, methodMixed, methodLiteral:
 	default:
 		return fmt.Errorf("%w: method %d", ErrVersion, m)
@@ -138,7 +134,8 @@ func (d *Decoder) predict(out []byte, s Segment, set uint16) error {
 	return nil
 }
 
-// differences applies a zstd frame of differences, and one of literals.
+// differences applies a zstd frame of differences, and one of literals. Either may be
+// stored.
 func (d *Decoder) differences(out, data []byte) error {
 	n, k := binary.Uvarint(data)
 	if k == 0 {
@@ -147,30 +144,26 @@ func (d *Decoder) differences(out, data []byte) error {
 	if k < 0 || n > uint64(len(data)-k) {
 		return ErrTruncated
 	}
-	d.scratch = slices.Grow(d.scratch[:0], len(out))[:0:len(out)]
-	diff, err := d.frames.decompress(d.scratch, data[k:k+int(n)])
-	if err != nil {
+	literal := 0
+	for _, p := range d.parts {
+		if !p.copied {
+			literal += p.end - p.start
+		}
+	}
+	d.scratch = slices.Grow(d.scratch[:0], len(out))[:len(out)]
+	diff, literals := d.scratch[:len(out)-literal], d.scratch[len(out)-literal:]
+	if err := d.frameOrStored(diff, data[k:k+int(n)]); err != nil {
 		return err
 	}
-	literals, err := d.frames.decompress(diff[len(diff):len(diff):len(out)], data[k+int(n):])
-	if err != nil {
+	if err := d.frameOrStored(literals, data[k+int(n):]); err != nil {
 		return err
-	}
-	if len(diff)+len(literals) < len(out) {
-		return ErrTruncated
 	}
 	for _, p := range d.parts {
 		size := p.end - p.start
 		if !p.copied {
-			if len(literals) < size {
-				return ErrCorrupt
-			}
 			copy(out[p.start:p.end], literals)
 			literals = literals[size:]
 			continue
-		}
-		if len(diff) < size {
-			return ErrCorrupt
 		}
 		o := out[p.start:p.end]
 		for i, v := range diff[:size] {
@@ -178,8 +171,19 @@ func (d *Decoder) differences(out, data []byte) error {
 		}
 		diff = diff[size:]
 	}
-	if len(diff)+len(literals) > 0 {
-		return ErrCorrupt
-	}
 	return nil
+}
+
+// frameOrStored fills out with what a frame holds, or with the data itself if that is
+// as long: an encoder takes a frame only if it is shorter.
+func (d *Decoder) frameOrStored(out, data []byte) error {
+	if len(data) == len(out) {
+		copy(out, data)
+		return nil
+	}
+	got, err := d.frames.decompress(out[:0:len(out)], data)
+	if err != nil {
+		return err
+	}
+	return exactly(out, got)
 }
