@@ -56,9 +56,10 @@ type piece struct {
 }
 
 // rebase runs the passes of a set on a copy, of which raw and out are bytes from the
-// old offset on. The whole copy is c.
-func (r *rebaser) rebase(set uint16, raw, out []byte, from int64, c copied) {
-	p := piece{raw: raw, out: out, program: programAt(r.programs, from), r: r}
+// old offset on. The whole copy is c. The piece is overwritten: it is the caller's so
+// that it need not be allocated.
+func (r *rebaser) rebase(p *piece, set uint16, raw, out []byte, from int64, c copied) {
+	*p = piece{raw: raw, out: out, program: programAt(r.programs, from), r: r}
 	if p.program == nil {
 		p.program = &r.whole
 	}
@@ -78,7 +79,7 @@ func (r *rebaser) rebase(set uint16, raw, out []byte, from int64, c copied) {
 	p.sameLow, p.sameHigh = l.address+uint64(low-l.offset), l.address+uint64(high-l.offset)
 	for i, pass := range passes {
 		if set>>i&1 != 0 {
-			pass.run(&p)
+			pass.run(p)
 		}
 	}
 }

@@ -80,11 +80,11 @@ func (e *segmentEncoder) zstd(set uint16, out, want []byte) error {
 			diff = append(diff, want[i]-out[i])
 		}
 	}
-	frame, err := e.frames.compress(diff)
+	frame, err := e.frameOrStored(diff)
 	if err != nil {
 		return err
 	}
-	rest, err := e.frames.compress(literals)
+	rest, err := e.frameOrStored(literals)
 	if err != nil {
 		return err
 	}
@@ -140,4 +140,13 @@ func (e *segmentEncoder) differing(out, want []byte) int {
 		}
 	}
 	return n
+}
+
+// frameOrStored is a frame that is shorter than what it holds, or that.
+func (e *segmentEncoder) frameOrStored(data []byte) ([]byte, error) {
+	frame, err := e.frames.compress(data)
+	if err != nil || len(frame) >= len(data) {
+		return data, err
+	}
+	return frame, nil
 }
