@@ -68,10 +68,15 @@ bench-broker: ## Our broker beside plain mochi, mosquitto and nats-server (ARGS=
 	@scripts/setup bench
 	$(GO) run ./internal/benchbroker $(ARGS)
 
+bench-delta: ## Our deltas beside zstd, bsdiff, xdelta3, casync and zchunk (ARGS="--pairs uefi,go-arm64" is quick)
+	@scripts/setup deltas
+	@scripts/pairs
+	@$(GO) build -o .cache/stack/benchdelta ./internal/benchdelta && exec .cache/stack/benchdelta $(ARGS)
+
 bench-battery: ## Measure bytes and radio-on seconds of a battery device's check-in
 	$(GO) test -tags long -count=1 -timeout 10m -v -run '^TestBatteryFigures$$' ./agent
 
 clean: ## Remove what was built and cached in this clone (not what setup installed)
 	rm -rf bin .cache demo.json bench-broker.json
 
-.PHONY: help setup build agents demo cluster test test-long test-power test-boot test-network simulate machines lint fmt-check vet race fuzz-short bench bench-agent bench-broker bench-battery clean
+.PHONY: help setup build agents demo cluster test test-long test-power test-boot test-network simulate machines lint fmt-check vet race fuzz-short bench bench-agent bench-broker bench-delta bench-battery clean

@@ -21,6 +21,8 @@ type Deltas struct {
 	// Memory is how many bytes of memory one job may take. What would need more is not
 	// tried, and a job that takes more is ended.
 	Memory int64 `yaml:"memory"`
+	// Timeout ends a job that takes longer.
+	Timeout time.Duration `yaml:"timeout"`
 	// Coder is how deltas are coded: mixed (smaller), or zstd (which devices decode
 	// in a tenth of the time).
 	Coder string `yaml:"coder"`
@@ -39,7 +41,7 @@ type Costs struct {
 }
 
 func defaultDeltas() Deltas {
-	return Deltas{PerRelease: 50, Jobs: 1, Memory: 2 << 30, Coder: "mixed", PublishEvery: time.Minute}
+	return Deltas{PerRelease: 50, Jobs: 1, Memory: 2 << 30, Timeout: time.Hour, Coder: "mixed", PublishEvery: time.Minute}
 }
 
 func (d Deltas) cpus() int {
@@ -60,6 +62,8 @@ func (c *Config) validateDeltas() error {
 		return errors.New("deltas.cpus: must be from 0 to 1024")
 	case d.Memory < 128<<20:
 		return errors.New("deltas.memory: must be at least 134217728 (128 MiB)")
+	case d.Timeout < time.Second || d.Timeout > 7*24*time.Hour:
+		return errors.New("deltas.timeout: must be from 1s to 168h")
 	case d.Coder != "mixed" && d.Coder != "zstd":
 		return errors.New("deltas.coder: must be mixed or zstd")
 	case d.PublishEvery < time.Second || d.PublishEvery > time.Hour:

@@ -327,6 +327,7 @@ func TestAWrongConfigurationNamesItsField(t *testing.T) {
 		"deltas.jobs":              func(c *Config) { c.Deltas.Jobs = 100 },
 		"deltas.cpus":              func(c *Config) { c.Deltas.CPUs = -1 },
 		"deltas.memory":            func(c *Config) { c.Deltas.Memory = 1 << 20 },
+		"deltas.timeout":           func(c *Config) { c.Deltas.Timeout = 0 },
 		"deltas.coder":             func(c *Config) { c.Deltas.Coder = "gzip" },
 		"deltas.publish_every":     func(c *Config) { c.Deltas.PublishEvery = 0 },
 		"costs.price_per_gb":       func(c *Config) { c.Costs.PricePerGB = math.NaN() },

@@ -19,7 +19,7 @@ func newDeltas(cfg Config, db *store.Store, blobs *artifact.Blobs, name string, 
 	d := cfg.Deltas
 	return deltas.New(deltas.Config{
 		Store: db, Blobs: deltaBlobs{blobs}, Encoder: deltas.Child{CodedBy: d.Coder, CPUs: d.cpus(), Memory: d.Memory},
-		Jobs: d.Jobs, Memory: d.Memory, Dir: d.Dir, Holder: name, PublishEvery: d.PublishEvery, Metrics: metrics, Log: log,
+		Jobs: d.Jobs, Memory: d.Memory, Timeout: d.Timeout, Dir: d.Dir, Holder: name, PublishEvery: d.PublishEvery, Metrics: metrics, Log: log,
 	})
 }
 

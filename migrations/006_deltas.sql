@@ -1,5 +1,5 @@
 -- A release's block index, as the release role signed it. Null: it has none, or was
--- added by a fleetd that knew of none: such a release has no deltas.
+-- added by a replica of the version before: fleetd fills that in when it begins.
 ALTER TABLE release ADD COLUMN index_length bigint, ADD COLUMN index_sha256 text COLLATE "C",
     ADD CONSTRAINT release_index_whole CHECK ((index_length IS NULL) = (index_sha256 IS NULL));
 
@@ -32,6 +32,8 @@ CREATE TABLE delta (
 );
 
 CREATE INDEX delta_to_do ON delta (devices DESC) WHERE state IN ('pending', 'running');
+
+CREATE INDEX delta_to_list ON delta (target) WHERE state = 'ready' AND NOT listed;
 
 -- The delta index of an artifact that manifests pin.
 CREATE TABLE delta_index (

@@ -473,6 +473,7 @@ CREATE INDEX cohort_member_device ON public.cohort_member USING btree (device, c
 CREATE INDEX cohort_member_leaving ON public.cohort_member USING btree (cohort) WHERE leaving;
 CREATE INDEX contact_connected ON public.contact USING btree (device) WHERE connected;
 CREATE INDEX delta_to_do ON public.delta USING btree (devices DESC) WHERE (state = ANY (ARRAY['pending'::text, 'running'::text]));
+CREATE INDEX delta_to_list ON public.delta USING btree (target) WHERE ((state = 'ready'::text) AND (NOT listed));
 CREATE INDEX device_customer ON public.device USING btree (customer, id);
 CREATE INDEX device_log_stored_at ON public.device_log USING btree (stored_at);
 CREATE INDEX device_model ON public.device USING btree (model, id);

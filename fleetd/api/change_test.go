@@ -403,7 +403,8 @@ func TestTheCatalogueTakesOnlyWhatTheReleaseRoleSigned(t *testing.T) {
 }
 
 func TestAReleaseIsTakenOnlyWithTheBlockIndexOfItsArtifact(t *testing.T) {
-	w := newWorld(t)
+	database, name := devtest.NamedDatabase(t)
+	w := newWorldOn(t, database)
 	const pointer = "/targets_b64"
 	firmware := strings.Repeat("firmware 1.0.0 ", 30_000) // several blocks
 	image := w.image("1.0.0", firmware)
@@ -430,7 +431,7 @@ func TestAReleaseIsTakenOnlyWithTheBlockIndexOfItsArtifact(t *testing.T) {
 	w.refused(422, pointer, publish(with(len(good)+1, good)))
 	other := []byte(firmware)
 	other[len(other)-1] = '!'
-	for name, bad := range map[string][]byte{
+	for what, bad := range map[string][]byte{
 		"of other bytes":     index(string(other)),
 		"of another length":  index(firmware + firmware),
 		"with something put": append(slices.Clone(good), 0),
@@ -439,7 +440,7 @@ func TestAReleaseIsTakenOnlyWithTheBlockIndexOfItsArtifact(t *testing.T) {
 		put(bad)
 		a := w.do(publish(with(len(bad), bad)))
 		if a.status != 422 || !strings.Contains(string(a.raw), image.Path+": wrong block index") {
-			t.Errorf("%s: %d %s", name, a.status, a.raw)
+			t.Errorf("%s: %d %s", what, a.status, a.raw)
 		}
 	}
 	if a := w.do(call{method: "GET", path: "/v1/releases/camera/1.0.0"}); a.status != 404 {
@@ -451,6 +452,19 @@ func TestAReleaseIsTakenOnlyWithTheBlockIndexOfItsArtifact(t *testing.T) {
 	w.must(200, &got, call{method: "GET", path: "/v1/releases/camera/1.0.0"})
 	if len(created.Created) != 1 || got.Index == nil || *got.Index != api.Document(*image.Release.Index) {
 		t.Errorf("created %+v, got %+v", created, got)
+	}
+	// As a replica of the version before has added it.
+	if _, err := devtest.Postgres(t).Query(t.Context(), name, `UPDATE release SET index_length = NULL, index_sha256 = NULL`); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.catalogue.Begin(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	again := got
+	again.Index = nil
+	w.must(200, &again, call{method: "GET", path: "/v1/releases/camera/1.0.0"})
+	if again.Index == nil || *again.Index != *got.Index {
+		t.Errorf("not noted when it began: %+v", again)
 	}
 }
 

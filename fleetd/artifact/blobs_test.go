@@ -28,16 +28,6 @@ func digest(data []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
-func openBlobs(t *testing.T) (*artifact.Blobs, string) {
-	t.Helper()
-	dir := filepath.Join(t.TempDir(), "artifacts")
-	blobs, err := artifact.OpenBlobs(dir, 1<<20)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return blobs, dir
-}
-
 func firmware(n int) []byte {
 	data := make([]byte, n)
 	r := rand.NewChaCha8([32]byte{1})
@@ -62,7 +52,10 @@ func files(t *testing.T, dir string) []string {
 }
 
 func TestWhatDoesNotMatchItsNameLeavesNothingBehind(t *testing.T) {
-	blobs, dir := openBlobs(t)
+	onBoth(t, 1<<20, mismatchesLeaveNothing)
+}
+
+func mismatchesLeaveNothing(t *testing.T, blobs *artifact.Blobs, dir string) {
 	ctx := context.Background()
 	data := firmware(100_000)
 	cancelled, cancel := context.WithCancel(ctx)
@@ -93,13 +86,14 @@ func TestWhatDoesNotMatchItsNameLeavesNothingBehind(t *testing.T) {
 	if left := files(t, dir); len(left) > 0 {
 		t.Errorf("left behind: %v", left)
 	}
-	if _, err := blobs.Open(context.Background(), digest(data)); !errors.Is(err, artifact.ErrNoArtifact) {
+	if _, err := blobs.Open(ctx, digest(data)); !errors.Is(err, artifact.ErrNoArtifact) {
 		t.Errorf("open: %v", err)
 	}
 }
 
-func TestUploadsOfTheSameBytesAreOne(t *testing.T) {
-	blobs, dir := openBlobs(t)
+func TestUploadsOfTheSameBytesAreOne(t *testing.T) { onBoth(t, 1<<20, sameBytesAreOne) }
+
+func sameBytesAreOne(t *testing.T, blobs *artifact.Blobs, dir string) {
 	data := firmware(300_000)
 	var wg sync.WaitGroup
 	for range 4 {
@@ -161,8 +155,9 @@ func serve(t *testing.T, blobs *artifact.Blobs, change func(*artifact.DownloadsC
 	return server
 }
 
-func TestDownloadsResumeAndAreCacheableForEver(t *testing.T) {
-	blobs, _ := openBlobs(t)
+func TestDownloadsResumeAndAreCacheableForEver(t *testing.T) { onBoth(t, 1<<20, downloadsResume) }
+
+func downloadsResume(t *testing.T, blobs *artifact.Blobs, _ string) {
 	data := firmware(200_000)
 	if _, err := blobs.Put(context.Background(), digest(data), int64(len(data)), bytes.NewReader(data)); err != nil {
 		t.Fatal(err)

@@ -87,6 +87,9 @@ func (c *Catalogue) Begin(ctx context.Context) error {
 	if err := c.fillRequires(ctx); err != nil {
 		c.cfg.Log.Error("what releases require is not noted yet", "err", err) // Run tries again
 	}
+	if err := c.fillIndexes(ctx); err != nil {
+		c.cfg.Log.Error("block indexes of releases are not noted yet", "err", err) // the same
+	}
 	return nil
 }
 

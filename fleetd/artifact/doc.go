@@ -1,9 +1,10 @@
 // Package artifact is the catalogue of what may be installed: the bytes, the
 // signed metadata about them, and the listener where devices fetch both.
 //
-// The bytes (Blobs) lie in a directory, named by their SHA-256, and never
-// change: they are written beside, checked while they stream, synced, and only
-// then given their name. Several fleetd replicas share the directory.
+// The bytes (Blobs) lie in a directory or in a bucket of an S3-compatible store (package
+// bucket), named by their SHA-256, and never change: they are checked while they stream,
+// and have their name only when all of them are right and, in a directory, synced.
+// Several fleetd replicas share the directory or the bucket.
 //
 // The metadata (Catalogue) is the image repository of certs/trust. An operator
 // uploads targets that a threshold of offline release keys signed; fleetd holds
@@ -16,5 +17,7 @@
 //
 // Downloads serves both to devices. Everything but the timestamp is immutable
 // and may be cached by anybody for ever; nothing of it is secret, and devices
-// trust none of it before they have verified it themselves.
+// trust none of it before they have verified it themselves. It bounds how much runs at
+// once and, if told, how many bytes a second it sends (Limits); it can send devices on
+// to a CDN, and ask for URLs that were signed not long ago (Signatures).
 package artifact

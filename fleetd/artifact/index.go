@@ -11,6 +11,9 @@ import (
 	"groundswell/topics"
 )
 
+// ErrIndex: what the list pins as a release's block index is not that of its artifact.
+var ErrIndex = errors.New("wrong block index")
+
 // checkIndex refuses the block index of a release unless it is in place, reads, and is of
 // the artifact: a device would find each block wrong that is not, whoever sends it. The
 // artifact is read as a whole, a block at a time. ErrNoArtifact, trust.ErrLength,
@@ -59,5 +62,35 @@ func (c *Catalogue) checkIndex(ctx context.Context, artifact string, length int6
 	return nil
 }
 
-// ErrIndex: what the list pins as a release's block index is not that of its artifact.
-var ErrIndex = errors.New("wrong block index")
+// fillIndexes notes the block indexes of releases that were added by a fleetd which did
+// not: one of the version before, while both ran. It looked at no index, so that a wrong
+// one may be among them: that is left out, and devices find out themselves.
+func (c *Catalogue) fillIndexes(ctx context.Context) error {
+	targets, err := c.newest(ctx, targetsFile)
+	if err != nil || targets.Bytes == nil {
+		return err
+	}
+	images, err := trust.ReadTargets(targets.Bytes)
+	if err != nil {
+		return fmt.Errorf("read the list of releases: %w", err)
+	}
+	known, err := c.releases(ctx)
+	if err != nil {
+		return err
+	}
+	for _, r := range known {
+		image, ok := images.Lookup(r.Path)
+		if !ok || r.Index != nil || image.Release.Index == nil {
+			continue
+		}
+		if err := c.checkIndex(ctx, image.SHA256, image.Length, *image.Release.Index); err != nil {
+			c.cfg.Log.Warn("release has no usable block index", "release", r.Path, "err", err)
+			continue
+		}
+		if err := c.cfg.Store.NoteIndex(ctx, r.Path, *image.Release.Index); err != nil {
+			return err
+		}
+		c.cfg.Log.Info("block index noted", "release", r.Path)
+	}
+	return nil
+}

@@ -41,6 +41,10 @@ func (c *Catalogue) Run(ctx context.Context) error {
 			c.cfg.Log.Error("what releases require is not noted", "err", err)
 			wait = time.Minute
 		}
+		if err := c.fillIndexes(ctx); err != nil && ctx.Err() == nil {
+			c.cfg.Log.Error("block indexes of releases are not noted", "err", err)
+			wait = time.Minute
+		}
 		c.warn(ctx)
 	}
 }

@@ -3,6 +3,7 @@ package deltas
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"time"
@@ -38,6 +39,8 @@ type Config struct {
 	// Memory is how many bytes a job may take: what would need more is not tried.
 	// Default 2 GiB.
 	Memory int64
+	// Timeout ends a job that takes longer. Default 1 h.
+	Timeout time.Duration
 	// Dir is where a job keeps the two artifacts while it works. Default: where
 	// temporary files belong.
 	Dir string
@@ -60,6 +63,9 @@ const planAgain = 10 * time.Minute
 // sooner is PublishEvery while the first wave of a rollout waits for deltas.
 const sooner = 5 * time.Second
 
+// ErrTimeout: a job took too long.
+var ErrTimeout = errors.New("it took longer than it may")
+
 // Worker makes deltas.
 type Worker struct {
 	cfg      Config
@@ -72,6 +78,7 @@ func New(cfg Config) *Worker {
 	orDefault(&cfg.Memory, 2<<30)
 	orDefault(&cfg.Tick, time.Second)
 	orDefault(&cfg.Lease, time.Minute)
+	orDefault(&cfg.Timeout, time.Hour)
 	orDefault(&cfg.PublishEvery, time.Minute)
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
@@ -128,10 +135,12 @@ func (w *Worker) manage(ctx context.Context) (more bool, err error) {
 	if err != nil || !ok {
 		return rollout != "", err
 	}
-	if err := w.publish(ctx, x); err != nil && !errors.Is(err, fleet.ErrConflict) {
-		return false, err
+	err = w.publish(ctx, x)
+	if errors.Is(err, fleet.ErrConflict) {
+		w.cfg.Log.Info("deltas not published, looks again", "target", x.Artifact, "err", err)
+		return false, nil
 	}
-	return true, nil
+	return err == nil, err
 }
 
 // work makes one delta, if one is to be made.
@@ -141,7 +150,9 @@ func (w *Worker) work(ctx context.Context) (more bool, err error) {
 		return false, err
 	}
 	log := w.cfg.Log.With("source", job.Source.SHA256, "target", job.Target.SHA256, "attempt", job.Attempt)
-	held, lost := context.WithCancelCause(ctx)
+	bounded, cancel := context.WithTimeoutCause(ctx, w.cfg.Timeout, fmt.Errorf("%w: %v", ErrTimeout, w.cfg.Timeout))
+	defer cancel()
+	held, lost := context.WithCancelCause(bounded)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)

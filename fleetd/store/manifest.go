@@ -180,11 +180,13 @@ func plannedFor(ctx context.Context, tx pgx.Tx, cohorts []string) (map[string][]
 		if err != nil {
 			return nil, err
 		}
-		deltas, err := deltaIndex(ctx, tx, release.SHA256)
-		if err != nil {
-			return nil, err
+		p := fleet.Planned{Rollout: r, Release: release}
+		if release.Index != nil {
+			if p.Deltas, err = deltaIndex(ctx, tx, release.SHA256); err != nil {
+				return nil, err
+			}
 		}
-		planned[r.ID] = fleet.Planned{Rollout: r, Release: release, Deltas: deltas}
+		planned[r.ID] = p
 	}
 	out := map[string][]fleet.Planned{}
 	for cohort, ids := range of {

@@ -306,6 +306,16 @@ func (s *Store) FillRequires(ctx context.Context, read func() (map[string][]flee
 	return n, err
 }
 
+// NoteIndex notes the block index of a release that was added without.
+func (s *Store) NoteIndex(ctx context.Context, path string, index topics.Document) error {
+	_, err := s.pool.Exec(ctx, `
+		UPDATE release SET index_length = $2, index_sha256 = $3 WHERE path = $1 AND index_sha256 IS NULL`, path, index.Length, index.SHA256)
+	if err != nil {
+		return fmt.Errorf("note the block index of %s: %w", path, err)
+	}
+	return nil
+}
+
 func (s *Store) pin(ctx context.Context, tx pgx.Tx, pin topics.SnapshotPin) error {
 	before, err := imagePin(ctx, tx)
 	if err != nil {

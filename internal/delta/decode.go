@@ -16,6 +16,8 @@ type Decoder struct {
 	models  models
 	frames  zstdFrames
 	parts   []part
+	piece   piece
+	coder   coder
 	raw     []byte // the old bytes of the segment, before rebasing
 	scratch []byte
 }
@@ -58,11 +60,7 @@ func (d *Decoder) segment(out []byte, s Segment, m method, data []byte) error {
 	case methodStored:
 		return exactly(out, data)
 	case methodZstd:
-		got, err := d.frames.decompress(out[:0:len(out)], data)
-		if err != nil {
-			return err
-		}
-		return exactly(out, got)
+		return d.frameOrStored(out, data)
 	case methodDelta, methodMixed, methodLiteral:
 	default:
 		return fmt.Errorf("%w: method %d", ErrVersion, m)
@@ -93,12 +91,13 @@ func (d *Decoder) segment(out []byte, s Segment, m method, data []byte) error {
 			data = data[n:]
 		}
 	}
-	c := newDecoder(data)
-	d.models.code(&c, d.parts, out, d.raw, nil, s.Start, m == methodMixed)
+	d.coder = newDecoder(data)
+	c := &d.coder
+	d.models.code(c, d.parts, out, d.raw, nil, s.Start, m == methodMixed)
 	switch {
 	case c.overrun():
 		return ErrTruncated
-	case c.at+1 < len(data): // the last bytes need not have been looked at
+	case c.leftOver():
 		return fmt.Errorf("%w: %d bytes left over", ErrCorrupt, len(data)-c.at)
 	}
 	return nil
@@ -130,12 +129,13 @@ func (d *Decoder) predict(out []byte, s Segment, set uint16) error {
 			return fmt.Errorf("read the old image: %w", err)
 		}
 		copy(o, raw)
-		d.rebaser.rebase(set, raw, o, p.from, p.whole)
+		d.rebaser.rebase(&d.piece, set, raw, o, p.from, p.whole)
 	}
 	return nil
 }
 
-// differences applies a zstd frame of differences, and one of literals.
+// differences applies a zstd frame of differences, and one of literals. Either may be
+// stored.
 func (d *Decoder) differences(out, data []byte) error {
 	n, k := binary.Uvarint(data)
 	if k == 0 {
@@ -144,30 +144,26 @@ func (d *Decoder) differences(out, data []byte) error {
 	if k < 0 || n > uint64(len(data)-k) {
 		return ErrTruncated
 	}
-	d.scratch = slices.Grow(d.scratch[:0], len(out))[:0:len(out)]
-	diff, err := d.frames.decompress(d.scratch, data[k:k+int(n)])
-	if err != nil {
+	literal := 0
+	for _, p := range d.parts {
+		if !p.copied {
+			literal += p.end - p.start
+		}
+	}
+	d.scratch = slices.Grow(d.scratch[:0], len(out))[:len(out)]
+	diff, literals := d.scratch[:len(out)-literal], d.scratch[len(out)-literal:]
+	if err := d.frameOrStored(diff, data[k:k+int(n)]); err != nil {
 		return err
 	}
-	literals, err := d.frames.decompress(diff[len(diff):len(diff):len(out)], data[k+int(n):])
-	if err != nil {
+	if err := d.frameOrStored(literals, data[k+int(n):]); err != nil {
 		return err
-	}
-	if len(diff)+len(literals) < len(out) {
-		return ErrTruncated
 	}
 	for _, p := range d.parts {
 		size := p.end - p.start
 		if !p.copied {
-			if len(literals) < size {
-				return ErrCorrupt
-			}
 			copy(out[p.start:p.end], literals)
 			literals = literals[size:]
 			continue
-		}
-		if len(diff) < size {
-			return ErrCorrupt
 		}
 		o := out[p.start:p.end]
 		for i, v := range diff[:size] {
@@ -175,8 +171,19 @@ func (d *Decoder) differences(out, data []byte) error {
 		}
 		diff = diff[size:]
 	}
-	if len(diff)+len(literals) > 0 {
-		return ErrCorrupt
-	}
 	return nil
+}
+
+// frameOrStored fills out with what a frame holds, or with the data itself if that is
+// as long: an encoder takes a frame only if it is shorter.
+func (d *Decoder) frameOrStored(out, data []byte) error {
+	if len(data) == len(out) {
+		copy(out, data)
+		return nil
+	}
+	got, err := d.frames.decompress(out[:0:len(out)], data)
+	if err != nil {
+		return err
+	}
+	return exactly(out, got)
 }

@@ -11,6 +11,7 @@ type diffModel struct {
 	blocks *mixer
 	flags  *mixer
 	bytes  *mixer
+	guess  *guesses
 
 	blockPast uint32 // what the last blocks' flags were, a bit each
 	bigPast   uint32
@@ -34,6 +35,7 @@ func newDiffModel() *diffModel {
 		blocks: newMixer(3, 4, 12, 1000, 6),
 		flags:  newMixer(flagInputs, 256, 14, 400, 6),
 		bytes:  newMixer(byteInputs, 4*256, 15, 255, 10),
+		guess:  newGuesses(),
 	}
 }
 
@@ -41,6 +43,7 @@ func (m *diffModel) reset() {
 	m.blocks.reset()
 	m.flags.reset()
 	m.bytes.reset()
+	m.guess.reset()
 	m.blockPast, m.bigPast, m.past, m.since = 0, 0, 0, 0
 	clear(m.last[:])
 	clear(m.byClass[:])
@@ -146,7 +149,17 @@ func (m *diffModel) word(c *coder, out, raw, want []byte, i, n int, at int64) {
 		m.ring[slot&63] = 0
 		return
 	}
-	diff = m.difference(c, predicted, old, before, diff, n, slot)
+	if n == 4 {
+		got := m.guess.try(c, m, predicted, old, diff, slot)
+		if got != 0 {
+			diff = got
+		} else {
+			diff = m.difference(c, predicted, old, before, diff, n, slot)
+		}
+		m.guess.learn(predicted, diff)
+	} else {
+		diff = m.difference(c, predicted, old, before, diff, n, slot)
+	}
 	storeWord(out[i:], n, predicted+diff)
 	m.since = 0
 	m.last[2], m.last[1], m.last[0] = m.last[1], m.last[0], diff

@@ -146,6 +146,9 @@ func findSpaces(copies []copied, old, new []byte) []space {
 				s.moved = append(s.moved, int32(moved))
 			}
 			list = append(list, s)
+			for _, l := range before { // programs inside of programs are data of those
+				at = max(at, int(l.offset+l.size)-4)
+			}
 		}
 		at += 4
 	}

@@ -133,8 +133,7 @@ func (h *Head) parse(body []byte) error {
 	return h.parseCopies(f.rest, int(copies))
 }
 
-// parseCopies decodes the list of copies. It ends when the bytes end, so a long list
-// cannot be had from few bytes.
+// parseCopies decodes the list of copies: MaxCopies at most, whatever the bytes are.
 func (h *Head) parseCopies(data []byte, n int) error {
 	if n == 0 {
 		if len(data) != 0 {
@@ -155,6 +154,9 @@ func (h *Head) parseCopies(data []byte, n int) error {
 			return ErrOffset
 		}
 		h.copies = append(h.copies, v)
+	}
+	if l.c.leftOver() {
+		return ErrCorrupt
 	}
 	return nil
 }

@@ -20,13 +20,14 @@ type matcher struct {
 	find     func(key []byte, limit int) (length int, at int)
 }
 
-// copies of new[start:end], ascending and without overlap.
-func (m *matcher) copies(start, end int) []copied {
+// copies of new[start:end], ascending and without overlap. A copy from the given
+// offset in the old image is at hand at the start.
+func (m *matcher) copies(start, end, from int) []copied {
 	var list []copied
 	oldLen := len(m.old)
 	scan, length, pos := start, 0, 0
-	lastScan, lastPos := start, 0 // where the copy at hand began
-	shift := 0                    // old offset - new offset of the copy at hand
+	lastScan, lastPos := start, max(from, 0) // where the copy at hand began
+	shift := lastPos - lastScan              // old offset - new offset of it
 	for scan < end {
 		score := 0
 		scan += length

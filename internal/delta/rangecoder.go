@@ -35,6 +35,9 @@ func (c *coder) next() byte {
 // to four bytes at the end.
 func (c *coder) overrun() bool { return c.at > len(c.in)+4 }
 
+// leftOver says that there are bytes that were not looked at: an encoder writes none.
+func (c *coder) leftOver() bool { return c.at < len(c.in) }
+
 // bit codes a bit that is one with a probability of p in 65536, 0 < p < 65536. It
 // returns the bit: that given when encoding, that found when decoding.
 func (c *coder) bit(p uint32, b int) int {

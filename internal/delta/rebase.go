@@ -22,6 +22,9 @@ var passes = []pass{
 	{"relative 32", rebaseRelative32},
 }
 
+// codePasses are those for instructions.
+const codePasses = 1<<4 - 1
+
 // rebaser knows where what was in the old image is in the new one.
 type rebaser struct {
 	addresses *addresses
@@ -37,7 +40,7 @@ func newRebaser(h *Head, old io.ReaderAt) (*rebaser, error) {
 	return &rebaser{
 		addresses: newAddresses(h.copies, h.OldLength),
 		programs:  programs,
-		whole:     program{end: h.OldLength, loads: []load{{size: h.OldLength}}},
+		whole:     program{end: h.OldLength, loads: []load{{size: h.OldLength, reach: uint64(h.OldLength)}}},
 	}, nil
 }
 
@@ -53,9 +56,10 @@ type piece struct {
 }
 
 // rebase runs the passes of a set on a copy, of which raw and out are bytes from the
-// old offset on. The whole copy is c.
-func (r *rebaser) rebase(set uint16, raw, out []byte, from int64, c copied) {
-	p := piece{raw: raw, out: out, program: programAt(r.programs, from), r: r}
+// old offset on. The whole copy is c. The piece is overwritten: it is the caller's so
+// that it need not be allocated.
+func (r *rebaser) rebase(p *piece, set uint16, raw, out []byte, from int64, c copied) {
+	*p = piece{raw: raw, out: out, program: programAt(r.programs, from), r: r}
 	if p.program == nil {
 		p.program = &r.whole
 	}
@@ -75,7 +79,7 @@ func (r *rebaser) rebase(set uint16, raw, out []byte, from int64, c copied) {
 	p.sameLow, p.sameHigh = l.address+uint64(low-l.offset), l.address+uint64(high-l.offset)
 	for i, pass := range passes {
 		if set>>i&1 != 0 {
-			pass.run(&p)
+			pass.run(p)
 		}
 	}
 }
@@ -87,8 +91,8 @@ func (p *piece) target(address uint64) (moved int64, ok bool) {
 	}
 	for i := range p.program.loads {
 		l := &p.program.loads[i]
-		if d := address - l.address; d < uint64(l.size) {
-			return p.r.addresses.shift(l.offset+int64(d)) + l.moved, true
+		if d := address - l.address; d < l.reach {
+			return p.r.addresses.shift(l.offset+min(int64(d), l.size-1)) + l.moved, true
 		}
 	}
 	return 0, false

@@ -10,7 +10,7 @@ type method uint8
 const (
 	methodStored  method = iota // the bytes themselves
 	methodZstd                  // one zstd frame of them, without the old image
-	methodDelta                 // passes, length of a zstd frame of differences, that frame, one of literals
+	methodDelta                 // passes, length of a zstd frame of differences, that frame, one of literals; either may be stored
 	methodMixed                 // passes, differences and literals by the models
 	methodLiteral               // passes, the literals themselves, differences by the models
 )

@@ -23,10 +23,27 @@ func (e *segmentEncoder) encode(s Segment, want []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	passes := binary.LittleEndian.AppendUint16(nil, set)
 	if e.head.Coder == Zstd {
-		return e.best, e.zstd(passes, out, want)
+		return e.best, e.zstd(set, out, want)
 	}
+	if err := e.mixed(s, set, out, want); err != nil {
+		return nil, err
+	}
+	// Fewer bytes that differ are not always fewer bytes that surprise: tables of
+	// addresses are often better foreseen as they were.
+	if without := set & codePasses; without != set {
+		if err := e.predict(out, s, without); err != nil {
+			return nil, err
+		}
+		if err := e.mixed(s, without, out, want); err != nil {
+			return nil, err
+		}
+	}
+	return e.best, nil
+}
+
+func (e *segmentEncoder) mixed(s Segment, set uint16, out, want []byte) error {
+	passes := binary.LittleEndian.AppendUint16(nil, set)
 	var literals []byte
 	for _, p := range e.parts {
 		if !p.copied {
@@ -37,12 +54,12 @@ func (e *segmentEncoder) encode(s Segment, want []byte) ([]byte, error) {
 	c := newEncoder(append([]byte(nil), passes...))
 	e.models.code(&c, e.parts, out, e.raw, want, s.Start, true)
 	e.offer(methodMixed, c.finish())
-	if len(literals) > 0 {
+	if len(literals) > 0 && len(c.out) > len(literals) { // else the models surely did better
 		c = newEncoder(append(passes, literals...))
 		e.models.code(&c, e.parts, again, e.raw, want, s.Start, false)
 		e.offer(methodLiteral, c.finish())
 	}
-	return e.best, nil
+	return nil
 }
 
 // offer keeps the shortest.
@@ -52,7 +69,7 @@ func (e *segmentEncoder) offer(m method, data []byte) {
 	}
 }
 
-func (e *segmentEncoder) zstd(passes, out, want []byte) error {
+func (e *segmentEncoder) zstd(set uint16, out, want []byte) error {
 	var diff, literals []byte
 	for _, p := range e.parts {
 		if !p.copied {
@@ -63,15 +80,15 @@ func (e *segmentEncoder) zstd(passes, out, want []byte) error {
 			diff = append(diff, want[i]-out[i])
 		}
 	}
-	frame, err := e.frames.compress(diff)
+	frame, err := e.frameOrStored(diff)
 	if err != nil {
 		return err
 	}
-	rest, err := e.frames.compress(literals)
+	rest, err := e.frameOrStored(literals)
 	if err != nil {
 		return err
 	}
-	data := binary.AppendUvarint(passes, uint64(len(frame)))
+	data := binary.AppendUvarint(binary.LittleEndian.AppendUint16(nil, set), uint64(len(frame)))
 	e.offer(methodDelta, append(append(data, frame...), rest...))
 	return nil
 }
@@ -123,4 +140,13 @@ func (e *segmentEncoder) differing(out, want []byte) int {
 		}
 	}
 	return n
+}
+
+// frameOrStored is a frame that is shorter than what it holds, or that.
+func (e *segmentEncoder) frameOrStored(data []byte) ([]byte, error) {
+	frame, err := e.frames.compress(data)
+	if err != nil || len(frame) >= len(data) {
+		return data, err
+	}
+	return frame, nil
 }

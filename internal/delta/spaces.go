@@ -18,6 +18,7 @@ type space struct {
 type load struct {
 	offset, size int64
 	address      uint64
+	reach        uint64 // bytes of addresses: those behind the size begin as zeros
 	moved        int64
 }
 
@@ -65,16 +66,16 @@ func loadsAt(image io.ReaderAt, at, length int64) ([]load, error) {
 		if le.Uint32(p) != elfLoad {
 			continue
 		}
-		var offset, address, size uint64
+		var offset, address, size, reach uint64
 		if wide {
-			offset, address, size = le.Uint64(p[8:]), le.Uint64(p[16:]), le.Uint64(p[32:])
+			offset, address, size, reach = le.Uint64(p[8:]), le.Uint64(p[16:]), le.Uint64(p[32:]), le.Uint64(p[40:])
 		} else {
-			offset, address, size = uint64(le.Uint32(p[4:])), uint64(le.Uint32(p[8:])), uint64(le.Uint32(p[16:]))
+			offset, address, size, reach = uint64(le.Uint32(p[4:])), uint64(le.Uint32(p[8:])), uint64(le.Uint32(p[16:])), uint64(le.Uint32(p[20:]))
 		}
 		if size == 0 || offset > uint64(length-at) || size > uint64(length-at)-offset {
 			continue
 		}
-		loads = append(loads, load{offset: at + int64(offset), size: int64(size), address: address})
+		loads = append(loads, load{offset: at + int64(offset), size: int64(size), address: address, reach: max(size, reach)})
 	}
 	return loads, nil
 }

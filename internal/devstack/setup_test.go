@@ -25,16 +25,20 @@ type machine struct {
 	path string
 }
 
-// influxd of a pretended build: go version -m is pretended too, and reads the
-// version from it.
+// A server of a pretended build: go version -m is pretended too, and reads module
+// and version from it.
 const goStub = `
 echo "go $*" >>"$MACHINE/calls"
 case "$1" in
 list) [ ! -e "$MACHINE/no-modules" ] || { echo "go: downloading a v1" >&2; echo 'Get "https://proxy.invalid/a": dial tcp: no such host' >&2; exit 1; } ;;
 env) echo go1.26.0 ;;
-version) echo "	mod	github.com/influxdata/influxdb	$(sed -n 's/^# //p' "$3")	h1:x" ;;
+version)
+	m=github.com/influxdata/influxdb
+	case "$3" in *versitygw) m=github.com/versity/versitygw ;; esac
+	echo "	mod	$m	$(sed -n 's/^# //p' "$3")	h1:x" ;;
 install)
-	printf '#!/bin/sh\n# %s\n' "${2##*@}" >"$GOBIN/influxd"; chmod +x "$GOBIN/influxd"
+	p="${2%@*}"; p="$GOBIN/${p##*/}"
+	printf '#!/bin/sh\n# %s\n' "${2##*@}" >"$p"; chmod +x "$p"
 	[ ! -e "$MACHINE/no-network" ] || { echo "no such host" >&2; exit 1; }
 	[ ! -e "$MACHINE/slow" ] || { echo $$ >"$MACHINE/pid"; exec sleep 600; }
 	;;
@@ -62,6 +66,10 @@ case "$*" in
 	*qemu-system-x86*)
 		mkdir -p "$MACHINE/root/usr/sbin"
 		for p in qemu-system-x86_64 cpio ip mkfs.ext4; do printf '#!/bin/sh\n' >"$MACHINE/root/usr/sbin/$p"; chmod +x "$MACHINE/root/usr/sbin/$p"; done ;;
+	esac
+	case "$*" in *nginx*)
+		[ -x "$MACHINE/root/usr/sbin/policy-rc.d" ] || echo "the service starts" >>"$MACHINE/calls"
+		mkdir -p "$MACHINE/root/usr/sbin"; printf '#!/bin/sh\n' >"$MACHINE/root/usr/sbin/nginx"; chmod +x "$MACHINE/root/usr/sbin/nginx" ;;
 	esac
 	case "$*" in *u-boot-qemu*) mkdir -p "$MACHINE/root/usr/lib/u-boot/qemu-x86_64"; echo >"$MACHINE/root/usr/lib/u-boot/qemu-x86_64/u-boot.rom" ;; esac
 	case "$*" in *grub-pc-bin*) mkdir -p "$MACHINE/root/usr/lib/grub/i386-pc"; echo >"$MACHINE/root/usr/lib/grub/i386-pc/boot.img" ;; esac
@@ -223,11 +231,12 @@ func TestOnlyTheBrokerBenchmarkBringsMosquitto(t *testing.T) {
 
 func TestOnlyMachinesBringQEMUAndAKernel(t *testing.T) {
 	m := newMachine(t)
-	if code, out := m.setup(); code != 0 || regexp.MustCompile("qemu|grub-pc").MatchString(m.calls()) {
+	m.file("root/usr/sbin/some", "", 0o755)
+	if code, out := m.setup(); code != 0 || regexp.MustCompile("qemu|grub-pc|nginx|versitygw").MatchString(m.calls()) {
 		t.Errorf("without being asked, exit code %d: %s", code, out)
 	}
 	m.file("no-network", "", 0o644)
-	if code, out := m.setup("machines"); code != 1 || !strings.Contains(out, "missing: qemu-system-x86 cpio iproute2 e2fsprogs grub-pc-bin u-boot-qemu") {
+	if code, out := m.setup("machines"); code != 1 || !strings.Contains(out, "missing: qemu-system-x86 cpio iproute2 e2fsprogs nginx grub-pc-bin u-boot-qemu") {
 		t.Errorf("no network, exit code %d: %s", code, out)
 	}
 	m.remove("no-network")
@@ -235,11 +244,13 @@ func TestOnlyMachinesBringQEMUAndAKernel(t *testing.T) {
 	code, out := m.setup("machines")
 	if calls := m.calls(); code != 0 || !strings.Contains(calls, "qemu-system-x86") || !strings.Contains(calls, "download -o APT::Sandbox::User=root linux-image-9-cloud-amd64") {
 		t.Errorf("exit code %d: %s\n%s", code, calls, out)
+	} else if !strings.Contains(calls, "go install github.com/versity/versitygw/cmd/versitygw@v") || strings.Contains(calls, "the service starts") {
+		t.Errorf("the servers of tests: %s", calls)
 	}
 	if kernel, err := os.ReadFile(filepath.Join(m.dir, "clone/.cache/machine/vmlinuz")); err != nil || string(kernel) != "kernel\n" {
 		t.Errorf("the kernel: %q, %v", kernel, err)
 	}
-	if code, out := m.setup("machines"); code != 0 || strings.Contains(m.calls(), "apt-get") {
+	if code, out, calls := setupCalls(m, "machines"); code != 0 || strings.Contains(calls, "apt-get") || strings.Contains(calls, "go install") {
 		t.Errorf("the second time, exit code %d: %s", code, out)
 	}
 
@@ -254,6 +265,11 @@ func TestOnlyMachinesBringQEMUAndAKernel(t *testing.T) {
 	if code, out := m.setup("machines"); code != 1 || !strings.Contains(out, "Debian's kernel for virtual machines could not be fetched") || !strings.Contains(out, "could not resolve") {
 		t.Errorf("no network for the kernel, exit code %d: %s", code, out)
 	}
+}
+
+func setupCalls(m *machine, args ...string) (code int, out, calls string) {
+	code, out = m.setup(args...)
+	return code, out, m.calls()
 }
 
 func TestSetupSaysWhatFailedAndWhatToDo(t *testing.T) {
