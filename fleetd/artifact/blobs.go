@@ -92,22 +92,10 @@ func (b *Blobs) Put(ctx context.Context, sha256 string, length int64, source io.
 	case !errors.Is(err, ErrNoArtifact):
 		return false, err
 	}
-	if err := b.write(ctx, name, length, checked); err != nil {
+	if err := b.bucket.Put(ctx, name, length, checked); err != nil {
 		return false, fmt.Errorf("artifact %s: %w", sha256, err)
 	}
 	return true, nil
-}
-
-func (b *Blobs) write(ctx context.Context, name string, length int64, source io.Reader) error {
-	w, err := b.bucket.Create(ctx, name, length)
-	if err != nil {
-		return err
-	}
-	if _, err = io.Copy(w, source); err != nil {
-		w.Abort()
-		return err
-	}
-	return w.Commit()
 }
 
 // Open opens an artifact for reading, until ctx ends. ErrNoArtifact when it is not

@@ -70,10 +70,10 @@ func (c LimitsConfig) Burst() int64 { return max(piece, c.BytesPerSecond/20) }
 // piece in the order of asking, and asks for the next only then: so none starves, and
 // a fast one gets no more than a slow one that keeps up.
 type Limits struct {
-	cfg   LimitsConfig
-	bytes *rate.Limiter // nil: no bound
+	cfg LimitsConfig
 
-	mu      sync.Mutex // guards what follows
+	mu      sync.Mutex    // guards what follows
+	bytes   *rate.Limiter // nil: no bound
 	running map[kind]int
 	devices map[string]int // artifacts, by device
 }
@@ -139,7 +139,11 @@ func (l *Limits) wait(ctx context.Context, n int, m *Metrics) error {
 	if l.bytes == nil {
 		return ctx.Err()
 	}
+	l.mu.Lock()
+	// The clock is read under the lock: times that go back, as those of two callers
+	// may, have the limiter count the time between them twice.
 	turn := l.bytes.ReserveN(time.Now(), n)
+	l.mu.Unlock()
 	delay := turn.Delay()
 	if delay <= 0 {
 		return ctx.Err()
@@ -153,7 +157,9 @@ func (l *Limits) wait(ctx context.Context, n int, m *Metrics) error {
 		m.waited.Add(delay.Seconds())
 		return nil
 	case <-ctx.Done():
-		turn.Cancel() // to those behind
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		turn.Cancel() // for those behind
 		return ctx.Err()
 	}
 }

@@ -1,12 +1,12 @@
 // Package bucket keeps named bytes in a directory or in an S3-compatible store. It
 // is the only package that knows gocloud.dev and the S3 client behind it.
 //
-// What is written has its name only after Commit, and then all of it: a writer that
-// is aborted, or whose process dies, leaves nothing under the name. What a dead
+// What is written has its name only when Put has all of it: one that fails, or whose
+// process dies, leaves nothing under the name. What a dead
 // process leaves elsewhere (a temporary file, parts of an upload) is cleared away by
 // an Open two days later.
 //
-// A directory is synced, the file and the directories that name it, before Commit
+// A directory is synced, the file and the directories that name it, before Put
 // returns. An S3 store answers for that itself.
 package bucket
 
@@ -139,47 +139,39 @@ const (
 	inFlight = 2
 )
 
-// Create begins to write length bytes. Commit or Abort must follow.
-func (b *Bucket) Create(ctx context.Context, name string, length int64) (*Writer, error) {
-	ctx, cancel := context.WithCancel(ctx)
-	w := &Writer{cancel: cancel, bucket: b, name: name}
+// Put gives the name to what source reads, when it has been read to its end without an
+// error, which Put returns as it is. length is how much that will be, in bytes. When
+// Put returns nil, it is there to stay; otherwise nothing is there that was not before.
+func (b *Bucket) Put(ctx context.Context, name string, length int64, source io.Reader) error {
 	options := &blob.WriterOptions{
 		ContentType: "application/octet-stream", DisableContentTypeDetection: true,
 		BufferSize: int(max(partSize, length/maxParts)), MaxConcurrency: inFlight,
 	}
-	if b.dir != "" {
-		options.BeforeWrite = w.keepFile
-	}
+	read := &failing{Reader: source}
 	var err error
-	if w.Writer, err = b.bucket.NewWriter(ctx, name, options); err != nil {
-		cancel()
-		return nil, translated(err)
+	if b.dir != "" {
+		err = b.putFile(ctx, name, read, options)
+	} else {
+		err = b.putObject(ctx, name, read, options)
 	}
-	return w, nil
-}
-
-// Writer writes what has no name yet.
-type Writer struct {
-	*blob.Writer
-	cancel context.CancelFunc
-	bucket *Bucket
-	name   string
-	file   temporary // in a directory only
-}
-
-// Commit gives the name to what was written. When it returns nil, it is there to stay.
-func (w *Writer) Commit() error {
-	defer w.cancel()
-	if w.bucket.dir == "" {
-		return translated(w.Close())
+	if read.err != nil {
+		return read.err
 	}
-	return w.commitFile()
+	return translated(err)
 }
 
-// Abort throws away what was written.
-func (w *Writer) Abort() {
-	w.cancel()
-	_ = w.Close() // says that it was aborted
+// failing remembers why reading failed.
+type failing struct {
+	io.Reader
+	err error
+}
+
+func (f *failing) Read(p []byte) (int, error) {
+	n, err := f.Reader.Read(p)
+	if err != nil && err != io.EOF {
+		f.err = err
+	}
+	return n, err
 }
 
 func translated(err error) error {

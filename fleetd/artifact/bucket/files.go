@@ -1,12 +1,15 @@
 package bucket
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"time"
 
+	"gocloud.dev/blob"
 	"gocloud.dev/blob/fileblob"
 )
 
@@ -57,41 +60,38 @@ func checkDir(dir string) error {
 	return err
 }
 
-// temporary is the file that is written, as far as a writer may meddle with it.
-type temporary interface {
-	Sync() error
-	Chmod(os.FileMode) error
-}
-
-// keepFile is a BeforeWrite: it gets hold of the file.
-func (w *Writer) keepFile(as func(any) bool) error {
+// putFile syncs the bytes before they have their name, and the name before it is relied
+// on.
+func (b *Bucket) putFile(ctx context.Context, name string, source io.Reader, options *blob.WriterOptions) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	var file *os.File
-	if !as(&file) {
-		return errors.New("the file is not shown, so it cannot be synced")
+	options.BeforeWrite = func(as func(any) bool) error {
+		if !as(&file) {
+			return errors.New("the file is not shown, so it cannot be synced")
+		}
+		return nil
 	}
-	w.file = file
-	return nil
-}
-
-// commitFile syncs the bytes before they have their name, and the name before it is
-// relied on.
-func (w *Writer) commitFile() error {
-	err := w.file.Chmod(0o644)
-	if err == nil {
-		err = w.file.Sync()
+	w, err := b.bucket.NewWriter(ctx, name, options)
+	if err != nil {
+		return err
+	}
+	if _, err = io.Copy(w, source); err == nil {
+		err = errors.Join(file.Chmod(0o644), file.Sync())
 	}
 	if err != nil {
-		w.Abort()
+		cancel()      // which makes Close
+		_ = w.Close() // throw it away
 		return err
 	}
 	if err := w.Close(); err != nil {
 		return err
 	}
-	for dir := filepath.Dir(filepath.Join(w.bucket.dir, w.name)); ; dir = filepath.Dir(dir) {
+	for dir := filepath.Dir(filepath.Join(b.dir, name)); ; dir = filepath.Dir(dir) {
 		if err := syncDir(dir); err != nil {
 			return err
 		}
-		if len(dir) <= len(w.bucket.dir) {
+		if len(dir) <= len(b.dir) {
 			return nil
 		}
 	}

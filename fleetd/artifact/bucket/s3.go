@@ -2,6 +2,7 @@ package bucket
 
 import (
 	"context"
+	"io"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -9,6 +10,23 @@ import (
 	"gocloud.dev/blob"
 	_ "gocloud.dev/blob/s3blob" // for s3:// URLs
 )
+
+// putObject has the uploader read from the source itself, so that it ends of its own
+// accord when that fails: it waits for the parts on their way, and aborts then. Where
+// the context is cancelled instead, the store may get a part after the abort, and keep
+// it. So ctx ends the upload at once only when the store does not answer.
+func (b *Bucket) putObject(ctx context.Context, name string, source io.Reader, options *blob.WriterOptions) error {
+	upload, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	defer context.AfterFunc(ctx, func() {
+		select {
+		case <-time.After(answer):
+			cancel()
+		case <-upload.Done():
+		}
+	})()
+	return b.bucket.Upload(upload, name, source, options)
+}
 
 // clearUploads aborts what uploads left behind that a crash cut off: nobody sees the
 // parts, but they are paid for. That it may be forbidden, unknown to the store or
