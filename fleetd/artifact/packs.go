@@ -104,7 +104,7 @@ func (p *Packs) Make(ctx context.Context, artifact string, indexRaw []byte, leng
 				return fmt.Errorf("pack %s: its index is of something else: %w", artifact, err)
 			}
 			packed = packer.Pack(packed[:0], data[:b.Length])
-			size, err = int64(len(packed)), p.blobs.write(ctx, blockName(b), int64(len(packed)), bytes.NewReader(packed))
+			size, err = int64(len(packed)), p.blobs.bucket.Put(ctx, blockName(b), int64(len(packed)), bytes.NewReader(packed))
 			if err != nil {
 				return fmt.Errorf("pack %s: %w", artifact, err)
 			}
@@ -121,7 +121,7 @@ func (p *Packs) Make(ctx context.Context, artifact string, indexRaw []byte, leng
 		what string
 		raw  []byte
 	}{{"index", indexRaw}, {"table", table}} { // the table last: it says that all is there
-		if err := p.blobs.write(ctx, packName(artifact, part.what), int64(len(part.raw)), bytes.NewReader(part.raw)); err != nil {
+		if err := p.blobs.bucket.Put(ctx, packName(artifact, part.what), int64(len(part.raw)), bytes.NewReader(part.raw)); err != nil {
 			return fmt.Errorf("pack %s: %w", artifact, err)
 		}
 	}
