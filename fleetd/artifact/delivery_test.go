@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"groundswell/certs"
 	"groundswell/fleetd/artifact"
 	"groundswell/internal/devstack/devtest"
 	"groundswell/internal/ops"
@@ -84,7 +85,7 @@ func TestOnlyAValidSignatureOpensAnArtifact(t *testing.T) {
 	} {
 		resp, body := get(t, path+c.query)
 		if resp.StatusCode != 403 || !strings.Contains(string(body), c.says) || resp.Header.Get("Cache-Control") != "no-store" {
-			t.Errorf("%s: %s %q %v", name, resp.Status, body, resp.Header)
+			t.Errorf("%s: %s %.80q %v", name, resp.Status, body, resp.Header)
 		}
 	}
 	for name, q := range map[string]string{
@@ -180,7 +181,7 @@ func TestDownloadsAboveTheBoundComeAgainLater(t *testing.T) {
 		resp, body := get(t, path)
 		after := resp.Header.Get("Retry-After")
 		if resp.StatusCode != 503 || !strings.Contains(string(body), "too many") || resp.Header.Get("Cache-Control") != "no-store" {
-			t.Fatalf("%s %q %v", resp.Status, body, resp.Header)
+			t.Fatalf("%s %.80q %v", resp.Status, body, resp.Header)
 		}
 		if n, err := strconv.Atoi(after); err != nil || n < 3 || n > 6 {
 			t.Fatalf("Retry-After: %q", after)
@@ -240,6 +241,58 @@ func TestLimitsAreRefusedByField(t *testing.T) {
 		change(&c)
 		if err := c.Check(); err == nil || !strings.HasPrefix(err.Error(), field+": ") {
 			t.Errorf("%s: %v", field, err)
+		}
+	}
+}
+
+// One device cannot take all places; others, and callers without a certificate, have
+// theirs.
+func TestOneDeviceHasItsShareOfThePlaces(t *testing.T) {
+	data := firmware(8 << 20)
+	ca, err := certs.NewCA("fleet.test", time.Now(), time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	own, err := ca.IssueService(certs.ServiceFleetd, nil, time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	limits := artifact.DefaultLimits()
+	limits.Concurrent, limits.PerDevice = 4, 2
+	plain := serve(t, filled(t, data), func(c *artifact.DownloadsConfig) { c.Limits = artifact.NewLimits(limits) })
+	server := httptest.NewUnstartedServer(plain.Config.Handler)
+	if server.TLS, err = certs.ServerTLS(certs.TLSOptions{Credential: own, Authority: ca.Authority()}); err != nil {
+		t.Fatal(err)
+	}
+	server.StartTLS()
+	t.Cleanup(server.Close)
+	client := func(name string) *http.Client {
+		credential, err := ca.IssueDevice(name, "cam", "a", time.Hour)
+		if err != nil {
+			t.Fatal(err)
+		}
+		config, err := certs.ClientTLS(certs.TLSOptions{Credential: credential, Authority: ca.Authority()}, certs.ServiceFleetd)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return &http.Client{Transport: &http.Transport{TLSClientConfig: config}}
+	}
+	hold := func(c *http.Client) int {
+		t.Helper()
+		resp, err := c.Get(server.URL + "/artifacts/" + digest(data))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = resp.Body.Close() }) // not read to its end
+		return resp.StatusCode
+	}
+	greedy, modest := client("cam-1"), client("cam-2")
+	for i, step := range []struct {
+		who  *http.Client
+		want int
+	}{{greedy, 200}, {greedy, 200}, {greedy, 503}, {modest, 200}, {greedy, 503}, {modest, 200}, {modest, 503}} {
+		if got := hold(step.who); got != step.want {
+			t.Errorf("step %d: %d, want %d", i, got, step.want)
 		}
 	}
 }
