@@ -12,14 +12,14 @@ import (
 )
 
 // newDeltas makes the worker that makes deltas; nil when others do, or nobody.
-func newDeltas(cfg Config, db *store.Store, blobs *artifact.Blobs, name string, metrics *ops.Registry, log *slog.Logger) *deltas.Worker {
+func newDeltas(cfg Config, db *store.Store, blobs *artifact.Blobs, packs *artifact.Packs, name string, metrics *ops.Registry, log *slog.Logger) *deltas.Worker {
 	if cfg.Deltas.PerRelease == 0 || cfg.Deltas.Jobs == 0 {
 		return nil
 	}
 	d := cfg.Deltas
 	return deltas.New(deltas.Config{
 		Store: db, Blobs: deltaBlobs{blobs}, Encoder: deltas.Child{CodedBy: d.Coder, CPUs: d.cpus(), Memory: d.Memory},
-		Jobs: d.Jobs, Memory: d.Memory, Timeout: d.Timeout, Dir: d.Dir, Holder: name, PublishEvery: d.PublishEvery, Metrics: metrics, Log: log,
+		Packed: packed(packs), Jobs: d.Jobs, Memory: d.Memory, Timeout: d.Timeout, Dir: d.Dir, Holder: name, PublishEvery: d.PublishEvery, Metrics: metrics, Log: log,
 	})
 }
 
@@ -33,4 +33,13 @@ func (b deltaBlobs) Open(ctx context.Context, sha256 string) (io.ReadCloser, err
 func (b deltaBlobs) Put(ctx context.Context, sha256 string, length int64, source io.Reader) error {
 	_, err := b.blobs.Put(ctx, sha256, length, source)
 	return err
+}
+
+// packed says how many bytes an artifact has when its blocks are fetched packed; not ok
+// if they are not packed yet.
+func packed(packs *artifact.Packs) func(ctx context.Context, sha256 string) (int64, bool) {
+	return func(ctx context.Context, sha256 string) (int64, bool) {
+		n, err := packs.Length(ctx, sha256)
+		return n, err == nil
+	}
 }

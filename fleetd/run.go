@@ -71,7 +71,9 @@ func serve(ctx context.Context, cfg Config, s secrets, opsServer *ops.Server, me
 	}
 	opsServer.Ready("tokens", func(context.Context) error { return tokens.Ready() })
 
+	packs := artifact.NewPacks(blobs)
 	server := api.New(api.Config{
+		Packed: packed(packs),
 		Listen: cfg.API.Listen, TLS: s.apiTLS, Store: db, Blobs: blobs, Catalogue: catalogue, Tokens: tokens,
 		Prices:  api.Prices{PerGB: cfg.Costs.PricePerGB, Currency: cfg.Costs.Currency},
 		Version: cli.Version(), Metrics: metrics, Log: log,
@@ -105,7 +107,7 @@ func serve(ctx context.Context, cfg Config, s secrets, opsServer *ops.Server, me
 	if err != nil {
 		return errors.Join(err, closeAll())
 	}
-	maker := newDeltas(cfg, db, blobs, name, metrics, log)
+	maker := newDeltas(cfg, db, blobs, packs, name, metrics, log)
 	driver := rollout.New(rollout.Config{Store: db, Tick: cfg.Rollout.Tick, Holder: name, Log: log})
 	addresses := map[string]string{"api": server.Addr(), "downloads": downloads.Addr().String(), "ops": opsServer.Addr()}
 	if s.renewalTLS != nil {
@@ -121,7 +123,6 @@ func serve(ctx context.Context, cfg Config, s secrets, opsServer *ops.Server, me
 
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return server.Run(ctx) })
-	packs := artifact.NewPacks(blobs)
 	toDevices, toCaches := delivery(cfg.Downloads, s, blobs, packs, catalogue, metrics, log)
 	g.Go(func() error { return api.Serve(ctx, downloads, s.downloadsTLS, s.unlessRevoked(toDevices), log) })
 	if cfg.Downloads.Origin.Listen != "" {

@@ -71,7 +71,19 @@ func checkGood(r *stack.Rollout, devices int) error {
 			return fmt.Errorf("rollout of %s is completed, but its wave %d is %s", r.Release.Version, i, w.State)
 		}
 	}
+	if err := checkTransfer(r, devices); err != nil {
+		return err
+	}
 	return checkTurns(r)
+}
+
+// checkTransfer is the promise about bytes: every device took the version by a delta,
+// and none fetched the artifact as it is.
+func checkTransfer(r *stack.Rollout, devices int) error {
+	if t := r.Transfer; t.Devices != int64(devices) || t.Delta == 0 || t.Saved == 0 || t.Full > 0 || t.Saved < 4*t.Origin {
+		return fmt.Errorf("rollout of %s: it did not go by delta: %+v", r.Release.Version, t)
+	}
+	return nil
 }
 
 // checkStopped is the first half of the promise about a bad release: the breaker,

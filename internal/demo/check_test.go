@@ -21,6 +21,7 @@ func good() *stack.Rollout {
 		{State: "passed", Members: 6, OpenedAt: at(9), ClosedAt: at(14), Counts: map[string]int{"committed": 6}},
 	}}
 	r.Release.Version = goodVersion
+	r.Transfer = stack.Transfer{Devices: 12, Origin: 30_000, Delta: 10_000, Index: 20_000, Saved: 60_000_000}
 	return r
 }
 
@@ -46,6 +47,10 @@ func TestAGoodRolloutThatDidNotComeTrueIsNamed(t *testing.T) {
 		"its wave 1 is passed":             func(r *stack.Rollout) { r.Waves[1].ClosedAt = nil },
 		"wave 1 of 1.1.0 opened before":    func(r *stack.Rollout) { r.Waves[1].OpenedAt = at(4) },
 		"wave 2 of 1.1.0 opened before wa": func(r *stack.Rollout) { r.Waves[1].ClosedAt = at(10) },
+		"not go by delta: {Devices:11":     func(r *stack.Rollout) { r.Transfer.Devices = 11 },
+		"Delta:0":                          func(r *stack.Rollout) { r.Transfer.Delta = 0 },
+		"Saved:100000":                     func(r *stack.Rollout) { r.Transfer.Saved = 100_000 },
+		"Full:1":                           func(r *stack.Rollout) { r.Transfer.Full = 1 },
 	} {
 		r := good()
 		spoil(r)

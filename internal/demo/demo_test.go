@@ -158,7 +158,12 @@ func (r *running) checkWritten() {
 		Rollouts []struct {
 			Release, State, Reason string
 			Outcomes               map[string]int
-			Waves                  []struct {
+			Transfer               struct {
+				Origin int64 `json:"origin_bytes"`
+				Delta  int64 `json:"delta_bytes"`
+				Saved  int64 `json:"saved_by_delta_bytes"`
+			}
+			Waves []struct {
 				OpenedAt *time.Time `json:"opened_at"`
 				ClosedAt *time.Time `json:"closed_at"`
 			}
@@ -173,6 +178,9 @@ func (r *running) checkWritten() {
 	good, bad := got.Rollouts[0], got.Rollouts[1]
 	if !got.OK || good.Release != "camera 1.1.0" || good.State != "completed" || good.Outcomes["committed"] != 12 || len(good.Outcomes) != 1 {
 		r.t.Errorf("ok %v, the good one: %+v", got.OK, good)
+	}
+	if b := good.Transfer; b.Delta == 0 || b.Origin == 0 || b.Saved < 4*b.Origin {
+		r.t.Errorf("the good one's bytes: %+v", b)
 	}
 	for i, w := range good.Waves {
 		if w.OpenedAt == nil || w.ClosedAt == nil || w.ClosedAt.Before(*w.OpenedAt) {

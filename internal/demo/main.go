@@ -74,7 +74,7 @@ func run(ctx context.Context, keep bool, agents int, out string, limit time.Dura
 
 	say("bringing up PostgreSQL, InfluxDB, a broker and fleetd")
 	s, err := stack.Start(timed, stack.Options{
-		TrustDomain: "demo.groundswell", PostgresFsync: true, Log: slog.New(steps{say}),
+		TrustDomain: "demo.groundswell", PostgresFsync: true, Deltas: true, Log: slog.New(steps{say}),
 	})
 	if err != nil {
 		return err

@@ -42,6 +42,8 @@ type Outcome struct {
 	Reason   string         `json:"reason,omitempty"` // why it is in this state: the breaker's words, or how many committed
 	Waves    []Wave         `json:"waves"`
 	Outcomes map[string]int `json:"outcomes"` // devices by their newest state
+	// Transfer is where the bytes came from that the devices got, as they say.
+	Transfer stack.Transfer `json:"transfer"`
 }
 
 // Wave is one wave of a rollout that is over.
@@ -55,7 +57,7 @@ type Wave struct {
 }
 
 func outcomeOf(r *stack.Rollout) Outcome {
-	o := Outcome{ID: r.ID, Release: r.Release.Name + " " + r.Release.Version, State: r.State, Reason: r.Reason, Outcomes: map[string]int{}}
+	o := Outcome{ID: r.ID, Release: r.Release.Name + " " + r.Release.Version, State: r.State, Reason: r.Reason, Outcomes: map[string]int{}, Transfer: r.Transfer}
 	for _, w := range r.Waves {
 		o.Waves = append(o.Waves, Wave{w.Percent, w.Members, w.State, w.OpenedAt, w.ClosedAt, nonZero(w.Counts)})
 		for state, n := range nonZero(w.Counts) {
@@ -107,6 +109,14 @@ func (r *Result) print(out io.Writer) {
 		}
 	}
 	_ = w.Flush() // standard output
+	fmt.Fprintln(out)
+	for _, o := range r.Rollouts {
+		if t := o.Transfer; t.Devices > 0 {
+			fmt.Fprintf(out, "%s: %d devices fetched %s (%s of deltas, %s packed, %s full, %s of indexes), had %s already; deltas saved %s.\n",
+				o.Release, t.Devices, kilobytes(t.Origin), kilobytes(t.Delta), kilobytes(t.Packed), kilobytes(t.Full), kilobytes(t.Index),
+				kilobytes(t.Local), kilobytes(t.Saved))
+		}
+	}
 	versions := make([]string, 0, len(r.Versions))
 	for v := range r.Versions {
 		versions = append(versions, v)
@@ -124,6 +134,8 @@ func (r *Result) print(out io.Writer) {
 	}
 	fmt.Fprintln(out)
 }
+
+func kilobytes(n int64) string { return fmt.Sprintf("%.1f kB", float64(n)/1000) }
 
 func openFor(w Wave) string {
 	switch {

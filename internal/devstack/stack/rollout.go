@@ -21,6 +21,21 @@ type Rollout struct {
 	Reason    string     `json:"reason"`
 	StartedAt *time.Time `json:"started_at"`
 	Waves     []Wave     `json:"waves"`
+	// Transfer is where the bytes came from; absent: no device has said.
+	Transfer Transfer `json:"transfer"`
+}
+
+// Transfer is where the bytes came from that the devices of a rollout got.
+type Transfer struct {
+	Devices int64 `json:"devices"`
+	Origin  int64 `json:"origin_bytes"`
+	Delta   int64 `json:"delta_bytes"`
+	Packed  int64 `json:"packed_bytes"`
+	Full    int64 `json:"full_bytes"`
+	Index   int64 `json:"index_bytes"`
+	Peer    int64 `json:"peer_bytes"`
+	Local   int64 `json:"local_bytes"`
+	Saved   int64 `json:"saved_by_delta_bytes"`
 }
 
 // Wave is one wave of a rollout.
