@@ -184,7 +184,7 @@ func TestAgentIsReplacedByANewerOne(t *testing.T) {
 		t.Helper()
 		path = filepath.Join(t.TempDir(), "agent-"+version)
 		err := devstack.GoBuild(t.Context(), must2(devstack.Root())(t), path,
-			[]string{"-ldflags", "-s -w -X groundswell/agent/telemetry.Version=" + version}, "./agent")
+			append([]string{"-ldflags", "-s -w -X groundswell/agent/telemetry.Version=" + version}, devstack.AgentFlags...), "./agent")
 		if err != nil {
 			t.Fatal(err)
 		}

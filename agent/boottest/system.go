@@ -51,7 +51,7 @@ func MakeParts(ctx context.Context, dir string) (p Parts, err error) {
 	}
 	out := filepath.Join(root, ".cache", "stack", "system") + string(filepath.Separator)
 	p.userland, p.agent = out+"userland", out+"agent"
-	if err := devstack.GoBuild(ctx, root, out, []string{"-ldflags", "-s -w"}, "./agent", "./agent/boottest/userland"); err != nil {
+	if err := devstack.GoBuild(ctx, root, out, append([]string{"-ldflags", "-s -w"}, devstack.AgentFlags...), "./agent", "./agent/boottest/userland"); err != nil {
 		return p, err
 	}
 	return p, p.makeInitramfs(ctx)

@@ -93,7 +93,6 @@ func New(cfg Config) *Client {
 		IdleConnTimeout:        time.Minute,
 		MaxResponseHeaderBytes: 64 << 10,
 		DisableCompression:     true, // lengths and ranges are of the bytes as they are
-		ForceAttemptHTTP2:      true,
 		Proxy:                  http.ProxyFromEnvironment,
 	}
 	return &Client{cfg, &http.Client{Transport: transport, CheckRedirect: redirect}}

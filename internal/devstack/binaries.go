@@ -19,6 +19,11 @@ type Bins struct {
 	Broker, Fleetd, Agent, Fleetctl string
 }
 
+// AgentFlags are what agents are built with: HTTP/2, which half a megabyte of a device's
+// flash would be spent on, brings nothing to one download at a time. The same stand in
+// scripts/agents.
+var AgentFlags = []string{"-tags", "nethttpomithttp2"}
+
 var (
 	binariesOnce sync.Mutex // guards binaries
 	binaries     *Bins
@@ -37,7 +42,10 @@ func Binaries(ctx context.Context) (Bins, error) {
 		return Bins{}, err
 	}
 	dir := filepath.Join(root, ".cache", "stack")
-	if err := GoBuild(ctx, root, dir+string(filepath.Separator), nil, "./broker", "./fleetd", "./agent", "./fleetd/fleetctl"); err != nil {
+	if err := GoBuild(ctx, root, dir+string(filepath.Separator), nil, "./broker", "./fleetd", "./fleetd/fleetctl"); err != nil {
+		return Bins{}, err
+	}
+	if err := GoBuild(ctx, root, dir+string(filepath.Separator), AgentFlags, "./agent"); err != nil {
 		return Bins{}, err
 	}
 	at := func(name string) string { return filepath.Join(dir, name) }
