@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime/debug"
 
 	"golang.org/x/sys/unix"
 
@@ -63,9 +64,14 @@ func mapped(path string) ([]byte, error) {
 	return b, nil
 }
 
+// decodeMemory is what Go's heap may grow to before it is collected more often, as a
+// device with little memory has it.
+const decodeMemory = 10 << 20
+
 // decode works as a device does: the old image is read at offsets, the delta and the
 // new one go by in order.
 func decode(oldPath, deltaPath, newPath string) error {
+	debug.SetMemoryLimit(decodeMemory)
 	before, err := os.Open(oldPath)
 	if err != nil {
 		return err

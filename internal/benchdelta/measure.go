@@ -140,18 +140,18 @@ func print(p pair, results []result) error {
 		}
 	}
 	fmt.Printf("\n%s: %.1f MB -> %.1f MB\n\n", p.name, mb(old), mb(size))
-	fmt.Print("| | bytes | of the best other | encode s | MB | decode s | CPU s | MB/s of CPU | MB |\n|---|---:|---:|---:|---:|---:|---:|---:|---:|\n")
+	fmt.Print("| | bytes | of the best other | encode s | CPU s | MB | decode s | CPU s | MB/s of CPU | MB |\n|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n")
 	for _, r := range results {
 		if r.gaveUp > 0 {
-			fmt.Printf("| %s | gave up | | > %.0f | | | | | |\n", r.tool.label, r.gaveUp.Seconds())
+			fmt.Printf("| %s | gave up | | > %.0f | | | | | | |\n", r.tool.label, r.gaveUp.Seconds())
 			continue
 		}
 		share := "-"
 		if best > 0 {
 			share = fmt.Sprintf("%.2f", float64(r.bytes)/float64(best))
 		}
-		fmt.Printf("| %s | %d | %s | %.1f | %.0f | %.2f | %.2f | %.0f | %.1f |\n", r.tool.label, r.bytes, share,
-			r.encode.wall.Seconds(), mb(r.encode.memory), r.decode.wall.Seconds(), r.decode.cpu.Seconds(),
+		fmt.Printf("| %s | %d | %s | %.1f | %.1f | %.0f | %.2f | %.2f | %.0f | %.1f |\n", r.tool.label, r.bytes, share,
+			r.encode.wall.Seconds(), r.encode.cpu.Seconds(), mb(r.encode.memory), r.decode.wall.Seconds(), r.decode.cpu.Seconds(),
 			mb(size)/max(r.decode.cpu.Seconds(), 0.01), mb(r.decode.memory))
 	}
 	return nil

@@ -15,6 +15,10 @@ import (
 // make the same bytes. It holds, besides the images, four bytes of memory for each
 // byte of old that is not in new as it is, and some MB per worker.
 func Encode(ctx context.Context, w io.Writer, old, new []byte, o Options) error {
+	return encodeWithin(ctx, w, old, new, o, sortLimits)
+}
+
+func encodeWithin(ctx context.Context, w io.Writer, old, new []byte, o Options, limit limits) error {
 	h, err := newHead(old, new, o)
 	if err != nil {
 		return err
@@ -23,7 +27,7 @@ func Encode(ctx context.Context, w io.Writer, old, new []byte, o Options) error 
 	if workers <= 0 {
 		workers = runtime.NumCPU()
 	}
-	if h.copies, err = findCopies(ctx, old, new, workers); err != nil {
+	if h.copies, err = findCopies(ctx, old, new, workers, limit); err != nil {
 		return fmt.Errorf("match the images: %w", err)
 	}
 	h.spaces = findSpaces(h.copies, old, new)

@@ -7,24 +7,27 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-const (
-	// sortWhole is up to which length an old image is sorted as it is; of a longer one
-	// what is not in the new image already.
-	sortWhole = 96 << 20
-	// sortMost is how much is sorted at most: at four and a half bytes of memory each.
-	sortMost = 224 << 20
-)
+// limits are what may be sorted of an old image, in bytes.
+type limits struct {
+	// whole is up to which length one is sorted as it is; of a longer one what is not
+	// in the new image already.
+	whole int
+	// most is how much is sorted at most: at four and a half bytes of memory each.
+	most int
+}
+
+var sortLimits = limits{whole: 96 << 20, most: 224 << 20}
 
 // findCopies returns what of the new image resembles which part of the old one.
-func findCopies(ctx context.Context, old, new []byte, workers int) ([]copied, error) {
+func findCopies(ctx context.Context, old, new []byte, workers int, limit limits) ([]copied, error) {
 	var same []copied
-	if len(old) > sortWhole {
+	if len(old) > limit.whole {
 		same = identical(old, new)
 	}
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	rest := newRemains(old, same, sortMost)
+	rest := newRemains(old, same, limit.most)
 	sorted, err := newSuffixes(rest.text)
 	if err != nil {
 		return nil, err

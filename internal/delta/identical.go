@@ -24,12 +24,12 @@ var gear = func() (table [256]uint64) {
 }()
 
 // anchors calls f with positions that depend on the 64 bytes before them only, and
-// with their hash.
-func anchors(data []byte, f func(at int, hash uint64)) {
+// with their hash; if grid is not zero, with its multiples as well.
+func anchors(data []byte, grid int, f func(at int, hash uint64)) {
 	h := uint64(0)
 	for i, b := range data {
 		h = h<<1 + gear[b]
-		if h>>(64-anchorBits) == 0 && i >= 63 {
+		if i >= 63 && (h>>(64-anchorBits) == 0 || grid > 0 && (i+1)%grid == 0) {
 			f(i+1, h)
 		}
 	}
@@ -39,24 +39,25 @@ func anchors(data []byte, f func(at int, hash uint64)) {
 // are, ascending and without overlap.
 func identical(old, new []byte) []copied {
 	seen := make(map[uint64]int32, len(old)>>anchorBits)
-	anchors(old, func(at int, hash uint64) {
+	anchors(old, 0, func(at int, hash uint64) {
 		if _, ok := seen[hash]; !ok {
 			seen[hash] = int32(at)
 		}
 	})
 	var list []copied
 	end, shift := 0, 0 // of the last range
-	anchors(new, func(at int, hash uint64) {
+	// The grid is for long runs of one byte, which have no anchors: there the last range
+	// goes on.
+	anchors(new, identicalLeast, func(at int, hash uint64) {
 		if at <= end {
 			return
 		}
 		from, ok := seen[hash]
+		if f := at + shift; f >= 64 && f <= len(old) && string(old[f-64:f]) == string(new[at-64:at]) {
+			from, ok = int32(f), true
+		}
 		if !ok {
 			return
-		}
-		// Where the last range goes on behind a change, it is that.
-		if f := at + shift; f >= 64 && f <= len(old) && string(old[f-64:f]) == string(new[at-64:at]) {
-			from = int32(f)
 		}
 		back := 0
 		for at-back > end && int(from)-back > 0 && new[at-back-1] == old[int(from)-back-1] {

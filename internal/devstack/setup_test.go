@@ -229,6 +229,17 @@ func TestOnlyTheBrokerBenchmarkBringsMosquitto(t *testing.T) {
 	}
 }
 
+func TestOnlyDeltasBringWhatTheyAreComparedWith(t *testing.T) {
+	m := newMachine(t)
+	if code, out := m.setup(); code != 0 || regexp.MustCompile("bsdiff|zchunk").MatchString(m.calls()) {
+		t.Errorf("without being asked, exit code %d: %s", code, out)
+	}
+	m.file("no-network", "", 0o644)
+	if code, out := m.setup("deltas"); code != 1 || !strings.Contains(out, "missing: zstd bsdiff xdelta3 casync zchunk xz-utils e2fsprogs") {
+		t.Errorf("no network, exit code %d: %s", code, out)
+	}
+}
+
 func TestOnlyMachinesBringQEMUAndAKernel(t *testing.T) {
 	m := newMachine(t)
 	m.file("root/usr/sbin/some", "", 0o755)
