@@ -254,7 +254,7 @@ func (d *Driver) step(ctx context.Context, event update.Event) ([]update.Effect,
 		if event != update.Stop {
 			return nil
 		}
-		return r.QueueStatus(d.status(topics.StateWaiting))
+		return d.queue(r, d.status(topics.StateWaiting))
 	}); err != nil {
 		return nil, err
 	}
@@ -412,8 +412,11 @@ func BootID(s Slots) string {
 	if id := s.Running().BootID; id != "" {
 		return id
 	}
-	return "none"
+	return noBoot
 }
+
+// noBoot is the boot id of what was never launched.
+const noBoot = "none"
 
 // penalty is how long an artifact waits that was put back n times.
 func (d *Driver) penalty(n int) time.Duration {

@@ -116,7 +116,7 @@ func (d *Driver) report(ctx context.Context) error {
 	}
 	d.dep.Reported = d.dep.State
 	s := d.status(topics.State(d.dep.State))
-	queue := func(r *journal.Record) error { return r.QueueStatus(s) }
+	queue := func(r *journal.Record) error { return d.queue(r, s) }
 	if d.dep.State != update.Trying {
 		return d.save(ctx, queue)
 	}
@@ -160,7 +160,7 @@ func (d *Driver) close(ctx context.Context) (update.Event, error) {
 					return err
 				}
 			}
-			return r.QueueStatus(s)
+			return d.queue(r, s)
 		})
 	})
 	if err != nil {
@@ -172,25 +172,4 @@ func (d *Driver) close(ctx context.Context) (update.Event, error) {
 	d.world.Heartbeat()
 	d.world.CheckIn()
 	return update.Closed, nil
-}
-
-func (d *Driver) status(state topics.State) topics.Status { return d.statusOf(state, d.dep) }
-
-func (d *Driver) statusOf(state topics.State, dep journal.Deployment) topics.Status {
-	running := d.slots.Running()
-	_, quality := d.clock.Read()
-	s := topics.Status{
-		Rollout: dep.Entry.Rollout, Revision: dep.Entry.Revision, Cohort: dep.Cohort, Component: d.cfg.Component,
-		Release: dep.Entry.Release, Attempt: dep.Attempt, State: state, Reason: dep.Reason, Detail: dep.Detail,
-		From: dep.From, Running: Versions(d.cfg.Component, d.slots)[d.cfg.Component], Target: dep.Entry.Version,
-		SlotDigest: running.Image.SHA256, BootID: BootID(d.slots), PreviousBootID: dep.PreviousBootID,
-		Clock: quality, At: d.clock.Now().UTC().Truncate(time.Millisecond),
-	}
-	if state == topics.StateDownloading {
-		s.Bytes = dep.Entry.Target.Length
-	}
-	if dep.Transfer != (topics.Transfer{}) {
-		s.Transfer = &dep.Transfer
-	}
-	return s
 }

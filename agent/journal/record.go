@@ -132,12 +132,18 @@ const (
 )
 
 // QueueStatus numbers a status and queues it. What looks like a secret is taken out of
-// its detail.
+// its detail, which is as long as there is room for. topics.ErrInvalid and
+// topics.ErrTooLarge are about the status, and stay however often it is tried.
 func (r *Record) QueueStatus(s topics.Status) error {
 	s.Schema, s.Epoch, s.Sequence = topics.Schema, r.Epoch, r.Sequence+1
-	s.Detail = Clip(redact.Text(s.Detail), topics.MaxText)
-	payload, err := topics.Encode(s)
-	return r.queue(topics.KindStatus, payload, err, s.State.Terminal())
+	// The JSON text may be up to six times as long as what it says.
+	for s.Detail = Clip(redact.Text(s.Detail), topics.MaxText); ; s.Detail = Clip(s.Detail, len(s.Detail)/2) {
+		payload, err := topics.Encode(s)
+		if err == nil && len(payload) > topics.MaxStatus && s.Detail != "" {
+			continue
+		}
+		return r.queue(topics.KindStatus, payload, err, s.State.Terminal())
+	}
 }
 
 // QueueHeartbeat numbers a heartbeat; it replaces the one in the queue, if any.

@@ -1,0 +1,58 @@
+package deploy
+
+import (
+	"strings"
+	"testing"
+
+	"groundswell/agent/journal"
+	"groundswell/agent/update"
+	"groundswell/topics"
+)
+
+// TestNoReportKeepsTheDeviceFromGoingOn: whatever a hostile source, a script or a bug has
+// put into it.
+func TestNoReportKeepsTheDeviceFromGoingOn(t *testing.T) {
+	for name, spoil := range map[string]func(*bank, *journal.Deployment){
+		"escaped":  func(_ *bank, dep *journal.Deployment) { dep.Detail = strings.Repeat("<", 2500) },
+		"version":  func(b *bank, _ *journal.Deployment) { b.running.Image.Version = "v1, I think" },
+		"from":     func(_ *bank, dep *journal.Deployment) { dep.From = "?" },
+		"attempt":  func(_ *bank, dep *journal.Deployment) { dep.Attempt = 1001 },
+		"boot":     func(b *bank, _ *journal.Deployment) { b.running.BootID = "a b" },
+		"reason":   func(_ *bank, dep *journal.Deployment) { dep.Reason = "I have no reason" },
+		"digest":   func(b *bank, _ *journal.Deployment) { b.running.Image.SHA256 = "?" },
+		"transfer": func(_ *bank, dep *journal.Deployment) { dep.Transfer.Peer = -1 },
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := &bank{}
+			b.running.Image.Version = "1.0.0"
+			d, _ := newDriver(t, b, update.Failed)
+			spoil(b, &d.dep)
+			d.downloads = idle{pause: func() { t.Fatal("it waits for another disk") }}
+			if event, err := d.close(t.Context()); event != update.Closed || err != nil {
+				t.Fatalf("%q, %v", event, err)
+			}
+			report, _ := d.journal.Next()
+			s, err := topics.DecodeStatus(report.Payload)
+			if err != nil || s.State != topics.StateFailed || s.Rollout != "r-1" || !report.Final {
+				t.Errorf("%+v, %v", s, err)
+			}
+			if name == "escaped" && len(s.Detail) < 500 {
+				t.Errorf("of the detail %d bytes are left", len(s.Detail))
+			}
+		})
+	}
+}
+
+// TestAReportThatCannotBeToldIsGivenUp: a committed one without a boot of its own, say.
+func TestAReportThatCannotBeToldIsGivenUp(t *testing.T) {
+	b := onTrial()
+	d, _ := newDriver(t, b, update.Committed)
+	d.dep.PreviousBootID = b.running.BootID
+	d.downloads = idle{pause: func() { t.Fatal("it waits for another disk") }}
+	if event, err := d.close(t.Context()); event != update.Closed || err != nil {
+		t.Fatalf("%q, %v", event, err)
+	}
+	if n := len(d.journal.Snapshot().Queue); n != 0 || len(d.journal.Snapshot().Deployments) != 0 {
+		t.Errorf("%d reports, %+v", n, d.journal.Snapshot().Deployments)
+	}
+}
