@@ -392,7 +392,9 @@ func (d *Driver) factsOf(dep journal.Deployment) decide.Facts {
 	return f
 }
 
-// NoVersion is said to run when no slot holds anything that may.
+// NoVersion is said to run when no slot holds anything that may, or when what runs says
+// something that is no version: one component's word must not make the reports about all
+// of them invalid.
 const NoVersion = "0.0.0"
 
 // Versions is what runs, by component.
@@ -401,7 +403,7 @@ func Versions(component string, s Slots) map[string]string {
 }
 
 func version(s Slots) string {
-	if v := s.Running().Image.Version; v != "" {
+	if v := s.Running().Image.Version; topics.CheckVersion("version", v) == nil {
 		return v
 	}
 	return NoVersion
@@ -409,7 +411,7 @@ func version(s Slots) string {
 
 // BootID is that of the newest launch.
 func BootID(s Slots) string {
-	if id := s.Running().BootID; id != "" {
+	if id := s.Running().BootID; topics.CheckID("boot_id", id) == nil {
 		return id
 	}
 	return noBoot

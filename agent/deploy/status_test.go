@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"groundswell/agent/journal"
+	"groundswell/agent/slot"
 	"groundswell/agent/update"
 	"groundswell/topics"
 )
@@ -54,5 +55,15 @@ func TestAReportThatCannotBeToldIsGivenUp(t *testing.T) {
 	}
 	if n := len(d.journal.Snapshot().Queue); n != 0 || len(d.journal.Snapshot().Deployments) != 0 {
 		t.Errorf("%d reports, %+v", n, d.journal.Snapshot().Deployments)
+	}
+}
+
+// TestOneComponentCannotSilenceTheOthers: what one says of itself is part of what the
+// device says of all.
+func TestOneComponentCannotSilenceTheOthers(t *testing.T) {
+	b := &bank{running: slot.Running{Image: slot.Image{Version: "1.0 or so"}, BootID: "a b"}}
+	versions, boot := Versions("modem", b), BootID(b)
+	if topics.CheckVersion("versions", versions["modem"]) != nil || topics.CheckID("boot_id", boot) != nil {
+		t.Errorf("%v, %q", versions, boot)
 	}
 }

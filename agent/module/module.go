@@ -15,6 +15,7 @@ import (
 	"groundswell/agent/journal"
 	"groundswell/agent/slot"
 	"groundswell/agent/telemetry"
+	"groundswell/topics"
 )
 
 // Config says where the module is and how patient to be. Zero durations mean the
@@ -269,8 +270,11 @@ func (m *Module) look(ctx context.Context) {
 	version, well := "", true
 	if m.has(stepVersion) {
 		answer, err := m.call(ctx, stepVersion, s.Staged, s.Current)
+		if err == nil && answer != "" {
+			err = topics.CheckVersion("version", answer) // it gets into every heartbeat
+		}
 		if err != nil {
-			well = false
+			well, answer = false, ""
 			m.cfg.Log.Warn("the module does not say what runs", "err", err)
 		}
 		version = answer

@@ -406,3 +406,24 @@ func TestATrialThatWasNotBegunIsForgotten(t *testing.T) {
 		t.Errorf("%+v runs, armed %v", r, d.module.Armed())
 	}
 }
+
+// TestAnAnswerThatIsNoVersionIsAFailure: it would make every heartbeat of the device
+// invalid.
+func TestAnAnswerThatIsNoVersionIsAFailure(t *testing.T) {
+	for _, answer := range []string{"v1.1.0", "1.1.0 (built today)", "modem is busy"} {
+		d := fresh(t)
+		d.cfg.Initial = "1.0.0"
+		d.step("version", `echo '`+answer+`'`)
+		d.Boot()
+		if r := d.module.Running(); r.Image.Version != "1.0.0" { // as far as is known
+			t.Errorf("%q: %+v runs", answer, r)
+		}
+		d.stage("1.1.0")
+		if err := d.module.Activate(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if r := d.module.Running(); r.Up {
+			t.Errorf("%q: %+v is well", answer, r)
+		}
+	}
+}
