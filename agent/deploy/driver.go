@@ -155,6 +155,7 @@ func (d *Driver) Run(ctx context.Context) error {
 	effects, err := d.resume(ctx)
 	d.runs.Store(err == nil)
 	defer d.runs.Store(false)
+	defer d.letGo()
 	for err == nil && ctx.Err() == nil {
 		var event update.Event
 		if event, err = d.perform(ctx, effects); err != nil {
@@ -244,6 +245,7 @@ func (d *Driver) step(ctx context.Context, event update.Event) ([]update.Effect,
 	if again, ok := perishable[event]; ok {
 		if err := d.write(nil); err != nil {
 			d.dep = before
+			d.letGo() // or it would wait for itself
 			d.device.moved(d.cfg.Component, before.State)
 			d.refused++
 			d.log.Error("cannot go on without the journal, looking again later", "event", string(event), "err", err)
