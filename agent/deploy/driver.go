@@ -317,7 +317,8 @@ func (d *Driver) perform(ctx context.Context, effects []update.Effect) (event up
 // step that is not in the journal was not made. Two things do not wait for that,
 // and only remove files: falling back, because a disk that is full must not keep
 // a version running that is not well, and discarding the download that may be
-// what has filled it.
+// what has filled it. What was put back so stays known to the slots: until the journal
+// says it, nothing else could tell it after a restart.
 func (d *Driver) save(ctx context.Context, change func(*journal.Record) error) error {
 	return d.insist(ctx, "journal", func() error {
 		err := d.write(change)
@@ -326,7 +327,7 @@ func (d *Driver) save(ctx context.Context, change func(*journal.Record) error) e
 		}
 		switch d.dep.State {
 		case update.RolledBack:
-			return errors.Join(err, d.slots.FallBack(ctx))
+			return errors.Join(err, PutBack(ctx, d.slots, d.dep.Slot))
 		case update.Failed:
 			if err := d.slots.Discard(); err != nil {
 				return errors.Join(err, d.write(change))
