@@ -207,8 +207,8 @@ func (m *Module) activate(ctx context.Context) error {
 	return nil
 }
 
-// maxFailed is how many rollbacks may fail before the component is left as it is: then
-// only another release can mend it, and that must not be kept waiting.
+// maxFailed is how many rollbacks, or commits, may fail before the component is left as it
+// is: then only another release can mend it, and that must not be kept waiting.
 const maxFailed = 5
 
 // back rolls the trial back; one whose commit was begun is committed. The caller holds
@@ -242,7 +242,9 @@ func (m *Module) back(ctx context.Context) error {
 	return nil
 }
 
-// commit keeps what is on trial. The caller holds steps.
+// commit keeps what is on trial. There is no way back once the step was called, so one that
+// fails for good is given up, and the version stays: it is well, and other releases must not
+// be kept waiting. The caller holds steps.
 func (m *Module) commit(ctx context.Context) error {
 	next := m.current()
 	next.Before = nil
@@ -256,7 +258,13 @@ func (m *Module) commit(ctx context.Context) error {
 			return err
 		}
 		if err := m.insist(ctx, stepCommit, next.Staged, next.Current); err != nil {
-			return err
+			if ctx.Err() != nil {
+				return err
+			}
+			if t.Uncommitted++; t.Uncommitted < maxFailed {
+				return errors.Join(err, m.set(next.with(t)))
+			}
+			m.cfg.Log.Error("the module does not commit, and what is on trial stays without that", "err", err)
 		}
 	}
 	next.Slot, next.Current, next.Staged, next.Trial = other(next.Slot), next.Staged, slot.Image{}, nil

@@ -427,3 +427,36 @@ func TestAnAnswerThatIsNoVersionIsAFailure(t *testing.T) {
 		}
 	}
 }
+
+// TestACommitThatFailsForGoodIsGivenUp: what is on trial stays, and the device can be
+// updated.
+func TestACommitThatFailsForGoodIsGivenUp(t *testing.T) {
+	d := fresh(t)
+	d.step("commit", "exit 1")
+	d.Boot()
+	d.stage("1.1.0")
+	if err := d.module.Activate(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for i := range maxFailed {
+		if i == 2 {
+			d.Boot() // they are counted durably
+		}
+		err := d.module.Confirm(t.Context(), "b")
+		if last := i == maxFailed-1; (err == nil) != last {
+			t.Fatalf("time %d: %v", i, err)
+		}
+	}
+	d.Boot()
+	if r := d.module.Running(); r.Slot != "b" || r.Image.Version != "1.1.0" || r.Trial || d.module.Armed() {
+		t.Errorf("%+v runs, armed %v", r, d.module.Armed())
+	}
+	d.step("commit", steps["commit"])
+	d.stage("1.2.0")
+	if err := d.module.Activate(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.module.Confirm(t.Context(), "a"); err != nil {
+		t.Fatal(err)
+	}
+}
