@@ -94,6 +94,9 @@ type Config struct {
 	PenaltyMin, PenaltyMax time.Duration
 	// Jitter draws a pause from [0, limit]. Nil: at random. Simulations have their own.
 	Jitter func(limit time.Duration) time.Duration
+	// Log is the end of the agent's own log, which goes up when an update fails. Nil: it
+	// is not kept.
+	Log func() string
 	// At is called at named points: each state after it was journalled, and
 	// "armed", "confirmed", "fallen-back", "closed". Tests kill there. May be
 	// nil.
@@ -125,6 +128,7 @@ type Driver struct {
 	// transfer is where the bytes of the download that runs came from.
 	transfer topics.Transfer
 	expired  bool // it was said that something has expired
+	logged   bool // the agent's log about this attempt is queued
 	// measured is when dep.Before was; zero: not by this process.
 	measured time.Time
 
@@ -253,12 +257,17 @@ func (d *Driver) step(ctx context.Context, event update.Event) ([]update.Effect,
 		}
 		d.refused = 0
 	} else if err := d.save(ctx, func(r *journal.Record) error {
-		if event != update.Stop {
-			return nil
+		switch event {
+		case update.Stop:
+			return d.queue(r, d.status(topics.StateWaiting))
+		case update.Unhealthy: // what falls back by a boot has another log afterwards
+			return d.queueLog(r, "agent", d.ownLog())
 		}
-		return d.queue(r, d.status(topics.StateWaiting))
+		return nil
 	}); err != nil {
 		return nil, err
+	} else if event == update.Unhealthy {
+		d.logged = true
 	}
 	d.log.Info("deployment", "rollout", before.Entry.Rollout, "release", before.Entry.Version, "attempt", before.Attempt,
 		"event", string(event), "state", string(state), "reason", d.dep.Reason)

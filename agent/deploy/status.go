@@ -72,3 +72,28 @@ func bare(s topics.Status) topics.Status {
 	}
 	return s
 }
+
+// ownLog is the end of the agent's own log.
+func (d *Driver) ownLog() string {
+	if d.cfg.Log == nil {
+		return ""
+	}
+	return d.cfg.Log()
+}
+
+// queueLog queues a log about the attempt, unless it is empty. Like a report, it keeps
+// nothing waiting.
+func (d *Driver) queueLog(r *journal.Record, source, text string) error {
+	if text == "" {
+		return nil
+	}
+	err := r.QueueLog(topics.Log{
+		Rollout: d.dep.Entry.Rollout, Attempt: d.dep.Attempt, Source: source, Text: text,
+		At: d.clock.Now().UTC().Truncate(time.Millisecond),
+	})
+	if untold(err) {
+		d.log.Error("a log cannot be told", "source", source, "err", err)
+		return nil
+	}
+	return err
+}

@@ -1,6 +1,7 @@
 package deploy
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -65,5 +66,35 @@ func TestOneComponentCannotSilenceTheOthers(t *testing.T) {
 	versions, boot := Versions("modem", b), BootID(b)
 	if topics.CheckVersion("versions", versions["modem"]) != nil || topics.CheckID("boot_id", boot) != nil {
 		t.Errorf("%v, %q", versions, boot)
+	}
+}
+
+// TestTheAgentsLogGoesUpWhenAnUpdateFails: once for each attempt, and before anything
+// boots the device; the component's with the report.
+func TestTheAgentsLogGoesUpWhenAnUpdateFails(t *testing.T) {
+	for state, event := range map[update.State]update.Event{update.Trying: update.Unhealthy, update.Downloading: update.Fail} {
+		b := onTrial()
+		b.output = "password=x, and not well"
+		d, _ := newDriver(t, b, state)
+		d.cfg.Log = func() string { return "of the agent in " + string(d.dep.State) }
+		logs := func() (list []string) {
+			for _, report := range d.journal.Snapshot().Queue {
+				if l, err := topics.DecodeLog(report.Payload); err == nil && report.Kind == topics.KindLog && l.Rollout == "r-1" && l.Attempt == 1 {
+					list = append(list, l.Source+": "+l.Text)
+				}
+			}
+			return list
+		}
+		_, err := d.step(t.Context(), event)
+		if err != nil || (len(logs()) == 1) != (event == update.Unhealthy) {
+			t.Fatalf("%s: %v, %q", event, err, logs())
+		}
+		if got, err := d.close(t.Context()); got != update.Closed || err != nil {
+			t.Fatalf("%q, %v", got, err)
+		}
+		want := []string{"agent: of the agent in " + string(d.dep.State), "system: password=[redacted], and not well"}
+		if got := logs(); !slices.Equal(got, want) {
+			t.Errorf("%s: %q, want %q", event, got, want)
+		}
 	}
 }

@@ -140,7 +140,10 @@ func (d *Driver) close(ctx context.Context) (update.Event, error) {
 	if dep.State == update.Committed {
 		s.Reason, s.Detail = health.ReasonHealthy, ""
 	}
-	output := d.slots.Output()
+	output, own := d.slots.Output(), d.ownLog()
+	if d.logged {
+		own = ""
+	}
 	err := d.insist(ctx, "journal", func() error {
 		return d.journal.Update(func(r *journal.Record) error {
 			r.SetDeployment(d.cfg.Component, journal.Deployment{State: update.Idle})
@@ -154,9 +157,8 @@ func (d *Driver) close(ctx context.Context) (update.Event, error) {
 			if dep.State == update.RolledBack {
 				r.Penalize(dep.Entry.Target.SHA256, dep.Entry.Rollout, now, d.penalty)
 			}
-			if dep.State == update.RolledBack && output != "" {
-				l := topics.Log{Rollout: dep.Entry.Rollout, Attempt: dep.Attempt, Source: d.cfg.Component, Text: output, At: s.At}
-				if err := r.QueueLog(l); err != nil {
+			if dep.State != update.Committed {
+				if err := errors.Join(d.queueLog(r, "agent", own), d.queueLog(r, d.cfg.Component, output)); err != nil {
 					return err
 				}
 			}
@@ -166,6 +168,7 @@ func (d *Driver) close(ctx context.Context) (update.Event, error) {
 	if err != nil {
 		return "", err
 	}
+	d.logged = false
 	d.log.Info("deployment ended", "rollout", dep.Entry.Rollout, "release", dep.Entry.Version, "attempt", dep.Attempt,
 		"state", string(dep.State), "reason", s.Reason, "detail", s.Detail, "running", s.Running)
 	// What runs has changed, or did not as it should: worth a session.
