@@ -222,7 +222,7 @@ func manage(ctx context.Context, cfg Config, parts []part, alive *vitals, tail *
 		drivers = append(drivers, deploy.New(deploy.Config{
 			Component: p.Name, Itself: p.itself, Device: id.Name, Model: id.Model, Hardware: id.Hardware, Location: location,
 			Health: examine, Conditions: p.Conditions, Wake: awake, RetryMin: cfg.Retry.Min, RetryMax: cfg.Retry.Max,
-			PenaltyMin: cfg.Penalty.Min, PenaltyMax: cfg.Penalty.Max, At: faultsOf(p.Name),
+			PenaltyMin: cfg.Penalty.Min, PenaltyMax: cfg.Penalty.Max, Log: tail.String, At: faultsOf(p.Name),
 		}, device, p.slots, verifier, assemble.Downloads{Client: fetcher, Log: log}, records, clk, log.With("component", p.Name)))
 	}
 

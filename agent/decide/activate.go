@@ -49,13 +49,17 @@ const (
 
 // MayActivate is the last look before the jump. d is the decision of now for
 // the component, from manifests read as view says. It is Start when the jump
-// is allowed, Stop when the attempt is to end, Wait otherwise.
+// is allowed, Stop when the attempt is to end, None when there is nothing left to do, Wait otherwise.
 func MayActivate(s Staged, d Decision, view View, f Facts, a topics.Assignment, now time.Time) Decision {
 	if d.Action != Start {
 		return d
 	}
 	if d.Entry.Release != s.Entry.Release || d.Entry.Version != s.Entry.Version || d.Entry.Target != s.Entry.Target {
 		d.Action, d.Reason = Stop, ReasonSuperseded
+		return d
+	}
+	if f.Versions[d.Entry.Component] == s.Entry.Version { // somebody has flashed it by hand meanwhile
+		d.Action, d.Reason = None, ReasonSatisfied
 		return d
 	}
 	// A window that was closed since the download spreads those who wait for it

@@ -72,3 +72,16 @@ func TestJumpsAreSpreadBehindAWindowThatOpenedSinceTheDownload(t *testing.T) {
 		t.Fatalf("downloaded in this window: %+v", d)
 	}
 }
+
+// TestWhatRunsAlreadyIsNotJumpedTo: somebody has flashed it by hand while it was staged.
+func TestWhatRunsAlreadyIsNotJumpedTo(t *testing.T) {
+	e := entry("r-1")
+	f := facts(e.Version)
+	f.InProgress = map[string]Attempt{"system": {"r-1", e.Target.SHA256}}
+	a, held := world([]topics.Entry{e})
+	decisions, _ := Decide(valid(a, held), f, now)
+	d := MayActivate(Staged{e, now.Add(-time.Hour)}, decisions["system"], View{Live: true}, f, a, now)
+	if d.Action != None || d.Reason != ReasonSatisfied {
+		t.Fatalf("got %s, %s", d.Action, d.Reason)
+	}
+}

@@ -69,7 +69,7 @@ func (d *Driver) tellBudget(ctx context.Context) error {
 	d.budget.what, d.budget.have = what, s.DownloadedBytes
 	d.log.Info("the device waits", "rollout", s.Rollout, "reason", s.Reason, "detail", s.Detail, "until", s.Until)
 	err := d.insist(ctx, "journal", func() error {
-		return d.journal.Update(func(r *journal.Record) error { return r.QueueStatus(s) })
+		return d.journal.Update(func(r *journal.Record) error { return d.queue(r, s) })
 	})
 	if err == nil && first {
 		d.world.CheckIn()

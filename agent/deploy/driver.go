@@ -94,6 +94,9 @@ type Config struct {
 	PenaltyMin, PenaltyMax time.Duration
 	// Jitter draws a pause from [0, limit]. Nil: at random. Simulations have their own.
 	Jitter func(limit time.Duration) time.Duration
+	// Log is the end of the agent's own log, which goes up when an update fails. Nil: it
+	// is not kept.
+	Log func() string
 	// At is called at named points: each state after it was journalled, and
 	// "armed", "confirmed", "fallen-back", "closed". Tests kill there. May be
 	// nil.
@@ -125,6 +128,7 @@ type Driver struct {
 	// transfer is where the bytes of the download that runs came from.
 	transfer topics.Transfer
 	expired  bool // it was said that something has expired
+	logged   bool // the agent's log about this attempt is queued
 	// measured is when dep.Before was; zero: not by this process.
 	measured time.Time
 
@@ -155,6 +159,7 @@ func (d *Driver) Run(ctx context.Context) error {
 	effects, err := d.resume(ctx)
 	d.runs.Store(err == nil)
 	defer d.runs.Store(false)
+	defer d.letGo()
 	for err == nil && ctx.Err() == nil {
 		var event update.Event
 		if event, err = d.perform(ctx, effects); err != nil {
@@ -244,6 +249,7 @@ func (d *Driver) step(ctx context.Context, event update.Event) ([]update.Effect,
 	if again, ok := perishable[event]; ok {
 		if err := d.write(nil); err != nil {
 			d.dep = before
+			d.letGo() // or it would wait for itself
 			d.device.moved(d.cfg.Component, before.State)
 			d.refused++
 			d.log.Error("cannot go on without the journal, looking again later", "event", string(event), "err", err)
@@ -251,12 +257,17 @@ func (d *Driver) step(ctx context.Context, event update.Event) ([]update.Effect,
 		}
 		d.refused = 0
 	} else if err := d.save(ctx, func(r *journal.Record) error {
-		if event != update.Stop {
-			return nil
+		switch event {
+		case update.Stop:
+			return d.queue(r, d.status(topics.StateWaiting))
+		case update.Unhealthy: // what falls back by a boot has another log afterwards
+			return d.queueLog(r, "agent", d.ownLog())
 		}
-		return r.QueueStatus(d.status(topics.StateWaiting))
+		return nil
 	}); err != nil {
 		return nil, err
+	} else if event == update.Unhealthy {
+		d.logged = true
 	}
 	d.log.Info("deployment", "rollout", before.Entry.Rollout, "release", before.Entry.Version, "attempt", before.Attempt,
 		"event", string(event), "state", string(state), "reason", d.dep.Reason)
@@ -315,7 +326,8 @@ func (d *Driver) perform(ctx context.Context, effects []update.Effect) (event up
 // step that is not in the journal was not made. Two things do not wait for that,
 // and only remove files: falling back, because a disk that is full must not keep
 // a version running that is not well, and discarding the download that may be
-// what has filled it.
+// what has filled it. What was put back so stays known to the slots: until the journal
+// says it, nothing else could tell it after a restart.
 func (d *Driver) save(ctx context.Context, change func(*journal.Record) error) error {
 	return d.insist(ctx, "journal", func() error {
 		err := d.write(change)
@@ -324,7 +336,7 @@ func (d *Driver) save(ctx context.Context, change func(*journal.Record) error) e
 		}
 		switch d.dep.State {
 		case update.RolledBack:
-			return errors.Join(err, d.slots.FallBack(ctx))
+			return errors.Join(err, PutBack(ctx, d.slots, d.dep.Slot))
 		case update.Failed:
 			if err := d.slots.Discard(); err != nil {
 				return errors.Join(err, d.write(change))
@@ -392,7 +404,9 @@ func (d *Driver) factsOf(dep journal.Deployment) decide.Facts {
 	return f
 }
 
-// NoVersion is said to run when no slot holds anything that may.
+// NoVersion is said to run when no slot holds anything that may, or when what runs says
+// something that is no version: one component's word must not make the reports about all
+// of them invalid.
 const NoVersion = "0.0.0"
 
 // Versions is what runs, by component.
@@ -401,7 +415,7 @@ func Versions(component string, s Slots) map[string]string {
 }
 
 func version(s Slots) string {
-	if v := s.Running().Image.Version; v != "" {
+	if v := s.Running().Image.Version; topics.CheckVersion("version", v) == nil {
 		return v
 	}
 	return NoVersion
@@ -409,11 +423,14 @@ func version(s Slots) string {
 
 // BootID is that of the newest launch.
 func BootID(s Slots) string {
-	if id := s.Running().BootID; id != "" {
+	if id := s.Running().BootID; topics.CheckID("boot_id", id) == nil {
 		return id
 	}
-	return "none"
+	return noBoot
 }
+
+// noBoot is the boot id of what was never launched.
+const noBoot = "none"
 
 // penalty is how long an artifact waits that was put back n times.
 func (d *Driver) penalty(n int) time.Duration {

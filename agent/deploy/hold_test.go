@@ -4,10 +4,12 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"groundswell/agent/agenttest"
 	"groundswell/agent/condition"
 	"groundswell/agent/update"
 	"groundswell/topics"
@@ -78,5 +80,23 @@ func TestTheLockIsHeldUntilTheJumpIsMade(t *testing.T) {
 	}
 	if held() {
 		t.Error("still held after the jump")
+	}
+}
+
+// TestTheLockIsGivenBackWhenTheJumpCannotBeJournalled: the device would hold it up to
+// itself, and to all applications, until the disk is emptied and for ever after.
+func TestTheLockIsGivenBackWhenTheJumpCannotBeJournalled(t *testing.T) {
+	d, dir := newDriver(t, onTrial(), update.Staged)
+	d.cfg.Conditions.Lock = filepath.Join(t.TempDir(), "busy")
+	defer agenttest.BreakJournal(t, dir)()
+	for range 2 {
+		release, hold := d.device.seize(&d.cfg.Conditions)
+		if hold != nil {
+			t.Fatalf("the driver waits: %+v", hold)
+		}
+		d.release = release
+		if effects, err := d.step(t.Context(), update.Jump); err != nil || !slices.Equal(effects, []update.Effect{update.Await}) {
+			t.Fatalf("%v, %v", effects, err)
+		}
 	}
 }

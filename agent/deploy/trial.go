@@ -116,7 +116,7 @@ func (d *Driver) report(ctx context.Context) error {
 	}
 	d.dep.Reported = d.dep.State
 	s := d.status(topics.State(d.dep.State))
-	queue := func(r *journal.Record) error { return r.QueueStatus(s) }
+	queue := func(r *journal.Record) error { return d.queue(r, s) }
 	if d.dep.State != update.Trying {
 		return d.save(ctx, queue)
 	}
@@ -140,7 +140,10 @@ func (d *Driver) close(ctx context.Context) (update.Event, error) {
 	if dep.State == update.Committed {
 		s.Reason, s.Detail = health.ReasonHealthy, ""
 	}
-	output := d.slots.Output()
+	output, own := d.slots.Output(), d.ownLog()
+	if d.logged {
+		own = ""
+	}
 	err := d.insist(ctx, "journal", func() error {
 		return d.journal.Update(func(r *journal.Record) error {
 			r.SetDeployment(d.cfg.Component, journal.Deployment{State: update.Idle})
@@ -154,43 +157,22 @@ func (d *Driver) close(ctx context.Context) (update.Event, error) {
 			if dep.State == update.RolledBack {
 				r.Penalize(dep.Entry.Target.SHA256, dep.Entry.Rollout, now, d.penalty)
 			}
-			if dep.State == update.RolledBack && output != "" {
-				l := topics.Log{Rollout: dep.Entry.Rollout, Attempt: dep.Attempt, Source: d.cfg.Component, Text: output, At: s.At}
-				if err := r.QueueLog(l); err != nil {
+			if dep.State != update.Committed {
+				if err := errors.Join(d.queueLog(r, "agent", own), d.queueLog(r, d.cfg.Component, output)); err != nil {
 					return err
 				}
 			}
-			return r.QueueStatus(s)
+			return d.queue(r, s)
 		})
 	})
 	if err != nil {
 		return "", err
 	}
+	d.logged = false
 	d.log.Info("deployment ended", "rollout", dep.Entry.Rollout, "release", dep.Entry.Version, "attempt", dep.Attempt,
 		"state", string(dep.State), "reason", s.Reason, "detail", s.Detail, "running", s.Running)
 	// What runs has changed, or did not as it should: worth a session.
 	d.world.Heartbeat()
 	d.world.CheckIn()
 	return update.Closed, nil
-}
-
-func (d *Driver) status(state topics.State) topics.Status { return d.statusOf(state, d.dep) }
-
-func (d *Driver) statusOf(state topics.State, dep journal.Deployment) topics.Status {
-	running := d.slots.Running()
-	_, quality := d.clock.Read()
-	s := topics.Status{
-		Rollout: dep.Entry.Rollout, Revision: dep.Entry.Revision, Cohort: dep.Cohort, Component: d.cfg.Component,
-		Release: dep.Entry.Release, Attempt: dep.Attempt, State: state, Reason: dep.Reason, Detail: dep.Detail,
-		From: dep.From, Running: Versions(d.cfg.Component, d.slots)[d.cfg.Component], Target: dep.Entry.Version,
-		SlotDigest: running.Image.SHA256, BootID: BootID(d.slots), PreviousBootID: dep.PreviousBootID,
-		Clock: quality, At: d.clock.Now().UTC().Truncate(time.Millisecond),
-	}
-	if state == topics.StateDownloading {
-		s.Bytes = dep.Entry.Target.Length
-	}
-	if dep.Transfer != (topics.Transfer{}) {
-		s.Transfer = &dep.Transfer
-	}
-	return s
 }

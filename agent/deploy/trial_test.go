@@ -28,8 +28,9 @@ type bank struct {
 	confirm error
 	fell    int    // calls of FallBack
 	discard func() // instead of nothing
-	absent  int    // calls of Stage and Activate that fail before one does not
-	asked   int    // calls of them
+	output  string
+	absent  int // calls of Stage and Activate that fail before one does not
+	asked   int // calls of them
 }
 
 func (b *bank) ask() error {
@@ -44,7 +45,7 @@ func (b *bank) Ready(context.Context) error           { return nil }
 func (b *bank) Running() slot.Running                 { return b.running }
 func (b *bank) Trial(string) update.Trial             { return b.trial }
 func (b *bank) Armed() bool                           { return b.armed }
-func (b *bank) Output() string                        { return "" }
+func (b *bank) Output() string                        { return b.output }
 func (b *bank) Staging(string) (string, error)        { return "", nil }
 func (b *bank) Stage(slot.Image) (string, error)      { return "b", b.ask() }
 func (b *bank) Activate(context.Context) error        { return b.ask() }

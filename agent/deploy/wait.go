@@ -113,7 +113,7 @@ func (d *Driver) tellWaiting(ctx context.Context, now decide.Decision, facts dec
 		s.Until = &until
 	}
 	return d.insist(ctx, "journal", func() error {
-		return d.journal.Update(func(r *journal.Record) error { return r.QueueStatus(s) })
+		return d.journal.Update(func(r *journal.Record) error { return d.queue(r, s) })
 	})
 }
 
@@ -299,7 +299,7 @@ func (d *Driver) tell(ctx context.Context, phase condition.Phase, hold *conditio
 	until := s.At.Add(hold.Again).Truncate(time.Second)
 	s.Until = &until
 	return d.insist(ctx, "journal", func() error {
-		return d.journal.Update(func(r *journal.Record) error { return r.QueueStatus(s) })
+		return d.journal.Update(func(r *journal.Record) error { return d.queue(r, s) })
 	})
 }
 

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 )
 
 // File is an open file.
@@ -123,17 +124,20 @@ func Replace(on FS, path string, data []byte, mode fs.FileMode) error {
 }
 
 // Remove removes a file durably; that it is not there is no error, not even on a disk
-// that is read-only.
+// that is read-only. It may be one that failed before that removed it: the directory is
+// synchronised in any case.
 func Remove(on FS, path string) error {
-	if _, err := on.Lstat(path); errors.Is(err, os.ErrNotExist) {
-		return nil
+	_, err := on.Lstat(path)
+	if err == nil {
+		err = on.Remove(path)
 	}
-	err := on.Remove(path)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
-	return on.SyncDir(filepath.Dir(path))
+	absent := err != nil
+	err = on.SyncDir(filepath.Dir(path))
+	if absent && (errors.Is(err, syscall.EROFS) || errors.Is(err, os.ErrNotExist)) {
+		return nil
+	}
+	return err
 }

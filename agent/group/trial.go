@@ -106,13 +106,24 @@ func (g *Group) confirm(ctx context.Context) error {
 func (g *Group) FallBack(ctx context.Context) error {
 	g.steps.Lock()
 	defer g.steps.Unlock()
-	if err := g.fallBack(ctx); err != nil {
+	if err := g.fallBack(ctx, true); err != nil {
 		return fmt.Errorf("fall back: %w", err)
 	}
 	return nil
 }
 
-func (g *Group) fallBack(ctx context.Context) error {
+// PutBack is FallBack for when nothing else could tell yet that there was a trial: Trial
+// and Armed go on saying so, also after a restart, until FallBack.
+func (g *Group) PutBack(ctx context.Context) error {
+	g.steps.Lock()
+	defer g.steps.Unlock()
+	if err := g.fallBack(ctx, false); err != nil {
+		return fmt.Errorf("put back: %w", err)
+	}
+	return nil
+}
+
+func (g *Group) fallBack(ctx context.Context, end bool) error {
 	s, all := g.current(), g.running()
 	switch t := s.Trial; {
 	case t == nil && s.Before != nil && !g.at(all, s.Current.Places):
@@ -132,6 +143,9 @@ func (g *Group) fallBack(ctx context.Context) error {
 		if err := g.back(ctx); err != nil {
 			return err
 		}
+	}
+	if !end {
+		return nil
 	}
 	s = g.current()
 	s.Trial = nil

@@ -60,8 +60,13 @@ func (f *File) Load() (body []byte, older bool, err error) {
 	return nil, false, fmt.Errorf("%s: %w: %w", filepath.Base(f.path), ErrDamaged, errors.Join(err, errOld))
 }
 
+// errUnsure: the new content has the place of the old one, but perhaps not after a power
+// cut.
+var errUnsure = errors.New("it is not known whether it is durable")
+
 // Save replaces the content. When it returns nil, the new content survives a
-// power cut; when it fails, what Load returns is as before.
+// power cut. When it fails, what Load returns is as before, unless the error is errUnsure:
+// then it may be either.
 func (f *File) Save(body []byte) error {
 	if err := f.save(body); err != nil {
 		return fmt.Errorf("save %s: %w", filepath.Base(f.path), err)
@@ -90,7 +95,10 @@ func (f *File) save(body []byte) error {
 	if err := f.on.Rename(tmp, f.path); err != nil {
 		return err
 	}
-	return f.on.SyncDir(filepath.Dir(f.path))
+	if err := f.on.SyncDir(filepath.Dir(f.path)); err != nil {
+		return fmt.Errorf("%w: %w", errUnsure, err)
+	}
+	return nil
 }
 
 type content struct {

@@ -188,10 +188,30 @@ func (j *Journal) save(r Record) error {
 		j.log.Info("journal can be written again")
 	}
 	if j.broken = err; err != nil {
+		if errors.Is(err, errUnsure) {
+			return errors.Join(err, j.skip(r.Sequence))
+		}
 		return err
 	}
 	j.limit = r.Reserved
 	j.use(raw)
+	return nil
+}
+
+// skip leaves out the numbers up to one: a record that counts as not written may come back
+// after a restart, and its reports are not to share their numbers with what Hold queues
+// until then. Caller holds mu.
+func (j *Journal) skip(sequence int64) error {
+	if j.raw == nil {
+		return nil // the first one; Open goes by it as it is
+	}
+	r := j.get()
+	r.Sequence = max(r.Sequence, sequence)
+	raw, err := json.Marshal(r)
+	if err != nil {
+		return err
+	}
+	j.raw = raw
 	return nil
 }
 
@@ -251,6 +271,7 @@ func (j *Journal) Hold(change func(*Record) error) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	r := j.get()
+	before := r.Sequence
 	if err := change(&r); err != nil {
 		return err
 	}
@@ -258,7 +279,7 @@ func (j *Journal) Hold(change func(*Record) error) error {
 	if err == nil {
 		return nil
 	}
-	if r.Sequence > j.get().Sequence && r.Sequence > j.limit {
+	if r.Sequence > before && r.Sequence > j.limit {
 		if j.limit == 0 {
 			return err
 		}

@@ -132,12 +132,18 @@ const (
 )
 
 // QueueStatus numbers a status and queues it. What looks like a secret is taken out of
-// its detail.
+// its detail, which is as long as there is room for. topics.ErrInvalid and
+// topics.ErrTooLarge are about the status, and stay however often it is tried.
 func (r *Record) QueueStatus(s topics.Status) error {
 	s.Schema, s.Epoch, s.Sequence = topics.Schema, r.Epoch, r.Sequence+1
-	s.Detail = Clip(redact.Text(s.Detail), topics.MaxText)
-	payload, err := topics.Encode(s)
-	return r.queue(topics.KindStatus, payload, err, s.State.Terminal())
+	// The JSON text may be up to six times as long as what it says.
+	for s.Detail = Clip(redact.Text(s.Detail), topics.MaxText); ; s.Detail = Clip(s.Detail, len(s.Detail)/2) {
+		payload, err := topics.Encode(s)
+		if err == nil && len(payload) > topics.MaxStatus && s.Detail != "" {
+			continue
+		}
+		return r.queue(topics.KindStatus, payload, err, s.State.Terminal())
+	}
 }
 
 // QueueHeartbeat numbers a heartbeat; it replaces the one in the queue, if any.
@@ -147,12 +153,13 @@ func (r *Record) QueueHeartbeat(h topics.Heartbeat) error {
 	return r.queue(topics.KindHeartbeat, payload, err, false)
 }
 
-// QueueLog numbers a log and queues it, without what looks like a secret.
+// QueueLog numbers a log and queues it, without what looks like a secret. Of one that is
+// too long the end is kept: that is where it says what went wrong.
 func (r *Record) QueueLog(l topics.Log) error {
 	l.Schema, l.Epoch, l.Sequence = topics.Schema, r.Epoch, r.Sequence+1
 	l.Text = redact.Text(l.Text)
 	// The JSON text may be up to six times as long as what it says.
-	for l.Text = Clip(l.Text, topics.MaxLog/2); ; l.Text = Clip(l.Text, len(l.Text)/2) {
+	for l.Text = clipFront(l.Text, topics.MaxLog/2); ; l.Text = clipFront(l.Text, len(l.Text)/2) {
 		payload, err := topics.Encode(l)
 		if err == nil && len(payload) > topics.MaxLog && l.Text != "" {
 			continue
@@ -226,10 +233,31 @@ func (r *Record) next() (Report, bool) {
 	return Report{}, false
 }
 
-// Clip shortens text to at most n bytes of valid UTF-8 without U+0000, which
-// databases refuse.
+// valid is text as valid UTF-8 without U+0000, which databases refuse.
+func valid(text string) string {
+	return strings.ReplaceAll(strings.ToValidUTF8(text, "?"), "\x00", "?")
+}
+
+// clipFront is Clip that keeps the end: whole lines, unless the last one alone is longer.
+func clipFront(text string, n int) string {
+	text = valid(text)
+	if len(text) <= n {
+		return text
+	}
+	cut := len(text) - n
+	rest := strings.ToValidUTF8(text[cut:], "")
+	if text[cut-1] == '\n' {
+		return rest
+	}
+	if _, lines, ok := strings.Cut(rest, "\n"); ok && lines != "" {
+		return lines
+	}
+	return rest
+}
+
+// Clip shortens text to at most n bytes of valid text; see valid.
 func Clip(text string, n int) string {
-	text = strings.ReplaceAll(strings.ToValidUTF8(text, "?"), "\x00", "?")
+	text = valid(text)
 	if len(text) <= n {
 		return text
 	}

@@ -209,7 +209,8 @@ func (m *Machine) Running() slot.Running {
 	return slot.Running{Slot: m.cfg.Running, Image: image, BootID: m.cfg.BootID, Addr: m.cfg.Addr, Up: true, Trial: trial}
 }
 
-// Output is empty: the system keeps its logs by itself.
+// Output is empty: the system keeps its logs by itself, and what its agent has logged is
+// reported by that, before it has the machine restarted.
 func (m *Machine) Output() string { return "" }
 
 func (m *Machine) downloads() slot.Downloads { return slot.Downloads{On: m.cfg.Disk, Dir: m.cfg.Dir} }

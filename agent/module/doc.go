@@ -8,11 +8,12 @@
 //	           a power cut, with the same artifact, whatever they had got to.
 //	verify     Is what runs well? Asked again and again while it is on trial. (Optional:
 //	           it is well if activate said so.)
-//	commit     It stays: what rollback would need may go. (Optional.)
+//	commit     It stays: what rollback would need may go. One that fails is called again,
+//	           and given up after five times: the version stays all the same. (Optional.)
 //	rollback   Make what ran before run again. It may be called at any time after
 //	           install was begun, and again.
-//	version    Print the version that runs, and nothing else. (Optional: then it is
-//	           what was activated.)
+//	version    Print the version that runs, in full ("1.2.0"), and nothing else; anything
+//	           else is a failure. (Optional: then it is what was activated.)
 //
 // Each gets in its environment, besides PATH: MODULE_STEP; MODULE_VERSION,
 // MODULE_ARTIFACT (a file, verified a moment ago) and MODULE_SHA256 of what is being

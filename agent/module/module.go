@@ -15,6 +15,7 @@ import (
 	"groundswell/agent/journal"
 	"groundswell/agent/slot"
 	"groundswell/agent/telemetry"
+	"groundswell/topics"
 )
 
 // Config says where the module is and how patient to be. Zero durations mean the
@@ -206,8 +207,8 @@ func (m *Module) activate(ctx context.Context) error {
 	return nil
 }
 
-// maxFailed is how many rollbacks may fail before the component is left as it is: then
-// only another release can mend it, and that must not be kept waiting.
+// maxFailed is how many rollbacks, or commits, may fail before the component is left as it
+// is: then only another release can mend it, and that must not be kept waiting.
 const maxFailed = 5
 
 // back rolls the trial back; one whose commit was begun is committed. The caller holds
@@ -241,7 +242,9 @@ func (m *Module) back(ctx context.Context) error {
 	return nil
 }
 
-// commit keeps what is on trial. The caller holds steps.
+// commit keeps what is on trial. There is no way back once the step was called, so one that
+// fails for good is given up, and the version stays: it is well, and other releases must not
+// be kept waiting. The caller holds steps.
 func (m *Module) commit(ctx context.Context) error {
 	next := m.current()
 	next.Before = nil
@@ -255,7 +258,13 @@ func (m *Module) commit(ctx context.Context) error {
 			return err
 		}
 		if err := m.insist(ctx, stepCommit, next.Staged, next.Current); err != nil {
-			return err
+			if ctx.Err() != nil {
+				return err
+			}
+			if t.Uncommitted++; t.Uncommitted < maxFailed {
+				return errors.Join(err, m.set(next.with(t)))
+			}
+			m.cfg.Log.Error("the module does not commit, and what is on trial stays without that", "err", err)
 		}
 	}
 	next.Slot, next.Current, next.Staged, next.Trial = other(next.Slot), next.Staged, slot.Image{}, nil
@@ -269,8 +278,11 @@ func (m *Module) look(ctx context.Context) {
 	version, well := "", true
 	if m.has(stepVersion) {
 		answer, err := m.call(ctx, stepVersion, s.Staged, s.Current)
+		if err == nil && answer != "" {
+			err = topics.CheckVersion("version", answer) // it gets into every heartbeat
+		}
 		if err != nil {
-			well = false
+			well, answer = false, ""
 			m.cfg.Log.Warn("the module does not say what runs", "err", err)
 		}
 		version = answer

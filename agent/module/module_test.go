@@ -406,3 +406,57 @@ func TestATrialThatWasNotBegunIsForgotten(t *testing.T) {
 		t.Errorf("%+v runs, armed %v", r, d.module.Armed())
 	}
 }
+
+// TestAnAnswerThatIsNoVersionIsAFailure: it would make every heartbeat of the device
+// invalid.
+func TestAnAnswerThatIsNoVersionIsAFailure(t *testing.T) {
+	for _, answer := range []string{"v1.1.0", "1.1.0 (built today)", "modem is busy"} {
+		d := fresh(t)
+		d.cfg.Initial = "1.0.0"
+		d.step("version", `echo '`+answer+`'`)
+		d.Boot()
+		if r := d.module.Running(); r.Image.Version != "1.0.0" { // as far as is known
+			t.Errorf("%q: %+v runs", answer, r)
+		}
+		d.stage("1.1.0")
+		if err := d.module.Activate(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if r := d.module.Running(); r.Up {
+			t.Errorf("%q: %+v is well", answer, r)
+		}
+	}
+}
+
+// TestACommitThatFailsForGoodIsGivenUp: what is on trial stays, and the device can be
+// updated.
+func TestACommitThatFailsForGoodIsGivenUp(t *testing.T) {
+	d := fresh(t)
+	d.step("commit", "exit 1")
+	d.Boot()
+	d.stage("1.1.0")
+	if err := d.module.Activate(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for i := range maxFailed {
+		if i == 2 {
+			d.Boot() // they are counted durably
+		}
+		err := d.module.Confirm(t.Context(), "b")
+		if last := i == maxFailed-1; (err == nil) != last {
+			t.Fatalf("time %d: %v", i, err)
+		}
+	}
+	d.Boot()
+	if r := d.module.Running(); r.Slot != "b" || r.Image.Version != "1.1.0" || r.Trial || d.module.Armed() {
+		t.Errorf("%+v runs, armed %v", r, d.module.Armed())
+	}
+	d.step("commit", steps["commit"])
+	d.stage("1.2.0")
+	if err := d.module.Activate(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.module.Confirm(t.Context(), "a"); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -196,6 +196,17 @@ func (m *Module) takeBack(name string) error {
 // after the module's step commit.
 func (m *Module) Final() bool { return m.has(stepCommit) }
 
+// PutBack is FallBack for when nothing else could tell yet that there was a trial: Trial
+// and Armed go on saying so, also after a restart, until FallBack.
+func (m *Module) PutBack(ctx context.Context) error {
+	m.steps.Lock()
+	defer m.steps.Unlock()
+	if err := m.back(ctx); err != nil {
+		return fmt.Errorf("put back: %w", err)
+	}
+	return nil
+}
+
 // FallBack has the module make run again what ran before, and ends the trial. It may
 // be repeated.
 func (m *Module) FallBack(ctx context.Context) error {

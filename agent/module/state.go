@@ -34,6 +34,8 @@ type trial struct {
 	Over       bool `json:"over,omitempty"`       // it is to be rolled back, or was
 	Back       bool `json:"back,omitempty"`       // it was rolled back, or that was given up
 	Failed     int  `json:"failed,omitempty"`     // rollbacks that failed
+	// Uncommitted are commits that failed.
+	Uncommitted int `json:"uncommitted,omitempty"`
 }
 
 // with is s with that trial.

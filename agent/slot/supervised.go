@@ -291,8 +291,14 @@ func (s *Supervised) Confirm(_ context.Context, slot string) error {
 // another, and waits until the launch of the active one was tried: nil does not
 // mean that it went well. It may be repeated. On a disk that takes no writes it
 // boots the active one nevertheless, if that is whole, and is an error.
-func (s *Supervised) FallBack(ctx context.Context) error {
-	over, err := s.dir.FallBack()
+func (s *Supervised) FallBack(ctx context.Context) error { return s.back(ctx, s.dir.FallBack) }
+
+// PutBack is FallBack for when nothing else could tell yet that there was a trial: Trial
+// and Armed go on saying so, also after a restart, until FallBack.
+func (s *Supervised) PutBack(ctx context.Context) error { return s.back(ctx, s.dir.putBack) }
+
+func (s *Supervised) back(ctx context.Context, end func() (over bool, err error)) error {
+	over, err := end()
 	if !over {
 		return err
 	}

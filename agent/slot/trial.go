@@ -176,6 +176,33 @@ func (d *Dir) FallBack() (over bool, err error) {
 	return over || err == nil, err
 }
 
+// putBack is the part of FallBack that is about booting: that there was a trial, and that
+// it is over, stays written. It may be repeated. Like FallBack it goes on a full disk, and holds
+// as long as this process lives on one that is read-only.
+//
+// over reports whether the trial has ended, at least for this process.
+func (d *Dir) putBack() (over bool, err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	active := d.active()
+	t, ok := d.trial()
+	if !ok || t.Slot == active {
+		return true, nil
+	}
+	if _, err := d.good(active); err != nil {
+		return false, nil // there is nothing to go back to
+	}
+	d.ended = t.Slot
+	if t.Tries > 0 {
+		t.Tries = 0
+		_ = d.writeJSON(filepath.Join(d.path, "trial.json"), t) // without its image it boots no more either
+	}
+	if err := d.remove(d.file(t.Slot, "image.json")); err != nil {
+		return true, fmt.Errorf("put back: %w", err)
+	}
+	return true, nil
+}
+
 // revert makes the other slot the active one in place of one that was confirmed, and
 // empties that. It may be repeated. ErrNoFallback means that the other one may not boot,
 // and that nothing was changed.

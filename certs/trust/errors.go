@@ -3,6 +3,7 @@ package trust
 import (
 	"errors"
 	"fmt"
+	"strings"
 )
 
 // The refusals of this package.
@@ -31,5 +32,22 @@ var (
 )
 
 func malformed(format string, args ...any) error {
-	return fmt.Errorf("%w: %w", ErrMalformed, fmt.Errorf(format, args...))
+	return fmt.Errorf("%w: %w", ErrMalformed, clipped{fmt.Errorf(format, args...)})
 }
+
+// maxQuoted is how many bytes an error says of what is malformed: parsers quote what they
+// were given, and whoever made that up is not to fill logs and reports with it.
+const maxQuoted = 256
+
+// clipped is an error whose text is bounded.
+type clipped struct{ error }
+
+func (c clipped) Error() string {
+	text := c.error.Error()
+	if len(text) <= maxQuoted {
+		return text
+	}
+	return strings.ToValidUTF8(text[:maxQuoted], "") + "..."
+}
+
+func (c clipped) Unwrap() error { return c.error }

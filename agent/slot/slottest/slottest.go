@@ -40,6 +40,7 @@ func Run(t *testing.T, fresh func(t *testing.T) Device) {
 		"one update after the other":                   (*rig).again,
 		"a trial has so many boots":                    (*rig).exhausted,
 		"a trial that is ended never boots again":      (*rig).ended,
+		"a trial that was put back is remembered":      (*rig).remembered,
 		"a trial that was not taken is over":           (*rig).unstaged,
 		"what is not what it should be is not staged":  (*rig).wrong,
 		"what is damaged does not boot":                (*rig).damaged,
@@ -249,6 +250,28 @@ func (r *rig) ended() {
 		r.boot()
 		r.runs("1.0.0", "a", false)
 	}
+}
+
+// remembered: while the journal cannot be written, the slots are all that knows.
+func (r *rig) remembered() {
+	putBack := func() {
+		r.Helper()
+		for range 2 { // again, if that booted the device
+			r.must(r.do(func(ctx context.Context) error { return deploy.PutBack(ctx, r.slots, "b") }))
+		}
+		r.runs("1.0.0", "a", false)
+		r.stands("b", update.FellBack, true)
+	}
+	r.try("1.1.0", "b")
+	for range Tries {
+		putBack() // as the driver does, again and again
+		r.boot()
+		r.runs("1.0.0", "a", false)
+		r.stands("b", update.FellBack, true)
+	}
+	r.fallBack()
+	r.stands("b", update.NotArmed, false)
+	r.try("1.2.0", "b")
 }
 
 func (r *rig) unstaged() {
