@@ -61,6 +61,7 @@ type Machine struct {
 	mu     sync.Mutex // guards what follows; held for a moment only
 	images map[string]slot.Image
 	trial  bool // what runs was booted on trial
+	judged bool // trial is by what the bootloader's environment says
 }
 
 // Open reads what is in the slots. It changes nothing.
@@ -91,22 +92,43 @@ func Open(ctx context.Context, cfg Config) (*Machine, error) {
 	s, err := cfg.Chain.Load(ctx)
 	if err != nil {
 		// What runs is managed all the same; that nothing can be activated is said when
-		// it is tried.
+		// it is tried. Until the environment can be read, what was never confirmed is
+		// taken to be on trial: it is to be proven in any case.
 		cfg.Log.Error("the bootloader's environment cannot be read", "err", err)
+		m.trial = m.unproven()
 		return m, nil
 	}
-	switch image := m.images[cfg.Running]; {
-	case cfg.Running == s.Active:
-	case cfg.Running == s.Trial:
+	m.judge(s)
+	return m, nil
+}
+
+// judge finds out whether what runs is on trial, by the first state that could be read of
+// the bootloader's environment.
+func (m *Machine) judge(s boot.State) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.judged {
+		return
+	}
+	m.judged = true
+	switch m.cfg.Running {
+	case s.Active:
+		m.trial = false
+	case s.Trial:
 		// Over, and in another boot: the machine was to boot the active slot, and could
 		// not. Over in this one: it still has to restart.
 		m.trial = !s.Over || s.Boot == m.boot()
 	default:
 		// The environment was lost, or the active slot could not be booted. What was
 		// staged and never confirmed is still to be proven.
-		m.trial = image.Length > 0 && !image.Good
+		m.trial = m.unproven()
 	}
-	return m, nil
+}
+
+// unproven is whether what runs was staged and never confirmed.
+func (m *Machine) unproven() bool {
+	image := m.images[m.cfg.Running]
+	return image.Length > 0 && !image.Good
 }
 
 // boot is what the bootloader's environment says of this boot.
@@ -122,6 +144,9 @@ func (m *Machine) Adopt(ctx context.Context) error {
 	m.busy.Lock()
 	defer m.busy.Unlock()
 	s, err := m.cfg.Chain.Load(ctx)
+	if err == nil {
+		m.judge(s)
+	}
 	switch trial := m.onTrial(); {
 	case err != nil || m.cfg.Running == s.Active:
 	case trial && s.Trial == "":

@@ -241,6 +241,48 @@ func TestATrialIsOneWithoutTheEnvironmentToo(t *testing.T) {
 	}
 }
 
+// unreadable is a bootloader's environment that cannot be read so many times.
+type unreadable struct {
+	boot.Chain
+	times int
+}
+
+func (u *unreadable) Load(ctx context.Context) (boot.State, error) {
+	if u.times--; u.times >= 0 {
+		return boot.State{}, boot.ErrEnvironment
+	}
+	return u.Chain.Load(ctx)
+}
+
+// TestATrialIsOneThoughTheEnvironmentCouldNotBeRead at first: what is on trial must not
+// become what boots by itself because of a read that failed.
+func TestATrialIsOneThoughTheEnvironmentCouldNotBeRead(t *testing.T) {
+	for times := 1; times <= 2; times++ {
+		d := tried(t)
+		chain := &unreadable{d.chain, times}
+		m, err := Open(t.Context(), Config{
+			Partitions: map[string]string{"a": d.path("a"), "b": d.path("b")}, Dir: d.path("data"), Chain: chain,
+			Running: "b", BootID: "another", Tries: slottest.Tries, Restart: func(context.Context) error { d.reset(); return nil },
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		// However little was written down of the slot: the environment says it.
+		m.images = map[string]slot.Image{}
+		if err := m.Adopt(t.Context()); (err != nil) != (times == 2) {
+			t.Fatal(err)
+		}
+		s, err := d.chain.Load(t.Context())
+		if err != nil || s.Active != "a" || s.Trial != "b" {
+			t.Fatalf("after %d failed reads the bootloader has %+v, %v", times, s, err)
+		}
+		d.machine = m
+		if _, err := d.Do(m.FallBack); err != nil || d.machine.Running().Slot != "a" {
+			t.Errorf("after %d failed reads %+v runs, %v", times, d.machine.Running(), err)
+		}
+	}
+}
+
 // TestAMachineWithoutAnEnvironmentIsManaged: it cannot be updated, and says why.
 func TestAMachineWithoutAnEnvironmentIsManaged(t *testing.T) {
 	d := uboot(t)

@@ -104,8 +104,11 @@ func (m *Machine) Confirm(ctx context.Context, name string) error {
 // runs, because the journal may not have it: on a full disk, for instance.
 func (m *Machine) FallBack(ctx context.Context) error {
 	m.busy.Lock()
-	back := m.onTrial()
 	s, err := m.cfg.Chain.Load(ctx)
+	if err == nil {
+		m.judge(s)
+	}
+	back := m.onTrial()
 	switch {
 	case err != nil:
 	case back:
