@@ -81,8 +81,13 @@ func run(ctx context.Context, cfg Config, log *slog.Logger) error {
 	stopped := ctx
 	g, ctx := errgroup.WithContext(ctx)
 	var alive vitals
+	var judged driven
 	for _, p := range parts {
 		g.Go(func() error { return p.slots.Run(ctx) })
+		g.Go(func() error {
+			guard(ctx, p.Name, p.slots, &judged, cfg.Unmanaged, log)
+			return nil
+		})
 		alive.add(func() { p.slots.Running() })
 	}
 	g.Go(func() error {
@@ -94,7 +99,7 @@ func run(ctx context.Context, cfg Config, log *slog.Logger) error {
 		// reason for a camera to be dark.
 		for n := 1; ; n++ {
 			began := time.Now()
-			err := manage(ctx, cfg, parts, &alive, tail, nil, log)
+			err := manage(ctx, cfg, parts, &alive, &judged, tail, nil, log)
 			if err == nil || ctx.Err() != nil {
 				return nil
 			}
@@ -142,7 +147,7 @@ func pause(ctx context.Context, b Backoff, n int) error {
 
 // manage connects the device and drives its components, until ctx or the turn ends or
 // something is wrong that may not be later.
-func manage(ctx context.Context, cfg Config, parts []part, alive *vitals, tail *telemetry.Tail, t *turn, log *slog.Logger) error {
+func manage(ctx context.Context, cfg Config, parts []part, alive *vitals, judged *driven, tail *telemetry.Tail, t *turn, log *slog.Logger) error {
 	clk := clock.NewFrom(clock.Built(), machineClock, nil)
 	credential, id, authority, err := identity(cfg)
 	if err != nil {
@@ -255,6 +260,8 @@ func manage(ctx context.Context, cfg Config, parts []part, alive *vitals, tail *
 		return session.Run(ctx)
 	})
 	g.Go(func() error { return device.Run(ctx) })
+	judged.drivers.Store(true)
+	defer judged.drivers.Store(false)
 	for _, driver := range drivers {
 		g.Go(func() error {
 			t.await(ctx, records)

@@ -69,6 +69,10 @@ type Config struct {
 	// RAUC, where it is enabled, has the whole system updated by RAUC.
 	RAUC   RAUC   `yaml:"rauc"`
 	Health Health `yaml:"health"`
+	// Unmanaged is how long what is on trial may run while the agent cannot manage the
+	// device with it, for want of a certificate, a root or a port for instance. Then it is
+	// put back. Default 10 min.
+	Unmanaged time.Duration `yaml:"unmanaged"`
 	// Conditions are what the device itself wants before it takes a release, of
 	// whatever component.
 	Conditions condition.Config `yaml:"conditions"`
@@ -213,6 +217,7 @@ func DefaultConfig() Config {
 		Mode:      topics.ModeConnected,
 		Polling:   Polling{Interval: 15 * time.Minute, Jitter: time.Minute, BackPercent: 30},
 		Heartbeat: time.Minute,
+		Unmanaged: 10 * time.Minute,
 		Renewal:   Renewal{After: 10 * time.Minute},
 		Fetch:     Fetch{Stall: 30 * time.Second, MinRate: 1024},
 		Firmware: Firmware{
@@ -375,6 +380,7 @@ func (c *Config) validateTimes() error {
 		{"mqtt.keep_alive", c.MQTT.KeepAlive}, {"mqtt.session_expiry", c.MQTT.SessionExpiry},
 		{"mqtt.check_in_timeout", c.MQTT.CheckInTimeout}, {"fetch.stall", c.Fetch.Stall},
 		{"polling.interval", c.Polling.Interval}, {"heartbeat", c.Heartbeat},
+		{"unmanaged", c.Unmanaged},
 	}); err != nil {
 		return err
 	}

@@ -84,6 +84,7 @@ func TestConfigurationIsRefusedByKey(t *testing.T) {
 		{"polling.interval", valid + "polling: {interval: 8785h}\n"},
 		{"polling.jitter", valid + "polling: {jitter: 2540000h}\n"}, // twice that overflows
 		{"heartbeat", valid + "heartbeat: -1s\n"},
+		{"unmanaged", valid + "unmanaged: 0s\n"},
 		{"health.total", valid + "health: {settle: 10m}\n"},
 		{"retry", valid + "retry: {min: 1h, max: 1m}\n"},
 		{"firmware.addr", valid + "firmware: {addr: nowhere}\n"},

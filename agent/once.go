@@ -71,7 +71,7 @@ func wakeOnce(ctx context.Context, cfg Config, out io.Writer, log *slog.Logger) 
 	}
 	t := &turn{awake: cfg.Polling.Awake, begun: make(chan struct{})}
 	var alive vitals
-	err = manage(running, cfg, parts, &alive, tail, t, log)
+	err = manage(running, cfg, parts, &alive, &driven{}, tail, t, log)
 	stop()
 	if errRun := g.Wait(); err == nil || errors.Is(err, errOver) && errRun != nil {
 		err = errRun

@@ -67,7 +67,7 @@ func Run(ctx context.Context, cfg Config, alive func(), log *slog.Logger) {
 		watch(func() (*watcher, error) { return systemd(interval), nil })
 	}
 	if cfg.Device != "" {
-		watch(func() (*watcher, error) { return hardware(cfg) })
+		watch(func() (*watcher, error) { return hardware(cfg, log) })
 	}
 	<-ctx.Done()
 	if !errors.Is(context.Cause(ctx), ErrGoesOn) {
@@ -85,9 +85,12 @@ func systemd(interval time.Duration) *watcher {
 	}, func() {}}
 }
 
+// unknown is how often a watchdog is fed that does not say what its timeout is.
+const unknown = time.Second
+
 // hardware opens a watchdog (Documentation/watchdog/watchdog-api.rst in the kernel): from
 // then on it must be fed.
-func hardware(cfg Config) (*watcher, error) {
+func hardware(cfg Config, log *slog.Logger) (*watcher, error) {
 	timeout := cfg.Timeout
 	if timeout == 0 {
 		timeout = DefaultTimeout
@@ -103,12 +106,19 @@ func hardware(cfg Config) (*watcher, error) {
 		_, _ = file.WriteString("V")
 		_ = file.Close()
 	}}
-	if err := unix.IoctlSetPointerInt(fd, unix.WDIOC_SETTIMEOUT, int(timeout/time.Second)); err != nil && !errors.Is(err, unix.EOPNOTSUPP) {
+	err = unix.IoctlSetPointerInt(fd, unix.WDIOC_SETTIMEOUT, int(timeout/time.Second))
+	if errors.Is(err, unix.ENOTTY) {
 		w.close()
-		return nil, fmt.Errorf("%s: set timeout of %v: %w", cfg.Device, timeout, err)
+		return nil, fmt.Errorf("%s: is no watchdog: %w", cfg.Device, err)
+	}
+	if err != nil {
+		// It counts since it was opened, and one with nowayout goes on when it is closed:
+		// whatever its timeout is, it is fed.
+		log.Warn("watchdog keeps its own timeout", "device", cfg.Device, "wanted", timeout, "err", err)
+		w.every = min(w.every, unknown)
 	}
 	if actual, err := unix.IoctlGetInt(fd, unix.WDIOC_GETTIMEOUT); err == nil && actual > 0 {
-		w.every = min(w.every, time.Duration(actual)*time.Second/3)
+		w.every = min(timeout, time.Duration(actual)*time.Second) / 3
 	}
 	return w, nil
 }

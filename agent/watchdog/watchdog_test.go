@@ -146,7 +146,7 @@ func TestWhatIsNoWatchdogIsNotFed(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, device := range []string{path, path + "-none"} {
-		if w, err := hardware(Config{Device: device}); err == nil || !strings.Contains(err.Error(), device) {
+		if w, err := hardware(Config{Device: device}, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), device) {
 			t.Errorf("%s: %v, %v", device, w, err)
 		}
 	}
