@@ -120,7 +120,7 @@ func (l *Link) poll(ctx context.Context) {
 		if err != nil {
 			failures++
 			l.change(func() { l.turn++ })
-			wait = min(l.pause(failures), interval)
+			wait = retryAfter(failures, l.pause(failures), interval)
 			l.log.Warn("check-in failed", "err", err, "again_in", wait.String())
 			continue
 		}
@@ -130,6 +130,19 @@ func (l *Link) poll(ctx context.Context) {
 		}
 		l.cfg.Wake.Plan(l.clock.Now().Add(wait))
 	}
+}
+
+// triesPerWake is how often a wake tries to check in. A broker that is away for long is
+// asked as rarely as one that is there.
+const triesPerWake = 6
+
+// retryAfter is when a check-in that failed, the failures'th in a row, is tried again:
+// after pause, or in the next wake.
+func retryAfter(failures int, pause, interval time.Duration) time.Duration {
+	if failures%triesPerWake == 0 {
+		return interval
+	}
+	return min(pause, interval)
 }
 
 // sleep waits for the next check-in, or for a wish for one before its time; not ok: ctx
