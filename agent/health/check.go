@@ -139,6 +139,9 @@ type examiner struct {
 	checks []Check
 	before map[string]float64 // metrics, by name
 	own    func() error
+	// hung are the answers that are still to come of checks that nothing can end, such as
+	// of a disk that hangs; nil for the others.
+	hung []chan error
 }
 
 func newExaminer(cfg Config) *examiner {
@@ -159,24 +162,33 @@ func newExaminer(cfg Config) *examiner {
 func (e *examiner) ask(ctx context.Context, timeout time.Duration, c Component) *problem {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
+	if e.hung == nil {
+		e.hung = make([]chan error, len(e.checks))
+	}
 	answers := make([]chan error, len(e.checks))
 	for i, check := range e.checks {
+		if answers[i] = e.hung[i]; answers[i] != nil && len(answers[i]) == 0 {
+			continue // asking again would only be one more that hangs
+		}
 		answers[i] = make(chan error, 1)
 		go func() { answers[i] <- e.askOne(ctx, check, c) }()
 	}
 	var first *problem
 	for i, check := range e.checks {
 		var err error
+		late := false
 		select {
 		case err = <-answers[i]:
 		case <-ctx.Done():
-			// A disk that hangs is not asked twice whether it does; one whose answer came
-			// in the same moment was in time.
+			// An answer that came in the same moment was in time.
 			select {
 			case err = <-answers[i]:
 			case <-time.After(2 * time.Second): // those that can be ended were, and say why
-				err = ctx.Err()
+				err, late = ctx.Err(), true
 			}
+		}
+		if e.hung[i] = nil; late {
+			e.hung[i] = answers[i]
 		}
 		if err != nil && first == nil {
 			if check.Name != "" {
@@ -241,9 +253,12 @@ func output(ctx context.Context, command []string, c Component) (string, error) 
 	return "", fmt.Errorf("%s: %w: %s", filepath.Base(command[0]), err, strings.TrimSpace(out.String()))
 }
 
+// statfs is for tests to have a disk that hangs.
+var statfs = unix.Statfs
+
 func room(dir string, megabytes int64) error {
 	var s unix.Statfs_t
-	if err := unix.Statfs(dir, &s); err != nil {
+	if err := statfs(dir, &s); err != nil {
 		return fmt.Errorf("%s: %w", dir, err)
 	}
 	if free := int64(s.Bavail) * int64(s.Bsize) / 1e6; free < megabytes {
