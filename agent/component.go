@@ -255,14 +255,13 @@ func (c *Component) healthConfig() health.Config {
 		URL: c.Health.URL, Interval: c.Health.Interval, Timeout: c.Health.Timeout,
 		Settle: c.Health.Settle, Total: c.Health.Total, Checks: c.Health.Checks,
 	}
-	silent := h.URL == defaultHealthURL && !c.addressed()
-	if h.URL == "none" || silent {
-		h.URL = ""
-	}
-	if silent && len(h.Checks) == 0 && (c.system() != "" || len(c.Group) > 0) {
-		// That the machine has booted says little: a new kernel without the network's
-		// driver boots as well.
+	if h.URL == defaultHealthURL && len(h.Checks) == 0 && (c.system() != "" || len(c.Group) > 0) {
+		// That the machine has booted, and answers itself, says little: a new kernel
+		// without the network's driver does so as well.
 		h.Checks = []health.Check{{Broker: true}}
+	}
+	if h.URL == "none" || h.URL == defaultHealthURL && !c.addressed() {
+		h.URL = ""
 	}
 	return h
 }

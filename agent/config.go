@@ -184,10 +184,11 @@ type Firmware struct {
 // their own Settle and Total.
 type Health struct {
 	// URL answers 200 when all is well; "{addr}" stands for the component's
-	// address. Default http://{addr}/healthz, where it has one; "none" checks the
-	// process only.
+	// address. Default http://{addr}/healthz, where it has one; "none" asks for nothing:
+	// that the process runs, or the machine, is enough.
 	URL string `yaml:"url"`
-	// Checks must hold as well, each of its kind; see package health.
+	// Checks must hold as well, each of its kind; see package health. Where there are none
+	// and URL is the default, a whole system and a group must hear the broker.
 	Checks   []health.Check `yaml:"checks"`
 	Interval time.Duration  `yaml:"interval"` // default 2 s
 	Timeout  time.Duration  `yaml:"timeout"`  // default 2 s

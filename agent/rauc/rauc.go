@@ -50,8 +50,10 @@ type Slots struct {
 	output  *telemetry.Tail
 	at      func() // called before each step that outlives a power cut. Tests cut it there
 
-	busy sync.Mutex // held, for long perhaps, while RAUC works or the record is written
-	file *journal.File
+	busy   sync.Mutex // held, for long perhaps, while RAUC works or the record is written
+	file   *journal.File
+	unread bool // what is written down could not be read
+	reads  int  // how often it was tried again
 
 	mu     sync.Mutex // guards what follows; held for a moment only; after busy
 	record record
@@ -80,24 +82,38 @@ func Open(cfg Config) (*Slots, error) {
 		cfg: cfg, service: service{address: cfg.Bus, callTime: cfg.CallTime, installTime: cfg.InstallTime},
 		output: telemetry.NewTail(32 << 10), at: func() {}, file: journal.NewFile(filepath.Join(cfg.Dir, "rauc.json")),
 	}
-	s.load()
+	s.read()
+	return s, nil
+}
+
+// read reads what is written down, and finds out by it whether what runs is on trial.
+func (s *Slots) read() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.unread = !s.load()
 	r := s.record
-	switch held := r.Slots[cfg.Running]; {
-	case r.Active == cfg.Running || r.Active == "" && r.Trial == nil:
-	case r.Trial != nil && r.Trial.Slot == cfg.Running:
+	switch held := r.Slots[s.cfg.Running]; {
+	case r.Active == s.cfg.Running || r.Active == "" && r.Trial == nil:
+		s.trial = false
+	case r.Trial != nil && r.Trial.Slot == s.cfg.Running:
 		// Over, told, and in another boot: the machine was to boot the other slot, and
 		// could not. Else it still has to restart.
 		t := r.Trial
-		s.trial = !t.Over || !t.Told || t.OverIn == cfg.BootID
+		s.trial = !t.Over || !t.Told || t.OverIn == s.cfg.BootID
 	default:
 		// The bootloader has chosen by itself. What was never confirmed is still to be
 		// proven.
 		if s.trial = held.Length > 0 && !held.Good; s.trial {
-			cfg.Log.Warn("what was never confirmed was booted without a trial", "slot", cfg.Running)
+			s.cfg.Log.Warn("what was never confirmed was booted without a trial", "slot", s.cfg.Running)
 		}
 	}
-	return s, nil
 }
+
+// maxUnread is how often what is written down is read again before it is given up. Until
+// then nothing is marked good: what runs may be on trial.
+const maxUnread = 10
+
+var errUnread = errors.New("what is written down of the slots cannot be read")
 
 // Run has what runs boot again, and returns when ctx ends: the system runs by itself.
 func (s *Slots) Run(ctx context.Context) error {
@@ -134,6 +150,12 @@ func (s *Slots) Adopt(ctx context.Context) error {
 	sys, err := s.ask(ctx)
 	if err != nil {
 		return err
+	}
+	if s.unread && s.reads < maxUnread {
+		s.reads++
+		if s.read(); s.unread {
+			return errUnread
+		}
 	}
 	r, on := s.written()
 	running := s.cfg.Running

@@ -296,3 +296,39 @@ func TestWithoutRAUCsStatusNothingIsVerified(t *testing.T) {
 		t.Errorf("trial: %v", got)
 	}
 }
+
+// TestATrialIsOneThoughItCouldNotBeRead at first: what is on trial must not be marked good
+// because of a read that failed.
+func TestATrialIsOneThoughItCouldNotBeRead(t *testing.T) {
+	d := tried(t)
+	running := d.slots.Running().Slot
+	for _, name := range []string{"data/rauc.json", "data/rauc.json.old"} {
+		if err := os.Rename(d.path(name), d.path(name)+".away"); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Mkdir(d.path(name), 0o700); err != nil { // which cannot be read as a file
+			t.Fatal(err)
+		}
+	}
+	s := d.open(running)
+	before, err := os.ReadFile(d.path("grubenv"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Adopt(t.Context()); !errors.Is(err, errUnread) {
+		t.Errorf("adopt: %v", err)
+	}
+	if after, err := os.ReadFile(d.path("grubenv")); err != nil || string(after) != string(before) {
+		t.Errorf("the bootloader was told something: %v", err)
+	}
+	for _, name := range []string{"data/rauc.json", "data/rauc.json.old"} {
+		if err := errors.Join(os.Remove(d.path(name)), os.Rename(d.path(name)+".away", d.path(name))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d.unchanged(func() {
+		if err := s.Adopt(t.Context()); err != nil || !s.Running().Trial {
+			t.Errorf("adopt: %v, %+v runs", err, s.Running())
+		}
+	})
+}

@@ -82,7 +82,7 @@ func (r record) holding(name string, h held) record {
 
 // load reads the record. What cannot be read is as on a device that was never updated:
 // what runs is kept, and what does not is installed anew when it is needed.
-func (s *Slots) load() {
+func (s *Slots) load() (read bool) {
 	body, _, err := s.file.Load()
 	if err == nil {
 		err = json.Unmarshal(body, &s.record)
@@ -90,7 +90,9 @@ func (s *Slots) load() {
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		s.cfg.Log.Error("what the slots hold is not known any more", "err", err)
 		s.record = record{}
+		return false
 	}
+	return true
 }
 
 // save writes next, and takes it over when that went well. The caller holds busy.
