@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"groundswell/agent/fetch"
@@ -269,5 +270,39 @@ func TestAnEndedDownloadEnds(t *testing.T) {
 	d := newDevice(t, o.URL)
 	if err := d.Artifact(ctx, a, d.path, nil); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
+	}
+}
+
+// TestABusySourceIsLeftAlone for as long as it says, while the others are asked.
+func TestABusySourceIsLeftAlone(t *testing.T) {
+	data := noise(13, 4<<20)
+	old := slices.Clone(data)
+	for i := 0; i < len(old); i += 700_000 { // so that it takes several requests
+		old[i]++
+	}
+	busy, good := newOrigin(t), newOrigin(t)
+	busy.release(data, false)
+	a := good.release(data, false)
+	a.Seed = runs(t, old)
+	var asked, others atomic.Int32
+	busy.set(func(w http.ResponseWriter, r *http.Request) bool {
+		if r.Header.Get("Range") == "" {
+			return false
+		}
+		asked.Add(1)
+		w.Header().Set("Retry-After", "3600")
+		w.WriteHeader(http.StatusServiceUnavailable)
+		return true
+	})
+	good.set(func(_ http.ResponseWriter, r *http.Request) bool {
+		if r.Header.Get("Range") != "" {
+			others.Add(1)
+		}
+		return false
+	})
+	d := newDevice(t, busy.URL, good.URL)
+	d.must(a, data)
+	if asked.Load() != 1 || others.Load() < 3 {
+		t.Errorf("the busy source was asked %d times, the other one %d times", asked.Load(), others.Load())
 	}
 }

@@ -60,7 +60,7 @@ func (r *run) fetch(ctx context.Context, s step) error {
 			r.against(base, s.kind)
 		}
 		if r.file.at > s.first {
-			return err // another step is next; this source may go on with it
+			return err // another step is next, without what is there; this source may go on with it
 		}
 	}
 	err := errors.Join(failures...)
@@ -95,16 +95,12 @@ func (r *run) spoil(err error) error {
 
 // from fetches a step's units from one source, and adds their blocks one by one.
 func (r *run) from(ctx context.Context, base string, w way, s step) error {
-	units := s.units
-	for len(units) > 0 && units[0].end <= r.file.at { // another source sent them
-		units = units[1:]
-	}
-	body, err := r.Client.Range(ctx, base, w.object(), units[0].from, units[len(units)-1].to)
+	body, err := r.Client.Range(ctx, base, w.object(), s.units[0].from, s.units[len(s.units)-1].to)
 	if err != nil {
 		return err
 	}
 	defer body.Close()
-	for _, u := range units {
+	for _, u := range s.units {
 		data := r.room(u.cost())
 		n, err := io.ReadFull(body, data)
 		r.count(s.kind, int64(n))
