@@ -223,14 +223,14 @@ func (r *Record) waiting(n, size int) (list []Report) {
 	return list
 }
 
-// next is the report to send now, of each kind in its order.
-func (r *Record) next() (Report, bool) {
-	for _, kind := range order {
-		if i := slices.IndexFunc(r.Queue, func(q Report) bool { return q.Kind == kind }); i >= 0 {
-			return r.Queue[i], true
-		}
-	}
-	return Report{}, false
+// withoutEnds takes the first status out of the queue that ends an attempt, and all
+// statuses behind it.
+func (r *Record) withoutEnds() {
+	ended := false
+	r.Queue = slices.DeleteFunc(r.Queue, func(q Report) bool {
+		ended = ended || q.Final
+		return ended && q.Kind == topics.KindStatus
+	})
 }
 
 // valid is text as valid UTF-8 without U+0000, which databases refuse.
