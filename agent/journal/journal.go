@@ -317,10 +317,11 @@ func (j *Journal) Waiting(n, size int) []Report {
 }
 
 // waiting leaves out that an attempt has ended, and what came after it, as long as a power
-// cut may take that back: the attempt would go on, and end twice. Caller holds mu.
+// cut may take that back: the attempt would go on, and end twice. So that is written once
+// more. Caller holds mu.
 func (j *Journal) waiting(n, size int) []Report {
 	r := j.get()
-	if j.file.Unsure() {
+	if j.file.Unsure() && r.ends() && j.save(r) != nil {
 		r.withoutEnds()
 	}
 	return r.waiting(n, size)

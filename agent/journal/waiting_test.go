@@ -90,7 +90,6 @@ func TestEndOfAnAttemptThatMayVanishIsNotSent(t *testing.T) {
 		t.Errorf("to be sent while the disk refuses: %v", kinds)
 	}
 	d.Ask = nil
-	update1(t, again, func(*Record) error { return nil })
 	if list := again.Waiting(10, 1<<20); len(list) != 4 || !list[1].Final {
 		t.Errorf("to be sent when the disk takes writes again: %v", list)
 	}
