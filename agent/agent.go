@@ -12,8 +12,10 @@ import (
 	"syscall"
 	"time"
 
+	"groundswell/agent/allowance"
 	"groundswell/agent/assemble"
 	"groundswell/agent/clock"
+	"groundswell/agent/decide"
 	"groundswell/agent/deploy"
 	"groundswell/agent/fetch"
 	"groundswell/agent/journal"
@@ -166,6 +168,7 @@ func manage(ctx context.Context, cfg Config, parts []part, alive *vitals, judged
 	var session *link.Link // sources may be assigned
 	var drivers []*deploy.Driver
 	awake := wake.New(cfg.Polling.limits())
+	allowed := allowance.New(cfg.Download, id.Name, clk, log)
 	fetcher := fetch.New(fetch.Config{
 		Sources: func() []string {
 			if assigned := session.Sources(); len(assigned) > 0 {
@@ -173,7 +176,7 @@ func manage(ctx context.Context, cfg Config, parts []part, alive *vitals, judged
 			}
 			return cfg.Sources
 		},
-		TLS: sourceTLS, Stall: cfg.Fetch.Stall, MinRate: cfg.Fetch.MinRate, BackoffMin: cfg.Backoff.Min, BackoffMax: cfg.Backoff.Max, Wake: awake, Log: log,
+		TLS: sourceTLS, Stall: cfg.Fetch.Stall, MinRate: cfg.Fetch.MinRate, BackoffMin: cfg.Backoff.Min, BackoffMax: cfg.Backoff.Max, Wake: awake, Allowance: allowed, Log: log,
 	})
 	defer fetcher.Close()
 	roots, err := readRoots(cfg)
@@ -217,6 +220,8 @@ func manage(ctx context.Context, cfg Config, parts []part, alive *vitals, judged
 	if err != nil {
 		return fmt.Errorf("time_zone: %w", err)
 	}
+	allowed.Remember(records, func() *time.Location { return decide.Location(session.World().Assignment, location) })
+	defer allowed.Close()
 	device := deploy.NewDevice(session, cfg.Conditions)
 	well := wellItself(session, records, func() []*deploy.Driver { return drivers })
 	for _, p := range parts {
@@ -226,7 +231,7 @@ func manage(ctx context.Context, cfg Config, parts []part, alive *vitals, judged
 		}
 		drivers = append(drivers, deploy.New(deploy.Config{
 			Component: p.Name, Itself: p.itself, Device: id.Name, Model: id.Model, Hardware: id.Hardware, Location: location,
-			Health: examine, Conditions: p.Conditions, Wake: awake, RetryMin: cfg.Retry.Min, RetryMax: cfg.Retry.Max,
+			Health: examine, Conditions: p.Conditions, Wake: awake, Allowance: allowed, RetryMin: cfg.Retry.Min, RetryMax: cfg.Retry.Max,
 			PenaltyMin: cfg.Penalty.Min, PenaltyMax: cfg.Penalty.Max, Log: tail.String, At: faultsOf(p.Name),
 		}, device, p.slots, verifier, assemble.Downloads{Client: fetcher, Log: log}, records, clk, log.With("component", p.Name)))
 	}

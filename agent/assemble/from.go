@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"groundswell/agent/fetch"
+	"groundswell/agent/wake"
 	"groundswell/internal/block"
 )
 
@@ -100,7 +101,10 @@ func (r *run) from(ctx context.Context, base string, w way, s step) error {
 		return err
 	}
 	defer body.Close()
-	for _, u := range s.units {
+	for i, u := range s.units {
+		if left, limited := r.Client.Left(); i > 0 && limited && left == 0 {
+			return wake.ErrSpent // by the clock, or by others
+		}
 		data := r.room(u.cost())
 		n, err := io.ReadFull(body, data)
 		r.count(s.kind, int64(n))

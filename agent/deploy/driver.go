@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"groundswell/agent/allowance"
 	"groundswell/agent/clock"
 	"groundswell/agent/condition"
 	"groundswell/agent/decide"
@@ -87,6 +88,8 @@ type Config struct {
 	Conditions condition.Config
 	// Wake is what may be fetched before the next wake; nil: any amount.
 	Wake *wake.Wake
+	// Allowance is what may be downloaded besides; nil: anything at any time.
+	Allowance *allowance.Allowance
 	// RetryMin and RetryMax bound the pause after a failed attempt.
 	RetryMin, RetryMax time.Duration
 	// PenaltyMin, doubled with each time up to PenaltyMax, is how long an artifact that

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"groundswell/agent/allowance"
 	"groundswell/agent/wake"
 	"groundswell/certs/trust"
 	"groundswell/topics"
@@ -59,7 +60,10 @@ type Config struct {
 	// is fetched whatever is left: it is short, and may be what a device needs to
 	// recover.
 	Wake *wake.Wake
-	Log  *slog.Logger
+	// Allowance says how fast, when and how much in a day may be fetched; nil: there are
+	// no limits. For metadata as above, but that it comes no faster.
+	Allowance *allowance.Allowance
+	Log       *slog.Logger
 }
 
 // Client fetches. It is safe for concurrent use, but for two downloads to one
@@ -82,11 +86,16 @@ func New(cfg Config) *Client {
 	if cfg.MinRate <= 0 {
 		cfg.MinRate = 1024
 	}
+	// A source is not too slow for what the device takes no faster, several downloads
+	// together.
+	if r := cfg.Allowance.Rate(); r > 0 {
+		cfg.MinRate = min(cfg.MinRate, max(1, r/4))
+	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	transport := &http.Transport{
-		DialContext:            (&net.Dialer{Timeout: cfg.Stall}).DialContext,
+		DialContext:            cfg.Allowance.DialContext(net.Dialer{Timeout: cfg.Stall}),
 		TLSClientConfig:        cfg.TLS,
 		TLSHandshakeTimeout:    cfg.Stall,
 		ResponseHeaderTimeout:  cfg.Stall,
@@ -175,7 +184,7 @@ func (c *Client) metadata(ctx context.Context, path string, limit int64, accept 
 }
 
 func (c *Client) small(ctx context.Context, base, path string, limit int64) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, 2*c.cfg.Stall)
+	ctx, cancel := context.WithTimeout(ctx, c.patience(limit))
 	defer cancel()
 	resp, err := c.get(ctx, base, path, nil)
 	if err != nil {
@@ -197,6 +206,15 @@ func (c *Client) small(ctx context.Context, base, path string, limit int64) ([]b
 		return nil, fmt.Errorf("%s: %w: more than %d bytes", host(base), ErrTooLarge, limit)
 	}
 	return data, nil
+}
+
+// patience is how long a short file may take that has at most limit bytes.
+func (c *Client) patience(limit int64) time.Duration {
+	patience := 2 * c.cfg.Stall
+	if r := c.cfg.Allowance.Rate(); r > 0 {
+		patience += time.Duration(float64(limit) / float64(r) * 4 * float64(time.Second))
+	}
+	return patience
 }
 
 func (c *Client) get(ctx context.Context, base, path string, header http.Header) (*http.Response, error) {

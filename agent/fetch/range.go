@@ -46,8 +46,15 @@ func busy(base string, resp *http.Response) error {
 // Sources are the base URLs to ask, in order of preference.
 func (c *Client) Sources() []string { return c.cfg.Sources() }
 
-// Left is wake.Wake's.
-func (c *Client) Left() (bytes int64, limited bool) { return c.cfg.Wake.Left() }
+// Left is how many bytes may still be fetched now, by the wake and by the allowance;
+// limited is false when any number may be.
+func (c *Client) Left() (bytes int64, limited bool) {
+	bytes, limited = c.cfg.Wake.Left()
+	if allowed, too := c.cfg.Allowance.Left(); too && (!limited || allowed < bytes) {
+		return allowed, true
+	}
+	return bytes, limited
+}
 
 // Document fetches a document by its digest, from the first source that has it, and
 // returns it verified. ErrNotFound when no source has it.
