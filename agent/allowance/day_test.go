@@ -142,6 +142,7 @@ func TestWhatWasUsedIsKnownAfterAPowerCut(t *testing.T) {
 			t.Fatalf("a power cut costs %d bytes", lost)
 		}
 	}
+	d.spent(1000)
 	d.Close()
 	exact, _ := d.Left()
 	d.start()
