@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -26,6 +25,7 @@ import (
 	"groundswell/agent/wake"
 	"groundswell/agent/watchdog"
 	"groundswell/certs"
+	"groundswell/internal/backoff"
 	"groundswell/internal/ops"
 	"groundswell/topics"
 
@@ -113,7 +113,7 @@ func run(ctx context.Context, cfg Config, log *slog.Logger) error {
 				n = 1
 			}
 			log.Error("device is not managed, trying again; its components run on", "err", err)
-			if pause(ctx, cfg.Retry, n) != nil {
+			if backoff.Range(cfg.Retry).Pause(ctx, n) != nil {
 				return nil
 			}
 		}
@@ -129,22 +129,6 @@ func run(ctx context.Context, cfg Config, log *slog.Logger) error {
 func inService(cfg Config) bool {
 	_, err := journal.Read(cfg.DataDir)
 	return !errors.Is(err, os.ErrNotExist)
-}
-
-// pause waits before attempt n+1: full jitter.
-func pause(ctx context.Context, b Backoff, n int) error {
-	limit := b.Min << min(n-1, 30)
-	if limit <= 0 || limit > b.Max {
-		limit = b.Max
-	}
-	timer := time.NewTimer(rand.N(limit + 1))
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-timer.C:
-		return nil
-	}
 }
 
 // manage connects the device and drives its components, until ctx or the turn ends or

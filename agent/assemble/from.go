@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"time"
 
 	"groundswell/agent/fetch"
 	"groundswell/agent/wake"
@@ -29,10 +28,6 @@ func (r *run) fetch(ctx context.Context, s step) error {
 			continue
 		}
 		asked++
-		if time.Now().Before(r.busy[base]) {
-			failures = append(failures, fetch.Busy{Host: base, After: time.Until(r.busy[base])})
-			continue
-		}
 		err := r.from(ctx, base, w, s)
 		if err == nil {
 			return nil
@@ -41,13 +36,7 @@ func (r *run) fetch(ctx context.Context, s step) error {
 			return err
 		}
 		failures = append(failures, err)
-		var busy fetch.Busy
 		switch {
-		case errors.As(err, &busy) && busy.After > 0:
-			if r.busy == nil {
-				r.busy = map[string]time.Time{}
-			}
-			r.busy[base] = time.Now().Add(busy.After)
 		case errors.Is(err, fetch.ErrRange) && s.kind == kindFull:
 			r.noRanges++
 		case errors.Is(err, fetch.ErrRange):

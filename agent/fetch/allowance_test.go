@@ -1,12 +1,10 @@
 package fetch
 
 import (
-	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"log/slog"
-	"net"
 	"net/http"
 	"path/filepath"
 	"testing"
@@ -19,20 +17,6 @@ import (
 	"groundswell/topics"
 )
 
-// pipes is a listener without a network, for synctest.
-type pipes struct{ conns chan net.Conn }
-
-func (p pipes) Accept() (net.Conn, error) {
-	c, ok := <-p.conns
-	if !ok {
-		return nil, net.ErrClosed
-	}
-	return c, nil
-}
-
-func (p pipes) Close() error   { close(p.conns); return nil }
-func (p pipes) Addr() net.Addr { return &net.TCPAddr{} }
-
 // TestARateIsNoReasonToLeaveASource: what the device takes slowly does not come slowly.
 func TestARateIsNoReasonToLeaveASource(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -40,31 +24,19 @@ func TestARateIsNoReasonToLeaveASource(t *testing.T) {
 		digest := sha256.Sum256(document)
 		name := hex.EncodeToString(digest[:])
 		asked := 0
-		listener := pipes{make(chan net.Conn)}
-		server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		handler := func(w http.ResponseWriter, r *http.Request) {
 			asked++
 			if r.URL.Path == "/artifacts/"+name {
 				_, _ = w.Write(document)
 				return
 			}
 			honest(w, r)
-		})}
-		go func() { _ = server.Serve(listener) }()
-		defer server.Close()
+		}
 		// At 2 KiB/s the rate is below what a source has to send, and the document takes
 		// longer than short files may.
 		allowed := allowance.New(allowance.Config{Rate: 2048}, "camera-1", clock.New(time.Now(), nil), slog.New(slog.DiscardHandler))
 		c := New(Config{Sources: func() []string { return []string{"http://source"} }, MinRate: 4096, Allowance: allowed})
-		c.http.Transport.(*http.Transport).DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
-			ours, theirs := net.Pipe()
-			select {
-			case listener.conns <- theirs:
-				return allowed.Count(ours), nil
-			case <-ctx.Done():
-				return nil, ctx.Err()
-			}
-		}
-		defer c.Close()
+		defer overPipes(c, handler, allowed.Count)()
 		path := filepath.Join(t.TempDir(), "staging")
 		began := time.Now()
 		if err := c.Artifact(t.Context(), artifact(), path, nil); err != nil {

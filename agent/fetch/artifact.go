@@ -80,7 +80,7 @@ func (c *Client) Artifact(ctx context.Context, a Artifact, path string, progress
 		}
 		round++
 		c.cfg.Log.Warn("download interrupted", "have", d.have, "of", a.Length, "round", round, "err", err)
-		if err := c.Pause(ctx, round); err != nil {
+		if err := c.Rest(ctx, round); err != nil {
 			return err
 		}
 	}

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/url"
@@ -17,6 +16,7 @@ import (
 	"groundswell/agent/allowance"
 	"groundswell/agent/wake"
 	"groundswell/certs/trust"
+	"groundswell/internal/backoff"
 	"groundswell/topics"
 )
 
@@ -69,8 +69,9 @@ type Config struct {
 // Client fetches. It is safe for concurrent use, but for two downloads to one
 // file.
 type Client struct {
-	cfg  Config
-	http *http.Client
+	cfg   Config
+	http  *http.Client
+	alone alone
 }
 
 // New does no I/O.
@@ -104,7 +105,7 @@ func New(cfg Config) *Client {
 		DisableCompression:     true, // lengths and ranges are of the bytes as they are
 		Proxy:                  http.ProxyFromEnvironment,
 	}
-	return &Client{cfg, &http.Client{Transport: transport, CheckRedirect: redirect}}
+	return &Client{cfg: cfg, http: &http.Client{Transport: transport, CheckRedirect: redirect}}
 }
 
 // redirect allows a few, never from https to http.
@@ -218,6 +219,9 @@ func (c *Client) patience(limit int64) time.Duration {
 }
 
 func (c *Client) get(ctx context.Context, base, path string, header http.Header) (*http.Response, error) {
+	if err := c.alone.ask(base, path); err != nil {
+		return nil, err
+	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(base, "/")+"/"+path, nil)
 	if err != nil {
 		return nil, err
@@ -227,7 +231,11 @@ func (c *Client) get(ctx context.Context, base, path string, header http.Header)
 	}
 	req.Header.Set("Accept-Encoding", "identity")
 	req.Header.Set("User-Agent", "groundswell-agent")
-	return c.http.Do(req)
+	resp, err := c.http.Do(req)
+	if err == nil {
+		c.alone.note(base, path, resp)
+	}
+	return resp, err
 }
 
 // plain is ErrEncoding for an answer that says it is compressed: "identity" was
@@ -267,16 +275,5 @@ func (c *Client) Pause(ctx context.Context, n int) error {
 	if n == 0 {
 		return ctx.Err()
 	}
-	limit := c.cfg.BackoffMin << min(n-1, 30)
-	if limit <= 0 || limit > c.cfg.BackoffMax {
-		limit = c.cfg.BackoffMax
-	}
-	timer := time.NewTimer(rand.N(limit + 1))
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-timer.C:
-		return nil
-	}
+	return backoff.Range{Min: c.cfg.BackoffMin, Max: c.cfg.BackoffMax}.Pause(ctx, n)
 }
