@@ -25,7 +25,8 @@ func TestABusySourceIsLeftAloneForAsLongAsItSays(t *testing.T) {
 		pin := topics.Document{SHA256: hex.EncodeToString(digest[:]), Length: int64(len(document))}
 		var asked []string
 		began := time.Now()
-		c := New(Config{Sources: func() []string { return []string{"http://source"} }, BackoffMin: time.Millisecond, BackoffMax: time.Millisecond})
+		looked := 0
+		c := New(Config{Sources: func() []string { looked++; return []string{"http://source"} }, BackoffMin: time.Millisecond, BackoffMax: time.Millisecond})
 		defer overPipes(c, func(w http.ResponseWriter, r *http.Request) {
 			asked = append(asked, r.URL.Path[:5])
 			switch {
@@ -58,6 +59,9 @@ func TestABusySourceIsLeftAloneForAsLongAsItSays(t *testing.T) {
 		mustBe(t, path, firmware)
 		if took := time.Since(began); took < 40*time.Second || took > 41*time.Second {
 			t.Errorf("took %v", took)
+		}
+		if looked > 10 { // or it would be awake all the time
+			t.Errorf("it looked %d times whether it may ask", looked)
 		}
 		if raw, err := c.Document(t.Context(), pin); err != nil || len(raw) != len(document) {
 			t.Errorf("%d bytes, %v", len(raw), err)
