@@ -6,14 +6,15 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"syscall"
 	"time"
 
+	"groundswell/agent/allowance"
 	"groundswell/agent/assemble"
 	"groundswell/agent/clock"
+	"groundswell/agent/decide"
 	"groundswell/agent/deploy"
 	"groundswell/agent/fetch"
 	"groundswell/agent/journal"
@@ -24,6 +25,7 @@ import (
 	"groundswell/agent/wake"
 	"groundswell/agent/watchdog"
 	"groundswell/certs"
+	"groundswell/internal/backoff"
 	"groundswell/internal/ops"
 	"groundswell/topics"
 
@@ -111,7 +113,7 @@ func run(ctx context.Context, cfg Config, log *slog.Logger) error {
 				n = 1
 			}
 			log.Error("device is not managed, trying again; its components run on", "err", err)
-			if pause(ctx, cfg.Retry, n) != nil {
+			if backoff.Range(cfg.Retry).Pause(ctx, n) != nil {
 				return nil
 			}
 		}
@@ -127,22 +129,6 @@ func run(ctx context.Context, cfg Config, log *slog.Logger) error {
 func inService(cfg Config) bool {
 	_, err := journal.Read(cfg.DataDir)
 	return !errors.Is(err, os.ErrNotExist)
-}
-
-// pause waits before attempt n+1: full jitter.
-func pause(ctx context.Context, b Backoff, n int) error {
-	limit := b.Min << min(n-1, 30)
-	if limit <= 0 || limit > b.Max {
-		limit = b.Max
-	}
-	timer := time.NewTimer(rand.N(limit + 1))
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-timer.C:
-		return nil
-	}
 }
 
 // manage connects the device and drives its components, until ctx or the turn ends or
@@ -166,6 +152,7 @@ func manage(ctx context.Context, cfg Config, parts []part, alive *vitals, judged
 	var session *link.Link // sources may be assigned
 	var drivers []*deploy.Driver
 	awake := wake.New(cfg.Polling.limits())
+	allowed := allowance.New(cfg.Download, id.Name, clk, log)
 	fetcher := fetch.New(fetch.Config{
 		Sources: func() []string {
 			if assigned := session.Sources(); len(assigned) > 0 {
@@ -173,7 +160,7 @@ func manage(ctx context.Context, cfg Config, parts []part, alive *vitals, judged
 			}
 			return cfg.Sources
 		},
-		TLS: sourceTLS, Stall: cfg.Fetch.Stall, MinRate: cfg.Fetch.MinRate, BackoffMin: cfg.Backoff.Min, BackoffMax: cfg.Backoff.Max, Wake: awake, Log: log,
+		TLS: sourceTLS, Stall: cfg.Fetch.Stall, MinRate: cfg.Fetch.MinRate, BackoffMin: cfg.Backoff.Min, BackoffMax: cfg.Backoff.Max, Wake: awake, Allowance: allowed, Log: log,
 	})
 	defer fetcher.Close()
 	roots, err := readRoots(cfg)
@@ -217,6 +204,8 @@ func manage(ctx context.Context, cfg Config, parts []part, alive *vitals, judged
 	if err != nil {
 		return fmt.Errorf("time_zone: %w", err)
 	}
+	allowed.Remember(records, func() *time.Location { return decide.Location(session.World().Assignment, location) })
+	defer allowed.Close()
 	device := deploy.NewDevice(session, cfg.Conditions)
 	well := wellItself(session, records, func() []*deploy.Driver { return drivers })
 	for _, p := range parts {
@@ -226,7 +215,7 @@ func manage(ctx context.Context, cfg Config, parts []part, alive *vitals, judged
 		}
 		drivers = append(drivers, deploy.New(deploy.Config{
 			Component: p.Name, Itself: p.itself, Device: id.Name, Model: id.Model, Hardware: id.Hardware, Location: location,
-			Health: examine, Conditions: p.Conditions, Wake: awake, RetryMin: cfg.Retry.Min, RetryMax: cfg.Retry.Max,
+			Health: examine, Conditions: p.Conditions, Wake: awake, Allowance: allowed, RetryMin: cfg.Retry.Min, RetryMax: cfg.Retry.Max,
 			PenaltyMin: cfg.Penalty.Min, PenaltyMax: cfg.Penalty.Max, Log: tail.String, At: faultsOf(p.Name),
 		}, device, p.slots, verifier, assemble.Downloads{Client: fetcher, Log: log}, records, clk, log.With("component", p.Name)))
 	}

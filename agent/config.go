@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"groundswell/agent/allowance"
 	"groundswell/agent/condition"
 	"groundswell/agent/health"
 	"groundswell/agent/link"
@@ -52,6 +53,10 @@ type Config struct {
 	Sources []string `yaml:"sources"`
 	// Fetch is how long a source is given.
 	Fetch Fetch `yaml:"fetch"`
+
+	// Download is what downloads may cost: rate, daily budget, windows of their own,
+	// metered links. See docs/artifacts.md.
+	Download allowance.Config `yaml:"download"`
 
 	// Mode is "connected" (default) or "polling", unless the assignment says
 	// otherwise.
@@ -288,6 +293,9 @@ func (c *Config) Validate() error {
 	}
 	if err := c.Conditions.Validate(); err != nil {
 		return fmt.Errorf("conditions.%w", err)
+	}
+	if err := c.Download.Validate(); err != nil {
+		return fmt.Errorf("download.%w", err)
 	}
 	if err := c.Watchdog.Validate(); err != nil {
 		return fmt.Errorf("watchdog.%w", err)

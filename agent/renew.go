@@ -13,6 +13,7 @@ import (
 
 	"groundswell/agent/clock"
 	"groundswell/certs"
+	"groundswell/internal/backoff"
 )
 
 // Renewal is where the device gets a new certificate for the one that it has. Without
@@ -87,7 +88,7 @@ func (r *renewer) run(ctx context.Context) {
 				r.log.Warn("certificate not renewed", "why", why, "err", err)
 			}
 			failures++
-			if pause(ctx, r.cfg.Retry, failures) != nil {
+			if backoff.Range(r.cfg.Retry).Pause(ctx, failures) != nil {
 				return
 			}
 			continue

@@ -24,4 +24,5 @@
 //
 //	2026-11  schema 1: manifest, assignment, command, status, heartbeat, log, presence, refusal
 //	2026-11  heartbeat: interval_s
+//	2026-12  entry: download_windows
 package topics

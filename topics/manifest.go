@@ -74,6 +74,10 @@ type Entry struct {
 	Offset   int64    `json:"offset"`  // [0, Buckets)
 	Waves    []Wave   `json:"waves"`   // those that are open, in order; absent: none yet
 	Windows  []Window `json:"windows"` // when installing may begin; absent: always
+	// DownloadWindows is when bytes may be fetched; absent: when installing may begin, or
+	// has begun. With it, downloads do not wait for Windows. Agents of before 2026-12 do
+	// not know it.
+	DownloadWindows []Window `json:"download_windows,omitempty"`
 	// Attempts is how often a device may try before it gives up on the
 	// rollout. 0 means DefaultAttempts.
 	Attempts int `json:"attempts,omitempty"`
@@ -162,6 +166,7 @@ func (e Entry) validate(at string) error {
 		notNegative(at+".fresh_s", e.FreshSeconds),
 		notNegative(at+".attempts", int64(e.Attempts)),
 		CheckWindows(at+".windows", e.Windows),
+		CheckWindows(at+".download_windows", e.DownloadWindows),
 		checkWaves(at+".waves", e.Waves),
 		checkSlugs(at+".hardware", e.Hardware, 0),
 		checkSlugs(at+".models", e.Models, 1),

@@ -82,7 +82,7 @@ func (d Downloads) assemble(ctx context.Context, a fetch.Artifact, path string, 
 // without the artifact.
 func (d Downloads) blockIndex(ctx context.Context, keep shelf, a fetch.Artifact, t *topics.Transfer) (block.Index, error) {
 	for round := 0; ; round++ {
-		if err := d.Client.Pause(ctx, round); err != nil {
+		if err := d.Client.Rest(ctx, round); err != nil {
 			return block.Index{}, err
 		}
 		raw, fetched, err := keep.document(ctx, *a.Index)

@@ -3,13 +3,17 @@ package assemble
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"net/http"
 	"os"
 	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
+	"groundswell/agent/allowance"
+	"groundswell/agent/clock"
 	"groundswell/agent/fetch"
 	"groundswell/agent/wake"
 	"groundswell/topics"
@@ -304,5 +308,39 @@ func TestABusySourceIsLeftAlone(t *testing.T) {
 	d.must(a, data)
 	if asked.Load() != 1 || others.Load() < 3 {
 		t.Errorf("the busy source was asked %d times, the other one %d times", asked.Load(), others.Load())
+	}
+}
+
+// TestAShutWindowStopsBehindABlock: one that is on its way is kept, and what is asked for
+// already is not waited for.
+func TestAShutWindowStopsBehindABlock(t *testing.T) {
+	data := noise(14, 4<<20)
+	o := newOrigin(t)
+	a := o.release(data, false)
+	now := time.Date(2026, 12, 1, 12, 0, 0, 0, time.UTC)
+	clk := clock.New(now, func() time.Time { return now })
+	allowed := allowance.New(allowance.Config{Windows: []topics.Window{{Start: "06:00", End: "14:00"}}}, "camera-1", clk, slog.New(slog.DiscardHandler))
+	d := newDevice(t, o.URL)
+	d.Client = fetch.New(fetch.Config{Sources: func() []string { return []string{o.URL} }, Allowance: allowed})
+	defer d.Client.Close()
+	tell := func(have int64, transfer topics.Transfer) {
+		if d.have, d.last = have, transfer; have > 1<<20 {
+			now = time.Date(2026, 12, 1, 14, 0, 0, 0, time.UTC)
+		}
+	}
+	err := d.Artifact(t.Context(), a, d.path, tell)
+	if !errors.Is(err, wake.ErrSpent) || d.have > 1<<20+256<<10 {
+		t.Fatalf("%d bytes of %d: %v", d.have, len(data), err)
+	}
+	if d.last.Full+d.last.Packed != d.have {
+		t.Errorf("fetched %+v for %d bytes", d.last, d.have)
+	}
+	began := d.have
+	now = now.Add(20 * time.Hour)
+	if err := d.fetch(a); err != nil {
+		t.Fatal(err)
+	}
+	if d.holds(data); d.last.Full+d.last.Packed != int64(len(data))-began {
+		t.Errorf("fetched %+v for the rest", d.last)
 	}
 }

@@ -5,9 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"time"
 
 	"groundswell/agent/fetch"
+	"groundswell/agent/wake"
 	"groundswell/internal/block"
 )
 
@@ -28,10 +28,6 @@ func (r *run) fetch(ctx context.Context, s step) error {
 			continue
 		}
 		asked++
-		if time.Now().Before(r.busy[base]) {
-			failures = append(failures, fetch.Busy{Host: base, After: time.Until(r.busy[base])})
-			continue
-		}
 		err := r.from(ctx, base, w, s)
 		if err == nil {
 			return nil
@@ -40,13 +36,7 @@ func (r *run) fetch(ctx context.Context, s step) error {
 			return err
 		}
 		failures = append(failures, err)
-		var busy fetch.Busy
 		switch {
-		case errors.As(err, &busy) && busy.After > 0:
-			if r.busy == nil {
-				r.busy = map[string]time.Time{}
-			}
-			r.busy[base] = time.Now().Add(busy.After)
 		case errors.Is(err, fetch.ErrRange) && s.kind == kindFull:
 			r.noRanges++
 		case errors.Is(err, fetch.ErrRange):
@@ -100,7 +90,10 @@ func (r *run) from(ctx context.Context, base string, w way, s step) error {
 		return err
 	}
 	defer body.Close()
-	for _, u := range s.units {
+	for i, u := range s.units {
+		if left, limited := r.Client.Left(); i > 0 && limited && left == 0 {
+			return wake.ErrSpent // by the clock, or by others
+		}
 		data := r.room(u.cost())
 		n, err := io.ReadFull(body, data)
 		r.count(s.kind, int64(n))

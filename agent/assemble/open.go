@@ -53,7 +53,7 @@ func (r *run) insist(ctx context.Context, open func(context.Context) (way, error
 			return w, err
 		}
 		r.Log.Warn("a way to the artifact cannot be opened yet", "round", round, "err", err)
-		if err := r.Client.Pause(ctx, round); err != nil {
+		if err := r.Client.Rest(ctx, round); err != nil {
 			return nil, err
 		}
 	}

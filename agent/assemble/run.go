@@ -3,7 +3,6 @@ package assemble
 import (
 	"context"
 	"errors"
-	"time"
 
 	"groundswell/agent/fetch"
 	"groundswell/agent/wake"
@@ -34,10 +33,9 @@ type run struct {
 	transfer *topics.Transfer
 	tell     func(int64, topics.Transfer)
 	strikes  map[strike]int
-	good     map[strike]int       // units since the last strike was forgiven
-	noRanges int                  // answers without the range that was asked for
-	busy     map[string]time.Time // until when a source wants to be left alone
-	buffer   []byte               // of a unit
+	good     map[strike]int // units since the last strike was forgiven
+	noRanges int            // answers without the range that was asked for
+	buffer   []byte         // of a unit
 }
 
 func (r *run) all(ctx context.Context) error {
@@ -64,7 +62,7 @@ func (r *run) all(ctx context.Context) error {
 		}
 		round++
 		r.Log.Warn("download interrupted", "have", r.file.have(), "of", r.wanted.Length, "round", round, "err", err)
-		if err := r.pause(ctx, round); err != nil {
+		if err := r.Client.Rest(ctx, round); err != nil {
 			return err
 		}
 	}
@@ -131,30 +129,4 @@ func (r *run) count(k kind, n int64) {
 	case kindFull:
 		r.transfer.Full += n
 	}
-}
-
-// pause waits before the next round over the sources, and for as long as all of them
-// want to be left alone.
-func (r *run) pause(ctx context.Context, round int) error {
-	var first time.Time
-	for _, base := range r.Client.Sources() {
-		until := r.busy[base]
-		if !time.Now().Before(until) {
-			first = time.Time{}
-			break
-		}
-		if first.IsZero() || until.Before(first) {
-			first = until
-		}
-	}
-	if wait := time.Until(first); wait > 0 {
-		timer := time.NewTimer(wait)
-		defer timer.Stop()
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-timer.C:
-		}
-	}
-	return r.Client.Pause(ctx, round)
 }

@@ -75,6 +75,8 @@ type Hold struct {
 	Detail string // for people; may be empty
 	// Again is after how long to look again.
 	Again time.Duration
+	// Until is when it will be over, as far as anybody knows. Zero: after Again, perhaps.
+	Until time.Time
 }
 
 // The reasons of holds, besides those of facts.
@@ -131,7 +133,7 @@ func (c *Config) Seize() (release func(), hold *Hold) {
 	if again == 0 {
 		again = DefaultAgain
 	}
-	return nil, &Hold{ReasonLock, detail, again}
+	return nil, &Hold{Reason: ReasonLock, Detail: detail, Again: again}
 }
 
 // Look returns what does not hold before a phase, the first of all; nil if all does.
@@ -144,22 +146,22 @@ func (c *Config) Look(ctx context.Context, phase Phase) *Hold {
 		release, detail, held := seize(c.Lock)
 		release()
 		if held {
-			return &Hold{ReasonLock, detail, again}
+			return &Hold{Reason: ReasonLock, Detail: detail, Again: again}
 		}
 		if detail, low := c.Battery.low(); low {
-			return &Hold{ReasonBattery, detail, again}
+			return &Hold{Reason: ReasonBattery, Detail: detail, Again: again}
 		}
 	}
 	for _, f := range c.Facts {
 		if phase == Download && f.Before != string(Download) {
 			continue
 		}
-		if detail, holds := f.ask(ctx); !holds {
+		if detail, holds := f.Ask(ctx); !holds {
 			again := f.Again
 			if again == 0 {
 				again = defaultFact
 			}
-			return &Hold{prefixFact + f.Name, detail, again}
+			return &Hold{Reason: prefixFact + f.Name, Detail: detail, Again: again}
 		}
 	}
 	return nil

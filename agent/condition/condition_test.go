@@ -121,7 +121,7 @@ func TestFactsAreFoundOutByCommands(t *testing.T) {
 	waits(t, Config{Facts: []Fact{yes, no, broken}}, Install, "fact-consent", "the owner is asked", time.Hour)
 	waits(t, Config{Facts: []Fact{yes, no, broken}}, Download, "fact-temperature", "broken: exit status 3", defaultFact)
 	waits(t, Config{Facts: []Fact{missing}}, Install, "fact-x", "none: ", defaultFact)
-	if detail, _ := no.ask(t.Context()); detail != "the owner is asked" {
+	if detail, _ := no.Ask(t.Context()); detail != "the owner is asked" {
 		t.Errorf("%q", detail)
 	}
 }

@@ -102,8 +102,8 @@ const (
 	maxWhy    = 200         // bytes of what it prints
 )
 
-// ask reports whether a fact holds, and why not.
-func (f *Fact) ask(ctx context.Context) (detail string, holds bool) {
+// Ask reports whether a fact holds, and why not.
+func (f *Fact) Ask(ctx context.Context) (detail string, holds bool) {
 	ctx, cancel := context.WithTimeout(ctx, askTime)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, f.Command[0], f.Command[1:]...)

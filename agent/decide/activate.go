@@ -66,7 +66,7 @@ func MayActivate(s Staged, d Decision, view View, f Facts, a topics.Assignment, 
 	// anew: a whole fleet that reboots at 22:00 sharp is a herd as well.
 	position := topics.Position(f.Bucket, d.Entry.Offset)
 	wave, _, _ := topics.WaveOf(d.Entry.Waves, position)
-	if until, reason := turn(d.Entry, wave, position, s.Downloaded, location(a, f), now); reason != "" {
+	if until, reason := turn(d.Entry.Windows, wave, position, s.Downloaded, location(a, f), now); reason != "" {
 		d.Action, d.Reason, d.Until = Wait, reason, until
 		return d
 	}

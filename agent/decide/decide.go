@@ -238,7 +238,7 @@ func consider(w candidate, attempt Attempt, busy bool, f Facts, loc *time.Locati
 	case !covered:
 		return end(Wait, ReasonWave)
 	}
-	if until, reason := turn(w.Entry, wave, position, start, loc, now); reason != "" {
+	if until, reason := turn(startWindows(w.Entry), wave, position, start, loc, now); reason != "" {
 		d.Until = until
 		return end(Wait, reason)
 	}
@@ -251,6 +251,14 @@ func consider(w candidate, attempt Attempt, busy bool, f Facts, loc *time.Locati
 		return end(Wait, ReasonPenalty)
 	}
 	return end(Start, ReasonTurn)
+}
+
+// startWindows are those in which a device may start, which is to download.
+func startWindows(e topics.Entry) []topics.Window {
+	if len(e.DownloadWindows) > 0 {
+		return e.DownloadWindows
+	}
+	return e.Windows
 }
 
 // lower reports whether version a is below b, or cannot be compared with it.
@@ -284,14 +292,18 @@ func earlier(a, b Decision) bool {
 }
 
 // location is where the device's windows are read.
-func location(a topics.Assignment, f Facts) *time.Location {
+func location(a topics.Assignment, f Facts) *time.Location { return Location(a, f.Location) }
+
+// Location is where windows are read: in the assignment's zone, or else in the device's
+// own; nil means UTC.
+func Location(a topics.Assignment, own *time.Location) *time.Location {
 	if a.TimeZone != "" {
 		if loc, err := time.LoadLocation(a.TimeZone); err == nil { // the assignment was validated
 			return loc
 		}
 	}
-	if f.Location != nil {
-		return f.Location
+	if own != nil {
+		return own
 	}
 	return time.UTC
 }

@@ -21,5 +21,6 @@
 // A device starts at the moment that its position in the wave gives it. If a
 // window was closed at that moment, it starts after the next opening, at the
 // same fraction of the spread (or of the window, when that is shorter). So the
-// herd is spread exactly, also behind a window, without anybody coordinating.
+// herd is spread exactly, also behind a window, without anybody coordinating. An entry
+// with windows for downloads is started in these, and activated in the others.
 package decide

@@ -12,24 +12,24 @@ const lookBack = 10 * 24 * time.Hour
 
 // turn says whether the device's moment has come: "" if so, else the reason to
 // wait and until when. start is the moment by the wave alone.
-func turn(e topics.Entry, wave topics.Wave, position int64, start time.Time, loc *time.Location, now time.Time) (until time.Time, reason string) {
+func turn(windows []topics.Window, wave topics.Wave, position int64, start time.Time, loc *time.Location, now time.Time) (until time.Time, reason string) {
 	at := start
 	if now.After(at) {
 		at = now
 	}
-	open, edge := topics.InWindow(e.Windows, at, loc)
+	open, edge := topics.InWindow(windows, at, loc)
 	if !open {
 		// The spread begins at the opening.
-		_, end := topics.InWindow(e.Windows, edge, loc)
+		_, end := topics.InWindow(windows, edge, loc)
 		return edge.Add(wave.Delay(position, min(wave.Spread(), end.Sub(edge)))), ReasonWindow
 	}
 	if now.Before(start) {
 		return start, ReasonSpread
 	}
-	if len(e.Windows) == 0 {
+	if len(windows) == 0 {
 		return time.Time{}, ""
 	}
-	if opened := opening(e.Windows, start, now, loc); opened.After(start) {
+	if opened := opening(windows, start, now, loc); opened.After(start) {
 		moment := opened.Add(wave.Delay(position, min(wave.Spread(), edge.Sub(opened))))
 		if now.Before(moment) {
 			return moment, ReasonSpread

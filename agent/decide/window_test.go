@@ -195,3 +195,28 @@ func TestFollowingUntilLeadsToAStart(t *testing.T) {
 		}
 	})
 }
+
+// TestDownloadsMayHaveOtherWindowsThanInstalling: the device starts in the former, and
+// activates in the latter.
+func TestDownloadsMayHaveOtherWindowsThanInstalling(t *testing.T) {
+	e := windowed(now.Add(-24*time.Hour), 0, topics.Window{Start: "22:00", End: "23:00"})
+	e.DownloadWindows = []topics.Window{{Start: "01:00", End: "05:00"}}
+	a, held := world([]topics.Entry{e})
+	decision := func(at time.Time) Decision {
+		got, _ := Decide(valid(a, held), facts("1.0.0"), at)
+		return got["system"]
+	}
+	midnight := time.Date(2027, 3, 4, 0, 0, 0, 0, time.UTC)
+	if d := decision(midnight.Add(-90 * time.Minute)); d.Action != Wait || d.Reason != ReasonWindow || !d.Until.Equal(midnight.Add(time.Hour)) {
+		t.Errorf("in the window for installing: %s %s until %v", d.Action, d.Reason, d.Until)
+	}
+	at := midnight.Add(2 * time.Hour)
+	d := decision(at)
+	if d.Action != Start {
+		t.Fatalf("in the window for downloads: %s %s", d.Action, d.Reason)
+	}
+	d = MayActivate(Staged{Entry: e, Downloaded: at}, d, View{Live: true}, facts("1.0.0"), a, at)
+	if d.Action != Wait || d.Reason != ReasonWindow || !d.Until.Equal(midnight.Add(22*time.Hour)) {
+		t.Errorf("downloaded: %s %s until %v", d.Action, d.Reason, d.Until)
+	}
+}

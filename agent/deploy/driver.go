@@ -5,10 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"sync/atomic"
 	"time"
 
+	"groundswell/agent/allowance"
 	"groundswell/agent/clock"
 	"groundswell/agent/condition"
 	"groundswell/agent/decide"
@@ -19,6 +19,7 @@ import (
 	"groundswell/agent/update"
 	"groundswell/agent/wake"
 	"groundswell/certs/trust"
+	"groundswell/internal/backoff"
 	"groundswell/topics"
 )
 
@@ -87,6 +88,8 @@ type Config struct {
 	Conditions condition.Config
 	// Wake is what may be fetched before the next wake; nil: any amount.
 	Wake *wake.Wake
+	// Allowance is what may be downloaded besides; nil: anything at any time.
+	Allowance *allowance.Allowance
 	// RetryMin and RetryMax bound the pause after a failed attempt.
 	RetryMin, RetryMax time.Duration
 	// PenaltyMin, doubled with each time up to PenaltyMax, is how long an artifact that
@@ -143,7 +146,7 @@ func New(cfg Config, device *Device, s Slots, r Releases, d Downloads, j *journa
 		cfg.At = func(string) {}
 	}
 	if cfg.Jitter == nil {
-		cfg.Jitter = func(limit time.Duration) time.Duration { return rand.N(limit + 1) }
+		cfg.Jitter = backoff.Jitter
 	}
 	driver := &Driver{cfg: cfg, device: device, slots: s, releases: r, downloads: d, world: device.world, journal: j, clock: clk, log: log}
 	driver.wake = device.add(driver)
@@ -434,18 +437,10 @@ const noBoot = "none"
 
 // penalty is how long an artifact waits that was put back n times.
 func (d *Driver) penalty(n int) time.Duration {
-	pause := d.cfg.PenaltyMin << min(max(n-1, 0), 30)
-	if pause < 0 || pause > d.cfg.PenaltyMax {
-		return d.cfg.PenaltyMax
-	}
-	return pause
+	return backoff.Range{Min: d.cfg.PenaltyMin, Max: d.cfg.PenaltyMax}.Limit(n)
 }
 
 // retryAfter is the pause after failure n: full jitter.
 func (d *Driver) retryAfter(n int) time.Duration {
-	limit := d.cfg.RetryMin << min(max(n-1, 0), 30)
-	if limit <= 0 || limit > d.cfg.RetryMax {
-		limit = d.cfg.RetryMax
-	}
-	return d.cfg.Jitter(limit)
+	return d.cfg.Jitter(backoff.Range{Min: d.cfg.RetryMin, Max: d.cfg.RetryMax}.Limit(n))
 }

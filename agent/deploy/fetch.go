@@ -80,7 +80,10 @@ func (d *Driver) bring(ctx context.Context) error {
 		if hold == nil {
 			break
 		}
-		rest := Rest{State: d.dep.State, Reason: hold.Reason, Until: d.clock.Now().Add(hold.Again)}
+		rest := Rest{State: d.dep.State, Reason: hold.Reason, Until: hold.Until}
+		if rest.Until.IsZero() {
+			rest.Until = d.clock.Now().Add(hold.Again)
+		}
 		if err := d.attention.rests(ctx, rest, func(ctx context.Context) error { return d.sleep(ctx, nil, hold.Again) }); err != nil {
 			return err
 		}
@@ -128,8 +131,9 @@ func (d *Driver) bring(ctx context.Context) error {
 		return fmt.Errorf("%w: %w", errDisk, err)
 	}
 	image, _ := images.Lookup(target.Path) // eligible found it
-	artifact := fetch.Artifact{Length: target.Length, SHA256: target.SHA256, Index: image.Release.Index, Deltas: d.deltas(), Seed: d.seed()}
+	artifact := fetch.Artifact{Length: target.Length, SHA256: target.SHA256, Index: image.Release.Index, Deltas: d.newest().Deltas, Seed: d.seed()}
 	return d.device.fetch(ctx, func(ctx context.Context, progress func(int64)) error {
+		defer d.cfg.Allowance.Begin(ctx, d.newest().DownloadWindows)()
 		var transfer topics.Transfer
 		err := d.downloads.Artifact(ctx, artifact, path, func(have int64, t topics.Transfer) {
 			transfer = t
@@ -140,14 +144,14 @@ func (d *Driver) bring(ctx context.Context) error {
 	})
 }
 
-// deltas pins the deltas that there are by now: more may have been made since the
-// attempt began.
-func (d *Driver) deltas() *topics.Document {
+// newest is the entry as it is by now: since the attempt began more deltas may have been
+// made, and the windows changed.
+func (d *Driver) newest() topics.Entry {
 	decision, _, _ := d.look()
 	if e := decision.Entry; e.Rollout == d.dep.Entry.Rollout && e.Target == d.dep.Entry.Target {
-		return e.Deltas
+		return e
 	}
-	return d.dep.Entry.Deltas
+	return d.dep.Entry
 }
 
 // seed is what runs, for what the artifact has in common with it; nil: that is not known,

@@ -2,6 +2,9 @@ package deploy
 
 import (
 	"encoding/json"
+	"io"
+	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -10,6 +13,8 @@ import (
 	"time"
 
 	"groundswell/agent/agenttest"
+	"groundswell/agent/allowance"
+	"groundswell/agent/clock"
 	"groundswell/agent/condition"
 	"groundswell/agent/update"
 	"groundswell/topics"
@@ -98,5 +103,63 @@ func TestTheLockIsGivenBackWhenTheJumpCannotBeJournalled(t *testing.T) {
 		if effects, err := d.step(t.Context(), update.Jump); err != nil || !slices.Equal(effects, []update.Effect{update.Await}) {
 			t.Fatalf("%v, %v", effects, err)
 		}
+	}
+}
+
+// TestADownloadThatHasToWaitSaysSo: why, and until when; again after it has
+// gone on.
+func TestADownloadThatHasToWaitSaysSo(t *testing.T) {
+	d, _ := newDriver(t, onTrial(), update.Downloading)
+	d.dep.Entry.Target.Length = 1000
+	clk := now // noon, or any other time
+	d.clock = clock.New(clk, func() time.Time { return clk })
+	d.cfg.Allowance = allowance.New(allowance.Config{DailyBudget: 1 << 20}, "cam-1", d.clock, slog.New(slog.DiscardHandler))
+	d.cfg.Allowance.Remember(d.journal, func() *time.Location { return time.UTC })
+	if hold, err := d.allowed(t.Context(), condition.Download); hold != nil || err != nil {
+		t.Fatalf("%+v, %v", hold, err)
+	}
+	for day := range 2 {
+		spend(t, d.cfg.Allowance, 2<<20)
+		var until time.Time
+		for range 3 {
+			d.held.until = time.Time{} // a minute later
+			hold, err := d.allowed(t.Context(), condition.Download)
+			if err != nil || hold == nil || hold.Reason != allowance.ReasonBudget || hold.Until.IsZero() {
+				t.Fatalf("%+v, %v", hold, err)
+			}
+			until = hold.Until
+		}
+		queue := d.journal.Snapshot().Queue
+		if len(queue) != day+1 {
+			t.Fatalf("%d reports on day %d", len(queue), day+1)
+		}
+		var s topics.Status
+		if err := json.Unmarshal(queue[day].Payload, &s); err != nil {
+			t.Fatal(err)
+		}
+		if s.State != topics.StateDownloading || s.Reason != allowance.ReasonBudget || s.Bytes != 1000 || s.Until == nil || !s.Until.Equal(until.Truncate(time.Second)) {
+			t.Errorf("reported %+v, want until %v", s, until)
+		}
+		clk = until.Add(48 * time.Hour)
+		d.held.until = time.Time{}
+		if hold, err := d.allowed(t.Context(), condition.Download); hold != nil || err != nil {
+			t.Fatalf("the next day: %+v, %v", hold, err)
+		}
+		if hold, err := d.allowed(t.Context(), condition.Install); hold != nil || err != nil {
+			t.Fatalf("before installing: %+v, %v", hold, err)
+		}
+	}
+}
+
+// spend has bytes come over a connection.
+func spend(t *testing.T, a *allowance.Allowance, n int) {
+	t.Helper()
+	ours, theirs := net.Pipe()
+	go func() {
+		_, _ = theirs.Write(make([]byte, n))
+		_ = theirs.Close()
+	}()
+	if got, err := io.Copy(io.Discard, a.Count(ours)); err != nil || got != int64(n) {
+		t.Fatalf("%d bytes: %v", got, err)
 	}
 }

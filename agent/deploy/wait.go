@@ -267,6 +267,9 @@ func (d *Driver) allowed(ctx context.Context, phase condition.Phase) (*condition
 	if hold == nil {
 		hold = d.cfg.Conditions.Look(ctx, phase)
 	}
+	if hold == nil && phase == condition.Download {
+		hold = d.cfg.Allowance.Look(ctx, d.newest().DownloadWindows)
+	}
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
 	}
@@ -296,7 +299,13 @@ func (d *Driver) tell(ctx context.Context, phase condition.Phase, hold *conditio
 	d.log.Info("the device waits", "rollout", d.dep.Entry.Rollout, "reason", hold.Reason, "detail", hold.Detail, "again", hold.Again)
 	s := d.status(topics.State(d.dep.State))
 	s.Reason, s.Detail = hold.Reason, hold.Detail
-	until := s.At.Add(hold.Again).Truncate(time.Second)
+	if phase == condition.Download {
+		s.DownloadedBytes = d.downloaded()
+	}
+	until := hold.Until.UTC().Truncate(time.Second)
+	if hold.Until.IsZero() {
+		until = s.At.Add(hold.Again).Truncate(time.Second)
+	}
 	s.Until = &until
 	return d.insist(ctx, "journal", func() error {
 		return d.journal.Update(func(r *journal.Record) error { return d.queue(r, s) })

@@ -47,8 +47,8 @@ const maxWrong = 3
 // returns nil when the file is complete, verified and synced. It keeps trying
 // while the sources fail; it gives up with ErrWrongBytes when each of them has
 // sent whole but wrong bytes three times, with a disk's error (a full one is
-// syscall.ENOSPC), with wake.ErrSpent when no more may be fetched now, and with
-// ctx's. progress, if not nil, gets the number of
+// syscall.ENOSPC), with wake.ErrSpent when no more may be fetched now, by the wake or by
+// the allowance, and with ctx's. progress, if not nil, gets the number of
 // bytes that are there.
 func (c *Client) Artifact(ctx context.Context, a Artifact, path string, progress func(int64)) error {
 	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
@@ -80,7 +80,7 @@ func (c *Client) Artifact(ctx context.Context, a Artifact, path string, progress
 		}
 		round++
 		c.cfg.Log.Warn("download interrupted", "have", d.have, "of", a.Length, "round", round, "err", err)
-		if err := c.Pause(ctx, round); err != nil {
+		if err := c.Rest(ctx, round); err != nil {
 			return err
 		}
 	}
@@ -308,7 +308,7 @@ func (r *rated) Read(p []byte) (int, error) {
 // end is up to where may be fetched now: the artifact's length, or less, but more than
 // is there.
 func (d *download) end() (int64, error) {
-	left, limited := d.client.cfg.Wake.Left()
+	left, limited := d.client.Left()
 	switch {
 	case !limited:
 		return d.Length, nil
@@ -357,7 +357,7 @@ func (d *download) copy(body io.Reader, skip int64) error {
 			}
 		}
 		// A source that does not do ranges would send the rest as well.
-		if left, limited := d.client.cfg.Wake.Left(); limited && left == 0 && d.have < d.Length {
+		if left, limited := d.client.Left(); limited && left == 0 && d.have < d.Length {
 			return errors.Join(wake.ErrSpent, d.sync())
 		}
 		switch {

@@ -7,15 +7,16 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/url"
 	"strings"
 	"time"
 
+	"groundswell/agent/allowance"
 	"groundswell/agent/wake"
 	"groundswell/certs/trust"
+	"groundswell/internal/backoff"
 	"groundswell/topics"
 )
 
@@ -59,14 +60,18 @@ type Config struct {
 	// is fetched whatever is left: it is short, and may be what a device needs to
 	// recover.
 	Wake *wake.Wake
-	Log  *slog.Logger
+	// Allowance says how fast, when and how much in a day may be fetched; nil: there are
+	// no limits. For metadata as above, but that it comes no faster.
+	Allowance *allowance.Allowance
+	Log       *slog.Logger
 }
 
 // Client fetches. It is safe for concurrent use, but for two downloads to one
 // file.
 type Client struct {
-	cfg  Config
-	http *http.Client
+	cfg   Config
+	http  *http.Client
+	alone alone
 }
 
 // New does no I/O.
@@ -82,11 +87,16 @@ func New(cfg Config) *Client {
 	if cfg.MinRate <= 0 {
 		cfg.MinRate = 1024
 	}
+	// A source is not too slow for what the device takes no faster, several downloads
+	// together.
+	if r := cfg.Allowance.Rate(); r > 0 {
+		cfg.MinRate = min(cfg.MinRate, max(1, r/4))
+	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	transport := &http.Transport{
-		DialContext:            (&net.Dialer{Timeout: cfg.Stall}).DialContext,
+		DialContext:            cfg.Allowance.DialContext(net.Dialer{Timeout: cfg.Stall}),
 		TLSClientConfig:        cfg.TLS,
 		TLSHandshakeTimeout:    cfg.Stall,
 		ResponseHeaderTimeout:  cfg.Stall,
@@ -95,7 +105,7 @@ func New(cfg Config) *Client {
 		DisableCompression:     true, // lengths and ranges are of the bytes as they are
 		Proxy:                  http.ProxyFromEnvironment,
 	}
-	return &Client{cfg, &http.Client{Transport: transport, CheckRedirect: redirect}}
+	return &Client{cfg: cfg, http: &http.Client{Transport: transport, CheckRedirect: redirect}}
 }
 
 // redirect allows a few, never from https to http.
@@ -175,7 +185,7 @@ func (c *Client) metadata(ctx context.Context, path string, limit int64, accept 
 }
 
 func (c *Client) small(ctx context.Context, base, path string, limit int64) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, 2*c.cfg.Stall)
+	ctx, cancel := context.WithTimeout(ctx, c.patience(limit))
 	defer cancel()
 	resp, err := c.get(ctx, base, path, nil)
 	if err != nil {
@@ -199,7 +209,19 @@ func (c *Client) small(ctx context.Context, base, path string, limit int64) ([]b
 	return data, nil
 }
 
+// patience is how long a short file may take that has at most limit bytes.
+func (c *Client) patience(limit int64) time.Duration {
+	patience := 2 * c.cfg.Stall
+	if r := c.cfg.Allowance.Rate(); r > 0 {
+		patience += time.Duration(float64(limit) / float64(r) * 4 * float64(time.Second))
+	}
+	return patience
+}
+
 func (c *Client) get(ctx context.Context, base, path string, header http.Header) (*http.Response, error) {
+	if err := c.alone.ask(base, path); err != nil {
+		return nil, err
+	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(base, "/")+"/"+path, nil)
 	if err != nil {
 		return nil, err
@@ -209,7 +231,11 @@ func (c *Client) get(ctx context.Context, base, path string, header http.Header)
 	}
 	req.Header.Set("Accept-Encoding", "identity")
 	req.Header.Set("User-Agent", "groundswell-agent")
-	return c.http.Do(req)
+	resp, err := c.http.Do(req)
+	if err == nil {
+		c.alone.note(base, path, resp)
+	}
+	return resp, err
 }
 
 // plain is ErrEncoding for an answer that says it is compressed: "identity" was
@@ -249,16 +275,5 @@ func (c *Client) Pause(ctx context.Context, n int) error {
 	if n == 0 {
 		return ctx.Err()
 	}
-	limit := c.cfg.BackoffMin << min(n-1, 30)
-	if limit <= 0 || limit > c.cfg.BackoffMax {
-		limit = c.cfg.BackoffMax
-	}
-	timer := time.NewTimer(rand.N(limit + 1))
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-timer.C:
-		return nil
-	}
+	return backoff.Range{Min: c.cfg.BackoffMin, Max: c.cfg.BackoffMax}.Pause(ctx, n)
 }

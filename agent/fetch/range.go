@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"strconv"
 	"strings"
 	"time"
 
@@ -22,32 +21,18 @@ var (
 	ErrCut = errors.New("source stopped sending")
 )
 
-// Busy is a source's answer that it has no time now.
-type Busy struct {
-	Host  string
-	After time.Duration // how long it wants to be left alone; 0: it does not say
-}
-
-func (b Busy) Error() string { return fmt.Sprintf("%s is busy for %v", b.Host, b.After) }
-
-// maxBusy is how long a source may ask to be left alone.
-const maxBusy = time.Hour
-
-// busy is Busy for 429 and 503, with Retry-After in seconds (RFC 9110, 10.2.3; dates
-// are not read: the clock may be wrong).
-func busy(base string, resp *http.Response) error {
-	seconds, err := strconv.ParseInt(resp.Header.Get("Retry-After"), 10, 32)
-	if err != nil || seconds < 0 {
-		seconds = 0
-	}
-	return Busy{host(base), min(time.Duration(seconds)*time.Second, maxBusy)}
-}
-
 // Sources are the base URLs to ask, in order of preference.
 func (c *Client) Sources() []string { return c.cfg.Sources() }
 
-// Left is wake.Wake's.
-func (c *Client) Left() (bytes int64, limited bool) { return c.cfg.Wake.Left() }
+// Left is how many bytes may still be fetched now, by the wake and by the allowance;
+// limited is false when any number may be.
+func (c *Client) Left() (bytes int64, limited bool) {
+	bytes, limited = c.cfg.Wake.Left()
+	if allowed, too := c.cfg.Allowance.Left(); too && (!limited || allowed < bytes) {
+		return allowed, true
+	}
+	return bytes, limited
+}
 
 // Document fetches a document by its digest, from the first source that has it, and
 // returns it verified. ErrNotFound when no source has it.

@@ -39,6 +39,9 @@ type Record struct {
 	// Penalties by SHA-256 of artifacts that were put back after a trial.
 	Penalties map[string]Penalty `json:"penalties,omitempty"`
 
+	// Usage is what the budget of a day has been used for.
+	Usage Usage `json:"usage,omitzero"`
+
 	// Command is the id of the last command obeyed.
 	Command string `json:"command,omitempty"`
 
@@ -73,6 +76,15 @@ type Deployment struct {
 	Detail string `json:"detail,omitempty"`
 	// Reported is the last state whose report is in the queue or was sent.
 	Reported update.State `json:"reported,omitempty"`
+}
+
+// Usage counts the bytes of the present day; see package allowance. The zero value: no day
+// has begun.
+type Usage struct {
+	Until time.Time `json:"until"` // when the next day begins
+	Bytes int64     `json:"bytes"`
+	// Metered are those of them that came over metered links.
+	Metered int64 `json:"metered,omitempty"`
 }
 
 // Failure counts the attempts at one rollout that ended badly.

@@ -5,10 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"math/rand/v2"
 	"time"
 
 	"groundswell/agent/journal"
+	"groundswell/internal/backoff"
 	"groundswell/internal/mqttclient"
 	"groundswell/topics"
 )
@@ -142,9 +142,5 @@ func never(err error) bool {
 
 // pause before attempt n+1: full jitter.
 func (l *Link) pause(n int) time.Duration {
-	limit := l.cfg.BackoffMin << min(n-1, 30)
-	if limit <= 0 || limit > l.cfg.BackoffMax {
-		limit = l.cfg.BackoffMax
-	}
-	return rand.N(limit + 1)
+	return backoff.Range{Min: l.cfg.BackoffMin, Max: l.cfg.BackoffMax}.Draw(n)
 }

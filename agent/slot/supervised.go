@@ -5,12 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"sync"
 	"time"
 
 	"groundswell/agent/telemetry"
 	"groundswell/agent/update"
+	"groundswell/internal/backoff"
 )
 
 // Config says how the component is run. Zero durations mean the defaults.
@@ -105,7 +105,7 @@ func New(dir *Dir, cfg Config) *Supervised {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	if cfg.Jitter == nil {
-		cfg.Jitter = func(limit time.Duration) time.Duration { return rand.N(limit + 1) }
+		cfg.Jitter = backoff.Jitter
 	}
 	output := telemetry.NewTail(32 << 10)
 	if cfg.Launcher == nil {
@@ -200,10 +200,7 @@ func (s *Supervised) down() {
 
 // pause waits before the next launch, or until one is asked for.
 func (s *Supervised) pause(ctx context.Context, crashes int) {
-	limit := s.cfg.BackoffMin << min(crashes-1, 30)
-	if limit <= 0 || limit > s.cfg.BackoffMax {
-		limit = s.cfg.BackoffMax
-	}
+	limit := backoff.Range{Min: s.cfg.BackoffMin, Max: s.cfg.BackoffMax}.Limit(crashes)
 	timer := time.NewTimer(limit/2 + s.cfg.Jitter(limit/2))
 	defer timer.Stop()
 	select {

@@ -12,17 +12,18 @@ import (
 // policySpec is a policy as people write it: what is absent gets its default.
 // Durations are Go's: "90s", "15m", "336h".
 type policySpec struct {
-	Waves         []waveSpec      `json:"waves,omitempty" maxItems:"31" doc:"Default 0.1, 1, 10, 50, 100 %"`
-	Gate          *gateSpec       `json:"gate,omitempty" doc:"What must hold before the next wave opens"`
-	Breaker       *breakerSpec    `json:"breaker,omitempty" doc:"What pauses the rollout"`
-	Silent        *silentSpec     `json:"silent,omitempty" doc:"When a device that has started counts as failed"`
-	Deadline      string          `json:"deadline,omitempty" doc:"From the start; then it is completed, whoever is missing. Default 336h"`
-	DeltaWait     string          `json:"delta_wait,omitempty" doc:"How long after the start the first wave waits for the deltas from the versions that most devices run; 0s: not at all. Default 10m, for a revert 0s"`
-	Windows       []topics.Window `json:"windows,omitempty" maxItems:"14" doc:"When devices may begin to install, in their own time zone. Absent: always"`
-	Attempts      *int            `json:"attempts,omitempty" doc:"How often a device may try. Default 2"`
-	Settle        string          `json:"settle,omitempty" doc:"How long the new version must be healthy. Default 1m"`
-	HealthTimeout string          `json:"health_timeout,omitempty" doc:"How long it may take until it is. Default 5m"`
-	Fresh         string          `json:"fresh,omitempty" doc:"How old the manifest may be at activation. Default 15m"`
+	Waves           []waveSpec      `json:"waves,omitempty" maxItems:"31" doc:"Default 0.1, 1, 10, 50, 100 %"`
+	Gate            *gateSpec       `json:"gate,omitempty" doc:"What must hold before the next wave opens"`
+	Breaker         *breakerSpec    `json:"breaker,omitempty" doc:"What pauses the rollout"`
+	Silent          *silentSpec     `json:"silent,omitempty" doc:"When a device that has started counts as failed"`
+	Deadline        string          `json:"deadline,omitempty" doc:"From the start; then it is completed, whoever is missing. Default 336h"`
+	DeltaWait       string          `json:"delta_wait,omitempty" doc:"How long after the start the first wave waits for the deltas from the versions that most devices run; 0s: not at all. Default 10m, for a revert 0s"`
+	Windows         []topics.Window `json:"windows,omitempty" maxItems:"14" doc:"When devices may begin to install, in their own time zone. Absent: always"`
+	DownloadWindows []topics.Window `json:"download_windows,omitempty" maxItems:"14" doc:"When devices may fetch bytes, in their own time zone; then they do not wait for windows to do so. Absent: when they may begin to install, or have begun. Agents of before 2026-12 do not know it"`
+	Attempts        *int            `json:"attempts,omitempty" doc:"How often a device may try. Default 2"`
+	Settle          string          `json:"settle,omitempty" doc:"How long the new version must be healthy. Default 1m"`
+	HealthTimeout   string          `json:"health_timeout,omitempty" doc:"How long it may take until it is. Default 5m"`
+	Fresh           string          `json:"fresh,omitempty" doc:"How old the manifest may be at activation. Default 15m"`
 }
 
 type waveSpec struct {
@@ -55,7 +56,7 @@ type silentSpec struct {
 func (p policySpec) domain() (fleet.PolicySpec, error) {
 	var d durations
 	out := fleet.PolicySpec{
-		Windows: p.Windows, Attempts: p.Attempts,
+		Windows: p.Windows, DownloadWindows: p.DownloadWindows, Attempts: p.Attempts,
 		Deadline: d.read("/policy/deadline", p.Deadline), DeltaWait: d.read("/policy/delta_wait", p.DeltaWait), Settle: d.read("/policy/settle", p.Settle),
 		HealthTimeout: d.read("/policy/health_timeout", p.HealthTimeout), Fresh: d.read("/policy/fresh", p.Fresh),
 	}

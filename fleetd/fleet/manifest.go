@@ -77,7 +77,7 @@ func entry(p Planned, cohort string) topics.Entry {
 		Rollout: r.ID, Revision: r.Revision, Kind: r.Kind, State: topics.EntryState(r.State),
 		Priority: r.Priority, Sequence: r.Sequence, Component: r.Component, Release: r.Release, Version: r.Version, From: p.Release.From(r.From),
 		Target: topics.Target{Path: p.Release.Path, Length: p.Release.Length, SHA256: p.Release.SHA256},
-		Deltas: p.Deltas, Models: p.Release.Models, Hardware: p.Release.Hardware, Offset: r.Offset, Windows: r.Policy.Windows,
+		Deltas: p.Deltas, Models: p.Release.Models, Hardware: p.Release.Hardware, Offset: r.Offset, Windows: r.Policy.Windows, DownloadWindows: r.Policy.DownloadWindows,
 		Attempts: r.Policy.Attempts, SettleSeconds: r.Policy.Settle.Seconds(),
 		HealthTimeoutSeconds: r.Policy.HealthTimeout.Seconds(), FreshSeconds: r.Policy.Fresh.Seconds(),
 	}

@@ -47,11 +47,13 @@ type Policy struct {
 	// deadline. 0: it does not wait.
 	DeltaWait Duration `json:"delta_wait"`
 	// Windows is when devices may begin to install. Absent: always.
-	Windows       []topics.Window `json:"windows,omitempty"`
-	Attempts      int             `json:"attempts"`
-	Settle        Duration        `json:"settle"`
-	HealthTimeout Duration        `json:"health_timeout"`
-	Fresh         Duration        `json:"fresh"`
+	Windows []topics.Window `json:"windows,omitempty"`
+	// DownloadWindows is when devices may fetch bytes. Absent: in Windows, or later.
+	DownloadWindows []topics.Window `json:"download_windows,omitempty"`
+	Attempts        int             `json:"attempts"`
+	Settle          Duration        `json:"settle"`
+	HealthTimeout   Duration        `json:"health_timeout"`
+	Fresh           Duration        `json:"fresh"`
 }
 
 // WavePolicy is one wave.
@@ -94,17 +96,18 @@ type SilentPolicy struct {
 
 // PolicySpec is a policy as people write it: what is absent gets its default.
 type PolicySpec struct {
-	Waves         []WaveSpec      `json:"waves,omitempty"`
-	Gate          *GateSpec       `json:"gate,omitempty"`
-	Breaker       *BreakerSpec    `json:"breaker,omitempty"`
-	Silent        *SilentSpec     `json:"silent,omitempty"`
-	Deadline      *Duration       `json:"deadline,omitempty"`
-	DeltaWait     *Duration       `json:"delta_wait,omitempty"`
-	Windows       []topics.Window `json:"windows,omitempty"`
-	Attempts      *int            `json:"attempts,omitempty"`
-	Settle        *Duration       `json:"settle,omitempty"`
-	HealthTimeout *Duration       `json:"health_timeout,omitempty"`
-	Fresh         *Duration       `json:"fresh,omitempty"`
+	Waves           []WaveSpec      `json:"waves,omitempty"`
+	Gate            *GateSpec       `json:"gate,omitempty"`
+	Breaker         *BreakerSpec    `json:"breaker,omitempty"`
+	Silent          *SilentSpec     `json:"silent,omitempty"`
+	Deadline        *Duration       `json:"deadline,omitempty"`
+	DeltaWait       *Duration       `json:"delta_wait,omitempty"`
+	Windows         []topics.Window `json:"windows,omitempty"`
+	DownloadWindows []topics.Window `json:"download_windows,omitempty"`
+	Attempts        *int            `json:"attempts,omitempty"`
+	Settle          *Duration       `json:"settle,omitempty"`
+	HealthTimeout   *Duration       `json:"health_timeout,omitempty"`
+	Fresh           *Duration       `json:"fresh,omitempty"`
 }
 
 // WaveSpec is a WavePolicy as people write it.
@@ -211,7 +214,7 @@ func (s PolicySpec) Resolve(kind topics.EntryKind) (Policy, error) {
 	}
 	p.Deadline = or(s.Deadline, p.Deadline)
 	p.DeltaWait = or(s.DeltaWait, p.DeltaWait)
-	p.Windows = s.Windows
+	p.Windows, p.DownloadWindows = s.Windows, s.DownloadWindows
 	p.Attempts = or(s.Attempts, p.Attempts)
 	p.Settle = or(s.Settle, p.Settle)
 	p.HealthTimeout = or(s.HealthTimeout, p.HealthTimeout)
@@ -274,6 +277,7 @@ func (p Policy) Validate() error {
 		span("/policy/health_timeout", p.HealthTimeout, second, year),
 		span("/policy/fresh", p.Fresh, second, year),
 		pointed("/policy", topics.CheckWindows("windows", p.Windows)),
+		pointed("/policy", topics.CheckWindows("download_windows", p.DownloadWindows)),
 	)
 	switch {
 	case err != nil:

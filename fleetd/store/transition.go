@@ -398,6 +398,9 @@ func (s *Store) revertOf(ctx context.Context, tx pgx.Tx, bad fleet.Rollout, spec
 	if given.Windows == nil && !spec.IgnoreWindows {
 		policy.Windows = bad.Policy.Windows
 	}
+	if given.DownloadWindows == nil && !spec.IgnoreWindows {
+		policy.DownloadWindows = bad.Policy.DownloadWindows
+	}
 	// It must win over whatever else devices of these cohorts are told.
 	priority := bad.Priority
 	err = tx.QueryRow(ctx, `

@@ -152,6 +152,7 @@ func TestImportsPointOneWay(t *testing.T) {
 		{"fleetd", []string{"topics", "certs", "internal", "migrations", "fleetd"}},
 		{"broker", []string{"topics", "certs", "internal", "broker"}},
 		{"agent", []string{"topics", "certs", "internal", "agent"}},
+		{"internal/herd", []string{"topics", "certs", "internal", "agent", "fleetd"}}, // both sides of a download
 		{"internal", []string{"topics", "certs", "internal"}},
 	}
 	for _, p := range list(t) {

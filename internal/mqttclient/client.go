@@ -4,12 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"net/url"
 	"slices"
 	"sync"
 	"time"
+
+	"groundswell/internal/backoff"
 
 	"github.com/eclipse/paho.golang/autopaho"
 	"github.com/eclipse/paho.golang/paho"
@@ -127,11 +128,7 @@ func (c *Client) pause(int) time.Duration {
 	if n == 0 {
 		return 0
 	}
-	limit := c.cfg.Backoff.Min << min(n-1, 30)
-	if limit <= 0 || limit > c.cfg.Backoff.Max {
-		limit = c.cfg.Backoff.Max
-	}
-	return rand.N(limit + 1)
+	return backoff.Range(c.cfg.Backoff).Draw(n)
 }
 
 func (c *Client) connected(m *autopaho.ConnectionManager, ack *paho.Connack, callbacks *sync.WaitGroup) {

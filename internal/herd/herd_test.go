@@ -1,25 +1,33 @@
-package artifact_test
+package herd
 
 import (
 	"bytes"
 	"context"
-	"errors"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
-	"io"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/http"
-	"strconv"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"groundswell/agent/assemble"
+	"groundswell/agent/fetch"
+	"groundswell/certs/trust"
 	"groundswell/fleetd/artifact"
+	"groundswell/internal/block"
 	"groundswell/internal/devstack"
 	"groundswell/internal/devstack/devtest"
 	"groundswell/internal/ops"
+	"groundswell/topics"
 )
 
 // replica is a listener for downloads that can go away and come back, and checks after
@@ -34,16 +42,15 @@ type replica struct {
 
 	mu    sync.Mutex // guards what follows
 	began time.Time  // zero: no request yet
-	sent  int64      // bytes of artifacts
+	sent  int64      // bytes of what devices asked for
 	above string     // what broke the cap, if anything did
-	total *atomic.Int64
 }
 
-func newReplica(t *testing.T, blobs *artifact.Blobs, limits artifact.LimitsConfig, total *atomic.Int64) *replica {
+func newReplica(t *testing.T, blobs *artifact.Blobs, packs *artifact.Packs, limits artifact.LimitsConfig) *replica {
 	t.Helper()
-	r := &replica{t: t, registry: ops.NewRegistry(), limits: limits, total: total}
+	r := &replica{t: t, registry: ops.NewRegistry(), limits: limits}
 	downloads := artifact.Downloads(artifact.DownloadsConfig{
-		Blobs: blobs, Files: memory{}, Limits: artifact.NewLimits(limits), Metrics: artifact.NewMetrics(r.registry), Log: slog.New(slog.DiscardHandler),
+		Blobs: blobs, Packs: packs, Files: nothing{}, Limits: artifact.NewLimits(limits), Metrics: artifact.NewMetrics(r.registry), Log: slog.New(slog.DiscardHandler),
 	})
 	r.handler = http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		r.mu.Lock()
@@ -81,7 +88,6 @@ func (r *replica) count(n int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.sent += int64(n)
-	r.total.Add(int64(n))
 	took := time.Since(r.began)
 	if allowed := int64(float64(r.limits.BytesPerSecond)*took.Seconds()) + r.limits.Burst(); r.sent > allowed && r.above == "" {
 		r.above = fmt.Sprintf("%d bytes in %v, at most %d are allowed", r.sent, took, allowed)
@@ -109,122 +115,117 @@ func (m *metered) Write(p []byte) (int, error) {
 
 func (m *metered) Unwrap() http.ResponseWriter { return m.ResponseWriter }
 
-// device downloads as an agent does: from the first source that gives, going on with
-// what it has, and again when it was told to.
-func device(ctx context.Context, client *http.Client, sources []string, sha256 string, length int) error {
-	var have bytes.Buffer
-	for have.Len() < length {
-		wait := time.Duration(0)
-		for _, source := range sources {
-			err := resume(ctx, client, source, sha256, &have)
-			if have.Len() == length {
-				break
-			}
-			var later retryLater
-			if errors.As(err, &later) {
-				wait = max(wait, time.Duration(later)*time.Second)
-			}
-		}
-		if have.Len() == length {
-			break
-		}
-		select {
-		case <-time.After(max(wait, 50*time.Millisecond)):
-		case <-ctx.Done():
-			return fmt.Errorf("%d bytes of %d: %w", have.Len(), length, ctx.Err())
-		}
-	}
-	if digest(have.Bytes()) != sha256 {
-		return errors.New("other bytes")
-	}
-	return nil
+// nothing is a repository without files.
+type nothing struct{}
+
+func (nothing) RepositoryFile(context.Context, trust.Repository, string) ([]byte, error) {
+	return nil, artifact.ErrNoFile
 }
 
-// retryLater is what a 503 said, in seconds.
-type retryLater int
+func digest(data []byte) string {
+	sum := sha256.Sum256(data)
+	return hex.EncodeToString(sum[:])
+}
 
-func (r retryLater) Error() string { return fmt.Sprintf("again in %d s", int(r)) }
+// firmware is noise with stretches that can be packed.
+func firmware(n int) []byte {
+	data := make([]byte, n)
+	r := rand.NewChaCha8([32]byte{1})
+	_, _ = r.Read(data) // never fails
+	for i := 0; i < n; i += 8 << 10 {
+		clear(data[i:min(n, i+2<<10)])
+	}
+	return data
+}
 
-var errUnexpected = errors.New("unexpected answer")
-
-func resume(ctx context.Context, client *http.Client, source, sha256 string, have *bytes.Buffer) error {
-	req, err := http.NewRequestWithContext(ctx, "GET", source+"/artifacts/"+sha256, nil)
+// origin holds a release: the artifact, its index and its pack.
+func origin(t *testing.T, data []byte) (*artifact.Blobs, *artifact.Packs, topics.Document) {
+	t.Helper()
+	blobs, err := artifact.OpenBlobs(filepath.Join(t.TempDir(), "artifacts"), 64<<20)
 	if err != nil {
-		return err
+		t.Fatal(err)
 	}
-	want := http.StatusOK
-	if have.Len() > 0 {
-		req.Header.Set("Range", fmt.Sprintf("bytes=%d-", have.Len()))
-		req.Header.Set("If-Range", `"`+sha256+`"`)
-		want = http.StatusPartialContent
-	}
-	resp, err := client.Do(req)
+	t.Cleanup(func() { _ = blobs.Close() })
+	index, err := block.Make(t.Context(), bytes.NewReader(data), int64(len(data)))
 	if err != nil {
-		return err
+		t.Fatal(err)
 	}
-	defer resp.Body.Close()
-	switch resp.StatusCode {
-	case want:
-		_, err = io.Copy(have, resp.Body)
-		return err
-	case http.StatusServiceUnavailable:
-		seconds, err := strconv.Atoi(resp.Header.Get("Retry-After"))
-		if err != nil {
-			return errUnexpected
+	for _, raw := range [][]byte{data, index.Bytes()} {
+		if _, err := blobs.Put(t.Context(), digest(raw), int64(len(raw)), bytes.NewReader(raw)); err != nil {
+			t.Fatal(err)
 		}
-		return retryLater(seconds)
 	}
-	return errUnexpected
+	packs := artifact.NewPacks(blobs)
+	if err := packs.Make(t.Context(), digest(data), index.Bytes(), int64(len(data))); err != nil {
+		t.Fatal(err)
+	}
+	return blobs, packs, topics.Document{Length: int64(len(index.Bytes())), SHA256: digest(index.Bytes())}
 }
 
 // Five hundred devices at once, at two replicas that take a hundred each and have a cap:
 // the first goes down in the middle and comes back. No device fails, none is above its
-// cap at any time.
+// cap at any time. Half of the devices know of no blocks.
 func TestFiveHundredDevicesAtAnOriginThatFailsOver(t *testing.T) {
 	const devices, size = 500, 256 << 10
 	data := firmware(size)
-	blobs := filled(t, data)
+	blobs, packs, index := origin(t, data)
 	limits := artifact.LimitsConfig{
 		Concurrent: 100, PerDevice: 8, RetryAfterMin: time.Second, RetryAfterMax: 2 * time.Second, BytesPerSecond: 12 << 20,
 	}
 	if err := limits.Check(); err != nil {
 		t.Fatal(err)
 	}
-	var total atomic.Int64
-	first, second := newReplica(t, blobs, limits, &total), newReplica(t, blobs, limits, &total)
-	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: devices}}
-	defer client.CloseIdleConnections()
-	ctx, cancel := context.WithTimeout(context.Background(), 4*time.Minute)
+	first, second := newReplica(t, blobs, packs, limits), newReplica(t, blobs, packs, limits)
+	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
 	defer cancel()
 
 	var sentBefore int64 // by the first, before it came back
-	outage := make(chan struct{})
-	go func() {
-		defer close(outage)
-		await := func(share int64) {
-			for total.Load() < devices*size*share/100 && ctx.Err() == nil {
-				time.Sleep(time.Millisecond)
-			}
+	var done atomic.Int64
+	finished := func() {
+		switch done.Add(1) {
+		case devices / 5:
+			first.stop()
+		case devices / 2:
+			first.mu.Lock()
+			sentBefore = first.sent
+			first.mu.Unlock()
+			first.start()
 		}
-		await(20)
-		first.stop()
-		await(50)
-		first.mu.Lock()
-		sentBefore = first.sent
-		first.mu.Unlock()
-		first.start()
-	}()
+	}
 	var wg sync.WaitGroup
-	sources := []string{"http://" + first.addr, "http://" + second.addr}
+	var received atomic.Int64
+	dir := t.TempDir()
 	for i := range devices {
 		wg.Go(func() {
-			if err := device(ctx, client, sources, digest(data), size); err != nil {
-				t.Errorf("device %d: %v", i, err)
+			client := fetch.New(fetch.Config{
+				Sources:    func() []string { return []string{"http://" + first.addr, "http://" + second.addr} },
+				BackoffMin: 50 * time.Millisecond, BackoffMax: 2 * time.Second,
+			})
+			defer client.Close()
+			wanted := fetch.Artifact{Length: size, SHA256: digest(data)}
+			if i%2 == 0 {
+				wanted.Index = &index
 			}
+			path := filepath.Join(dir, fmt.Sprint(i))
+			var transfer topics.Transfer
+			err := assemble.Downloads{Client: client, Log: slog.New(slog.DiscardHandler)}.Artifact(ctx, wanted, path, func(_ int64, t topics.Transfer) { transfer = t })
+			if err != nil {
+				t.Errorf("device %d: %v", i, err)
+				return
+			}
+			have, err := os.ReadFile(path)
+			if err != nil || !bytes.Equal(have, data) {
+				t.Errorf("device %d: %d bytes, or others: %v", i, len(have), err)
+			}
+			if i%2 == 0 && transfer.Packed == 0 && transfer.Full == 0 {
+				t.Errorf("device %d: %+v", i, transfer)
+			}
+			received.Add(transfer.Received())
+			finished()
 		})
 	}
 	wg.Wait()
-	<-outage
+	t.Logf("devices count %d bytes, %d of them in %d artifacts", received.Load(), int64(devices*size), devices)
 	resumed := false // at either
 	for name, r := range map[string]*replica{"first": first, "second": second} {
 		r.mu.Lock()
@@ -260,4 +261,16 @@ func TestFiveHundredDevicesAtAnOriginThatFailsOver(t *testing.T) {
 	if first.sent == sentBefore {
 		t.Error("the first was not asked again when it was back")
 	}
+}
+
+func scrape(registry *ops.Registry) string {
+	w := httptest.NewRecorder()
+	registry.Handler().ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
+	var lines []string
+	for line := range strings.Lines(w.Body.String()) {
+		if strings.HasPrefix(line, "groundswell_") {
+			lines = append(lines, line)
+		}
+	}
+	return strings.Join(lines, "")
 }

@@ -1,0 +1,55 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"groundswell/agent/agenttest"
+	"groundswell/agent/allowance"
+	"groundswell/topics"
+)
+
+// TestTheDailyBudgetHoldsOverAKill: the device says that it waits, and until when; after a
+// kill it fetches nothing more that day.
+func TestTheDailyBudgetHoldsOverAKill(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t)
+	image := f.publishRelease("1.1.0", agenttest.Firmware(t, "1.1.0", "healthy").Bytes)
+	budget := image.Length / 2
+	d := f.newDevice(t, "cam-1", fmt.Sprintf("download: {daily_budget: %d, rate: 100000000, windows: [{days: [], start: \"00:00\", end: \"00:00\"}]}\n", budget))
+	e := entry(image)
+	f.manifest("lobby", e)
+	f.assign("cam-1", []string{"lobby"})
+	waits := func(n int) (list []topics.Status) {
+		d.eventually("the report of the wait", func() error {
+			list = nil
+			for _, s := range f.statuses("cam-1") {
+				if s.Reason == allowance.ReasonBudget && s.State == topics.StateDownloading {
+					list = append(list, s)
+				}
+			}
+			if len(list) < n {
+				return errors.New("none")
+			}
+			return nil
+		})
+		return list
+	}
+	d.start("")
+	s := waits(1)[0]
+	if s.DownloadedBytes < budget/2 || s.DownloadedBytes > budget || s.Until == nil || time.Until(*s.Until) > 26*time.Hour {
+		t.Errorf("%+v", s)
+	}
+	d.process.Kill()
+	d.start("")
+	if again := waits(2)[1]; again.DownloadedBytes != s.DownloadedBytes || again.Until == nil || !again.Until.Equal(*s.Until) {
+		t.Errorf("after a kill: %+v, before %+v", again, s)
+	}
+	d.process.Kill()
+	d.replace(fmt.Sprintf("daily_budget: %d", budget), fmt.Sprintf("daily_budget: %d", 4*budget))
+	d.start("")
+	d.ends(e.Rollout, topics.StateCommitted)
+	d.runs("1.1.0", image.SHA256)
+}
