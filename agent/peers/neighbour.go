@@ -32,6 +32,7 @@ type neighbour struct {
 	strikes int
 	good    int       // blocks since the last strike was forgiven
 	busy    time.Time // it wants to be left alone until then
+	refused int       // how often it was busy since it sent a block
 	idle    time.Time // it is given no turn until then
 }
 
@@ -82,7 +83,7 @@ func (s *Site) get(ctx context.Context, n *neighbour, path string, header http.H
 	case http.StatusNotFound:
 		err = errUnknown
 	case http.StatusServiceUnavailable:
-		seconds, errAfter := strconv.ParseUint(resp.Header.Get("Retry-After"), 10, 16)
+		seconds, errAfter := strconv.ParseUint(resp.Header.Get("Retry-After"), 10, 32)
 		if errAfter != nil {
 			seconds = 1
 		}
@@ -191,6 +192,8 @@ func (s *Site) usable(n *neighbour, now time.Time) bool {
 const (
 	passTime = 30 * time.Second
 	maxPass  = time.Hour
+	// maxRefused is how often a peer may be busy before that counts.
+	maxRefused = 3
 	// forgiven is how many right blocks make good for one time.
 	forgiven = 32
 )
@@ -208,10 +211,12 @@ func (s *Site) fault(n *neighbour, err error) {
 		}
 		n.until = time.Now().Add(maxPass)
 		s.opt.Log.Warn("a peer sends wrong blocks, it is not asked again", "peer", n.device, "addr", n.addr, "err", err)
-	case errors.As(err, &later):
+	case errors.As(err, &later) && n.refused < maxRefused:
 		n.busy = time.Now().Add(later.after)
+		n.refused++
 	case errors.Is(err, errUnknown):
 	default:
+		n.refused = 0
 		n.strikes++
 		pass := min(passTime<<min(n.strikes-1, 10), maxPass)
 		n.until = time.Now().Add(pass)
@@ -227,6 +232,7 @@ const maxDropped = 1024
 func (s *Site) praise(n *neighbour) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	n.refused = 0
 	if n.good++; n.good >= forgiven && n.strikes > 0 {
 		n.good, n.strikes = 0, n.strikes-1
 	}

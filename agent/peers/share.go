@@ -2,6 +2,7 @@ package peers
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -159,12 +160,18 @@ func (sh *Share) Block(ctx context.Context, i int, buffer []byte) (received int6
 		if ctx.Err() != nil {
 			return received, ctx.Err()
 		}
+		if errors.Is(err, errUnknown) {
+			err = errClaim
+		}
 		sh.site.fault(n, err)
 		if _, ok := err.(busyError); !ok {
 			sh.forget(n, i)
 		}
 	}
 }
+
+// errClaim: it said that it has the block. It would say so again.
+var errClaim = errors.New("peer does not have what it says")
 
 // forget corrects what a neighbour said: it does not have block i.
 func (sh *Share) forget(n *neighbour, i int) {
