@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"time"
 
@@ -20,10 +21,11 @@ const maxNear = 64
 
 // neighbour is another device of the site. Site.mu guards it.
 type neighbour struct {
-	addr   string // address:port
-	static bool   // it is listed
-	name   string // as announced, or by its certificate; "": not known yet
-	device string // by its certificate; "": not known yet
+	addr   string   // address:port that is used
+	addrs  []string // that were announced, the newest first
+	static bool     // it is listed
+	name   string   // as announced, or by its certificate; "": not known yet
+	device string   // by its certificate; "": not known yet
 	// artifacts are the digests that it announces, short; of a static one they are not
 	// known.
 	artifacts []string
@@ -60,7 +62,9 @@ const maxBusy = 10 * time.Second
 
 // get asks a neighbour. Whoever answers is known by its certificate.
 func (s *Site) get(ctx context.Context, n *neighbour, path string, header http.Header) (*http.Response, error) {
+	s.mu.Lock()
 	u := url.URL{Scheme: "https", Host: n.addr}
+	s.mu.Unlock()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String()+path, nil)
 	if err != nil {
 		return nil, err
@@ -220,6 +224,9 @@ func (s *Site) fault(n *neighbour, err error) {
 		n.strikes++
 		pass := min(passTime<<min(n.strikes-1, 10), maxPass)
 		n.until = time.Now().Add(pass)
+		if i := slices.Index(n.addrs, n.addr); i >= 0 {
+			n.addr = n.addrs[(i+1)%len(n.addrs)] // it may be at another one now
+		}
 		s.opt.Log.Info("a peer is passed over", "peer", n.device, "addr", n.addr, "for", pass, "err", err)
 	}
 }

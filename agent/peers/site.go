@@ -140,6 +140,7 @@ func (s *Site) Run(ctx context.Context) error {
 	g.Go(func() error { return s.serve(ctx) })
 	g.Go(func() error { s.takePart(ctx); return nil })
 	g.Go(func() error { s.cut(ctx); return nil })
+	g.Go(func() error { return s.discover(ctx) })
 	return g.Wait()
 }
 
