@@ -66,14 +66,18 @@ func (s *Site) service() (mdns.Service, bool) {
 		held = append(held, o.artifact)
 	}
 	s.mu.Unlock()
-	for i, artifact := range held {
-		held[i] = artifact[:min(len(artifact), shortDigest)]
+	return mdns.Service{Name: s.name, Port: addr.Port(), Text: Text(s.opt.TrustDomain, held)}, true
+}
+
+// Text is what a device of a trust domain announces that has something of artifacts.
+func Text(trustDomain string, artifacts []string) []string {
+	var short []string
+	for _, a := range artifacts {
+		if a = a[:min(len(a), shortDigest)]; !slices.Contains(short, a) && len(short) < maxAnnounced {
+			short = append(short, a)
+		}
 	}
-	slices.Sort(held)
-	held = slices.Compact(held)
-	return mdns.Service{Name: s.name, Port: addr.Port(), Text: []string{
-		keyVersion + version, keyDomain + domain(s.opt.TrustDomain), keyArtifacts + strings.Join(held[:min(len(held), maxAnnounced)], ","),
-	}}, true
+	return []string{keyVersion + version, keyDomain + domain(trustDomain), keyArtifacts + strings.Join(short, ",")}
 }
 
 // domain is short for a trust domain.
