@@ -35,12 +35,7 @@ func (s *Site) takePart(ctx context.Context) {
 			why = "the device runs on its battery"
 		}
 		s.setOut(why)
-		timer := time.NewTimer(again)
-		select {
-		case <-ctx.Done():
-		case <-timer.C:
-		}
-		timer.Stop()
+		_ = pause(ctx, again)
 	}
 }
 

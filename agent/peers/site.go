@@ -59,23 +59,23 @@ type ReadAtCloser interface {
 // Site is this device among those of its site. It is safe for concurrent use. A nil Site
 // has no peers.
 type Site struct {
-	opt      Options
-	name     string
-	http     *http.Client
-	uploads  chan struct{} // held while a block is given
-	limiter  *rate.Limiter
-	listener net.Listener
-	changed  chan struct{} // gets a value when something is to be announced
-	cuts     chan *offer   // what runs, whose blocks are to be found out
+	opt     Options
+	name    string
+	http    *http.Client
+	uploads chan struct{} // held while a block is given
+	limiter *rate.Limiter
+	changed chan struct{} // gets a value when something is to be announced
+	cuts    chan *offer   // what runs, whose blocks are to be found out
 
 	// One lock, for none is held while anything is waited for.
-	mu      sync.Mutex // guards what follows
-	out     string     // why the device takes no part; "": it does
-	offers  []*offer   // the oldest first
-	near    map[string]*neighbour
-	dropped map[string]bool // devices that sent wrong blocks
-	asking  map[string]int  // requests that are being answered, by device
-	given   int64           // bytes
+	mu       sync.Mutex // guards what follows
+	listener net.Listener
+	out      string   // why the device takes no part; "": it does
+	offers   []*offer // the oldest first
+	near     map[string]*neighbour
+	dropped  map[string]bool // devices that sent wrong blocks
+	asking   map[string]int  // requests that are being answered, by device
+	given    int64           // bytes
 }
 
 // New does no I/O.
@@ -126,22 +126,46 @@ func (s *Site) Listen() error {
 	if err != nil {
 		return fmt.Errorf("peers.listen: %w", err)
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.listener = l
 	return nil
 }
 
-// Addr is the bound host:port.
-func (s *Site) Addr() string { return s.listener.Addr().String() }
+// Addr is the bound host:port; "" before that.
+func (s *Site) Addr() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.listener == nil {
+		return ""
+	}
+	return s.listener.Addr().String()
+}
 
-// Run serves, and looks for peers, until ctx ends. Listen comes before it.
+// Run serves, and looks for peers, until ctx ends. It binds the address if that was not
+// done, and tries again where it cannot: it may be an interface's that is not up yet.
 func (s *Site) Run(ctx context.Context) error {
 	defer s.http.CloseIdleConnections()
+	for said := false; s.Addr() == ""; said = true {
+		err := s.Listen()
+		if err == nil {
+			break
+		}
+		if !said {
+			s.opt.Log.Error("no part can be taken among the site's devices yet", "err", err)
+		}
+		if pause(ctx, again) != nil {
+			return nil
+		}
+	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.serve(ctx) })
 	g.Go(func() error { s.takePart(ctx); return nil })
 	g.Go(func() error { s.cut(ctx); return nil })
 	g.Go(func() error { return s.discover(ctx) })
-	return g.Wait()
+	err := g.Wait()
+	s.setOut("the device does not serve")
+	return err
 }
 
 // announce has the others told what the device has.
