@@ -15,6 +15,7 @@ import (
 	"groundswell/agent/deploy"
 	"groundswell/agent/journal"
 	"groundswell/agent/link"
+	"groundswell/agent/peers"
 	"groundswell/agent/telemetry"
 	"groundswell/agent/update"
 	"groundswell/internal/cli"
@@ -64,7 +65,8 @@ func wakeOnce(ctx context.Context, cfg Config, out io.Writer, log *slog.Logger) 
 	if err != nil {
 		return err
 	}
-	cfg.TLS.Resume = false // what ends now resumes nothing
+	cfg.TLS.Resume = false      // what ends now resumes nothing
+	cfg.Peers = peers.Default() // and would leave others waiting
 	running, stop := context.WithCancel(ctx)
 	g, running := errgroup.WithContext(running)
 	var alive vitals
