@@ -18,6 +18,7 @@ import (
 	"groundswell/agent/peers"
 	"groundswell/agent/telemetry"
 	"groundswell/agent/update"
+	"groundswell/internal/backoff"
 	"groundswell/internal/cli"
 
 	"golang.org/x/sync/errgroup"
@@ -115,7 +116,7 @@ func whileOnTrial(ctx context.Context, slots []proving, b Backoff, log *slog.Log
 			return err
 		}
 		log.Error("device is not managed while something is on trial, trying again", "err", err)
-		if pause(ctx, b, n) != nil {
+		if backoff.Range(b).Pause(ctx, n) != nil {
 			return err
 		}
 	}
