@@ -10,7 +10,7 @@ setup: ## Bring PostgreSQL, a C compiler and InfluxDB, where they are missing
 	@scripts/setup
 
 build: ## Build broker, fleetd, agent and fleetctl into bin/ (VERSION=1.2.0: what the agent says that it is)
-	CGO_ENABLED=0 $(GO) build $(if $(VERSION),-ldflags "-X groundswell/agent/telemetry.Version=$(VERSION)") -tags nethttpomithttp2 -o bin/ ./agent
+	CGO_ENABLED=0 $(GO) build $(if $(VERSION),-ldflags "-X groundswell/agent/telemetry.Version=$(VERSION)") $$(grep '^-' internal/devstack/agent.flags) -o bin/ ./agent
 	CGO_ENABLED=0 $(GO) build -o bin/ ./broker ./fleetd ./fleetd/fleetctl
 
 agents: ## Build the agent for amd64, arm64, armv7 and riscv64, static, stripped, at most 15 MB

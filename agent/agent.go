@@ -178,6 +178,10 @@ func manage(ctx context.Context, cfg Config, parts []part, alive *vitals, judged
 		return err
 	}
 	registry := ops.NewRegistry()
+	site, err := newSite(cfg, id, current, authority, clk, parts, registry, log)
+	if err != nil {
+		return err
+	}
 	session = link.New(link.Config{
 		Device: id.Name, Servers: cfg.MQTT.Servers, TLS: brokerTLS, KeepAlive: cfg.MQTT.KeepAlive,
 		SessionExpiry: cfg.MQTT.SessionExpiry, CheckInTimeout: cfg.MQTT.CheckInTimeout,
@@ -217,7 +221,7 @@ func manage(ctx context.Context, cfg Config, parts []part, alive *vitals, judged
 			Component: p.Name, Itself: p.itself, Device: id.Name, Model: id.Model, Hardware: id.Hardware, Location: location,
 			Health: examine, Conditions: p.Conditions, Wake: awake, Allowance: allowed, RetryMin: cfg.Retry.Min, RetryMax: cfg.Retry.Max,
 			PenaltyMin: cfg.Penalty.Min, PenaltyMax: cfg.Penalty.Max, Log: tail.String, At: faultsOf(p.Name),
-		}, device, p.slots, verifier, assemble.Downloads{Client: fetcher, Log: log}, records, clk, log.With("component", p.Name)))
+		}, device, p.slots, verifier, assemble.Downloads{Client: fetcher, Peers: site, Log: log}, records, clk, log.With("component", p.Name)))
 	}
 
 	server := ops.NewServer(cfg.Ops, registry, log)
@@ -231,7 +235,11 @@ func manage(ctx context.Context, cfg Config, parts []part, alive *vitals, judged
 	if err := server.Listen(); err != nil {
 		return err
 	}
-	if err := ops.WriteAddresses(cfg.AddressesFile, map[string]string{"ops": server.Addr()}); err != nil {
+	addresses := map[string]string{"ops": server.Addr()}
+	if site != nil && site.Listen() == nil { // else it says so, and tries again, when it runs
+		addresses["peers"] = site.Addr()
+	}
+	if err := ops.WriteAddresses(cfg.AddressesFile, addresses); err != nil {
 		// A disk that takes no writes must not keep the device from being managed.
 		log.Error("addresses cannot be written", "err", err)
 	}
@@ -239,6 +247,10 @@ func manage(ctx context.Context, cfg Config, parts []part, alive *vitals, judged
 	defer alive.add(func() { session.World(); records.Snapshot() })()
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return server.Run(ctx) })
+	g.Go(func() error {
+		runSite(ctx, site, log)
+		return nil
+	})
 	g.Go(func() error {
 		// The first heartbeat tells what runs, so something has to.
 		for _, p := range parts {

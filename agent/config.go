@@ -15,6 +15,7 @@ import (
 	"groundswell/agent/condition"
 	"groundswell/agent/health"
 	"groundswell/agent/link"
+	"groundswell/agent/peers"
 	"groundswell/agent/self"
 	"groundswell/agent/slot"
 	"groundswell/agent/watchdog"
@@ -53,6 +54,9 @@ type Config struct {
 	Sources []string `yaml:"sources"`
 	// Fetch is how long a source is given.
 	Fetch Fetch `yaml:"fetch"`
+	// Peers has the device copy from others of its site, and give to them. Off unless
+	// peers.listen is given. See docs/peers.md.
+	Peers peers.Config `yaml:"peers"`
 
 	// Download is what downloads may cost: rate, daily budget, windows of their own,
 	// metered links. See docs/artifacts.md.
@@ -226,6 +230,7 @@ func DefaultConfig() Config {
 		Unmanaged: 10 * time.Minute,
 		Renewal:   Renewal{After: 10 * time.Minute},
 		Fetch:     Fetch{Stall: 30 * time.Second, MinRate: 1024},
+		Peers:     peers.Default(),
 		Firmware: Firmware{
 			Addr: "127.0.0.1:0", Tries: 3, Grace: 5 * time.Second,
 			Backoff: Backoff{500 * time.Millisecond, 30 * time.Second},
@@ -296,6 +301,9 @@ func (c *Config) Validate() error {
 	}
 	if err := c.Download.Validate(); err != nil {
 		return fmt.Errorf("download.%w", err)
+	}
+	if err := c.Peers.Validate(); err != nil {
+		return fmt.Errorf("peers.%w", err)
 	}
 	if err := c.Watchdog.Validate(); err != nil {
 		return fmt.Errorf("watchdog.%w", err)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"sync/atomic"
 	"testing"
@@ -53,6 +54,44 @@ func TestATrialThatNobodyJudgesIsPutBack(t *testing.T) {
 				synctest.Wait()
 				if system.back.Load() != c.back {
 					t.Errorf("put back: %v", system.back.Load())
+				}
+			})
+		})
+	}
+}
+
+// TestAWakeDoesNotLeaveATrialUnjudged: the new system took the device's certificate away.
+func TestAWakeDoesNotLeaveATrialUnjudged(t *testing.T) {
+	broken := errors.New("no certificate")
+	for name, c := range map[string]struct {
+		trial   bool
+		mended  int // this try goes well
+		want    error
+		back    bool
+		several bool
+	}{
+		"never managed": {trial: true, want: broken, back: true, several: true},
+		"managed later": {trial: true, mended: 3, want: errOver, several: true},
+		"not on trial":  {want: broken},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ctx, cancel := context.WithCancel(t.Context())
+				defer cancel()
+				log := slog.New(slog.DiscardHandler)
+				var system onTrial
+				var d driven
+				system.trial.Store(c.trial)
+				go guard(ctx, "system", &system, &d, 10*time.Minute, log)
+				tries := 0
+				err := whileOnTrial(ctx, []proving{&system}, Backoff{Min: time.Second, Max: time.Minute}, log, func() error {
+					if tries++; tries == c.mended {
+						return errOver
+					}
+					return broken
+				})
+				if !errors.Is(err, c.want) || system.back.Load() != c.back || tries > 1 != c.several {
+					t.Errorf("%v after %d tries, put back: %v", err, tries, system.back.Load())
 				}
 			})
 		})

@@ -77,6 +77,24 @@ func (r *renewed) client(authority *certs.Authority, now func() time.Time, servi
 	return config, nil
 }
 
+// peer is the configuration for connections with other devices, in both directions.
+func (r *renewed) peer(authority *certs.Authority, now func() time.Time) (*tls.Config, error) {
+	config, err := certs.DeviceTLS(certs.TLSOptions{Credential: r.last, Authority: authority, Now: now, Behind: true})
+	if err != nil {
+		return nil, err
+	}
+	config.Certificates = nil
+	config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+		c := r.credential().TLS()
+		return &c, nil
+	}
+	config.GetCertificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+		c := r.credential().TLS()
+		return &c, nil
+	}
+	return config, nil
+}
+
 // credential is the newest that can be used.
 func (r *renewed) credential() certs.Credential {
 	r.mu.Lock()

@@ -8,14 +8,17 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
 	"groundswell/agent/deploy"
 	"groundswell/agent/journal"
 	"groundswell/agent/link"
+	"groundswell/agent/peers"
 	"groundswell/agent/telemetry"
 	"groundswell/agent/update"
+	"groundswell/internal/backoff"
 	"groundswell/internal/cli"
 
 	"golang.org/x/sync/errgroup"
@@ -63,15 +66,25 @@ func wakeOnce(ctx context.Context, cfg Config, out io.Writer, log *slog.Logger) 
 	if err != nil {
 		return err
 	}
-	cfg.TLS.Resume = false // what ends now resumes nothing
+	cfg.TLS.Resume = false      // what ends now resumes nothing
+	cfg.Peers = peers.Default() // and would leave others waiting
 	running, stop := context.WithCancel(ctx)
 	g, running := errgroup.WithContext(running)
+	var alive vitals
+	var judged driven
+	var proved []proving
 	for _, p := range parts {
+		proved = append(proved, p.slots)
 		g.Go(func() error { return p.slots.Run(running) })
+		g.Go(func() error {
+			guard(running, p.Name, p.slots, &judged, cfg.Unmanaged, log)
+			return nil
+		})
 	}
 	t := &turn{awake: cfg.Polling.Awake, begun: make(chan struct{})}
-	var alive vitals
-	err = manage(running, cfg, parts, &alive, &driven{}, tail, t, log)
+	err = whileOnTrial(running, proved, cfg.Retry, log, func() error {
+		return manage(running, cfg, parts, &alive, &judged, tail, t, log)
+	})
 	stop()
 	if errRun := g.Wait(); err == nil || errors.Is(err, errOver) && errRun != nil {
 		err = errRun
@@ -90,6 +103,23 @@ func wakeOnce(ctx context.Context, cfg Config, out io.Writer, log *slog.Logger) 
 		return cli.Exit(exitLeft, nil)
 	}
 	return err
+}
+
+// whileOnTrial manages the device again as long as that fails and something is on trial: a
+// wake that ended now would leave it unjudged until the next one. So either the device can
+// be managed, or a guard puts back what is on trial.
+func whileOnTrial(ctx context.Context, slots []proving, b Backoff, log *slog.Logger, manage func() error) error {
+	for n := 1; ; n++ {
+		err := manage()
+		onTrial := slices.ContainsFunc(slots, func(s proving) bool { return s.Running().Trial })
+		if err == nil || errors.Is(err, errOver) || !onTrial {
+			return err
+		}
+		log.Error("device is not managed while something is on trial, trying again", "err", err)
+		if backoff.Range(b).Pause(ctx, n) != nil {
+			return err
+		}
+	}
 }
 
 // errOver ends a turn.

@@ -8,6 +8,7 @@ import (
 	"os"
 
 	"groundswell/agent/fetch"
+	"groundswell/agent/peers"
 	"groundswell/agent/wake"
 	"groundswell/internal/block"
 	"groundswell/topics"
@@ -16,7 +17,9 @@ import (
 // Downloads makes artifacts' files.
 type Downloads struct {
 	Client *fetch.Client
-	Log    *slog.Logger
+	// Peers are asked before any source is; nil: there are none.
+	Peers *peers.Site
+	Log   *slog.Logger
 }
 
 // Pause is fetch.Client's.
@@ -69,7 +72,9 @@ func (d Downloads) assemble(ctx context.Context, a fetch.Artifact, path string, 
 		return err
 	}
 	r := &run{Downloads: d, shelf: keep, wanted: a, file: f, began: f.at, transfer: t, tell: tell, strikes: map[strike]int{}, good: map[strike]int{}}
+	r.join()
 	err = r.all(ctx)
+	r.share.Leave()
 	r.seed.close()
 	if r.unpacker != nil {
 		r.unpacker.Close()

@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -62,9 +64,21 @@ type object struct {
 	tag  string
 }
 
-func newOrigin(t testing.TB) *origin {
+func newOrigin(t testing.TB) *origin { return newOriginAt(t, netip.Addr{}) }
+
+// newOriginAt listens on an address.
+func newOriginAt(t testing.TB, addr netip.Addr) *origin {
 	o := &origin{t: t, objects: map[string]object{}, sent: map[string]int64{}, cut: -1}
-	o.Server = httptest.NewServer(http.HandlerFunc(o.serve))
+	o.Server = httptest.NewUnstartedServer(http.HandlerFunc(o.serve))
+	if addr.IsValid() {
+		l, err := net.Listen("tcp", netip.AddrPortFrom(addr, 0).String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = o.Listener.Close() // that of loopback
+		o.Listener = l
+	}
+	o.Start()
 	t.Cleanup(o.Close)
 	t.Cleanup(o.CloseClientConnections)
 	return o
@@ -200,7 +214,7 @@ func newDevice(t testing.TB, bases ...string) *device {
 		Sources: func() []string { return bases }, BackoffMin: time.Millisecond, BackoffMax: 5 * time.Millisecond, Stall: 20 * time.Second,
 	})
 	t.Cleanup(client.Close)
-	return &device{Downloads: Downloads{client, slog.New(slog.DiscardHandler)}, t: t, path: filepath.Join(t.TempDir(), "staging")}
+	return &device{Downloads: Downloads{Client: client, Log: slog.New(slog.DiscardHandler)}, t: t, path: filepath.Join(t.TempDir(), "staging")}
 }
 
 func (d *device) fetch(a fetch.Artifact) error {

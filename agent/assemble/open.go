@@ -13,7 +13,8 @@ import (
 	"groundswell/topics"
 )
 
-// open finds out by which ways the artifact can be had. Only the full one must be.
+// open finds out what is there. By which ways the rest can be had is found out when
+// something has to be fetched from the origin.
 func (r *run) open(ctx context.Context) error {
 	index := r.file.index
 	var err error
@@ -26,7 +27,13 @@ func (r *run) open(ctx context.Context) error {
 	r.plan = &plan{
 		index: index, segments: segmentsOf(index), local: r.seed.has, spoilt: map[int]bool{},
 		ways: map[kind]way{kindFull: full{r.wanted.SHA256, index}},
+		peer: r.share.Has, stretch: r.stretch,
 	}
+	return nil
+}
+
+// openWays finds out by which ways the artifact can be had. Only the full one must be.
+func (r *run) openWays(ctx context.Context) error {
 	for _, open := range []struct {
 		kind kind
 		way  func(context.Context) (way, error)
@@ -41,6 +48,7 @@ func (r *run) open(ctx context.Context) error {
 			r.plan.ways[open.kind] = w
 		}
 	}
+	r.opened = true
 	return nil
 }
 

@@ -7,6 +7,7 @@ type kind string
 
 const (
 	kindLocal  kind = "local"
+	kindPeer   kind = "peer"
 	kindDelta  kind = "delta"
 	kindPacked kind = "packed"
 	kindFull   kind = "full"
@@ -16,7 +17,7 @@ const (
 type step struct {
 	kind       kind
 	first, end int
-	units      []unit // none for kindLocal
+	units      []unit // none for kindLocal and kindPeer
 }
 
 // plan chooses how each segment of an artifact is made, by the fewest fetched bytes.
@@ -28,6 +29,10 @@ type plan struct {
 	ways map[kind]way
 	// spoilt are segments that the delta does not make.
 	spoilt map[int]bool
+	// peer says whether a peer has block i, whose bytes cost nothing but the LAN.
+	peer func(i int) bool
+	// stretch is how many segments may be fetched at once; 0: any number.
+	stretch func() int
 }
 
 // choice is how the rest of segment n is made, from block at on.
@@ -73,12 +78,15 @@ func (p *plan) next(at int, limit int64) step {
 		}
 		return step{kind: kindLocal, first: at, end: end}
 	}
+	if p.peer(at) {
+		return step{kind: kindPeer, first: at, end: at + 1}
+	}
 	s := step{kind: k, first: at, end: at}
-	cost := int64(0)
+	cost, begun, most := int64(0), n, p.stretch()
 	for s.end < len(p.index.Blocks) {
 		if s.end == p.segments[n].end {
 			n++
-			if p.choice(n, s.end) != k {
+			if p.choice(n, s.end) != k || most > 0 && n == begun+most {
 				break
 			}
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	"groundswell/agent/fetch"
+	"groundswell/agent/peers"
 	"groundswell/agent/wake"
 	"groundswell/internal/block"
 	"groundswell/topics"
@@ -29,6 +30,8 @@ type run struct {
 	began    int // blocks that were there
 	seed     *seed
 	plan     *plan
+	opened   bool         // what the origin has is known
+	share    *peers.Share // nil: there are no peers
 	unpacker *block.Unpacker
 	transfer *topics.Transfer
 	tell     func(int64, topics.Transfer)
@@ -78,13 +81,27 @@ func (r *run) step(ctx context.Context) error {
 		limit = max(1, left)
 	}
 	s := r.plan.next(r.file.at, limit)
-	if s.kind == kindLocal {
+	switch s.kind {
+	case kindLocal:
 		return r.copy(ctx, s)
+	case kindPeer:
+		return r.receive(ctx, s.first)
+	}
+	if mine, err := r.turn(ctx, s.first); err != nil || !mine {
+		return err
+	}
+	if !r.opened {
+		return r.openWays(ctx)
+	}
+	s = r.plan.next(r.file.at, limit) // by what is known of the peers now
+	if len(s.units) == 0 {
+		return nil
 	}
 	// What is small may be all that a wake has: it brings one unit in any case.
 	if limited && left < s.units[0].cost() && r.file.at > r.began {
 		return wake.ErrSpent
 	}
+	defer r.share.Fetches(s.end)()
 	return r.fetch(ctx, s)
 }
 
@@ -108,6 +125,7 @@ func (r *run) copy(ctx context.Context, s step) error {
 }
 
 func (r *run) told() {
+	r.share.Have(r.file.at)
 	if r.tell != nil {
 		r.tell(r.file.have(), *r.transfer)
 	}

@@ -147,6 +147,7 @@ func (d *Driver) close(ctx context.Context) (update.Event, error) {
 	err := d.insist(ctx, "journal", func() error {
 		return d.journal.Update(func(r *journal.Record) error {
 			r.SetDeployment(d.cfg.Component, journal.Deployment{State: update.Idle})
+			r.End(dep.Entry.Rollout, dep.Attempt, now)
 			if dep.State == update.Committed {
 				delete(r.Failures, dep.Entry.Rollout)
 				delete(r.Penalties, dep.Entry.Target.SHA256)

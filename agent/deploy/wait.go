@@ -59,7 +59,7 @@ func (d *Driver) decide(ctx context.Context) (update.Event, error) {
 		if now.Action == decide.Start {
 			d.dep = journal.Deployment{
 				State: update.Idle, Entry: now.Entry, Cohort: now.Cohort,
-				Attempt: facts.Failures[now.Entry.Rollout] + 1, From: facts.Versions[d.cfg.Component],
+				Attempt: d.attempt(now.Entry.Rollout), From: facts.Versions[d.cfg.Component],
 			}
 			d.waited = ""
 			return update.Start, nil
@@ -105,7 +105,7 @@ func (d *Driver) tellWaiting(ctx context.Context, now decide.Decision, facts dec
 	}
 	d.waited = key
 	s := d.statusOf(topics.StateWaiting, journal.Deployment{
-		Entry: now.Entry, Cohort: now.Cohort, Attempt: facts.Failures[now.Entry.Rollout] + 1,
+		Entry: now.Entry, Cohort: now.Cohort, Attempt: d.attempt(now.Entry.Rollout),
 		From: facts.Versions[d.cfg.Component], Reason: now.Reason,
 	})
 	if !now.Until.IsZero() {
@@ -355,4 +355,10 @@ func (d *Driver) images(ctx context.Context) (trust.Images, error) {
 		return trust.Images{}, errNoManifest
 	}
 	return d.releases.Images(ctx, *m.Images)
+}
+
+// attempt is the number of the next attempt at a rollout.
+func (d *Driver) attempt(rollout string) int {
+	r := d.journal.Snapshot()
+	return r.Attempt(rollout)
 }

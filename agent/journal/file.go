@@ -25,6 +25,7 @@ type File struct {
 	path       string
 	generation uint64
 	written    bool // what is at path is whole
+	unsure     bool // what Load found may be gone after a power cut
 }
 
 // NewFile does no I/O.
@@ -41,9 +42,9 @@ const magic = "groundswell-journal-1"
 //
 // Whoever wrote it may have been killed before it was durable, and a power cut would
 // take back what was done since on the strength of it; so it is made durable first.
-// Where the disk refuses even that, what is there is all there is.
+// Where the disk refuses even that, what is there is all there is, and Unsure says so.
 func (f *File) Load() (body []byte, older bool, err error) {
-	_ = f.on.SyncDir(filepath.Dir(f.path))
+	f.unsure = f.on.SyncDir(filepath.Dir(f.path)) != nil
 	newest, err := f.readWhole(f.path)
 	if err == nil {
 		f.generation, f.written = newest.generation, true
@@ -72,9 +73,13 @@ func (f *File) Save(body []byte) error {
 		return fmt.Errorf("save %s: %w", filepath.Base(f.path), err)
 	}
 	f.generation++
-	f.written = true
+	f.written, f.unsure = true, false
 	return nil
 }
+
+// Unsure reports that what Load found may be gone after a power cut, for the disk would
+// not say that it is durable. A Save ends that.
+func (f *File) Unsure() bool { return f.unsure }
 
 func (f *File) save(body []byte) error {
 	tmp := f.path + ".new"

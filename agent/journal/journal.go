@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -297,12 +298,14 @@ func (j *Journal) Hold(change func(*Record) error) error {
 	return nil
 }
 
-// Next is the report to send now; ok is false when the queue is empty.
+// Next is the report to send now; ok is false when there is none.
 func (j *Journal) Next() (report Report, ok bool) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	r := j.get()
-	return r.next()
+	if list := j.waiting(1, math.MaxInt); len(list) > 0 {
+		return list[0], true
+	}
+	return Report{}, false
 }
 
 // Waiting lists the reports to send now, in the order of Next: at most n of them, and as
@@ -310,7 +313,17 @@ func (j *Journal) Next() (report Report, ok bool) {
 func (j *Journal) Waiting(n, size int) []Report {
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	return j.waiting(n, size)
+}
+
+// waiting leaves out that an attempt has ended, and what came after it, as long as a power
+// cut may take that back: the attempt would go on, and end twice. So that is written once
+// more. Caller holds mu.
+func (j *Journal) waiting(n, size int) []Report {
 	r := j.get()
+	if j.file.Unsure() && r.ends() && j.save(r) != nil {
+		r.withoutEnds()
+	}
 	return r.waiting(n, size)
 }
 

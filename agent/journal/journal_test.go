@@ -306,11 +306,11 @@ func TestRecordOfANewerAgentIsRead(t *testing.T) {
 
 func TestFailuresAreBounded(t *testing.T) {
 	var r Record
-	for i := range 2 * maxFailures {
+	for i := range 2 * maxRollouts {
 		r.Fail(fmt.Sprint("r-", i), begun.Add(time.Duration(i)*time.Second), begun)
 	}
-	r.Fail(fmt.Sprint("r-", 2*maxFailures-1), begun.Add(time.Hour), begun)
-	if len(r.Failures) != maxFailures || r.Failures[fmt.Sprint("r-", 2*maxFailures-1)].Count != 2 {
+	r.Fail(fmt.Sprint("r-", 2*maxRollouts-1), begun.Add(time.Hour), begun)
+	if len(r.Failures) != maxRollouts || r.Failures[fmt.Sprint("r-", 2*maxRollouts-1)].Count != 2 {
 		t.Fatalf("%d remembered, %+v", len(r.Failures), r.Failures)
 	}
 }
@@ -574,5 +574,35 @@ func TestNothingIsNumberedFromAJournalThatSetNothingAside(t *testing.T) {
 	}
 	if err := j.Sent(3); err != nil || len(j.Snapshot().Queue) != 0 {
 		t.Errorf("what numbers nothing: %v, %+v", err, j.Snapshot())
+	}
+}
+
+// TestAttemptsDoNotShareANumber: neither after a success, nor after a command to retry, nor
+// after an older agent that counted failures only.
+func TestAttemptsDoNotShareANumber(t *testing.T) {
+	r := Record{Failures: map[string]Failure{"r-1": {Count: 1}}}
+	var numbers []int
+	end := func(failed bool) {
+		n := r.Attempt("r-1")
+		numbers = append(numbers, n)
+		if r.End("r-1", n, begun); failed {
+			r.Fail("r-1", begun, begun)
+		} else {
+			delete(r.Failures, "r-1")
+		}
+	}
+	end(true)
+	end(false)
+	end(false)
+	r.End("r-1", 1, begun) // begun by an older one
+	end(true)
+	if fmt.Sprint(numbers) != "[2 3 4 5]" {
+		t.Errorf("numbered %v", numbers)
+	}
+	for i := range 2 * maxRollouts {
+		r.End(fmt.Sprint("other-", i), 1, begun.Add(time.Duration(i+1)*time.Second))
+	}
+	if len(r.Ended) != maxRollouts || r.Attempt("r-1") != 2 {
+		t.Errorf("%d are remembered, the next is %d", len(r.Ended), r.Attempt("r-1"))
 	}
 }

@@ -24,13 +24,5 @@ func (r *Record) Penalize(sha256, rollout string, now time.Time, pause func(coun
 	}
 	n := r.Penalties[sha256].Count + 1
 	r.Penalties[sha256] = Penalty{n, rollout, now, now.Add(pause(n))}
-	for len(r.Penalties) > maxPenalties {
-		oldest := ""
-		for sha, p := range r.Penalties {
-			if oldest == "" || p.Last.Before(r.Penalties[oldest].Last) {
-				oldest = sha
-			}
-		}
-		delete(r.Penalties, oldest)
-	}
+	forget(r.Penalties, maxPenalties, func(p Penalty) time.Time { return p.Last })
 }

@@ -33,6 +33,9 @@ type Record struct {
 	Deployments map[string]Deployment `json:"deployments,omitempty"`
 	// Failures by rollout, of attempts that ended badly.
 	Failures map[string]Failure `json:"failures,omitempty"`
+	// Ended counts the attempts that ended, well or badly, by rollout. Nothing makes it
+	// less, so that no two attempts share a number. Absent: of an older agent.
+	Ended map[string]Ending `json:"ended,omitempty"`
 	// Penalties by SHA-256 of artifacts that were put back after a trial.
 	Penalties map[string]Penalty `json:"penalties,omitempty"`
 
@@ -92,8 +95,14 @@ type Failure struct {
 	NotBefore time.Time `json:"not_before"`
 }
 
-// maxFailures bounds how many rollouts are remembered.
-const maxFailures = 64
+// Ending counts the attempts at one rollout that ended.
+type Ending struct {
+	Count int       `json:"count"`
+	Last  time.Time `json:"last"`
+}
+
+// maxRollouts bounds how many rollouts are remembered, by their failures and by their ends.
+const maxRollouts = 64
 
 // Fail counts a failed attempt. The rollout that failed longest ago is
 // forgotten when there are too many.
@@ -102,14 +111,34 @@ func (r *Record) Fail(rollout string, now, notBefore time.Time) {
 		r.Failures = map[string]Failure{}
 	}
 	r.Failures[rollout] = Failure{r.Failures[rollout].Count + 1, now, notBefore}
-	for len(r.Failures) > maxFailures {
+	forget(r.Failures, maxRollouts, func(f Failure) time.Time { return f.Last })
+}
+
+// Attempt is the number of the next attempt at a rollout, from 1.
+func (r *Record) Attempt(rollout string) int {
+	return max(r.Ended[rollout].Count, r.Failures[rollout].Count) + 1
+}
+
+// End counts an attempt that ended, by its number. The rollout whose attempts ended longest
+// ago is forgotten when there are too many.
+func (r *Record) End(rollout string, attempt int, now time.Time) {
+	if r.Ended == nil {
+		r.Ended = map[string]Ending{}
+	}
+	r.Ended[rollout] = Ending{max(attempt, r.Ended[rollout].Count), now}
+	forget(r.Ended, maxRollouts, func(e Ending) time.Time { return e.Last })
+}
+
+// forget removes the oldest until no more than limit are left.
+func forget[V any](all map[string]V, limit int, last func(V) time.Time) {
+	for len(all) > limit {
 		oldest := ""
-		for id, f := range r.Failures {
-			if oldest == "" || f.Last.Before(r.Failures[oldest].Last) {
-				oldest = id
+		for key, v := range all {
+			if oldest == "" || last(v).Before(last(all[oldest])) {
+				oldest = key
 			}
 		}
-		delete(r.Failures, oldest)
+		delete(all, oldest)
 	}
 }
 
@@ -235,14 +264,19 @@ func (r *Record) waiting(n, size int) (list []Report) {
 	return list
 }
 
-// next is the report to send now, of each kind in its order.
-func (r *Record) next() (Report, bool) {
-	for _, kind := range order {
-		if i := slices.IndexFunc(r.Queue, func(q Report) bool { return q.Kind == kind }); i >= 0 {
-			return r.Queue[i], true
-		}
-	}
-	return Report{}, false
+// ends reports whether a status in the queue ends an attempt.
+func (r *Record) ends() bool {
+	return slices.ContainsFunc(r.Queue, func(q Report) bool { return q.Final })
+}
+
+// withoutEnds takes the first status out of the queue that ends an attempt, and all
+// statuses behind it.
+func (r *Record) withoutEnds() {
+	ended := false
+	r.Queue = slices.DeleteFunc(r.Queue, func(q Report) bool {
+		ended = ended || q.Final
+		return ended && q.Kind == topics.KindStatus
+	})
 }
 
 // valid is text as valid UTF-8 without U+0000, which databases refuse.

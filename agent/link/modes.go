@@ -120,7 +120,7 @@ func (l *Link) poll(ctx context.Context) {
 		if err != nil {
 			failures++
 			l.change(func() { l.turn++ })
-			wait = retryAfter(failures, l.pause(failures), interval)
+			wait = retryAfter(failures, l.pause(failures), interval-time.Since(began))
 			l.log.Warn("check-in failed", "err", err, "again_in", wait.String())
 			continue
 		}
@@ -137,12 +137,13 @@ func (l *Link) poll(ctx context.Context) {
 const triesPerWake = 6
 
 // retryAfter is when a check-in that failed, the failures'th in a row, is tried again:
-// after pause, or in the next wake.
-func retryAfter(failures int, pause, interval time.Duration) time.Duration {
+// after pause, or in the next wake, which is due after next.
+func retryAfter(failures int, pause, next time.Duration) time.Duration {
+	next = max(next, 0)
 	if failures%triesPerWake == 0 {
-		return interval
+		return next
 	}
-	return min(pause, interval)
+	return min(pause, next)
 }
 
 // sleep waits for the next check-in, or for a wish for one before its time; not ok: ctx

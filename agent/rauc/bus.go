@@ -66,8 +66,38 @@ func (s service) connect(ctx context.Context) (*dbus.Conn, error) {
 // busy is how RAUC answers what it cannot do while it installs.
 const busy = "already processing a different method"
 
-// call calls a method of RAUC's and takes its answer.
+// RAUC looks at each mounted device when it finds out about its slots, and gives up when a
+// loop device goes away meanwhile, whoever's it is. So what it refuses for that is asked
+// for again, a few times (RAUC 1.8: "Error getting loop backing_file for /dev/loop8").
+const (
+	passing    = "determine slot states"
+	tries      = 5
+	betweenTry = 100 * time.Millisecond
+)
+
+// call calls a method of RAUC's, which may be repeated, and takes its answer.
 func call(ctx context.Context, conn *dbus.Conn, method string, args []any, answer ...any) error {
+	return again(ctx, func() error { return callOnce(ctx, conn, method, args, answer...) })
+}
+
+// again repeats what RAUC refuses for what passes by itself.
+func again(ctx context.Context, do func() error) error {
+	for try := 1; ; try++ {
+		err := do()
+		if try == tries || !errors.Is(err, ErrRefused) || !strings.Contains(strings.ToLower(err.Error()), passing) {
+			return err
+		}
+		timer := time.NewTimer(betweenTry)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return err
+		case <-timer.C:
+		}
+	}
+}
+
+func callOnce(ctx context.Context, conn *dbus.Conn, method string, args []any, answer ...any) error {
 	err := conn.Object(busName, busPath).CallWithContext(ctx, method, 0, args...).Store(answer...)
 	var said dbus.Error
 	switch {

@@ -17,21 +17,25 @@ const look = 10 * time.Second
 // RAUC goes on when whoever waits for it is killed.
 func (s service) install(ctx context.Context, bundle string, progress func(percent int, message string)) error {
 	return s.listen(ctx, func(ctx context.Context, conn *dbus.Conn, signals <-chan *dbus.Signal) error {
-		if err := s.call(ctx, conn, busIface+".InstallBundle", []any{bundle, map[string]dbus.Variant{}}); err != nil {
-			return err
-		}
-		if err := s.completed(ctx, conn, signals, progress); err != nil {
-			return err
-		}
-		var why string // of the last installation; empty: it went well
-		if err := s.property(ctx, conn, "LastError", &why); err != nil {
-			return err
-		}
-		if why != "" {
-			return fmt.Errorf("%w: %.500s", ErrRefused, why)
-		}
-		return nil
+		return again(ctx, func() error { return s.installOnce(ctx, conn, signals, bundle, progress) })
 	})
+}
+
+func (s service) installOnce(ctx context.Context, conn *dbus.Conn, signals <-chan *dbus.Signal, bundle string, progress func(percent int, message string)) error {
+	if err := s.call(ctx, conn, busIface+".InstallBundle", []any{bundle, map[string]dbus.Variant{}}); err != nil {
+		return err
+	}
+	if err := s.completed(ctx, conn, signals, progress); err != nil {
+		return err
+	}
+	var why string // of the last installation; empty: it went well
+	if err := s.property(ctx, conn, "LastError", &why); err != nil {
+		return err
+	}
+	if why != "" {
+		return fmt.Errorf("%w: %.500s", ErrRefused, why)
+	}
+	return nil
 }
 
 // quiet waits until RAUC installs nothing: an agent that was killed may have begun that.

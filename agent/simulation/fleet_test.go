@@ -150,18 +150,26 @@ func (r *run) conclude(ctx context.Context, n int) {
 	}
 	d := r.device
 	committed := 0
+	failures, commits := map[string]int{}, map[string]int{}
 	for a, ends := range r.ends {
 		if len(ends) != 1 && !r.forgetful {
 			r.fail("%v has %d ends: %v", a, len(ends), ends)
 		}
-		if a.number > topics.DefaultAttempts {
-			r.fail("%v was made", a)
+		if ends[0].State == topics.StateCommitted {
+			commits[a.rollout]++
+		} else {
+			failures[a.rollout]++
 		}
 		if a.rollout == fmt.Sprint("r-", n) && ends[0].State == topics.StateCommitted {
 			committed++
 			if ends[0].Running != version(n) || ends[0].BootID == ends[0].PreviousBootID {
 				r.fail("committed, and runs %s since boot %s (before: %s)", ends[0].Running, ends[0].BootID, ends[0].PreviousBootID)
 			}
+		}
+	}
+	for rollout, n := range failures {
+		if n > topics.DefaultAttempts*(1+commits[rollout]) {
+			r.fail("%d attempts at %s failed", n, rollout)
 		}
 	}
 	for a, s := range r.last {

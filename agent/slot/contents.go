@@ -27,3 +27,11 @@ func (s *Supervised) Contents() (Contents, bool) {
 	}
 	return Contents{}, false
 }
+
+// Idle is what the slot holds that does not run, to read; not ok if that is nothing.
+func (s *Supervised) Idle() (Contents, bool) {
+	if slot := s.Running().Slot; slot != "" {
+		return s.dir.Contents(other(slot))
+	}
+	return Contents{}, false
+}

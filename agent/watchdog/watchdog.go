@@ -88,6 +88,9 @@ func systemd(interval time.Duration) *watcher {
 // unknown is how often a watchdog is fed that does not say what its timeout is.
 const unknown = time.Second
 
+// setTimeout is for tests to fail.
+var setTimeout = unix.IoctlSetPointerInt
+
 // hardware opens a watchdog (Documentation/watchdog/watchdog-api.rst in the kernel): from
 // then on it must be fed.
 func hardware(cfg Config, log *slog.Logger) (*watcher, error) {
@@ -106,7 +109,7 @@ func hardware(cfg Config, log *slog.Logger) (*watcher, error) {
 		_, _ = file.WriteString("V")
 		_ = file.Close()
 	}}
-	err = unix.IoctlSetPointerInt(fd, unix.WDIOC_SETTIMEOUT, int(timeout/time.Second))
+	err = setTimeout(fd, unix.WDIOC_SETTIMEOUT, int(timeout/time.Second))
 	if errors.Is(err, unix.ENOTTY) {
 		w.close()
 		return nil, fmt.Errorf("%s: is no watchdog: %w", cfg.Device, err)

@@ -13,6 +13,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // TestSystemdIsToldAndFed: as a unit with Type=notify and WatchdogSec= is.
@@ -160,5 +162,30 @@ func TestATimeoutThatCannotBeSetIsRefused(t *testing.T) {
 		if err := (&Config{Timeout: d}).Validate(); err == nil || !strings.HasPrefix(err.Error(), "timeout: ") {
 			t.Errorf("%v: %v", d, err)
 		}
+	}
+}
+
+// TestAWatchdogThatKeepsItsTimeoutIsFed: it counts since it was opened, and with nowayout
+// on when it is closed.
+func TestAWatchdogThatKeepsItsTimeoutIsFed(t *testing.T) {
+	set := setTimeout
+	t.Cleanup(func() { setTimeout = set })
+	setTimeout = func(int, uint, int) error { return unix.EINVAL }
+	path := filepath.Join(t.TempDir(), "watchdog")
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	w, err := hardware(Config{Device: path, Timeout: time.Hour}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if w.every != unknown {
+		t.Errorf("fed every %v", w.every)
+	}
+	if w.close(); w.feed() == nil {
+		t.Error("it was not closed")
+	}
+	if data, err := os.ReadFile(path); err != nil || string(data) != "V" {
+		t.Errorf("at its end it was told %q, %v", data, err)
 	}
 }

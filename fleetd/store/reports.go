@@ -159,7 +159,7 @@ func (u *uplink) status(m message, p topics.Status) {
 
 // newerStatus goes by (epoch, sequence), as the statements do: a device numbers
 // all its reports in one sequence, which only grows within an epoch, whereas
-// attempts begin with 1 again when it is told to retry.
+// attempts of older agents begin with 1 again when they are told to retry.
 func newerStatus(old, new standingRow) standingRow {
 	if cmp.Or(cmp.Compare(old.Epoch, new.Epoch), cmp.Compare(old.Sequence, new.Sequence)) > 0 {
 		return old

@@ -61,7 +61,7 @@ func (d *Decoder) segment(out []byte, s Segment, m method, data []byte) error {
 		return exactly(out, data)
 	case methodZstd:
 		return d.frameOrStored(out, data)
-	case methodDelta, methodMixed, methodLiteral:
+	case methodDelta, methodMixed, methodLiteral, methodMarked:
 	default:
 		return fmt.Errorf("%w: method %d", ErrVersion, m)
 	}
@@ -93,7 +93,7 @@ func (d *Decoder) segment(out []byte, s Segment, m method, data []byte) error {
 	}
 	d.coder = newDecoder(data)
 	c := &d.coder
-	d.models.code(c, d.parts, out, d.raw, nil, s.Start, m == methodMixed)
+	d.models.code(c, d.parts, out, d.raw, nil, s.Start, m, nil)
 	switch {
 	case c.overrun():
 		return ErrTruncated

@@ -27,27 +27,53 @@ func encodeWithin(ctx context.Context, w io.Writer, old, new []byte, o Options, 
 	if workers <= 0 {
 		workers = runtime.NumCPU()
 	}
-	if h.copies, err = findCopies(ctx, old, new, workers, limit); err != nil {
+	lists, err := findCopies(ctx, old, new, workers, limit)
+	if err != nil {
 		return fmt.Errorf("match the images: %w", err)
 	}
+	var best [][]byte
+	for _, h.copies = range lists {
+		parts, err := encodeWith(ctx, h, old, new, workers)
+		if errors.Is(err, ErrTooLarge) && best != nil {
+			break
+		}
+		if err != nil {
+			return err
+		}
+		if best == nil || lengthOf(parts) < lengthOf(best) {
+			best = parts
+		}
+	}
+	for _, part := range best {
+		if _, err := w.Write(part); err != nil {
+			return fmt.Errorf("write a delta: %w", err)
+		}
+	}
+	return nil
+}
+
+// encodeWith returns the head, by the copies that it has, and the segments.
+func encodeWith(ctx context.Context, h *Head, old, new []byte, workers int) (parts [][]byte, err error) {
 	h.spaces = findSpaces(h.copies, old, new)
 	segments, err := encodeSegments(ctx, h, old, new, workers)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	for i, s := range segments {
 		h.Segments[i].Length = int64(len(s))
 	}
 	head := h.marshal()
 	if len(head) > MaxHead {
-		return fmt.Errorf("%w: head of %d bytes", ErrTooLarge, len(head))
+		return nil, fmt.Errorf("%w: head of %d bytes", ErrTooLarge, len(head))
 	}
-	for _, part := range append([][]byte{head}, segments...) {
-		if _, err := w.Write(part); err != nil {
-			return fmt.Errorf("write a delta: %w", err)
-		}
+	return append([][]byte{head}, segments...), nil
+}
+
+func lengthOf(parts [][]byte) (n int) {
+	for _, part := range parts {
+		n += len(part)
 	}
-	return nil
+	return n
 }
 
 // newHead checks what is to be encoded and cuts the new image.

@@ -50,7 +50,7 @@ func FuzzDelta(f *testing.F) {
 func FuzzSegment(f *testing.F) {
 	old, new := fuzzImages()
 	copies := []copied{{0, 0, 1100}, {1200, 1100, 1000}, {2300, 500, 900}}
-	for m := range methodLiteral + 1 {
+	for m := range methodMarked + 1 {
 		f.Add(append([]byte{byte(m), 0x7f, 0}, new[:200]...))
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {

@@ -78,3 +78,27 @@ func TestLargeImagesComeOut(t *testing.T) {
 		}
 	}
 }
+
+// TestWhatIsUnlikeIsNoCopy: a stretch inside a copy of which no byte is the same, but for
+// a short one.
+func TestWhatIsUnlikeIsNoCopy(t *testing.T) {
+	r := rand.New(rand.NewPCG(8, 8))
+	old := make([]byte, 2000)
+	for i := range old {
+		old[i] = byte(r.Uint32())
+	}
+	new := bytes.Clone(old[500:])
+	change := func(at, n int) {
+		for i := range n {
+			new[at+i]++
+		}
+	}
+	change(300, unlike)
+	change(600, unlike-1)
+	change(1000-unlike, unlike) // the end
+	got := apart([]copied{{0, 500, 1000}, {1100, 1600, 400}}, old, new)
+	want := []copied{{0, 500, 300}, {300 + unlike, 800 + unlike, 700 - 2*unlike}, {1100, 1600, 400}}
+	if !slices.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+}

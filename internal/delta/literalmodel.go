@@ -13,11 +13,14 @@ type literalModel struct {
 	match int      // what is predicted next, or -1
 	long  uint32   // for how many bytes it has been right
 	past  uint32
+	marks uint32 // counter of pieces that are stored
 }
 
 const (
 	literalInputs = 8
 	literalRun    = 64
+	literalPiece  = 4096 // what is stored or not, with methodMarked; pieces begin at multiples of it
+	marksLimit    = 30
 	seenBits      = 16
 )
 
@@ -27,6 +30,7 @@ func newLiteralModel() *literalModel {
 		runs:  newMixer(2, 1, 10, 255, 6),
 		seen:  make([]uint32, 1<<seenBits),
 		match: -1,
+		marks: counterStart,
 	}
 }
 
@@ -34,7 +38,7 @@ func (m *literalModel) reset() {
 	m.bytes.reset()
 	m.runs.reset()
 	clear(m.seen)
-	m.match, m.long, m.past = -1, 0, 0
+	m.match, m.long, m.past, m.marks = -1, 0, 0, counterStart
 }
 
 // literals codes out[start:end], to become want[start:end]. All before start is known.
@@ -53,6 +57,32 @@ func (m *literalModel) literals(c *coder, out, want []byte, start, end int) {
 		}
 		out[i] = m.next(c, out, i, v)
 		i++
+	}
+}
+
+// marked is literals, but pieces that plain chooses are stored, and teach nothing: a model
+// of noise makes it longer.
+func (m *literalModel) marked(c *coder, out, want []byte, start, end int, plain func([]byte) bool) {
+	for i := start; i < end; {
+		stop := min(end, i-i%literalPiece+literalPiece)
+		stored := 0
+		if !c.decoding && plain(want[i:stop]) {
+			stored = 1
+		}
+		stored = c.bit(min(max(m.marks>>16, 1), 65535), stored)
+		counterUpdate(&m.marks, stored, marksLimit, logistic())
+		if stored == 0 {
+			m.literals(c, out, want, i, stop)
+			i = stop
+			continue
+		}
+		for ; i < stop; i++ {
+			var v byte
+			if !c.decoding {
+				v = want[i]
+			}
+			out[i] = c.stored(v)
+		}
 	}
 }
 

@@ -65,6 +65,15 @@ func (c *coder) bit(p uint32, b int) int {
 	return b
 }
 
+// stored codes a byte as it is.
+func (c *coder) stored(v byte) byte {
+	got := 0
+	for k := 7; k >= 0; k-- {
+		got = got<<1 | c.bit(1<<15, int(v>>k&1))
+	}
+	return byte(got)
+}
+
 // finish returns what was encoded.
 func (c *coder) finish() []byte {
 	// One byte that lies between low and high, whatever follows it, is mostly enough.

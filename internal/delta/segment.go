@@ -13,6 +13,7 @@ const (
 	methodDelta                 // passes, length of a zstd frame of differences, that frame, one of literals; either may be stored
 	methodMixed                 // passes, differences and literals by the models
 	methodLiteral               // passes, the literals themselves, differences by the models
+	methodMarked                // as methodMixed, with a mark for each piece of literals that is stored instead
 )
 
 // part is a range of a segment: copied from the old image, or literal.
@@ -68,8 +69,10 @@ func (m *models) reset() {
 }
 
 // code codes a segment, of which out has the prediction and raw the old bytes.
-// literals says whether those are coded here; else out has them already.
-func (m *models) code(c *coder, parts []part, out, raw, want []byte, start int64, literals bool) {
+// how says how literals are coded: methodMixed, methodMarked, or not here with
+// methodLiteral, when out has them already. plain chooses what is stored of them with
+// methodMarked, when encoding.
+func (m *models) code(c *coder, parts []part, out, raw, want []byte, start int64, how method, plain func([]byte) bool) {
 	m.reset()
 	for _, p := range parts {
 		switch {
@@ -80,9 +83,12 @@ func (m *models) code(c *coder, parts []part, out, raw, want []byte, start int64
 				w = want[p.start:p.end]
 			}
 			m.diff.copied(c, out[p.start:p.end], raw[p.start:p.end], w, start+int64(p.start))
-		case literals:
+		case how == methodMixed:
 			m.litUsed = true
 			m.literal.literals(c, out, want, p.start, p.end)
+		case how == methodMarked:
+			m.litUsed = true
+			m.literal.marked(c, out, want, p.start, p.end, plain)
 		}
 	}
 }

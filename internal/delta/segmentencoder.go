@@ -2,6 +2,7 @@ package delta
 
 import (
 	"encoding/binary"
+	"errors"
 	"math/bits"
 )
 
@@ -9,6 +10,8 @@ import (
 type segmentEncoder struct {
 	Decoder
 	best []byte
+	// Buffers.
+	literals, out, coded []byte
 }
 
 // encode returns the shortest of what the head's coder allows.
@@ -23,8 +26,8 @@ func (e *segmentEncoder) encode(s Segment, want []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if e.head.Coder == Zstd {
-		return e.best, e.zstd(set, out, want)
+	if err := e.zstd(set, out, want); err != nil || e.head.Coder == Zstd {
+		return e.best, err
 	}
 	if err := e.mixed(s, set, out, want); err != nil {
 		return nil, err
@@ -44,22 +47,35 @@ func (e *segmentEncoder) encode(s Segment, want []byte) ([]byte, error) {
 
 func (e *segmentEncoder) mixed(s Segment, set uint16, out, want []byte) error {
 	passes := binary.LittleEndian.AppendUint16(nil, set)
-	var literals []byte
+	literals := e.literals[:0]
 	for _, p := range e.parts {
 		if !p.copied {
 			literals = append(literals, want[p.start:p.end]...)
 		}
 	}
-	again := append([]byte(nil), out...)
-	c := newEncoder(append([]byte(nil), passes...))
-	e.models.code(&c, e.parts, out, e.raw, want, s.Start, true)
-	e.offer(methodMixed, c.finish())
-	if len(literals) > 0 && len(c.out) > len(literals) { // else the models surely did better
-		c = newEncoder(append(passes, literals...))
-		e.models.code(&c, e.parts, again, e.raw, want, s.Start, false)
-		e.offer(methodLiteral, c.finish())
+	e.literals = literals
+	try := func(how method, before []byte, plain func([]byte) bool) int {
+		c := newEncoder(append(e.coded[:0], before...))
+		e.out = append(e.out[:0], out...)
+		e.models.code(&c, e.parts, e.out, e.raw, want, s.Start, how, plain)
+		e.coded = c.finish()
+		e.offer(how, e.coded)
+		return len(e.coded)
 	}
-	return nil
+	n := try(methodMixed, passes, nil)
+	if len(literals) > 0 && n > len(literals) { // else the models surely did better
+		try(methodLiteral, append(passes, literals...), nil)
+	}
+	if len(literals) == 0 || n <= len(literals)/2 {
+		return nil // little of it can be noise
+	}
+	var failed error
+	try(methodMarked, passes, func(piece []byte) bool {
+		frame, err := e.frames.compress(piece)
+		failed = errors.Join(failed, err)
+		return len(frame) >= len(piece)-len(piece)/64
+	})
+	return failed
 }
 
 // offer keeps the shortest.

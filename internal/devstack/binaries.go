@@ -2,6 +2,7 @@ package devstack
 
 import (
 	"context"
+	_ "embed" // agent.flags
 	"errors"
 	"fmt"
 	"io/fs"
@@ -19,10 +20,21 @@ type Bins struct {
 	Broker, Fleetd, Agent, Fleetctl string
 }
 
-// AgentFlags are what agents are built with: HTTP/2, which half a megabyte of a device's
-// flash would be spent on, brings nothing to one download at a time. The same stand in
-// scripts/agents.
-var AgentFlags = []string{"-tags", "nethttpomithttp2"}
+// AgentFlags are what agents are built with.
+var AgentFlags = flags(agentFlags)
+
+//go:embed agent.flags
+var agentFlags string
+
+// flags are the lines of a file that are no comments.
+func flags(file string) (list []string) {
+	for line := range strings.Lines(file) {
+		if line = strings.TrimSpace(line); line != "" && line[0] != '#' {
+			list = append(list, line)
+		}
+	}
+	return list
+}
 
 var (
 	binariesOnce sync.Mutex // guards binaries

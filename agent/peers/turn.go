@@ -1,0 +1,190 @@
+package peers
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"strconv"
+	"time"
+)
+
+// errLate: who was to fetch did not, in time.
+var errLate = errors.New("peer does not deliver in time")
+
+// Turn waits until block i, of segment n that has the blocks [first, end), is there to
+// be had from a peer, or may be: then it is not this device's turn to fetch it from the
+// origin. It is when nobody else has it or is about to. The error is ctx's.
+func (sh *Share) Turn(ctx context.Context, n, first, end, i int) (mine bool, err error) {
+	if sh == nil {
+		return true, nil
+	}
+	if sh.turn.segment != n {
+		sh.turn = turn{segment: n, leader: sh.turn.leader, waited: map[*neighbour]time.Duration{}}
+	}
+	for {
+		if sh.site.Out() != "" {
+			return true, nil
+		}
+		who := sh.leader(i)
+		if who == nil {
+			sh.refresh(ctx)
+			if ctx.Err() != nil {
+				return false, ctx.Err()
+			}
+			if sh.Has(i) {
+				return false, nil
+			}
+			if who = sh.leader(i); who == nil {
+				if wait := time.Until(sh.settle); wait > 0 {
+					if err := pause(ctx, min(wait, 200*time.Millisecond)); err != nil {
+						return false, err
+					}
+					continue
+				}
+				who = sh.elect(n, first, end, i)
+			}
+		}
+		if who == nil {
+			return true, nil
+		}
+		if err := sh.await(ctx, who, i); err != nil {
+			return false, err
+		}
+		if sh.Has(i) {
+			return false, nil
+		}
+	}
+}
+
+// leader is a neighbour that says that it fetches block i, the same one as long as it
+// does; nil: there is none.
+func (sh *Share) leader(i int) *neighbour {
+	fetching := func(n *neighbour, v state) bool { return v.Fetching > i && v.Have <= i && !sh.late(n, v, i) }
+	list := sh.seen(fetching)
+	sh.turn.leader = first(list, func(a, b *neighbour) bool {
+		if a == sh.turn.leader || b == sh.turn.leader {
+			return a == sh.turn.leader
+		}
+		return sh.view(a).Have > sh.view(b).Have
+	})
+	return sh.turn.leader
+}
+
+func first(list []*neighbour, before func(a, b *neighbour) bool) (best *neighbour) {
+	for _, n := range list {
+		if best == nil || before(n, best) {
+			best = n
+		}
+	}
+	return best
+}
+
+// late reports whether a neighbour was waited for long enough in this segment.
+func (sh *Share) late(n *neighbour, v state, i int) bool {
+	limit := sh.site.opt.Grace
+	if v.Fetching > i {
+		limit = 10 * sh.site.opt.Patience
+	}
+	return sh.turn.waited[n] >= limit
+}
+
+// elect is whose turn it is to fetch a segment; nil: this device's. Somebody who has the
+// block and is busy goes before all.
+func (sh *Share) elect(segment, first, end, i int) (best *neighbour) {
+	now := time.Now()
+	var busy *neighbour
+	names := map[*neighbour]string{}
+	for _, n := range sh.seen(func(n *neighbour, v state) bool {
+		if n.name == "" || sh.late(n, v, i) {
+			return false
+		}
+		if v.Have > i {
+			busy = n
+			return false
+		}
+		names[n] = n.name
+		// Whoever is far behind would keep the others waiting.
+		return v.Making && !now.Before(n.idle) && v.Have+2*(end-first) >= first
+	}) {
+		if best == nil || weight(sh.short(), segment, names[n]) > weight(sh.short(), segment, names[best]) {
+			best = n
+		}
+	}
+	switch {
+	case busy != nil:
+		return busy
+	case best != nil && weight(sh.short(), segment, names[best]) > weight(sh.short(), segment, sh.site.name):
+		return best
+	}
+	return nil
+}
+
+func (sh *Share) short() string { return sh.offer.artifact[:shortDigest] }
+
+// weight orders who fetches a segment: highest random weight (Thaler and Ravishankar,
+// 1998), so that all agree who see the same ones.
+func weight(artifact string, segment int, name string) string {
+	sum := sha256.Sum256([]byte(artifact + "/" + strconv.Itoa(segment) + "/" + name))
+	return string(sum[:])
+}
+
+// await waits for a neighbour to have block i, for as long as it may take.
+func (sh *Share) await(ctx context.Context, n *neighbour, i int) error {
+	s := sh.site
+	before := sh.view(n)
+	limit := s.opt.Grace
+	if before.Fetching > i {
+		limit = s.opt.Patience
+	}
+	began := time.Now()
+	var v state
+	var err error
+	if before.Have > i { // it is busy
+		s.mu.Lock()
+		until := n.busy
+		s.mu.Unlock()
+		if err := pause(ctx, min(limit, time.Until(until))); err != nil {
+			return err
+		}
+	} else {
+		v, err = s.ask(ctx, n, sh.offer.artifact, i, min(limit, maxWait))
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		sh.note(n, v, err)
+	}
+	spent := time.Since(began)
+	sh.turn.waited[n] += spent
+	var later busyError
+	switch {
+	case errors.As(err, &later):
+		s.fault(n, err)
+		sh.turn.waited[n] += 10 * s.opt.Patience // there are others
+	case errors.Is(err, errUnknown):
+	case err != nil:
+		s.fault(n, err)
+	case before.Have > i || v.Have > i:
+	case before.Fetching > i && v.Fetching > i && spent >= limit:
+		s.fault(n, errLate)
+	case v.Fetching <= i && sh.turn.waited[n] >= s.opt.Grace:
+		// It may be the better peer once it gets on, so its blocks are still asked for.
+		s.mu.Lock()
+		n.idle = time.Now().Add(passTime)
+		s.mu.Unlock()
+	case sh.turn.waited[n] >= 10*s.opt.Patience:
+		s.fault(n, errLate)
+	}
+	return nil
+}
+
+// pause waits.
+func pause(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(max(0, d))
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-timer.C:
+		return nil
+	}
+}
