@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"os"
 	"testing"
 	"time"
 
@@ -52,4 +53,39 @@ func TestTheDailyBudgetHoldsOverAKill(t *testing.T) {
 	d.start("")
 	d.ends(e.Rollout, topics.StateCommitted)
 	d.runs("1.1.0", image.SHA256)
+}
+
+// TestDownloadsWaitForAnotherLink: a device says that its link is metered, and goes on when
+// it is not.
+func TestDownloadsWaitForAnotherLink(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t)
+	image := f.publishRelease("1.1.0", agenttest.Firmware(t, "1.1.0", "healthy").Bytes)
+	d := f.newDevice(t, "cam-1", "")
+	wifi, command := d.path("wifi"), d.path("unmetered")
+	if err := os.WriteFile(command, []byte("#!/bin/sh\n[ -e "+wifi+" ] && exit 0\necho it is LTE\nexit 21\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	d.replace("backoff: {min: 10ms, max: 200ms}", fmt.Sprintf("backoff: {min: 10ms, max: 200ms}\ndownload: {metered: {unmetered: [%s], again: 50ms}}", command))
+	e := entry(image)
+	f.manifest("lobby", e)
+	f.assign("cam-1", []string{"lobby"})
+	d.start("")
+	d.eventually("the report of the wait", func() error {
+		for _, s := range f.statuses("cam-1") {
+			if s.State == topics.StateDownloading && s.Reason == allowance.ReasonMetered && s.Detail == "it is LTE" && s.Until != nil {
+				return nil
+			}
+		}
+		return errors.New("none")
+	})
+	f.mu.Lock()
+	if n := f.requests["/artifacts/"+image.SHA256]; n != 0 {
+		t.Errorf("%d requests for the artifact over LTE", n)
+	}
+	f.mu.Unlock()
+	if err := os.WriteFile(wifi, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	d.ends(e.Rollout, topics.StateCommitted)
 }

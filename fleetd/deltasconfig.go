@@ -5,6 +5,8 @@ import (
 	"runtime"
 	"time"
 	"unicode"
+
+	"groundswell/fleetd/fleet"
 )
 
 // Deltas is how deltas are made, from what devices run to what they are to run.
@@ -23,8 +25,9 @@ type Deltas struct {
 	Memory int64 `yaml:"memory"`
 	// Timeout ends a job that takes longer.
 	Timeout time.Duration `yaml:"timeout"`
-	// Coder is how deltas are coded: mixed (smaller), or zstd (which devices decode
-	// in a tenth of the time).
+	// Coder is how deltas are coded where a rollout's policy does not say: mixed (smaller),
+	// zstd (which devices decode in a tenth of the time), or auto: zstd from versions that
+	// mostly devices run which poll, mixed from the others.
 	Coder string `yaml:"coder"`
 	// Dir is where a job keeps both artifacts while it works. Empty: where temporary
 	// files belong.
@@ -64,8 +67,8 @@ func (c *Config) validateDeltas() error {
 		return errors.New("deltas.memory: must be at least 134217728 (128 MiB)")
 	case d.Timeout < time.Second || d.Timeout > 7*24*time.Hour:
 		return errors.New("deltas.timeout: must be from 1s to 168h")
-	case d.Coder != "mixed" && d.Coder != "zstd":
-		return errors.New("deltas.coder: must be mixed or zstd")
+	case d.Coder == "" || fleet.CheckCoder("", d.Coder) != nil:
+		return errors.New("deltas.coder: must be mixed, zstd or auto")
 	case d.PublishEvery < time.Second || d.PublishEvery > time.Hour:
 		return errors.New("deltas.publish_every: must be from 1s to 1h")
 	case !(c.Costs.PricePerGB >= 0 && c.Costs.PricePerGB <= 1e6):

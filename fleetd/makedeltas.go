@@ -18,7 +18,7 @@ func newDeltas(cfg Config, db *store.Store, blobs *artifact.Blobs, packs *artifa
 	}
 	d := cfg.Deltas
 	return deltas.New(deltas.Config{
-		Store: db, Blobs: deltaBlobs{blobs}, Encoder: deltas.Child{CodedBy: d.Coder, CPUs: d.cpus(), Memory: d.Memory},
+		Store: db, Blobs: deltaBlobs{blobs}, Encoder: deltas.Child{CPUs: d.cpus(), Memory: d.Memory}, Coder: d.Coder,
 		Packed: packed(packs), Jobs: d.Jobs, Memory: d.Memory, Timeout: d.Timeout, Dir: d.Dir, Holder: name, PublishEvery: d.PublishEvery, Metrics: metrics, Log: log,
 	})
 }

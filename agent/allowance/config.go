@@ -53,6 +53,8 @@ const (
 const (
 	// minRate is the lowest Rate: a source that sends that little is left for another.
 	minRate = 1024
+	// maxRate is what an int holds on any machine.
+	maxRate = 1 << 30
 	// minBurst is what TLS brings at once.
 	minBurst = 16 << 10
 	// minBudget is the lowest budget: a block has as much on average.
@@ -64,12 +66,12 @@ const (
 // Validate names the key that is wrong.
 func (c *Config) Validate() error {
 	switch {
-	case c.Rate != 0 && c.Rate < minRate:
-		return fmt.Errorf("rate: must be at least %d bytes a second, or 0", minRate)
+	case c.Rate != 0 && (c.Rate < minRate || c.Rate > maxRate):
+		return fmt.Errorf("rate: must be from %d to %d bytes a second, or 0", minRate, maxRate)
 	case c.Burst != 0 && c.Rate == 0:
 		return errors.New("burst: means nothing without rate")
-	case c.Burst != 0 && c.Burst < minBurst:
-		return fmt.Errorf("burst: must be at least %d bytes, or 0", minBurst)
+	case c.Burst != 0 && (c.Burst < minBurst || c.Burst > maxRate):
+		return fmt.Errorf("burst: must be from %d to %d bytes, or 0", minBurst, maxRate)
 	case c.DailyBudget != 0 && c.DailyBudget < minBudget:
 		return fmt.Errorf("daily_budget: must be at least %d bytes, or 0", minBudget)
 	}
@@ -97,7 +99,7 @@ func (m *Metered) validate() error {
 	return nil
 }
 
-// budgets are the shares that are written down ahead, or 0 where there is no budget.
+// share is how much of the budgets is written down ahead; 0: there is no budget.
 func (c *Config) share() int64 {
 	least := c.DailyBudget
 	if m := c.Metered.DailyBudget; m > 0 && (least == 0 || m < least) {

@@ -91,6 +91,7 @@ func TestConfigNamesTheKeyThatIsWrong(t *testing.T) {
 	unmetered := []string{"/bin/true"}
 	for want, cfg := range map[string]Config{
 		"rate: ":                  {Rate: 1},
+		"rate: must":              {Rate: 1 << 31},
 		"burst: means":            {Burst: 1 << 20},
 		"burst: must":             {Rate: 2048, Burst: 1},
 		"daily_budget: ":          {DailyBudget: -1},

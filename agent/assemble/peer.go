@@ -10,7 +10,7 @@ import (
 // join makes known to the other devices of the site what is made here. A device that
 // sleeps between its wakes takes no part: it would keep the others waiting.
 func (r *run) join() {
-	if _, limited := r.Client.Left(); limited || r.file.done() {
+	if r.Client.Sleeps() || r.file.done() {
 		return
 	}
 	r.share = r.Peers.Join(r.wanted.SHA256, r.file.index, r.file.f.Name())

@@ -4,12 +4,16 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
+	"groundswell/agent/allowance"
+	"groundswell/agent/clock"
 	"groundswell/agent/fetch"
 	"groundswell/agent/peers"
 	"groundswell/agent/peers/peerstest"
@@ -108,6 +112,24 @@ func TestWhoComesLaterCopiesAll(t *testing.T) {
 		t.Errorf("%+v, and the origin has sent %.3f copies", got, o.copies(a)-before)
 	}
 }
+
+// TestWhatPeersBringCostsNoBudget: they bring more than the device may use in a day.
+func TestWhatPeersBringCostsNoBudget(t *testing.T) {
+	o := newOrigin(t)
+	data := noise(4, 4<<20)
+	a := o.release(data, false)
+	s := newSite(t, o, 2, nil)
+	s.devices[0].must(a, data)
+	allowed := allowance.New(allowance.Config{DailyBudget: 256 << 10}, "cam-1", clock.New(time.Now(), nil), slog.New(slog.DiscardHandler))
+	s.devices[1].Client = fetch.New(fetch.Config{Sources: func() []string { return []string{o.URL} }, Allowance: allowed})
+	defer s.devices[1].Client.Close()
+	s.devices[1].must(a, data)
+	if got, left := s.devices[1].last, must1(allowed.Left()); got.Peer != a.Length || left < 192<<10 || left == 256<<10 {
+		t.Errorf("%+v, and %d bytes are left", got, left)
+	}
+}
+
+func must1[V any](v V, _ bool) V { return v }
 
 // hostile says that it has everything, and answers for a block as it likes.
 func hostile(blocks *atomic.Int64, answer http.HandlerFunc) http.HandlerFunc {

@@ -13,7 +13,8 @@
 // lies, drips or hangs up keeps the device from none of the others. Between
 // rounds it waits with exponential backoff and full jitter, for as long as the
 // caller's context lives, because a device that is offline today may be online
-// tomorrow.
+// tomorrow. A source that says how long it wants to be left alone is left alone, whatever
+// is to be fetched.
 //
 // The layout of a source:
 //

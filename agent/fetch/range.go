@@ -34,6 +34,12 @@ func (c *Client) Left() (bytes int64, limited bool) {
 	return bytes, limited
 }
 
+// Sleeps reports whether the device sleeps between its wakes, and has a budget for each.
+func (c *Client) Sleeps() bool {
+	_, limited := c.cfg.Wake.Left()
+	return limited
+}
+
 // Document fetches a document by its digest, from the first source that has it, and
 // returns it verified. ErrNotFound when no source has it.
 func (c *Client) Document(ctx context.Context, d topics.Document) ([]byte, error) {

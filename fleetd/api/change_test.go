@@ -213,8 +213,8 @@ func TestARolloutIsDraftedChangedWatchedAndReverted(t *testing.T) {
 	w.must(201, nil, call{method: "POST", path: "/v1/cohorts", body: `{"name":"all","selector":"model=cam-a"}`})
 	var r api.Rollout
 	w.must(201, &r, call{method: "POST", path: "/v1/rollouts", body: `{"release":{"name":"camera","version":"1.1.0"},"cohorts":["all"],"note":"n",
-		"policy":{"waves":[{"percent":25,"spread":"0s","soak":"1s"},{"percent":100}],"breaker":{"slices":["none"]},"settle":"3s","windows":[{"days":["mon"],"start":"22:00","end":"05:00"}],"download_windows":[{"start":"01:00","end":"04:00"}]}}`})
-	if len(r.Waves) != 2 || r.Policy.Settle.String() != "3s" || len(r.Policy.Breaker.Slices) != 0 || r.Policy.Attempts != 2 || len(r.Policy.DownloadWindows) != 1 {
+		"policy":{"waves":[{"percent":25,"spread":"0s","soak":"1s"},{"percent":100}],"breaker":{"slices":["none"]},"settle":"3s","windows":[{"days":["mon"],"start":"22:00","end":"05:00"}],"download_windows":[{"start":"01:00","end":"04:00"}],"delta_coder":"auto"}}`})
+	if len(r.Waves) != 2 || r.Policy.Settle.String() != "3s" || len(r.Policy.Breaker.Slices) != 0 || r.Policy.Attempts != 2 || len(r.Policy.DownloadWindows) != 1 || r.Policy.DeltaCoder != "auto" {
 		t.Errorf("drafted: %+v", r)
 	}
 	before := r.Policy
@@ -244,7 +244,7 @@ func TestARolloutIsDraftedChangedWatchedAndReverted(t *testing.T) {
 	}
 	w.must(200, &r, call{method: "PATCH", path: "/v1/rollouts/" + r.ID, header: match(cleared.Revision),
 		body: map[string]any{"policy": map[string]any{"waves": []map[string]any{{"percent": 25, "spread": "0s", "soak": "1s"}, {"percent": 100}},
-			"breaker": map[string]any{"slices": []string{"none"}}, "settle": "3s", "windows": policy.Windows, "download_windows": policy.DownloadWindows}}})
+			"breaker": map[string]any{"slices": []string{"none"}}, "settle": "3s", "windows": policy.Windows, "download_windows": policy.DownloadWindows, "delta_coder": policy.DeltaCoder}}})
 	w.must(200, &r, call{method: "PATCH", path: "/v1/rollouts/" + r.ID, body: `{"from":"<1.1.0"}`, header: match(r.Revision)})
 	if r.From != "<1.1.0" || fmt.Sprint(r.Policy) != fmt.Sprint(before) || r.Note != "n" {
 		t.Errorf("a change of from changed more: %+v", r)
@@ -265,7 +265,7 @@ func TestARolloutIsDraftedChangedWatchedAndReverted(t *testing.T) {
 		}
 	}
 	a := w.must(200, &manifest, call{method: "GET", path: "/v1/cohorts/all/manifest"})
-	if len(manifest.Signed.Body.Entries) != 1 || manifest.Signed.Body.Entries[0].Rollout != r.ID || a.header.Get("Content-Type") != "application/json" {
+	if len(manifest.Signed.Body.Entries) != 1 || manifest.Signed.Body.Entries[0].Rollout != r.ID || len(manifest.Signed.Body.Entries[0].DownloadWindows) != 1 || a.header.Get("Content-Type") != "application/json" {
 		t.Errorf("manifest: %s", a.raw)
 	}
 	w.refused(422, "/to", call{method: "POST", path: "/v1/rollouts/" + r.ID + "/revert", body: `{"to":"0.9.0"}`, header: match(r.Revision)})

@@ -18,6 +18,7 @@ type policySpec struct {
 	Silent          *silentSpec     `json:"silent,omitempty" doc:"When a device that has started counts as failed"`
 	Deadline        string          `json:"deadline,omitempty" doc:"From the start; then it is completed, whoever is missing. Default 336h"`
 	DeltaWait       string          `json:"delta_wait,omitempty" doc:"How long after the start the first wave waits for the deltas from the versions that most devices run; 0s: not at all. Default 10m, for a revert 0s"`
+	DeltaCoder      string          `json:"delta_coder,omitempty" doc:"How deltas to the release are coded that are yet to be made: mixed (smaller), zstd (devices decode it in a tenth of the time), or auto: zstd from versions that mostly devices run which poll, mixed from the others. Absent: as fleetd's configuration says"`
 	Windows         []topics.Window `json:"windows,omitempty" maxItems:"14" doc:"When devices may begin to install, in their own time zone. Absent: always"`
 	DownloadWindows []topics.Window `json:"download_windows,omitempty" maxItems:"14" doc:"When devices may fetch bytes, in their own time zone; then they do not wait for windows to do so. Absent: when they may begin to install, or have begun. Agents of before 2026-12 do not know it"`
 	Attempts        *int            `json:"attempts,omitempty" doc:"How often a device may try. Default 2"`
@@ -56,7 +57,7 @@ type silentSpec struct {
 func (p policySpec) domain() (fleet.PolicySpec, error) {
 	var d durations
 	out := fleet.PolicySpec{
-		Windows: p.Windows, DownloadWindows: p.DownloadWindows, Attempts: p.Attempts,
+		DeltaCoder: p.DeltaCoder, Windows: p.Windows, DownloadWindows: p.DownloadWindows, Attempts: p.Attempts,
 		Deadline: d.read("/policy/deadline", p.Deadline), DeltaWait: d.read("/policy/delta_wait", p.DeltaWait), Settle: d.read("/policy/settle", p.Settle),
 		HealthTimeout: d.read("/policy/health_timeout", p.HealthTimeout), Fresh: d.read("/policy/fresh", p.Fresh),
 	}

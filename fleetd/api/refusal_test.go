@@ -207,6 +207,7 @@ func TestEveryRefusalOfTheDomainPointsAtItsField(t *testing.T) {
 		`{"policy":{"silent":{"factor":-1}}}`:                                    "/policy/silent/factor",
 		`{"policy":{"windows":[{"start":"25:00","end":"05:00"}]}}`:               "/policy/windows/0/start",
 		`{"policy":{"windows":[{"days":["mo"],"start":"22:00","end":"05:00"}]}}`: "/policy/windows/0/days/0",
+		`{"policy":{"delta_coder":"fast"}}`:                                      "/policy/delta_coder",
 		`{"policy":{"download_windows":[{"start":"01:00","end":"24:00"}]}}`:      "/policy/download_windows/0/end",
 		`{"policy":{"deadline":"0s"}}`:                                           "/policy/deadline",
 		`{"policy":{"attempts":0}}`:                                              "/policy/attempts",

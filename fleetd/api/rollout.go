@@ -188,7 +188,7 @@ func specOf(p fleet.Policy) fleet.PolicySpec {
 		Breaker: &fleet.BreakerSpec{Percent: &p.Breaker.Percent, Window: &p.Breaker.Window, MinSample: &p.Breaker.MinSample,
 			Absolute: &p.Breaker.Absolute, Slices: p.Breaker.Slices},
 		Silent:   &fleet.SilentSpec{Factor: &p.Silent.Factor, AtLeast: &p.Silent.AtLeast},
-		Deadline: &p.Deadline, DeltaWait: &p.DeltaWait, Windows: p.Windows, DownloadWindows: p.DownloadWindows, Attempts: &p.Attempts, Settle: &p.Settle, HealthTimeout: &p.HealthTimeout, Fresh: &p.Fresh,
+		Deadline: &p.Deadline, DeltaWait: &p.DeltaWait, DeltaCoder: p.DeltaCoder, Windows: p.Windows, DownloadWindows: p.DownloadWindows, Attempts: &p.Attempts, Settle: &p.Settle, HealthTimeout: &p.HealthTimeout, Fresh: &p.Fresh,
 	}
 	if len(p.Breaker.Slices) == 0 {
 		spec.Breaker.Slices = []string{"none"}

@@ -24,13 +24,9 @@ const ChildCommand = "delta-encode"
 type Child struct {
 	Program string   // default: this program
 	Env     []string // further variables
-	CodedBy string   // "mixed" or "zstd"; see internal/delta
 	CPUs    int      // processors that it uses; default 1
 	Memory  int64    // bytes that it may have; what is beyond is an error
 }
-
-// Coder is how it codes.
-func (c Child) Coder() string { return c.CodedBy }
 
 // Need is what internal/delta takes at most, besides what the page cache keeps of both: four
 // bytes for each byte of old, and the delta itself.
@@ -55,7 +51,7 @@ const (
 const maxComplaint = 2 << 10
 
 // Encode runs the child. When ctx ends it is killed.
-func (c Child) Encode(ctx context.Context, old, new, index, out *os.File) (effort Effort, err error) {
+func (c Child) Encode(ctx context.Context, coder string, old, new, index, out *os.File) (effort Effort, err error) {
 	program := c.Program
 	if program == "" {
 		if program, err = os.Executable(); err != nil {
@@ -63,7 +59,7 @@ func (c Child) Encode(ctx context.Context, old, new, index, out *os.File) (effor
 		}
 	}
 	cmd := exec.CommandContext(ctx, program, ChildCommand)
-	told, err := json.Marshal(order{c.CodedBy, max(c.CPUs, 1), c.Memory})
+	told, err := json.Marshal(order{coder, max(c.CPUs, 1), c.Memory})
 	if err != nil {
 		return effort, err
 	}

@@ -119,17 +119,23 @@ func (f *fixture) release(version string, raw []byte) fleet.Release {
 // rollout brings devices that run 1.0.0 to a version.
 func (f *fixture) rollout(version string) fleet.Rollout {
 	f.T.Helper()
+	return f.rolloutBy(version, fleet.PolicySpec{})
+}
+
+// rolloutBy is rollout with a policy.
+func (f *fixture) rolloutBy(version string, policy fleet.PolicySpec) fleet.Rollout {
+	f.T.Helper()
 	ctx := f.T.Context()
 	f.Seed(3)
 	if _, err := f.Cohort(ctx, "all"); errors.Is(err, fleet.ErrNotFound) {
 		storetest.Must(f.CreateCohort(ctx, storetest.Alice, fleet.CohortSpec{Name: "all", Selector: "model=m1"}))
 	}
-	r := storetest.Must(f.CreateRollout(ctx, storetest.Alice, fleet.RolloutSpec{Release: "camera", Version: version, Cohorts: []string{"all"}}))
+	r := storetest.Must(f.CreateRollout(ctx, storetest.Alice, fleet.RolloutSpec{Release: "camera", Version: version, Cohorts: []string{"all"}, PolicySpec: policy}))
 	return storetest.Must(f.db.StartRollout(ctx, storetest.Alice, r.ID, r.Revision, ""))
 }
 
 func (f *fixture) config() deltas.Config {
-	return deltas.Config{Store: f.db, Blobs: f, Encoder: deltas.Child{CodedBy: "mixed"}, Holder: "one", Tick: 10 * time.Millisecond, PublishEvery: time.Millisecond, Dir: f.T.TempDir()}
+	return deltas.Config{Store: f.db, Blobs: f, Encoder: deltas.Child{}, Holder: "one", Tick: 10 * time.Millisecond, PublishEvery: time.Millisecond, Dir: f.T.TempDir()}
 }
 
 // work runs a worker until something holds of the only source of a rollout.
@@ -236,7 +242,7 @@ func TestAnEncoderThatFailsCostsADeltaAndNothingElse(t *testing.T) {
 			f.release("1.1.0", append([]byte(c.begins), noise(2, 150_000)...))
 			r := f.rollout("1.1.0")
 			cfg := f.config()
-			cfg.Encoder = deltas.Child{CodedBy: "mixed", Memory: c.memory}
+			cfg.Encoder = deltas.Child{Memory: c.memory}
 			switch c.begins {
 			case "":
 				cfg.Memory = c.memory
@@ -313,5 +319,44 @@ func TestAWorkerThatStopsLetsGoOfItsJobAndItsChild(t *testing.T) {
 	var pid int
 	if _, err := fmt.Sscan(child, &pid); err != nil || syscall.Kill(pid, 0) != syscall.ESRCH {
 		t.Errorf("the child %s is still there: %v", child, err)
+	}
+}
+
+// TestThePolicyOrTheDevicesPowerChoosesTheCoder: zstd for those that mostly sleep, where it
+// is to be chosen for them.
+func TestThePolicyOrTheDevicesPowerChoosesTheCoder(t *testing.T) {
+	for _, c := range []struct {
+		name, policy, config string
+		polling              int // of three devices
+		want                 delta.Coder
+	}{
+		{"nobody says", "", "", 3, delta.Mixed},
+		{"the configuration", "", "zstd", 0, delta.Zstd},
+		{"the policy before it", "mixed", "zstd", 3, delta.Mixed},
+		{"auto for most that sleep", "auto", "mixed", 2, delta.Zstd},
+		{"auto for few that sleep", "auto", "zstd", 1, delta.Mixed},
+		{"auto in the configuration", "", "auto", 3, delta.Zstd},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			f := newFixture(t)
+			old := noise(1, 200_000)
+			target := bytes.Clone(old)
+			copy(target[100_000:], "another version")
+			f.release("1.0.0", old)
+			f.release("1.1.0", target)
+			r := f.rolloutBy("1.1.0", fleet.PolicySpec{DeltaCoder: c.policy})
+			f.Exec(fmt.Sprintf(`UPDATE contact SET mode = 'polling' WHERE device IN (SELECT device FROM contact ORDER BY device LIMIT %d)`, c.polling))
+			cfg := f.config()
+			cfg.Coder = c.config
+			made := f.work(cfg, r, "a delta", func(s fleet.DeltaSource) bool { return s.State == fleet.DeltaReady })
+			raw := storetest.Must(f.blobs.Open(t.Context(), made.Delta.SHA256))
+			defer raw.Close()
+			if head := storetest.Must(delta.ReadHead(raw)); head.Coder != c.want {
+				t.Errorf("coded by %v, want %v", head.Coder, c.want)
+			}
+			if text := strings.TrimSpace(f.Exec(`SELECT coder FROM delta`)); text != c.want.String() {
+				t.Errorf("noted: %s", text)
+			}
+		})
 	}
 }

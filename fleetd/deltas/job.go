@@ -25,9 +25,8 @@ type Blobs interface {
 // Encoder makes the delta that makes new from old, into out, which is empty. All are
 // files that nobody else has; index is the block index of new.
 type Encoder interface {
-	Encode(ctx context.Context, old, new, index, out *os.File) (Effort, error)
-	// Coder is how it codes.
-	Coder() string
+	// coder is fleet.CoderMixed or CoderZstd.
+	Encode(ctx context.Context, coder string, old, new, index, out *os.File) (Effort, error)
 	// Need is how many bytes of memory it takes at most for artifacts of so many bytes.
 	Need(old, new int64) int64
 }
@@ -42,17 +41,37 @@ const worth = 90
 // try makes the delta of a job and stores it.
 func (w *Worker) try(ctx context.Context, job fleet.DeltaJob) fleet.DeltaResult {
 	began := time.Now()
-	result := fleet.DeltaResult{State: fleet.DeltaFailed, Coder: w.cfg.Encoder.Coder()}
+	result := fleet.DeltaResult{State: fleet.DeltaFailed}
 	if need := w.cfg.Encoder.Need(job.Source.Length, job.Target.Length); need > w.cfg.Memory {
 		result.Error = fmt.Sprintf("it would need %d bytes of memory, deltas.memory allows %d", need, w.cfg.Memory)
 		return result
 	}
-	err := w.make(ctx, job, &result)
+	var err error
+	if result.Coder, err = w.coder(ctx, job); err == nil {
+		err = w.make(ctx, job, &result)
+	}
 	result.Seconds = time.Since(began).Seconds()
 	if err != nil {
 		result.State, result.Error, result.Again = fleet.DeltaFailed, err.Error(), true
 	}
 	return result
+}
+
+// coder is how a delta is to be coded: the rollout's word, or else that of the
+// configuration.
+func (w *Worker) coder(ctx context.Context, job fleet.DeltaJob) (string, error) {
+	coder := job.Coder
+	if coder == "" {
+		coder = w.cfg.Coder
+	}
+	if coder != fleet.CoderAuto {
+		return coder, nil
+	}
+	sleepy, err := w.cfg.Store.Sleepy(ctx, job.Source.SHA256)
+	if sleepy {
+		return fleet.CoderZstd, err
+	}
+	return fleet.CoderMixed, err
 }
 
 func (w *Worker) make(ctx context.Context, job fleet.DeltaJob, result *fleet.DeltaResult) error {
@@ -78,7 +97,7 @@ func (w *Worker) make(ctx context.Context, job fleet.DeltaJob, result *fleet.Del
 			return fmt.Errorf("read %s: %w", c.d.SHA256, err)
 		}
 	}
-	effort, err := w.cfg.Encoder.Encode(ctx, old, target, index, out)
+	effort, err := w.cfg.Encoder.Encode(ctx, result.Coder, old, target, index, out)
 	result.Peak = effort.Peak
 	if err != nil {
 		return err

@@ -22,6 +22,7 @@ type Store interface {
 	RenewDelta(ctx context.Context, job fleet.DeltaJob, lease time.Duration) error
 	ReturnDelta(ctx context.Context, job fleet.DeltaJob) error
 	FinishDelta(ctx context.Context, job fleet.DeltaJob, result fleet.DeltaResult) error
+	Sleepy(ctx context.Context, artifact string) (bool, error)
 	UnlistedDeltas(ctx context.Context, patience, sooner time.Duration) (topics.DeltaIndex, bool, error)
 	PublishDeltas(ctx context.Context, x topics.DeltaIndex, pin topics.Document) error
 }
@@ -31,6 +32,8 @@ type Config struct {
 	Store   Store
 	Blobs   Blobs
 	Encoder Encoder
+	// Coder is how deltas are coded where no rollout says so. Default fleet.CoderMixed.
+	Coder string
 	// Packed says how many bytes an artifact has when its blocks are fetched packed.
 	// Nil, or false: not known, and a delta is held against the artifact as it is.
 	Packed func(ctx context.Context, sha256 string) (int64, bool)
@@ -76,6 +79,7 @@ type Worker struct {
 func New(cfg Config) *Worker {
 	orDefault(&cfg.Jobs, 1)
 	orDefault(&cfg.Memory, 2<<30)
+	orDefault(&cfg.Coder, fleet.CoderMixed)
 	orDefault(&cfg.Tick, time.Second)
 	orDefault(&cfg.Lease, time.Minute)
 	orDefault(&cfg.Timeout, time.Hour)
@@ -175,7 +179,7 @@ func (w *Worker) work(ctx context.Context) (more bool, err error) {
 	if result.State == fleet.DeltaFailed {
 		log.Warn("delta not made", "err", result.Error)
 	} else {
-		log.Info("delta made", "state", result.State, "bytes", result.Delta.Length, "of", job.Target.Length, "seconds", result.Seconds, "peak", result.Peak)
+		log.Info("delta made", "state", result.State, "coder", result.Coder, "bytes", result.Delta.Length, "of", job.Target.Length, "seconds", result.Seconds, "peak", result.Peak)
 	}
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second) // it is not to be made for nothing
 	defer cancel()

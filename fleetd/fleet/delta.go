@@ -20,11 +20,32 @@ const (
 	DeltaFailed  DeltaState = "failed"  // given up
 )
 
+// How deltas are coded.
+const (
+	CoderMixed = "mixed" // smaller
+	CoderZstd  = "zstd"  // devices decode it in a tenth of the time
+	// CoderAuto is zstd from a version that mostly devices run which sleep between their
+	// check-ins, on battery that is, and mixed from the others.
+	CoderAuto = "auto"
+)
+
+// CheckCoder returns a FieldError at pointer unless coder is empty or one of those.
+func CheckCoder(pointer, coder string) error {
+	switch coder {
+	case "", CoderMixed, CoderZstd, CoderAuto:
+		return nil
+	}
+	return Invalid(pointer, "%q is not one of mixed, zstd, auto", coder)
+}
+
 // DeltaJob is a delta that is to be made, and leased to who makes it.
 type DeltaJob struct {
 	Target Artifact        // what it makes
 	Source Artifact        // what it is made from
 	Index  topics.Document // block index of the target
+	// Coder is what the newest rollout's policy says that moves devices there; empty:
+	// none says anything.
+	Coder string
 	// Holder is who has leased it; Attempt counts from 1.
 	Holder  string
 	Attempt int

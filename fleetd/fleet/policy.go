@@ -46,6 +46,9 @@ type Policy struct {
 	// from the versions that most devices run; never longer than half of the
 	// deadline. 0: it does not wait.
 	DeltaWait Duration `json:"delta_wait"`
+	// DeltaCoder is how deltas to the release are coded that are yet to be made: CoderMixed,
+	// CoderZstd or CoderAuto. Absent: as fleetd's configuration says.
+	DeltaCoder string `json:"delta_coder,omitempty"`
 	// Windows is when devices may begin to install. Absent: always.
 	Windows []topics.Window `json:"windows,omitempty"`
 	// DownloadWindows is when devices may fetch bytes. Absent: in Windows, or later.
@@ -102,6 +105,7 @@ type PolicySpec struct {
 	Silent          *SilentSpec     `json:"silent,omitempty"`
 	Deadline        *Duration       `json:"deadline,omitempty"`
 	DeltaWait       *Duration       `json:"delta_wait,omitempty"`
+	DeltaCoder      string          `json:"delta_coder,omitempty"`
 	Windows         []topics.Window `json:"windows,omitempty"`
 	DownloadWindows []topics.Window `json:"download_windows,omitempty"`
 	Attempts        *int            `json:"attempts,omitempty"`
@@ -214,6 +218,7 @@ func (s PolicySpec) Resolve(kind topics.EntryKind) (Policy, error) {
 	}
 	p.Deadline = or(s.Deadline, p.Deadline)
 	p.DeltaWait = or(s.DeltaWait, p.DeltaWait)
+	p.DeltaCoder = s.DeltaCoder
 	p.Windows, p.DownloadWindows = s.Windows, s.DownloadWindows
 	p.Attempts = or(s.Attempts, p.Attempts)
 	p.Settle = or(s.Settle, p.Settle)
@@ -273,6 +278,7 @@ func (p Policy) Validate() error {
 		span("/policy/silent/at_least", p.Silent.AtLeast, second, year),
 		span("/policy/deadline", p.Deadline, second, 10*year),
 		span("/policy/delta_wait", p.DeltaWait, 0, year),
+		CheckCoder("/policy/delta_coder", p.DeltaCoder),
 		span("/policy/settle", p.Settle, second, year),
 		span("/policy/health_timeout", p.HealthTimeout, second, year),
 		span("/policy/fresh", p.Fresh, second, year),

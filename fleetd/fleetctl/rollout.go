@@ -132,7 +132,7 @@ type rolloutCreate struct {
 	From     string    `help:"Only devices that run such a version, for instance '<2.0'." placeholder:"CONSTRAINT"`
 	Priority int64     `help:"Wins over rollouts of lower priority for the same component." default:"0"`
 	StartAt  time.Time `help:"Start by itself at this time (RFC 3339)." format:"2006-01-02T15:04:05Z07:00" placeholder:"TIME"`
-	Policy   string    `help:"JSON file with waves, gate, breaker, windows, download_windows, deadline; what it leaves out has fleetd's defaults." type:"existingfile" placeholder:"FILE"`
+	Policy   string    `help:"JSON file with waves, gate, breaker, windows, download_windows, delta_coder, deadline; what it leaves out has fleetd's defaults." type:"existingfile" placeholder:"FILE"`
 	Note     string    `help:"Why."`
 	Start    bool      `help:"Start it at once."`
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"groundswell/fleetd/fleet"
+	"groundswell/topics"
 )
 
 // PlanDeltas counts what devices run that a rollout is to move, and notes the deltas that
@@ -104,6 +105,13 @@ func (s *Store) ClaimDelta(ctx context.Context, holder string, lease time.Durati
 			return err
 		}
 		ok = true
+		err = tx.QueryRow(ctx, `
+			SELECT r.policy->>'delta_coder' FROM rollout r JOIN release l ON l.name = r.release AND l.version = r.version
+			WHERE l.sha256 = $1 AND r.state IN ('scheduled', 'running', 'paused') AND r.policy ? 'delta_coder'
+			ORDER BY r.sequence DESC LIMIT 1`, job.Target.SHA256).Scan(&job.Coder)
+		if err != nil && !errors.Is(err, pgx.ErrNoRows) {
+			return err
+		}
 		return tx.QueryRow(ctx, `
 			SELECT t.length, t.index_length, t.index_sha256, a.length
 			FROM release t, artifact a WHERE t.sha256 = $1 AND t.index_sha256 IS NOT NULL AND a.sha256 = $2 LIMIT 1`, job.Target.SHA256, job.Source.SHA256).
@@ -113,6 +121,20 @@ func (s *Store) ClaimDelta(ctx context.Context, holder string, lease time.Durati
 		return job, false, fmt.Errorf("claim a delta: %w", err)
 	}
 	return job, ok, nil
+}
+
+// Sleepy reports whether at least half of the devices that run an artifact sleep between
+// their check-ins. Its cost grows with their number.
+func (s *Store) Sleepy(ctx context.Context, artifact string) (sleepy bool, err error) {
+	err = s.pool.QueryRow(ctx, `
+		SELECT count(*) > 0 AND 2 * count(*) FILTER (WHERE c.mode = $2) >= count(*)
+		FROM release l JOIN device_version v ON v.component = l.component AND v.sort_key = l.sort_key AND v.version = l.version
+		JOIN contact c ON c.device = v.device
+		WHERE l.sha256 = $1`, artifact, string(topics.ModePolling)).Scan(&sleepy)
+	if err != nil {
+		return false, fmt.Errorf("find out how devices live that run %.12s: %w", artifact, err)
+	}
+	return sleepy, nil
 }
 
 // pgxOne reads the only row, or pgx.ErrNoRows.

@@ -260,7 +260,7 @@ func TestRevertReplacesTheRolloutInTheManifest(t *testing.T) {
 	w := newWorld(t)
 	w.Seed(3)
 	w.AddRelease("1.0.0")
-	r := w.Running(fleet.PolicySpec{Windows: []topics.Window{{Start: "22:00", End: "05:00"}}})
+	r := w.Running(fleet.PolicySpec{Windows: []topics.Window{{Start: "22:00", End: "05:00"}}, DownloadWindows: []topics.Window{{Start: "12:00", End: "13:00"}}})
 	ctx := t.Context()
 	for pointer, to := range map[string]string{"/to": "1.1.0", "/to ": "0.9.0", "/to  ": "x"} {
 		_, err := w.RevertRollout(ctx, alice, r.ID, r.Revision, store.RevertSpec{To: to})
@@ -272,7 +272,7 @@ func TestRevertReplacesTheRolloutInTheManifest(t *testing.T) {
 	back := must(w.RevertRollout(ctx, alice, r.ID, r.Revision, store.RevertSpec{To: "1.0.0"}))
 	m := w.manifest("all")
 	if len(m.Entries) != 1 || m.Entries[0].Rollout != back.ID || m.Entries[0].Kind != topics.EntryRevert || m.Entries[0].From != "=1.1.0" ||
-		m.Entries[0].Version != "1.0.0" || len(m.Entries[0].Windows) != 1 || m.Entries[0].Sequence <= r.Sequence {
+		m.Entries[0].Version != "1.0.0" || len(m.Entries[0].Windows) != 1 || len(m.Entries[0].DownloadWindows) != 1 || m.Entries[0].Sequence <= r.Sequence {
 		t.Fatalf("got %+v", m.Entries)
 	}
 	if got := must(w.Rollout(ctx, r.ID)); got.State != fleet.Reverting {
