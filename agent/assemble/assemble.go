@@ -17,6 +17,9 @@ import (
 type Downloads struct {
 	Client *fetch.Client
 	Log    *slog.Logger
+	// Free says how many bytes the file system of a folder has left. Nil: as the kernel
+	// says.
+	Free func(dir string) (int64, error)
 }
 
 // Pause is fetch.Client's.
@@ -70,6 +73,7 @@ func (d Downloads) assemble(ctx context.Context, a fetch.Artifact, path string, 
 	}
 	r := &run{Downloads: d, shelf: keep, wanted: a, file: f, began: f.at, transfer: t, tell: tell, strikes: map[strike]int{}, good: map[strike]int{}}
 	err = r.all(ctx)
+	r.close()
 	r.seed.close()
 	if r.unpacker != nil {
 		r.unpacker.Close()

@@ -200,7 +200,7 @@ func newDevice(t testing.TB, bases ...string) *device {
 		Sources: func() []string { return bases }, BackoffMin: time.Millisecond, BackoffMax: 5 * time.Millisecond, Stall: 20 * time.Second,
 	})
 	t.Cleanup(client.Close)
-	return &device{Downloads: Downloads{client, slog.New(slog.DiscardHandler)}, t: t, path: filepath.Join(t.TempDir(), "staging")}
+	return &device{Downloads: Downloads{Client: client, Log: slog.New(slog.DiscardHandler)}, t: t, path: filepath.Join(t.TempDir(), "staging")}
 }
 
 func (d *device) fetch(a fetch.Artifact) error {

@@ -168,13 +168,14 @@ func decodeExpanded(before, in, out *os.File) error {
 	if err != nil {
 		return err
 	}
-	var data, made []byte
+	var data []byte
 	for i, u := range head.Units {
 		data = slices.Grow(data[:0], int(u.Length))[:u.Length]
 		if _, err := io.ReadFull(in, data); err != nil {
 			return err
 		}
-		if made, err = d.Unit(made[:0], i, func(int) ([]byte, error) { return data, nil }); err != nil {
+		made, err := d.Unit(i, func(int) ([]byte, error) { return data, nil })
+		if err != nil {
 			return err
 		}
 		if _, err := out.Write(made); err != nil {

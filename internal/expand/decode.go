@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"slices"
 
 	"groundswell/internal/deflate"
 	"groundswell/internal/delta"
@@ -27,6 +28,9 @@ func (u Unit) Check(data []byte) error {
 	return nil
 }
 
+// blockSlack is about how much more than it has to a unit makes: streams come by blocks.
+const blockSlack = 96 << 10
+
 // Decoder makes units of a new image, best one after the other. It is for one goroutine.
 // Besides the memory of a delta.Decoder it takes some 3 MB, and what a unit makes.
 type Decoder struct {
@@ -35,6 +39,7 @@ type Decoder struct {
 	stream deflate.Writer
 	next   int // the unit that can go on with what was made before; -1: none
 	maker  maker
+	taken  int // of what the maker made: by the last unit
 	piece  []byte
 }
 
@@ -49,23 +54,27 @@ func NewDecoder(h *Head, image io.ReaderAt, scratch Scratch) (*Decoder, error) {
 	return &Decoder{head: h, inner: inner, next: -1}, nil
 }
 
-// Unit appends to dst what unit n makes. data gives the bytes of a unit, of which it is
-// asked for n, and for those before it from Head.Since on unless the last call made unit
-// n-1. Its errors are those of this package and of package delta, data's, and those of the
+// Follows is whether unit n needs no bytes but its own, as unit n-1 was made last.
+func (d *Decoder) Follows(n int) bool { return d.next == n }
+
+// Unit is what unit n makes, until the next call. data gives the bytes of a unit, of which it is
+// asked for n, and unless that Follows for those before it, from Head.Since on. Its errors are those of this package and of package delta, data's, and those of the
 // readers. The result of data is not used after its next call.
-func (d *Decoder) Unit(dst []byte, n int, data func(unit int) ([]byte, error)) ([]byte, error) {
+func (d *Decoder) Unit(n int, data func(unit int) ([]byte, error)) ([]byte, error) {
 	if n < 0 || n >= len(d.head.Units) {
 		return nil, fmt.Errorf("%w: %d", ErrUnit, n)
 	}
-	u := d.head.Units[n]
+	u, m := d.head.Units[n], &d.maker
 	first := n
-	if d.next != n {
+	if d.next == n {
+		m.out = append(m.out[:0], m.out[d.taken:]...)
+	} else {
 		first = d.head.Since(n)
 		expanded, at := d.head.restart(n)
-		d.maker = maker{streams: d.head.New, at: expanded, image: at, wanted: u.Start, stream: &d.stream}
+		d.maker = maker{streams: d.head.New, at: expanded, image: at, wanted: u.Start, stream: &d.stream, out: m.out[:0]}
 	}
 	d.next = -1
-	m := &d.maker
+	m.out = slices.Grow(m.out, max(int(u.Size)+blockSlack-len(m.out), 0))
 	for k := first; k <= n; k++ {
 		raw, err := data(k)
 		if err == nil {
@@ -81,10 +90,8 @@ func (d *Decoder) Unit(dst []byte, n int, data func(unit int) ([]byte, error)) (
 	if int64(len(m.out)) < u.Size {
 		return nil, fmt.Errorf("unit %d: %w: it makes %d bytes of %d", n, ErrCorrupt, len(m.out), u.Size)
 	}
-	dst = append(dst, m.out[:u.Size]...)
-	m.out = append(m.out[:0], m.out[u.Size:]...)
-	d.next = n + 1
-	return dst, nil
+	d.next, d.taken = n+1, int(u.Size)
+	return m.out[:u.Size], nil
 }
 
 // feed decodes a unit's segments, from where the maker is on. end is where in the image

@@ -14,7 +14,7 @@ type Scratch interface {
 }
 
 // cached is how many bytes of the content of small streams are kept in memory, at most.
-const cached = 2 << 20
+const cached = 1 << 20
 
 // old reads the expanded form of an image.
 type old struct {
@@ -139,7 +139,7 @@ func (o *old) fill(k int, place int64) error {
 	if o.filled[k] {
 		return nil
 	}
-	buffer := make([]byte, 256<<10)
+	buffer := make([]byte, 64<<10)
 	err := o.inflate(k, buffer, func(data []byte) error {
 		_, err := o.scratch.WriteAt(data, place)
 		place += int64(len(data))

@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"compress/flate"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"groundswell/internal/delta"
 	"groundswell/internal/expand"
@@ -30,8 +32,9 @@ type Options struct {
 	Memory int64
 }
 
-// piece is about how many bytes of the expanded image a segment makes.
-const piece = 1 << 20
+// piece is about how many bytes of the expanded image a segment makes: half of what
+// segments make otherwise, for a device has to hold what a unit makes besides.
+const piece = 512 << 10
 
 // Encode writes a delta that makes new of old, between their expanded forms. ErrNothing or
 // ErrMemory if there is none. It holds both forms besides what delta.Encode does.
@@ -45,6 +48,7 @@ func Encode(ctx context.Context, w io.Writer, old, new []byte, o Options) error 
 	if err != nil {
 		return err
 	}
+	before, after = changed(old, before, new, after)
 	if len(before) == 0 || len(after) == 0 {
 		return ErrNothing
 	}
@@ -82,6 +86,24 @@ func Encode(ctx context.Context, w io.Writer, old, new []byte, o Options) error 
 	return write(w, h, inner.Bytes(), o.Ends, ends)
 }
 
+// changed are the streams that stand in one image only: what stands in both is copied as
+// it is, for making it again costs a device time.
+func changed(old []byte, before []found, new []byte, after []found) (b, a []found) {
+	inOld, inNew := digests(old, before), digests(new, after)
+	in := func(set map[[sha256.Size]byte]bool, image []byte) func(found) bool {
+		return func(f found) bool { return set[sha256.Sum256(image[f.At:f.At+f.Length])] }
+	}
+	return slices.DeleteFunc(before, in(inNew, old)), slices.DeleteFunc(after, in(inOld, new))
+}
+
+func digests(image []byte, list []found) map[[sha256.Size]byte]bool {
+	out := make(map[[sha256.Size]byte]bool, len(list))
+	for _, f := range list {
+		out[sha256.Sum256(image[f.At:f.At+f.Length])] = true
+	}
+	return out
+}
+
 // need is how many bytes of memory encoding takes at most.
 func need(old []byte, before []found, new []byte, after []found) int64 {
 	oldSize, newSize := int64(len(old)), int64(len(new))
@@ -93,7 +115,7 @@ func need(old []byte, before []found, new []byte, after []found) int64 {
 		newSize += f.Size - f.Length
 		largest = max(largest, f.Size)
 	}
-	return 128<<20 + max(5*oldSize+2*newSize, 4*largest)
+	return 192<<20 + 5*oldSize + 3*newSize + 2*largest
 }
 
 // expanded is an image with the contents of its streams in their places.

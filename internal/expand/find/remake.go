@@ -98,11 +98,10 @@ func ways(last deflate.Way, in container) []deflate.Way {
 
 // try finds the way in which a stream was made.
 func (t *trier) try(ctx context.Context, f found) (bool, error) {
-	content, err := io.ReadAll(flate.NewReader(bytes.NewReader(t.image[f.At : f.At+f.Length])))
-	if err != nil || int64(len(content)) != f.Size {
-		return false, fmt.Errorf("inflate at %d once more: %d bytes, %w", f.At, len(content), err)
+	t.content = slices.Grow(t.content[:0], int(f.Size))[:f.Size]
+	if _, err := io.ReadFull(flate.NewReader(bytes.NewReader(t.image[f.At:f.At+f.Length])), t.content); err != nil {
+		return false, fmt.Errorf("inflate at %d once more: %w", f.At, err)
 	}
-	t.content = content
 	for _, way := range ways(t.last, f.in) {
 		ok, err := t.way(ctx, f, way)
 		if err != nil {
