@@ -69,7 +69,10 @@ func ReadHead(raw []byte) (*Head, error) {
 	if err := h.parse(list); err != nil {
 		return nil, err
 	}
-	return h, h.divide()
+	if err := h.divide(); err != nil {
+		return nil, err
+	}
+	return h, nil
 }
 
 // numbers reads variable-length numbers and remembers the first failure.
