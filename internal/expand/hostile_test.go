@@ -44,12 +44,15 @@ type pair struct {
 	ends     []int64
 }
 
-func newPair(t testing.TB) *pair {
+func newPair(t testing.TB) *pair { return pairOf(t, 40_000) }
+
+// pairOf is one with so many bytes of content.
+func pairOf(t testing.TB, size int) *pair {
 	t.Helper()
 	p := &pair{}
 	var expandedOld, expandedNew []byte
 	build := func(version int) (image, expanded []byte, s []Stream) {
-		content := text(version, 40_000)
+		content := text(version, size)
 		raw := stream(t, content)
 		image = bytes.Join([][]byte{[]byte("before it"), raw, []byte("and behind it")}, nil)
 		expanded = bytes.Join([][]byte{[]byte("before it"), content, []byte("and behind it")}, nil)
@@ -59,7 +62,7 @@ func newPair(t testing.TB) *pair {
 	p.new, expandedNew, p.head.New = build(2)
 	p.head.OldLength, p.head.NewLength = int64(len(p.old)), int64(len(p.new))
 	// The first unit ends inside of the stream: all of it comes with its end.
-	p.ends = []int64{9 + 40_000, int64(len(expandedNew))}
+	p.ends = []int64{9 + int64(size), int64(len(expandedNew))}
 	half := int64(len(p.new) / 2)
 	p.head.Units = []Unit{{Start: 0, Size: half}, {Start: half, Size: p.head.NewLength - half}}
 	var inner bytes.Buffer
@@ -358,9 +361,9 @@ func (f *file) WriteAt(p []byte, at int64) (int, error) {
 }
 
 func FuzzExpanded(f *testing.F) {
-	p := newPair(f)
+	p := pairOf(f, 2_000)
 	f.Add(p.bytes(f))
-	other := newPair(f)
+	other := pairOf(f, 2_000)
 	other.head.New[0].Way = deflate.Way{Maker: deflate.Gzip, Level: 9}
 	f.Add(other.bytes(f))
 	f.Fuzz(func(t *testing.T, raw []byte) {
@@ -373,7 +376,7 @@ func FuzzExpanded(f *testing.F) {
 
 // FuzzRecipe leaves out the compression and the inner head.
 func FuzzRecipe(f *testing.F) {
-	p := newPair(f)
+	p := pairOf(f, 2_000)
 	head, err := delta.ReadHead(bytes.NewReader(p.inner))
 	if err != nil {
 		f.Fatal(err)
