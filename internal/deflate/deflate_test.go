@@ -126,6 +126,25 @@ func TestWritesMayBeCutAnyhow(t *testing.T) {
 	}
 }
 
+// TestAStreamThatWasGivenUpLeavesNothing in the writer.
+func TestAStreamThatWasGivenUpLeavesNothing(t *testing.T) {
+	content, w := contents(t)["a program"], &Writer{}
+	ways := []Way{{Zlib, 9, 8}, {Zlib, 1, 8}, {Gzip, 6, 0}, {Zlib, 6, 9}, {Gzip, 1, 0}, {Zlib, 2, 1}}
+	for _, first := range ways {
+		for _, way := range ways {
+			for _, n := range []int{100_000, 65_536, 10} {
+				if err := w.Reset(first); err != nil {
+					t.Fatal(err)
+				}
+				w.Write(nil, content[n:n+70_000])
+				if got, want := made(t, w, way, content[:n]), made(t, &Writer{}, way, content[:n]); !bytes.Equal(got, want) {
+					t.Errorf("%+v after %+v, %d bytes: another stream", way, first, n)
+				}
+			}
+		}
+	}
+}
+
 func TestUnknownWaysAreRefused(t *testing.T) {
 	for _, way := range []Way{{}, {Zlib, 0, 8}, {Zlib, 10, 8}, {Zlib, 6, 0}, {Zlib, 6, 10}, {Gzip, 6, 8}, {Gzip, 0, 0}, {2, 6, 8}} {
 		if err := new(Writer).Reset(way); err == nil {

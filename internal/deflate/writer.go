@@ -100,9 +100,7 @@ func (w *Writer) Reset(way Way) error {
 	}
 	w.start, w.lookahead, w.block, w.hash = 0, 0, 0, 0
 	w.matchStart, w.matchLength, w.previousMatch, w.previousLength = 0, minMatch-1, 0, minMatch-1
-	if w.lazily() {
-		w.available = false
-	} else {
+	if w.available = false; !w.lazily() {
 		w.matchLength = 0
 	}
 	w.blocks.reset(symbols, way.Maker == Gzip && way.Level > 2)
