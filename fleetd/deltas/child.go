@@ -45,13 +45,14 @@ const (
 	newFile
 	indexFile
 	outFile
+	expandedFile
 )
 
 // maxComplaint is how much of what a child says when it fails is kept, in bytes.
 const maxComplaint = 2 << 10
 
 // Encode runs the child. When ctx ends it is killed.
-func (c Child) Encode(ctx context.Context, coder string, old, new, index, out *os.File) (effort Effort, err error) {
+func (c Child) Encode(ctx context.Context, coder string, old, new, index, out, expanded *os.File) (effort Effort, err error) {
 	program := c.Program
 	if program == "" {
 		if program, err = os.Executable(); err != nil {
@@ -64,7 +65,7 @@ func (c Child) Encode(ctx context.Context, coder string, old, new, index, out *o
 		return effort, err
 	}
 	var said opening
-	cmd.Stdin, cmd.Stderr, cmd.ExtraFiles = bytes.NewReader(told), &said, []*os.File{old, new, index, out}
+	cmd.Stdin, cmd.Stderr, cmd.ExtraFiles = bytes.NewReader(told), &said, []*os.File{old, new, index, out, expanded}
 	cmd.Env = append(os.Environ(), c.Env...)
 	// The signal comes when the thread ends that began the child, so that one is kept.
 	runtime.LockOSThread()
@@ -81,6 +82,9 @@ func (c Child) Encode(ctx context.Context, coder string, old, new, index, out *o
 	}
 	if err != nil {
 		return effort, fmt.Errorf("the encoder ended with %w: %s", err, said.text())
+	}
+	if len(said.kept) > 0 {
+		effort.Remark = said.text()
 	}
 	return effort, nil
 }
@@ -104,7 +108,8 @@ func (t *opening) text() string {
 const headroom = 256 << 20
 
 // RunChild is the child process: it does what its parent asked for with the files that it
-// was given, and proves that what it made makes what it should. encode is Codec.
+// was given, and proves that what it made makes what it should. encode is Codec. What it
+// says on its standard error without failing is a remark.
 func RunChild(ctx context.Context, encode Encode) error {
 	var o order
 	if err := json.NewDecoder(io.LimitReader(os.Stdin, 1<<10)).Decode(&o); err != nil {
@@ -147,7 +152,13 @@ func RunChild(ctx context.Context, encode Encode) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(prove(ctx, made, old, target), out.Close())
+	if err := errors.Join(prove(ctx, made, old, target), out.Close()); err != nil {
+		return err
+	}
+	if err := lookThrough(ctx, os.NewFile(expandedFile, "expanded"), old, target, segments, int64(len(made)), o); err != nil {
+		fmt.Fprintln(os.Stderr, err) // the other one is good nevertheless
+	}
+	return ctx.Err()
 }
 
 // mapped is what a file holds, without a copy of it. It stays mapped: the process ends.
