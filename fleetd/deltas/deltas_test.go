@@ -23,13 +23,14 @@ import (
 	"groundswell/internal/block"
 	"groundswell/internal/delta"
 	"groundswell/internal/devstack/devtest"
+	"groundswell/internal/expand/find"
 	"groundswell/topics"
 )
 
 // TestMain is the child too. What the new artifact begins with may be an order to fail.
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == deltas.ChildCommand {
-		if err := deltas.RunChild(context.Background(), encode); err != nil {
+		if err := deltas.RunChild(context.Background(), encode, lookThrough); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
@@ -62,6 +63,18 @@ func encode(ctx context.Context, w io.Writer, old, new []byte, ends []int64, cod
 		new = other
 	}
 	return deltas.Codec(ctx, w, old, new, ends, coder, cpus)
+}
+
+func lookThrough(ctx context.Context, w io.Writer, old, new []byte, o find.Options) error {
+	switch {
+	case bytes.HasPrefix(new, []byte("through: crash")):
+		panic("told to crash")
+	case bytes.HasPrefix(new, []byte("through: lie")):
+		other := bytes.Clone(new)
+		other[len(other)-1]++
+		new = other
+	}
+	return find.Encode(ctx, w, old, new, o)
 }
 
 // fixture is a world with releases whose bytes are there.

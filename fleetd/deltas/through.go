@@ -5,8 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
-	"runtime/debug"
 	"slices"
 
 	"groundswell/internal/delta"
@@ -18,33 +18,34 @@ import (
 // per cent. It costs a device time and room to make streams again.
 const margin = 90
 
+// Expand makes new from old, into w, by a delta that looks through compression. It is
+// find.ErrNothing or find.ErrMemory where none can be made.
+type Expand func(ctx context.Context, w io.Writer, old, new []byte, o find.Options) error
+
 // lookThrough makes a delta that looks through compression, and proves it. It leaves out
 // empty where there is nothing to look through, where that would take more memory than the
 // child may have, and where the delta is not much smaller than the plain one.
-func lookThrough(ctx context.Context, out *os.File, old, target []byte, ends []int64, plain int64, o order) error {
+func lookThrough(ctx context.Context, expand Expand, out *os.File, old, target []byte, ends []int64, o order) error {
 	coder := delta.Zstd
 	if o.Coder == delta.Mixed.String() {
 		coder = delta.Mixed
 	}
-	debug.FreeOSMemory() // what the plain delta took
 	var made bytes.Buffer
-	err := find.Encode(ctx, &made, old, target, find.Options{Ends: ends, Coder: coder, Workers: o.CPUs, Memory: o.Memory})
+	err := expand(ctx, &made, old, target, find.Options{Ends: ends, Coder: coder, Workers: o.CPUs, Memory: o.Memory})
 	if errors.Is(err, find.ErrNothing) || errors.Is(err, find.ErrMemory) {
 		return nil
 	}
 	if err != nil {
 		return fmt.Errorf("look through compression: %w", err)
 	}
-	if int64(made.Len()) > plain/100*margin+plain%100*margin/100 {
+	if int64(made.Len()) > o.Plain/100*margin+o.Plain%100*margin/100 {
 		return nil
 	}
 	if err := proveExpanded(ctx, made.Bytes(), old, target); err != nil {
 		return fmt.Errorf("look through compression: %w", err)
 	}
-	if _, err := out.Write(made.Bytes()); err != nil {
-		return errors.Join(err, out.Truncate(0))
-	}
-	return nil
+	_, err = out.Write(made.Bytes())
+	return err
 }
 
 // proveExpanded is ErrWrong unless made makes new from old, unit by unit, as a device does

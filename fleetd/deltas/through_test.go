@@ -131,3 +131,20 @@ func TestLookingThroughTakesNoMoreMemoryThanAllowed(t *testing.T) {
 		t.Errorf("the delta index: %+v", x)
 	}
 }
+
+// TestWhatFailsInLookingThroughCostsOnlyThat.
+func TestWhatFailsInLookingThroughCostsOnlyThat(t *testing.T) {
+	for _, begins := range []string{"through: crash", "through: lie"} {
+		f := newFixture(t)
+		same := append([]byte(begins), noise(7, 400_000)...)
+		f.release("1.0.0", append(bytes.Clone(same), compressed(t, 1)...))
+		f.release("1.1.0", append(bytes.Clone(same), compressed(t, 2)...))
+		source := f.work(f.config(), f.rollout("1.1.0"), "a delta that devices know of", func(s fleet.DeltaSource) bool { return s.Listed })
+		if x := f.index(); len(x.Deltas) != 1 || len(x.Expanded) != 0 || source.Delta != x.Deltas[0].Document {
+			t.Errorf("%s: %+v", begins, x)
+		}
+		if text := strings.TrimSpace(f.Exec(`SELECT attempts, error FROM delta`)); text != "1|" {
+			t.Errorf("%s: noted: %s", begins, text)
+		}
+	}
+}
