@@ -12,8 +12,8 @@ import (
 // Config is what downloads may cost. The zero value: there are no limits.
 type Config struct {
 	// Rate is how many bytes a second may come, of all downloads together, and Burst how
-	// many at once after a pause. The session with the broker does not count. 0: any
-	// number; a second's worth, at least 16384.
+	// many at once after a pause; at least 4096 and 16384. The session with the broker does
+	// not count. 0: any number; a second's worth.
 	Rate  int64 `yaml:"rate"`
 	Burst int64 `yaml:"burst"`
 	// DailyBudget is how many bytes may be used in a day of the device's time zone. Image
@@ -51,8 +51,9 @@ const (
 )
 
 const (
-	// minRate is the lowest Rate: a source that sends that little is left for another.
-	minRate = 1024
+	// minRate is the lowest Rate: at less, a block of 2 MiB takes longer than fleetd waits
+	// for a word about progress.
+	minRate = 4096
 	// maxRate is what an int holds on any machine.
 	maxRate = 1 << 30
 	// minBurst is what TLS brings at once.

@@ -18,7 +18,7 @@ func TestBytesComeAtTheRateThatIsAllowed(t *testing.T) {
 	}{
 		"a second's worth": {Config{Rate: 64 << 10}, 64 << 10},
 		"given":            {Config{Rate: 64 << 10, Burst: 256 << 10}, 256 << 10},
-		"slow":             {Config{Rate: 1024}, minBurst},
+		"slow":             {Config{Rate: 4096}, minBurst},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -53,7 +53,7 @@ func TestBytesComeAtTheRateThatIsAllowed(t *testing.T) {
 // wants.
 func TestACloseEndsTheWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		d := newDevice(t, Config{Rate: 1024})
+		d := newDevice(t, Config{Rate: 4096})
 		ours, theirs := net.Pipe()
 		go func() { _, _ = theirs.Write(make([]byte, 1<<20)) }()
 		c := d.Count(ours)

@@ -93,7 +93,7 @@ func TestConfigNamesTheKeyThatIsWrong(t *testing.T) {
 		"rate: ":                  {Rate: 1},
 		"rate: must":              {Rate: 1 << 31},
 		"burst: means":            {Burst: 1 << 20},
-		"burst: must":             {Rate: 2048, Burst: 1},
+		"burst: must":             {Rate: 4096, Burst: 1},
 		"daily_budget: ":          {DailyBudget: -1},
 		"windows[0].start: ":      {Windows: windows("25:00", "05:00")},
 		"metered.unmetered: is":   {Metered: Metered{Then: ThenWait}},

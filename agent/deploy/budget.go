@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"time"
 
 	"groundswell/agent/journal"
 	"groundswell/agent/wake"
@@ -75,6 +76,19 @@ func (d *Driver) tellBudget(ctx context.Context) error {
 		d.world.CheckIn()
 	}
 	return err
+}
+
+// progressed reports how far a download is that takes long. It may be lost.
+func (d *Driver) progressed(have int64) {
+	if time.Since(d.told) < retell {
+		return
+	}
+	d.told = time.Now()
+	s := d.status(topics.State(d.dep.State))
+	s.DownloadedBytes = have
+	if err := d.journal.Hold(func(r *journal.Record) error { return d.queue(r, s) }); err != nil {
+		d.log.Warn("how far the download is cannot be reported", "err", err)
+	}
 }
 
 // progress is what was reported of a download that waits.

@@ -123,11 +123,12 @@ type Driver struct {
 
 	// Only Run's goroutine touches what follows.
 	dep     journal.Deployment
-	refused int      // writes of a perishable step, one after the other, that failed
-	waited  string   // the last reason to wait that was reported
-	held    held     // what keeps it from going on
-	release func()   // of the applications' lock, while it installs; nil: not held
-	budget  progress // of a wake's budget
+	refused int       // writes of a perishable step, one after the other, that failed
+	waited  string    // the last reason to wait that was reported
+	held    held      // what keeps it from going on
+	release func()    // of the applications' lock, while it installs; nil: not held
+	budget  progress  // of a wake's budget
+	told    time.Time // when how far the download is was reported
 	// transfer is where the bytes of the download that runs came from.
 	transfer topics.Transfer
 	expired  bool // it was said that something has expired

@@ -135,9 +135,11 @@ func (d *Driver) bring(ctx context.Context) error {
 	return d.device.fetch(ctx, func(ctx context.Context, progress func(int64)) error {
 		defer d.cfg.Allowance.Begin(ctx, d.newest().DownloadWindows)()
 		var transfer topics.Transfer
+		d.told = time.Now() // or a moment ago
 		err := d.downloads.Artifact(ctx, artifact, path, func(have int64, t topics.Transfer) {
 			transfer = t
 			progress(have)
+			d.progressed(have)
 		})
 		d.transfer = d.transfer.Plus(transfer)
 		return err

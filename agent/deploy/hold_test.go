@@ -163,3 +163,61 @@ func spend(t *testing.T, a *allowance.Allowance, n int) {
 		t.Fatalf("%d bytes: %v", got, err)
 	}
 }
+
+// TestWhoWaitsOrDownloadsForLongSaysSoAgain: or fleetd would take it for silent, which is a
+// failure.
+func TestWhoWaitsOrDownloadsForLongSaysSoAgain(t *testing.T) {
+	d, _ := newDriver(t, onTrial(), update.Downloading)
+	clk := now
+	d.clock = clock.New(clk, func() time.Time { return clk })
+	d.dep.Entry.Target.Length, d.dep.Reason = 1000, ""
+	last := func(n int) (s topics.Status) {
+		t.Helper()
+		queue := d.journal.Snapshot().Queue
+		if len(queue) != n {
+			t.Fatalf("%d reports, want %d", len(queue), n)
+		}
+		if err := json.Unmarshal(queue[n-1].Payload, &s); err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	short := &condition.Hold{Reason: "metered", Again: time.Minute}
+	long := &condition.Hold{Reason: "daily-budget", Again: time.Minute, Until: clk.Add(5 * time.Hour)}
+	tell := func(h *condition.Hold) {
+		t.Helper()
+		if err := d.tell(t.Context(), condition.Download, h); err != nil {
+			t.Fatal(err)
+		}
+	}
+	tell(short)
+	tell(short)
+	last(1)
+	clk = clk.Add(2 * time.Minute)
+	tell(short)
+	last(1) // it would be told every minute
+	d.held.told = d.held.told.Add(-retell)
+	tell(short)
+	if s := last(2); s.Reason != "metered" || !s.Until.After(clk) {
+		t.Errorf("%+v", s)
+	}
+	tell(long)
+	last(3)
+	d.held.told = d.held.told.Add(-retell)
+	clk = clk.Add(time.Hour)
+	tell(long) // as was said
+	last(3)
+	clk = clk.Add(5 * time.Hour)
+	tell(long)
+	last(4)
+
+	d.told = time.Now()
+	d.progressed(100)
+	last(4)
+	d.told = d.told.Add(-retell)
+	d.progressed(400)
+	d.progressed(500)
+	if s := last(5); s.State != topics.StateDownloading || s.DownloadedBytes != 400 || s.Bytes != 1000 || s.Reason != "" || s.Until != nil {
+		t.Errorf("%+v", s)
+	}
+}

@@ -252,7 +252,13 @@ type held struct {
 	what  string // phase and rollout
 	hold  condition.Hold
 	until time.Time // when it is asked again
+	told  time.Time // when it was reported
+	said  time.Time // until when it waits, as it was reported
 }
+
+// retell is the shortest time after which a report is repeated, by who still waits or still
+// downloads: before fleetd takes it for silent.
+const retell = 10 * time.Minute
 
 // allowed asks what the device itself wants before a phase, and reports, once, what does
 // not hold.
@@ -289,11 +295,13 @@ func (d *Driver) allowed(ctx context.Context, phase condition.Phase) (*condition
 // reasonComponent: another component is installed first.
 const reasonComponent = "component"
 
-// tell reports, once, that something keeps the device from going on.
+// tell reports, once, that something keeps the device from going on; again when it still
+// does later than was said.
 func (d *Driver) tell(ctx context.Context, phase condition.Phase, hold *condition.Hold) error {
 	before := d.held
-	d.held = held{what: string(phase) + " " + d.dep.Entry.Rollout, hold: *hold}
-	if before.what == d.held.what && before.hold.Reason == hold.Reason {
+	d.held = held{what: string(phase) + " " + d.dep.Entry.Rollout, hold: *hold, told: before.told, said: before.said}
+	if before.what == d.held.what && before.hold.Reason == hold.Reason &&
+		(time.Since(before.told) < retell || d.clock.Now().Before(before.said)) {
 		return nil
 	}
 	d.log.Info("the device waits", "rollout", d.dep.Entry.Rollout, "reason", hold.Reason, "detail", hold.Detail, "again", hold.Again)
@@ -307,6 +315,7 @@ func (d *Driver) tell(ctx context.Context, phase condition.Phase, hold *conditio
 		until = s.At.Add(hold.Again).Truncate(time.Second)
 	}
 	s.Until = &until
+	d.held.told, d.held.said = time.Now(), until
 	return d.insist(ctx, "journal", func() error {
 		return d.journal.Update(func(r *journal.Record) error { return d.queue(r, s) })
 	})
