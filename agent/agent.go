@@ -145,7 +145,12 @@ func manage(ctx context.Context, cfg Config, parts []part, alive *vitals, judged
 	if err != nil {
 		return fmt.Errorf("tls: %w", err)
 	}
-	sourceTLS, err := current.client(authority, clk.Now, certs.ServiceFleetd)
+	public, err := cfg.Fetch.public()
+	if err != nil {
+		// A file that is lost must not keep the device from being managed.
+		log.Error("sources that are not of the fleet are not believed", "err", err)
+	}
+	sourceTLS, err := current.source(authority, public, clk.Now)
 	if err != nil {
 		return fmt.Errorf("tls: %w", err)
 	}

@@ -1,11 +1,13 @@
 package main
 
 import (
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"maps"
 	"net"
 	"net/url"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -151,6 +153,33 @@ type Fetch struct {
 	// MinRate is in bytes a second. On a link that is slower, set it lower: what
 	// has come is kept, but each source is left again and again. Default 1024.
 	MinRate int64 `yaml:"min_rate"`
+	// Authorities is a file of certificates (PEM), or "system" for those of the machine:
+	// an https source may also be one that they vouch for, by its host name, as a CDN is.
+	// Empty: only services of the fleet. Nothing that a source sends is trusted for it.
+	Authorities string `yaml:"authorities"`
+}
+
+// public are the authorities of sources that are not of the fleet; nil: none are.
+func (f Fetch) public() (*x509.CertPool, error) {
+	switch f.Authorities {
+	case "":
+		return nil, nil
+	case "system":
+		pool, err := x509.SystemCertPool()
+		if err != nil {
+			return nil, fmt.Errorf("fetch.authorities: %w", err)
+		}
+		return pool, nil
+	}
+	raw, err := os.ReadFile(f.Authorities)
+	if err != nil {
+		return nil, fmt.Errorf("fetch.authorities: %w", err)
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(raw) {
+		return nil, fmt.Errorf("fetch.authorities: %s: no certificate in it (PEM)", f.Authorities)
+	}
+	return pool, nil
 }
 
 // Polling is the schedule of battery mode.

@@ -36,6 +36,9 @@ func TestConfigurationIsRefusedByKey(t *testing.T) {
 	if err := parse(valid + "rauc: {enabled: true, version_file: /etc/version, addr: \"127.0.0.1:80\"}\n"); err != nil {
 		t.Error(err)
 	}
+	if err := parse(valid + "peers: {listen: \":8447\", interfaces: [eth0], facts: [{name: unmetered, command: [/bin/unmetered]}]}\n"); err != nil {
+		t.Error(err)
+	}
 	longest := strings.Replace(valid, "8883\"]", "8883\"], keep_alive: 65535s, session_expiry: 4294967295s", 1) + "polling: {interval: 8784h, jitter: 8784h}\n"
 	if err := parse(longest); err != nil {
 		t.Errorf("the longest that MQTT can say: %v", err)
@@ -71,6 +74,9 @@ func TestConfigurationIsRefusedByKey(t *testing.T) {
 		{"trust.director_root", strings.Replace(valid, ", director_root: d", "", 1)},
 		{"renewal.servers[0]", valid + "renewal: {servers: [http://x]}\n"},
 		{"renewal.after", valid + "renewal: {after: 0s}\n"},
+		{"peers.interfaces", valid + "peers: {listen: \":8447\"}\n"},
+		{"peers.upload_rate", valid + "peers: {listen: \":8447\", interfaces: [eth0], upload_rate: 1000}\n"},
+		{"peers.facts[0].command", valid + "peers: {listen: \":8447\", interfaces: [eth0], facts: [{name: unmetered}]}\n"},
 		{"fetch.stall", valid + "fetch: {stall: 0s}\n"},
 		{"fetch.min_rate", valid + "fetch: {min_rate: 0}\n"},
 		{"sources[0]", valid + "sources: [ftp://x]\n"},

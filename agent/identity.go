@@ -2,6 +2,7 @@ package main
 
 import (
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -63,7 +64,17 @@ func newRenewed(cfg Config, id certs.Identity, c certs.Credential, log *slog.Log
 
 // client is the configuration for connections to a service.
 func (r *renewed) client(authority *certs.Authority, now func() time.Time, service string) (*tls.Config, error) {
-	config, err := certs.ClientTLS(certs.TLSOptions{Credential: r.last, Authority: authority, Now: now, Behind: true}, service)
+	return r.connects(certs.TLSOptions{Authority: authority, Now: now}, service)
+}
+
+// source is the configuration for connections to sources of artifacts.
+func (r *renewed) source(authority *certs.Authority, public *x509.CertPool, now func() time.Time) (*tls.Config, error) {
+	return r.connects(certs.TLSOptions{Authority: authority, Public: public, Now: now}, certs.ServiceFleetd)
+}
+
+func (r *renewed) connects(o certs.TLSOptions, service string) (*tls.Config, error) {
+	o.Credential, o.Behind = r.last, true
+	config, err := certs.ClientTLS(o, service)
 	if err != nil {
 		return nil, err
 	}

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -89,4 +90,26 @@ func TestRenewedCertificateIsUsedWithoutARestart(t *testing.T) {
 	}
 	shown("lost", second)
 	shown("renewed again", issue("cam-1", model))
+}
+
+// TestAuthoritiesOfSources: what cannot be read names the key.
+func TestAuthoritiesOfSources(t *testing.T) {
+	dir := t.TempDir()
+	other := must[*certs.CA](t)(certs.NewCA("other.example.org", time.Now().Add(-time.Hour), time.Hour))
+	for name, data := range map[string]string{"good": string(other.PEM()), "empty": "", "noise": "not a certificate"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(data), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if pool, err := (Fetch{}).public(); pool != nil || err != nil {
+		t.Errorf("without: %v, %v", pool, err)
+	}
+	if pool, err := (Fetch{Authorities: filepath.Join(dir, "good")}).public(); pool == nil || err != nil {
+		t.Errorf("a file: %v, %v", pool, err)
+	}
+	for _, name := range []string{"empty", "noise", "absent"} {
+		if pool, err := (Fetch{Authorities: filepath.Join(dir, name)}).public(); pool != nil || err == nil || !strings.HasPrefix(err.Error(), "fetch.authorities: ") {
+			t.Errorf("%s: %v, %v", name, pool, err)
+		}
+	}
 }

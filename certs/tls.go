@@ -3,6 +3,7 @@ package certs
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -39,6 +40,10 @@ type TLSOptions struct {
 	// able to ask for it, and it keeps nobody out: a thief's certificate is not
 	// made in the future.
 	Behind bool
+	// Public, where given, are other authorities, by which ClientTLS takes a server that
+	// is not of the fleet for the host name that was asked for. It is for what need not
+	// be trusted, as artifacts, which are verified themselves.
+	Public *x509.CertPool
 }
 
 func (o TLSOptions) now() time.Time {
@@ -112,6 +117,12 @@ func (o TLSOptions) client(trustDomain string, services []string) (*tls.Config, 
 	config.InsecureSkipVerify = true
 	config.VerifyConnection = func(state tls.ConnectionState) error {
 		id, err := o.verify(state, trustDomain, x509.ExtKeyUsageServerAuth)
+		if err != nil && o.Public != nil {
+			if errPublic := o.verifyPublic(state); errPublic != nil {
+				return errors.Join(err, errPublic)
+			}
+			return nil
+		}
 		if err != nil {
 			return err
 		}
@@ -169,6 +180,27 @@ func (o TLSOptions) verify(state tls.ConnectionState, trustDomain string, use x5
 		}
 	}
 	return id, nil
+}
+
+// verifyPublic is the check of a server by its host name.
+func (o TLSOptions) verifyPublic(state tls.ConnectionState) error {
+	if len(state.PeerCertificates) == 0 || state.ServerName == "" {
+		return fmt.Errorf("%w: no certificate for a host name", ErrIdentity)
+	}
+	cert := state.PeerCertificates[0]
+	now := o.now()
+	if o.Behind && now.Before(cert.NotBefore) {
+		now = cert.NotBefore
+	}
+	between := x509.NewCertPool()
+	for _, c := range state.PeerCertificates[1:] {
+		between.AddCert(c)
+	}
+	_, err := cert.Verify(x509.VerifyOptions{DNSName: state.ServerName, Roots: o.Public, Intermediates: between, CurrentTime: now})
+	if err != nil {
+		return fmt.Errorf("%w: %s: %w", ErrChain, state.ServerName, err)
+	}
+	return nil
 }
 
 // PeerIdentity is the identity of the other side of a finished handshake.

@@ -20,13 +20,14 @@ import (
 
 	"groundswell/fleetd/deltas"
 	"groundswell/internal/cli"
+	"groundswell/internal/expand/find"
 	"groundswell/migrations"
 )
 
 func main() {
 	if len(os.Args) > 1 && os.Args[1] == deltas.ChildCommand {
 		// Not a command for people: makedeltas.go starts it.
-		if err := deltas.RunChild(context.Background(), deltas.Codec); err != nil {
+		if err := deltas.RunChild(context.Background(), deltas.Codec, find.Encode); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}

@@ -141,8 +141,13 @@ CREATE TABLE public.delta (
     created_at timestamp with time zone DEFAULT now() NOT NULL,
     finished_at timestamp with time zone,
     listed boolean DEFAULT false NOT NULL,
+    expanded_length bigint,
+    expanded_sha256 text COLLATE pg_catalog."C",
+    plain_useless boolean DEFAULT false NOT NULL,
+    CONSTRAINT delta_expanded_whole CHECK (((expanded_length IS NULL) = (expanded_sha256 IS NULL))),
     CONSTRAINT delta_finished CHECK (((state = ANY (ARRAY['ready'::text, 'useless'::text, 'failed'::text])) = (finished_at IS NOT NULL))),
     CONSTRAINT delta_listed CHECK (((NOT listed) OR (state = 'ready'::text))),
+    CONSTRAINT delta_plain_useless CHECK (((NOT plain_useless) OR (expanded_length IS NOT NULL))),
     CONSTRAINT delta_ready CHECK (((state <> 'ready'::text) OR ((length IS NOT NULL) AND (sha256 IS NOT NULL)))),
     CONSTRAINT delta_running CHECK (((state <> 'running'::text) OR (leased_until IS NOT NULL))),
     CONSTRAINT delta_state CHECK ((state = ANY (ARRAY['pending'::text, 'running'::text, 'ready'::text, 'useless'::text, 'failed'::text])))

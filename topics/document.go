@@ -25,6 +25,10 @@ type DeltaIndex struct {
 	Schema   int     `json:"schema"`
 	Artifact string  `json:"artifact"` // SHA-256 of what all of them make, lower-case hex
 	Deltas   []Delta `json:"deltas"`
+	// Expanded are those that look through compression (2026-11). A device that knows
+	// them takes such a one if it has the room that it needs, else that of Deltas. Absent:
+	// there are none.
+	Expanded []Delta `json:"expanded,omitempty"`
 }
 
 // Delta makes an artifact from another one. It is fetched as artifacts are.
@@ -41,9 +45,16 @@ func (x DeltaIndex) Validate() error {
 	if err := CheckDigest("artifact", x.Artifact); err != nil {
 		return err
 	}
+	if err := validateDeltas("deltas", x.Deltas); err != nil {
+		return err
+	}
+	return validateDeltas("expanded", x.Expanded)
+}
+
+func validateDeltas(field string, list []Delta) error {
 	seen := map[string]bool{}
-	for i, d := range x.Deltas {
-		at := "deltas[" + strconv.Itoa(i) + "]"
+	for i, d := range list {
+		at := field + "[" + strconv.Itoa(i) + "]"
 		if err := CheckDigest(at+".from", d.From); err != nil {
 			return err
 		}

@@ -20,6 +20,9 @@ type Downloads struct {
 	// Peers are asked before any source is; nil: there are none.
 	Peers *peers.Site
 	Log   *slog.Logger
+	// Free says how many bytes the file system of a folder has left. Nil: as the kernel
+	// says.
+	Free func(dir string) (int64, error)
 }
 
 // Pause is fetch.Client's.
@@ -75,6 +78,7 @@ func (d Downloads) assemble(ctx context.Context, a fetch.Artifact, path string, 
 	r.join()
 	err = r.all(ctx)
 	r.share.Leave()
+	r.close()
 	r.seed.close()
 	if r.unpacker != nil {
 		r.unpacker.Close()

@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 
 	"groundswell/agent/fetch"
 	"groundswell/agent/wake"
 	"groundswell/internal/block"
+	"groundswell/internal/expand"
 )
 
 // errSent: a source sent something wrong.
@@ -44,8 +46,12 @@ func (r *run) fetch(ctx context.Context, s step) error {
 		case errors.Is(err, fetch.ErrNotFound) && s.kind != kindFull:
 			r.strikes[strike{base, s.kind}] = maxStrikes
 		case errors.Is(err, errSent):
-			if s.kind == kindDelta {
+			switch {
+			case s.kind == kindDelta:
 				return r.spoil(err)
+			case s.kind == kindExpanded && !errors.Is(err, expand.ErrSum):
+				r.Log.Warn("the delta that looks through compression does not make the artifact", "err", err)
+				return r.leave(ctx, kindExpanded) // it is the same from everybody
 			}
 			r.against(base, s.kind)
 		}
@@ -60,14 +66,25 @@ func (r *run) fetch(ctx context.Context, s step) error {
 		if s.kind == kindPacked {
 			r.shelf.forgetTable() // it may be that which is wrong
 		}
-		delete(r.plan.ways, s.kind)
-		return nil
+		return r.leave(ctx, s.kind)
 	case asked == 0:
 		return fmt.Errorf("%w: no source sends right blocks", fetch.ErrWrongBytes)
 	case r.noRanges >= maxStrikes || r.noRanges > 0 && r.noRanges == asked:
 		return fmt.Errorf("%w: %w", errWhole, err)
 	}
 	return err
+}
+
+// leave closes a way. The plain delta is opened only when the other is not to be had.
+func (r *run) leave(ctx context.Context, k kind) error {
+	if w, ok := r.plan.ways[k].(*expanded); ok {
+		w.close()
+	}
+	delete(r.plan.ways, k)
+	if k == kindExpanded {
+		return r.openWay(ctx, kindDelta, r.openDelta)
+	}
+	return nil
 }
 
 func (r *run) against(base string, k kind) { r.strikes[strike{base, k}]++ }
@@ -85,9 +102,13 @@ func (r *run) spoil(err error) error {
 
 // from fetches a step's units from one source, and adds their blocks one by one.
 func (r *run) from(ctx context.Context, base string, w way, s step) error {
-	body, err := r.Client.Range(ctx, base, w.object(), s.units[0].from, s.units[len(s.units)-1].to)
-	if err != nil {
-		return err
+	from, to := s.units[0].from, s.units[len(s.units)-1].to
+	body := io.ReadCloser(http.NoBody)
+	if from < to { // a unit may need nothing but what was kept
+		var err error
+		if body, err = r.Client.Range(ctx, base, w.object(), from, to); err != nil {
+			return err
+		}
 	}
 	defer body.Close()
 	for i, u := range s.units {

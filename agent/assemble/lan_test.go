@@ -30,11 +30,13 @@ const lanEnv = "GROUNDSWELL_TEST_LAN"
 
 // lanMachine is a device of the LAN that downloads, or that misbehaves.
 type lanMachine struct {
-	Name     string
-	Dir      string // of ca.pem and ca.key
-	Origin   string
-	Artifact fetch.Artifact
-	Hostile  string // "lies", "stalls"; empty: a device
+	Name    string
+	Dir     string // of ca.pem and ca.key
+	Origin  string
+	Length  int64  // of the artifact
+	SHA256  string // the same
+	Index   topics.Document
+	Hostile string // "lies", "stalls"; empty: a device
 }
 
 // lanResult is what a device says in the end.
@@ -67,11 +69,11 @@ func TestMachineOfALAN(t *testing.T) {
 		takesPart(t, d.Peers)
 		fmt.Println("ready")
 		_, _ = in.ReadString('\n')
-		if err := d.fetch(m.Artifact); err != nil {
+		if err := d.fetch(fetch.Artifact{Length: m.Length, SHA256: m.SHA256, Index: &m.Index}); err != nil {
 			t.Fatal(err)
 		}
 		data, err := os.ReadFile(d.path)
-		if err != nil || sum(data) != m.Artifact.SHA256 {
+		if err != nil || sum(data) != m.SHA256 {
 			t.Fatalf("%d bytes: %v", len(data), err)
 		}
 		result.Transfer = d.last
@@ -107,7 +109,7 @@ func (m *lanMachine) misbehave(t *testing.T, ca *certs.CA, in *bufio.Reader) int
 	node := mdns.New(mdns.Config{
 		Interfaces: []string{"eth0"}, Found: func(mdns.Found) {}, Known: func() []string { return nil },
 		Service: func() (mdns.Service, bool) {
-			return mdns.Service{Name: peers.Name(peerstest.Domain, m.Name), Port: 8447, Text: peers.Text(peerstest.Domain, []string{m.Artifact.SHA256})}, true
+			return mdns.Service{Name: peers.Name(peerstest.Domain, m.Name), Port: 8447, Text: peers.Text(peerstest.Domain, []string{m.SHA256})}, true
 		},
 	})
 	ctx, cancel := context.WithCancel(t.Context())
@@ -123,14 +125,14 @@ func (m *lanMachine) misbehave(t *testing.T, ca *certs.CA, in *bufio.Reader) int
 
 // length is that of a block.
 func (m *lanMachine) length(t *testing.T, path string) int {
-	resp, err := http.Get(m.Origin + "/artifacts/" + m.Artifact.Index.SHA256)
+	resp, err := http.Get(m.Origin + "/artifacts/" + m.Index.SHA256)
 	if err != nil {
 		t.Error(err)
 		return 0
 	}
 	defer resp.Body.Close()
 	raw, _ := io.ReadAll(resp.Body)
-	index, err := block.Read(raw, m.Artifact.Length)
+	index, err := block.Read(raw, m.Length)
 	if err != nil {
 		t.Error(err)
 	}
@@ -215,10 +217,10 @@ func TestTenDevicesOfALAN(t *testing.T) {
 			machines := map[string]*started{}
 			for i := range devices {
 				name := fmt.Sprintf("cam-%d", i)
-				machines[name] = startMachine(t, lanMachine{Name: name, Dir: dir, Origin: o.URL, Artifact: a})
+				machines[name] = startMachine(t, lanMachine{Name: name, Dir: dir, Origin: o.URL, Length: a.Length, SHA256: a.SHA256, Index: *a.Index})
 			}
 			for _, name := range hostile {
-				machines[name] = startMachine(t, lanMachine{Name: name, Dir: dir, Origin: o.URL, Artifact: a, Hostile: name})
+				machines[name] = startMachine(t, lanMachine{Name: name, Dir: dir, Origin: o.URL, Length: a.Length, SHA256: a.SHA256, Index: *a.Index, Hostile: name})
 			}
 			for name, m := range machines {
 				m.line(t, name, "ready")

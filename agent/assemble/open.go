@@ -10,6 +10,7 @@ import (
 	"groundswell/agent/fetch"
 	"groundswell/internal/block"
 	"groundswell/internal/delta"
+	"groundswell/internal/expand"
 	"groundswell/topics"
 )
 
@@ -34,21 +35,33 @@ func (r *run) open(ctx context.Context) error {
 
 // openWays finds out by which ways the artifact can be had. Only the full one must be.
 func (r *run) openWays(ctx context.Context) error {
-	for _, open := range []struct {
-		kind kind
-		way  func(context.Context) (way, error)
-	}{{kindPacked, r.openPacked}, {kindDelta, r.openDelta}} {
-		w, err := r.insist(ctx, open.way)
-		switch {
-		case ctx.Err() != nil:
-			return ctx.Err()
-		case err != nil:
-			r.Log.Info("a way to the artifact is not open", "way", open.kind, "err", err)
-		case w != nil:
-			r.plan.ways[open.kind] = w
+	if err := r.openWay(ctx, kindPacked, r.openPacked); err != nil {
+		return err
+	}
+	// Only one of the two: their heads may be long.
+	if err := r.openWay(ctx, kindExpanded, r.openExpanded); err != nil {
+		return err
+	}
+	if r.plan.ways[kindExpanded] == nil {
+		if err := r.openWay(ctx, kindDelta, r.openDelta); err != nil {
+			return err
 		}
 	}
 	r.opened = true
+	return nil
+}
+
+// openWay opens one if it can be had. Its error is that of ctx.
+func (r *run) openWay(ctx context.Context, k kind, open func(context.Context) (way, error)) error {
+	w, err := r.insist(ctx, open)
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case err != nil:
+		r.Log.Info("a way to the artifact is not open", "way", k, "err", err)
+	case w != nil:
+		r.plan.ways[k] = w
+	}
 	return nil
 }
 
@@ -73,7 +86,8 @@ func lasting(err error) bool {
 	for _, known := range []error{
 		fetch.ErrNotFound, fetch.ErrTooLarge, fetch.ErrEncoding, fetch.ErrWrongBytes, fetch.ErrRange, fetch.ErrNoSource,
 		block.ErrPacked, errHead, delta.ErrCorrupt, delta.ErrTruncated, delta.ErrTooLarge, delta.ErrVersion,
-		delta.ErrOffset,
+		delta.ErrOffset, errRoom, expand.ErrCorrupt, expand.ErrTruncated, expand.ErrTooLarge, expand.ErrVersion,
+		expand.ErrOffset,
 	} {
 		if errors.Is(err, known) {
 			return true
@@ -100,54 +114,91 @@ func (r *run) openPacked(ctx context.Context) (way, error) {
 	return &packed{from: o, index: r.file.index, table: table, unpacker: r.unpacker}, nil
 }
 
-func (r *run) openDelta(ctx context.Context) (way, error) {
+// deltas are what the delta index lists of those from what runs; nil: nothing.
+func (r *run) deltas(ctx context.Context) (plain, through *topics.Document, err error) {
 	if r.wanted.Deltas == nil || r.seed == nil {
-		return nil, nil
+		return nil, nil, nil
 	}
 	raw, fetched, err := r.shelf.document(ctx, *r.wanted.Deltas)
 	r.transfer.Index += fetched
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	list, err := topics.DecodeDeltaIndex(raw)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if list.Artifact != r.wanted.SHA256 {
-		return nil, fmt.Errorf("%w: the delta index is of %.16s", errHead, list.Artifact)
+		return nil, nil, fmt.Errorf("%w: the delta index is of %.16s", errHead, list.Artifact)
 	}
-	for _, d := range list.Deltas {
-		if d.From != r.seed.SHA256 {
-			continue
+	return listed(list.Deltas, r.seed.SHA256), listed(list.Expanded, r.seed.SHA256), nil
+}
+
+func listed(list []topics.Delta, sha256 string) *topics.Document {
+	for _, d := range list {
+		if d.From == sha256 {
+			return &d.Document
 		}
-		o := fetch.Object{Path: "artifacts/" + d.SHA256, Tag: d.SHA256, Length: d.Length}
-		raw, err := r.head(ctx, o)
-		if err != nil {
-			return nil, err
-		}
-		w, err := newDifferences(raw, o, r.seed, r.file.index, r.plan.segments)
-		if err != nil {
+	}
+	return nil
+}
+
+func named(d topics.Document) fetch.Object {
+	return fetch.Object{Path: "artifacts/" + d.SHA256, Tag: d.SHA256, Length: d.Length}
+}
+
+func (r *run) openDelta(ctx context.Context) (way, error) {
+	d, _, err := r.deltas(ctx)
+	if d == nil {
+		return nil, err
+	}
+	o := named(*d)
+	raw, err := r.head(ctx, o, delta.MaxHead+int64(delta.HeadBegin), delta.HeadLength)
+	if err != nil {
+		return nil, err
+	}
+	w, err := newDifferences(raw, o, r.seed, r.file.index, r.plan.segments)
+	if err != nil {
+		r.shelf.forgetHead(o)
+		return nil, err
+	}
+	return w, nil
+}
+
+func (r *run) openExpanded(ctx context.Context) (way, error) {
+	_, d, err := r.deltas(ctx)
+	if d == nil {
+		return nil, err
+	}
+	o := named(*d)
+	raw, err := r.head(ctx, o, expand.MaxHead+int64(expand.HeadBegin), expand.HeadLength)
+	if err != nil {
+		return nil, err
+	}
+	w, err := r.newExpanded(raw, o)
+	if err != nil {
+		if !errors.Is(err, errRoom) { // there may be later
 			r.shelf.forgetHead(o)
-			return nil, err
 		}
-		return w, nil
+		return nil, err
 	}
-	return nil, nil
+	return w, nil
 }
 
 // headGuess is how much of a delta is fetched to learn how long its head is.
 const headGuess = 4 << 10
 
-// head is the head of a delta, from the shelf or from whoever has it.
-func (r *run) head(ctx context.Context, o fetch.Object) ([]byte, error) {
-	if raw := r.shelf.read(r.shelf.headPath(o), delta.MaxHead+int64(delta.HeadBegin)); raw != nil {
+// head is the head of a delta, from the shelf or from whoever has it: at most so many
+// bytes. length says how long it is by how it begins.
+func (r *run) head(ctx context.Context, o fetch.Object, most int64, length func([]byte) (int64, error)) ([]byte, error) {
+	if raw := r.shelf.read(r.shelf.headPath(o), most); raw != nil {
 		return raw, nil
 	}
 	raw, err := r.part(ctx, o, 0, min(o.Length, headGuess))
 	if err != nil {
 		return nil, err
 	}
-	n, err := delta.HeadLength(raw)
+	n, err := length(raw)
 	if err == nil && n > o.Length {
 		err = fmt.Errorf("%w: its head has %d bytes of %d", delta.ErrTruncated, n, o.Length)
 	}

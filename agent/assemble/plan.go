@@ -6,12 +6,16 @@ import "groundswell/internal/block"
 type kind string
 
 const (
-	kindLocal  kind = "local"
-	kindPeer   kind = "peer"
-	kindDelta  kind = "delta"
-	kindPacked kind = "packed"
-	kindFull   kind = "full"
+	kindLocal    kind = "local"
+	kindPeer     kind = "peer"
+	kindDelta    kind = "delta"
+	kindExpanded kind = "expanded delta"
+	kindPacked   kind = "packed"
+	kindFull     kind = "full"
 )
+
+// bySegments is whether a way makes whole segments, whatever of them is there.
+func (k kind) bySegments() bool { return k == kindDelta || k == kindExpanded }
 
 // step is what to do next: blocks [first, end) by a way.
 type step struct {
@@ -57,8 +61,13 @@ func (p *plan) choice(n, at int) kind {
 	if w := p.ways[kindDelta]; w != nil && !p.spoilt[n] {
 		costs[kindDelta] = w.unit(at).cost()
 	}
+	if w := p.ways[kindExpanded]; w != nil {
+		if c := w.unit(at).cost(); c <= maxUnit {
+			costs[kindExpanded] = c
+		}
+	}
 	best := kindFull
-	for _, k := range []kind{kindPacked, kindDelta} { // the first of equals is the simplest to decode
+	for _, k := range []kind{kindPacked, kindDelta, kindExpanded} { // the first of equals is the simplest to decode
 		if c, ok := costs[k]; ok && c < costs[best] {
 			best = k
 		}
@@ -71,7 +80,7 @@ func (p *plan) choice(n, at int) kind {
 func (p *plan) next(at int, limit int64) step {
 	n := segmentAt(p.segments, at)
 	k := p.choice(n, at)
-	if k == kindLocal || k != kindDelta && p.local(p.index.Blocks[at]) {
+	if k == kindLocal || !k.bySegments() && p.local(p.index.Blocks[at]) {
 		end := at + 1
 		for end < p.segments[n].end && p.local(p.index.Blocks[end]) {
 			end++
@@ -90,10 +99,13 @@ func (p *plan) next(at int, limit int64) step {
 				break
 			}
 		}
-		if k != kindDelta && p.local(p.index.Blocks[s.end]) {
+		if !k.bySegments() && p.local(p.index.Blocks[s.end]) {
 			break
 		}
 		u := p.ways[k].unit(s.end)
+		if w, ok := p.ways[k].(*expanded); ok && len(s.units) > 0 {
+			u = w.following(u)
+		}
 		if len(s.units) > 0 && (u.from != s.units[len(s.units)-1].to || limit > 0 && cost+u.cost() > limit) {
 			break
 		}

@@ -72,6 +72,15 @@ func (r *run) all(ctx context.Context) error {
 	return nil
 }
 
+func (r *run) close() {
+	if r.plan == nil {
+		return
+	}
+	if w, ok := r.plan.ways[kindExpanded].(*expanded); ok {
+		w.close()
+	}
+}
+
 // step brings what the plan says is next. It returns nil when that is there, or when
 // the plan has to be made anew.
 func (r *run) step(ctx context.Context) error {
@@ -140,7 +149,7 @@ func (r *run) room(n int64) []byte {
 
 func (r *run) count(k kind, n int64) {
 	switch k {
-	case kindDelta:
+	case kindDelta, kindExpanded:
 		r.transfer.Delta += n
 	case kindPacked:
 		r.transfer.Packed += n

@@ -53,6 +53,9 @@ func (s shelf) forgetTable() { _ = os.Remove(s.tablePath()) }
 
 func (s shelf) headPath(o fetch.Object) string { return s.path + ".head-" + o.Tag[:16] }
 
+// unitsPath is where the units of a delta that looks through compression are kept.
+func (s shelf) unitsPath(o fetch.Object) string { return s.path + ".units-" + o.Tag[:16] }
+
 func (s shelf) forgetHead(o fetch.Object) { _ = os.Remove(s.headPath(o)) }
 
 func (s shelf) write(path string, raw []byte) { _ = os.WriteFile(path, raw, 0o600) }

@@ -14,6 +14,7 @@ import (
 	"runtime/debug"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // ChildCommand is the first argument by which a program knows that it is to be RunChild.
@@ -37,6 +38,9 @@ type order struct {
 	Coder  string `json:"coder"`
 	CPUs   int    `json:"cpus"`
 	Memory int64  `json:"memory"`
+	// Plain is how long the plain delta is: one that looks through compression is to be
+	// made. 0: the plain one is.
+	Plain int64 `json:"plain"`
 }
 
 // The files of the child, behind its standard ones.
@@ -50,8 +54,38 @@ const (
 // maxComplaint is how much of what a child says when it fails is kept, in bytes.
 const maxComplaint = 2 << 10
 
-// Encode runs the child. When ctx ends it is killed.
-func (c Child) Encode(ctx context.Context, coder string, old, new, index, out *os.File) (effort Effort, err error) {
+// Encode runs the child, and one more to look through compression: if that one fails, the
+// plain delta is there nevertheless. When ctx ends it is killed.
+func (c Child) Encode(ctx context.Context, coder string, old, new, index, out, expanded *os.File) (Effort, error) {
+	o := order{Coder: coder, CPUs: max(c.CPUs, 1), Memory: c.Memory}
+	effort, err := c.run(ctx, o, old, new, index, out)
+	if err != nil {
+		return effort, err
+	}
+	info, err := out.Stat()
+	if err != nil {
+		return effort, err
+	}
+	o.Plain = info.Size()
+	half := ctx
+	if end, bounded := ctx.Deadline(); bounded { // so that the plain one can be stored
+		var stop context.CancelFunc
+		half, stop = context.WithTimeout(ctx, time.Until(end)/2)
+		defer stop()
+	}
+	more, err := c.run(half, o, old, new, index, expanded)
+	effort.Peak = max(effort.Peak, more.Peak)
+	switch {
+	case ctx.Err() != nil:
+		return effort, context.Cause(ctx)
+	case err != nil:
+		effort.Remark = err.Error()
+		return effort, expanded.Truncate(0)
+	}
+	return effort, nil
+}
+
+func (c Child) run(ctx context.Context, o order, old, new, index, out *os.File) (effort Effort, err error) {
 	program := c.Program
 	if program == "" {
 		if program, err = os.Executable(); err != nil {
@@ -59,7 +93,7 @@ func (c Child) Encode(ctx context.Context, coder string, old, new, index, out *o
 		}
 	}
 	cmd := exec.CommandContext(ctx, program, ChildCommand)
-	told, err := json.Marshal(order{coder, max(c.CPUs, 1), c.Memory})
+	told, err := json.Marshal(o)
 	if err != nil {
 		return effort, err
 	}
@@ -104,8 +138,9 @@ func (t *opening) text() string {
 const headroom = 256 << 20
 
 // RunChild is the child process: it does what its parent asked for with the files that it
-// was given, and proves that what it made makes what it should. encode is Codec.
-func RunChild(ctx context.Context, encode Encode) error {
+// was given, and proves that what it made makes what it should. encode is Codec, expand is
+// find.Encode.
+func RunChild(ctx context.Context, encode Encode, expand Expand) error {
 	var o order
 	if err := json.NewDecoder(io.LimitReader(os.Stdin, 1<<10)).Decode(&o); err != nil {
 		return fmt.Errorf("%s is for fleetd itself: %w", ChildCommand, err)
@@ -136,6 +171,9 @@ func RunChild(ctx context.Context, encode Encode) error {
 		return err
 	}
 	out := os.NewFile(outFile, "out")
+	if o.Plain > 0 {
+		return errors.Join(lookThrough(ctx, expand, out, old, target, segments, o), out.Close())
+	}
 	w := bufio.NewWriterSize(out, 1<<20)
 	if err := encode(ctx, w, old, target, segments, o.Coder, o.CPUs); err != nil {
 		return err

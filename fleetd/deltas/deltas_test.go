@@ -23,13 +23,14 @@ import (
 	"groundswell/internal/block"
 	"groundswell/internal/delta"
 	"groundswell/internal/devstack/devtest"
+	"groundswell/internal/expand/find"
 	"groundswell/topics"
 )
 
 // TestMain is the child too. What the new artifact begins with may be an order to fail.
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == deltas.ChildCommand {
-		if err := deltas.RunChild(context.Background(), encode); err != nil {
+		if err := deltas.RunChild(context.Background(), encode, lookThrough); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
@@ -62,6 +63,18 @@ func encode(ctx context.Context, w io.Writer, old, new []byte, ends []int64, cod
 		new = other
 	}
 	return deltas.Codec(ctx, w, old, new, ends, coder, cpus)
+}
+
+func lookThrough(ctx context.Context, w io.Writer, old, new []byte, o find.Options) error {
+	switch {
+	case bytes.HasPrefix(new, []byte("through: crash")):
+		panic("told to crash")
+	case bytes.HasPrefix(new, []byte("through: lie")):
+		other := bytes.Clone(new)
+		other[len(other)-1]++
+		new = other
+	}
+	return find.Encode(ctx, w, old, new, o)
 }
 
 // fixture is a world with releases whose bytes are there.
@@ -184,31 +197,11 @@ func TestDevicesAreToldOfADelta(t *testing.T) {
 		t.Fatal("the first wave is open already")
 	}
 	source := f.work(f.config(), r, "a delta that devices know of", func(s fleet.DeltaSource) bool { return s.Listed })
-	signed, _, err := f.CohortManifest(t.Context(), "all")
-	if err != nil {
-		t.Fatal(err)
+	x := f.index()
+	if x.Artifact != to.SHA256 || len(x.Deltas) != 1 || x.Deltas[0].From != from.SHA256 || x.Deltas[0].Document != source.Delta || len(x.Expanded) != 0 {
+		t.Fatalf("the delta index: %+v", x)
 	}
-	m, err := topics.DecodeManifest(signed)
-	if err != nil || m.Entries[0].Deltas == nil {
-		t.Fatalf("the manifest: %v, %v", m.Entries, err)
-	}
-	read := func(d topics.Document) []byte {
-		b, err := f.blobs.Open(t.Context(), d.SHA256)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer b.Close()
-		raw := storetest.Must(io.ReadAll(b))
-		if digest := sha256.Sum256(raw); int64(len(raw)) != d.Length || hex.EncodeToString(digest[:]) != d.SHA256 {
-			t.Fatalf("%+v has other bytes", d)
-		}
-		return raw
-	}
-	x, err := topics.DecodeDeltaIndex(read(*m.Entries[0].Deltas))
-	if err != nil || x.Artifact != to.SHA256 || len(x.Deltas) != 1 || x.Deltas[0].From != from.SHA256 || x.Deltas[0].Document != source.Delta {
-		t.Fatalf("the delta index: %+v, %v", x, err)
-	}
-	raw := read(x.Deltas[0].Document)
+	raw := f.read(x.Deltas[0].Document)
 	head := storetest.Must(delta.ReadHead(bytes.NewReader(raw)))
 	decoder := storetest.Must(delta.NewDecoder(head, bytes.NewReader(old)))
 	var made []byte

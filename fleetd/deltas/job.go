@@ -22,17 +22,23 @@ type Blobs interface {
 	Put(ctx context.Context, sha256 string, length int64, source io.Reader) error
 }
 
-// Encoder makes the delta that makes new from old, into out, which is empty. All are
+// Encoder makes the delta that makes new from old, into out, and one that looks through
+// compression into expanded, unless that would not be much smaller. Both are empty. All are
 // files that nobody else has; index is the block index of new.
 type Encoder interface {
 	// coder is fleet.CoderMixed or CoderZstd.
-	Encode(ctx context.Context, coder string, old, new, index, out *os.File) (Effort, error)
+	Encode(ctx context.Context, coder string, old, new, index, out, expanded *os.File) (Effort, error)
 	// Need is how many bytes of memory it takes at most for artifacts of so many bytes.
 	Need(old, new int64) int64
 }
 
 // Effort is what a delta took.
-type Effort struct{ Peak int64 } // bytes of memory; 0: not known
+type Effort struct {
+	Peak int64 // bytes of memory; 0: not known
+	// Remark is why compression is not looked through though something went wrong about
+	// it; else empty.
+	Remark string
+}
 
 // worth is the share of what would be fetched without it that a delta may have at most,
 // in per cent. More is not worth that the device reads what it runs.
@@ -75,7 +81,7 @@ func (w *Worker) coder(ctx context.Context, job fleet.DeltaJob) (string, error) 
 }
 
 func (w *Worker) make(ctx context.Context, job fleet.DeltaJob, result *fleet.DeltaResult) error {
-	var files [4]*os.File
+	var files [5]*os.File
 	for i := range files {
 		f, err := w.scratch()
 		if err != nil {
@@ -84,7 +90,7 @@ func (w *Worker) make(ctx context.Context, job fleet.DeltaJob, result *fleet.Del
 		defer f.Close()
 		files[i] = f
 	}
-	old, target, index, out := files[0], files[1], files[2], files[3]
+	old, target, index, out, expanded := files[0], files[1], files[2], files[3], files[4]
 	for _, c := range []struct {
 		to *os.File
 		d  topics.Document
@@ -97,12 +103,19 @@ func (w *Worker) make(ctx context.Context, job fleet.DeltaJob, result *fleet.Del
 			return fmt.Errorf("read %s: %w", c.d.SHA256, err)
 		}
 	}
-	effort, err := w.cfg.Encoder.Encode(ctx, result.Coder, old, target, index, out)
+	effort, err := w.cfg.Encoder.Encode(ctx, result.Coder, old, target, index, out, expanded)
 	result.Peak = effort.Peak
 	if err != nil {
 		return err
 	}
+	if effort.Remark != "" {
+		w.cfg.Log.Warn("a delta does not look through compression", "target", job.Target.SHA256, "source", job.Source.SHA256, "err", effort.Remark)
+	}
 	result.Delta, err = measure(ctx, out)
+	if err != nil {
+		return err
+	}
+	through, err := measure(ctx, expanded)
 	if err != nil {
 		return err
 	}
@@ -112,17 +125,34 @@ func (w *Worker) make(ctx context.Context, job fleet.DeltaJob, result *fleet.Del
 			without = min(without, packed)
 		}
 	}
-	if result.Delta.Length > without/100*worth+without%100*worth/100 {
-		result.State = fleet.DeltaUseless
-		return nil
+	most := without/100*worth + without%100*worth/100
+	if through.Length > 0 && through.Length <= most {
+		if err := w.store(ctx, expanded, through); err != nil {
+			return err
+		}
+		result.State, result.Expanded = fleet.DeltaReady, &through
 	}
-	if _, err := out.Seek(0, io.SeekStart); err != nil {
+	switch {
+	case result.Delta.Length <= most:
+		if err := w.store(ctx, out, result.Delta); err != nil {
+			return err
+		}
+		result.State = fleet.DeltaReady
+	case result.Expanded != nil:
+		result.PlainUseless = true
+	default:
+		result.State = fleet.DeltaUseless
+	}
+	return nil
+}
+
+func (w *Worker) store(ctx context.Context, f *os.File, d topics.Document) error {
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
 		return err
 	}
-	if err := w.cfg.Blobs.Put(ctx, result.Delta.SHA256, result.Delta.Length, out); err != nil {
+	if err := w.cfg.Blobs.Put(ctx, d.SHA256, d.Length, f); err != nil {
 		return fmt.Errorf("store the delta: %w", err)
 	}
-	result.State = fleet.DeltaReady
 	return nil
 }
 

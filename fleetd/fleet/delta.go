@@ -53,8 +53,13 @@ type DeltaJob struct {
 
 // DeltaResult is what became of a DeltaJob.
 type DeltaResult struct {
-	State   DeltaState      // ready, useless or failed
-	Delta   topics.Document // of a ready or useless one
+	State DeltaState      // ready, useless or failed
+	Delta topics.Document // of a ready or useless one
+	// Expanded looks through compression; nil: that is not worth it. With PlainUseless
+	// only this one is worth its bytes, of a ready one.
+	Expanded     *topics.Document
+	PlainUseless bool
+
 	Coder   string
 	Seconds float64 // that it took
 	Peak    int64   // bytes of memory that it took; 0: not known
@@ -75,7 +80,7 @@ type DeltaSource struct {
 	// Artifact is what they run. Absent: no release of that name has that version.
 	Artifact string
 	State    DeltaState
-	Delta    topics.Document // of a ready or useless one
+	Delta    topics.Document // of a ready or useless one: the smaller, if there are two
 	// Listed: it stands in the delta index that manifests pin.
 	Listed bool
 	Error  string // of the newest attempt

@@ -170,6 +170,11 @@ func (s *Store) FinishDelta(ctx context.Context, job fleet.DeltaJob, r fleet.Del
 	if r.State != fleet.DeltaFailed {
 		length, digest = &r.Delta.Length, &r.Delta.SHA256
 	}
+	var expandedLength *int64
+	var expandedDigest *string
+	if r.Expanded != nil && r.State == fleet.DeltaReady {
+		expandedLength, expandedDigest = &r.Expanded.Length, &r.Expanded.SHA256
+	}
 	again := r.State == fleet.DeltaFailed && r.Again && job.Attempt < fleet.DeltaAttempts
 	state, pause := r.State, time.Duration(0)
 	if again {
@@ -178,10 +183,11 @@ func (s *Store) FinishDelta(ctx context.Context, job fleet.DeltaJob, r fleet.Del
 	tag, err := s.pool.Exec(ctx, `
 		UPDATE delta SET state = $5, length = $6, sha256 = $7, coder = $8, seconds = $9, peak = $10, error = $11, holder = '',
 			leased_until = CASE WHEN $12 THEN clock_timestamp() + $13::interval END,
-			finished_at = CASE WHEN NOT $12 THEN clock_timestamp() END
+			finished_at = CASE WHEN NOT $12 THEN clock_timestamp() END,
+			expanded_length = $14, expanded_sha256 = $15, plain_useless = $16
 		WHERE target = $1 AND source = $2 AND state = 'running' AND holder = $3 AND attempts = $4`,
 		job.Target.SHA256, job.Source.SHA256, job.Holder, job.Attempt,
-		string(state), length, digest, r.Coder, r.Seconds, r.Peak, storable(r.Error), again, pause)
+		string(state), length, digest, r.Coder, r.Seconds, r.Peak, storable(r.Error), again, pause, expandedLength, expandedDigest, r.PlainUseless)
 	return leased(tag.RowsAffected(), err, job)
 }
 

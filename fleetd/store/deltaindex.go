@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -39,23 +41,35 @@ func (s *Store) UnlistedDeltas(ctx context.Context, patience, sooner time.Durati
 	return x, err == nil, err
 }
 
-// readDeltas reads the delta index that an artifact should have.
+// readDeltas reads the delta index that an artifact should have: of both kinds, for the
+// most common sources, as many as it holds.
 func readDeltas(ctx context.Context, q querier, target string) (topics.DeltaIndex, error) {
 	x := topics.DeltaIndex{Schema: topics.Schema, Artifact: target, Deltas: []topics.Delta{}}
 	rows, err := q.Query(ctx, `
-		SELECT source, length, sha256 FROM delta WHERE target = $1 AND state = 'ready' ORDER BY devices DESC, source LIMIT $2`, target, maxListed)
+		SELECT source, length, sha256, plain_useless, coalesce(expanded_length, 0), coalesce(expanded_sha256, '')
+		FROM delta WHERE target = $1 AND state = 'ready' ORDER BY devices DESC, source LIMIT $2`, target, maxListed)
 	if err != nil {
 		return x, fmt.Errorf("read deltas to %.12s: %w", target, err)
 	}
-	x.Deltas, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (d topics.Delta, err error) {
-		err = row.Scan(&d.From, &d.Length, &d.SHA256)
-		return d, err
+	var plain, expanded topics.Delta
+	var useless bool
+	_, err = pgx.ForEachRow(rows, []any{&plain.From, &plain.Length, &plain.SHA256, &useless, &expanded.Length, &expanded.SHA256}, func() error {
+		expanded.From = plain.From
+		if !useless && entries(x) < maxListed {
+			x.Deltas = append(x.Deltas, plain)
+		}
+		if expanded.SHA256 != "" && entries(x) < maxListed {
+			x.Expanded = append(x.Expanded, expanded)
+		}
+		return nil
 	})
 	if err != nil {
 		return x, fmt.Errorf("read deltas to %.12s: %w", target, err)
 	}
 	return x, nil
 }
+
+func entries(x topics.DeltaIndex) int { return len(x.Deltas) + len(x.Expanded) }
 
 // PublishDeltas pins a delta index, whose bytes are stored already, in the manifests of
 // all cohorts that a rollout brings its artifact to: they are signed anew. fleet.ErrConflict:
@@ -81,7 +95,7 @@ func (s *Store) PublishDeltas(ctx context.Context, x topics.DeltaIndex, pin topi
 			return fmt.Errorf("publish deltas to %.12s: %w", x.Artifact, err)
 		}
 		// Not those that are ready since; but of too many, some never find room.
-		full := len(x.Deltas) == maxListed
+		full := entries(x) == maxListed
 		if _, err := tx.Exec(ctx, `
 			UPDATE delta SET listed = true WHERE target = $1 AND state = 'ready' AND ($3 OR source = ANY($2))`, x.Artifact, from(x), full); err != nil {
 			return fmt.Errorf("publish deltas to %.12s: %w", x.Artifact, err)
@@ -102,28 +116,24 @@ func (s *Store) PublishDeltas(ctx context.Context, x topics.DeltaIndex, pin topi
 }
 
 func from(x topics.DeltaIndex) []string {
-	list := make([]string, len(x.Deltas))
-	for i, d := range x.Deltas {
-		list[i] = d.From
+	list := make([]string, 0, entries(x))
+	for _, d := range slices.Concat(x.Deltas, x.Expanded) {
+		list = append(list, d.From)
 	}
 	return list
 }
 
 // sameDeltas: in another order they are the same.
 func sameDeltas(a, b topics.DeltaIndex) bool {
-	if len(a.Deltas) != len(b.Deltas) {
-		return false
+	return maps.Equal(bySource(a.Deltas), bySource(b.Deltas)) && maps.Equal(bySource(a.Expanded), bySource(b.Expanded))
+}
+
+func bySource(list []topics.Delta) map[string]topics.Document {
+	out := make(map[string]topics.Document, len(list))
+	for _, d := range list {
+		out[d.From] = d.Document
 	}
-	documents := map[string]topics.Document{}
-	for _, d := range a.Deltas {
-		documents[d.From] = d.Document
-	}
-	for _, d := range b.Deltas {
-		if documents[d.From] != d.Document {
-			return false
-		}
-	}
-	return true
+	return out
 }
 
 // deltaIndex is what manifests pin for an artifact; nil: nothing.

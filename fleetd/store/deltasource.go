@@ -32,7 +32,7 @@ func deltaSources(ctx context.Context, tx pgx.Tx, r fleet.Rollout, release fleet
 			WHERE d.model = ANY($3) AND (cardinality($4::text[]) = 0 OR d.hardware = ANY($4)) AND v.sort_key = ANY($6)
 			GROUP BY v.version
 		)
-		SELECT run.version, run.devices, run.canary, coalesce(l.sha256, ''), coalesce(x.state, ''), coalesce(x.length, 0), coalesce(x.sha256, ''),
+		SELECT run.version, run.devices, run.canary, coalesce(l.sha256, ''), coalesce(x.state, ''), coalesce(x.expanded_length, x.length, 0), coalesce(x.expanded_sha256, x.sha256, ''),
 			coalesce(x.listed, false), coalesce(x.error, '')
 		FROM run
 		LEFT JOIN release l ON l.name = $7 AND l.version = run.version AND l.component = $5 AND l.sha256 <> $8

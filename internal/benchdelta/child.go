@@ -7,11 +7,16 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
+	"runtime"
 	"runtime/debug"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
 	"groundswell/internal/delta"
+	"groundswell/internal/expand"
+	"groundswell/internal/expand/find"
 )
 
 // child does what is measured in a process of its own, so that its memory and its
@@ -23,12 +28,12 @@ func child(ctx context.Context, args []string) error {
 	case len(args) == 4 && args[0] == "decode":
 		return decode(args[1], args[2], args[3])
 	}
-	return errors.New("usage: benchdelta encode zstd|mixed OLD NEW DELTA, or decode OLD DELTA NEW")
+	return errors.New("usage: benchdelta encode zstd|mixed|expanded OLD NEW DELTA, or decode OLD DELTA NEW")
 }
 
 func encode(ctx context.Context, name, oldPath, newPath, deltaPath string) error {
 	coder := delta.Zstd
-	if name == delta.Mixed.String() {
+	if name != delta.Zstd.String() {
 		coder = delta.Mixed
 	}
 	before, err := mapped(oldPath)
@@ -40,10 +45,26 @@ func encode(ctx context.Context, name, oldPath, newPath, deltaPath string) error
 		return err
 	}
 	var out bytes.Buffer
-	if err := delta.Encode(ctx, &out, before, after, delta.Options{Coder: coder}); err != nil {
+	if name == lookThrough {
+		err = find.Encode(ctx, &out, before, after, find.Options{Ends: ends(int64(len(after))), Coder: coder, Workers: runtime.NumCPU()})
+	} else {
+		err = delta.Encode(ctx, &out, before, after, delta.Options{Coder: coder})
+	}
+	if err != nil {
 		return err
 	}
 	return os.WriteFile(deltaPath, out.Bytes(), 0o600)
+}
+
+// lookThrough is what the deltas of package expand are called here.
+const lookThrough = "expanded"
+
+// ends are those of units: each MiB, as delta.Encode cuts an image that nobody else cuts.
+func ends(length int64) (list []int64) {
+	for end := int64(1 << 20); end < length; end += 1 << 20 {
+		list = append(list, end)
+	}
+	return append(list, length)
 }
 
 // mapped maps a file into memory: a page of it counts as resident once it is read.
@@ -87,6 +108,10 @@ func decode(oldPath, deltaPath, newPath string) error {
 		return err
 	}
 	defer out.Close()
+	var magic [4]byte
+	if _, err := in.ReadAt(magic[:], 0); err == nil && string(magic[:3]) == "gsx" {
+		return errors.Join(decodeExpanded(before, in, out), out.Close())
+	}
 	head, err := delta.ReadHead(in)
 	if err != nil {
 		return err
@@ -112,4 +137,50 @@ func decode(oldPath, deltaPath, newPath string) error {
 		}
 	}
 	return out.Close()
+}
+
+// decodeExpanded does the same by a delta that looks through compression. The scratch is a
+// file beside the new image.
+func decodeExpanded(before, in, out *os.File) error {
+	begin := make([]byte, expand.HeadBegin)
+	if _, err := in.ReadAt(begin, 0); err != nil {
+		return err
+	}
+	n, err := expand.HeadLength(begin)
+	if err != nil {
+		return err
+	}
+	raw := make([]byte, n)
+	if _, err := io.ReadFull(in, raw); err != nil {
+		return err
+	}
+	head, err := expand.ReadHead(raw)
+	if err != nil {
+		return err
+	}
+	scratch, err := os.CreateTemp(filepath.Dir(out.Name()), "scratch-")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(scratch.Name())
+	defer scratch.Close()
+	d, err := expand.NewDecoder(head, before, scratch)
+	if err != nil {
+		return err
+	}
+	var data []byte
+	for i, u := range head.Units {
+		data = slices.Grow(data[:0], int(u.Length))[:u.Length]
+		if _, err := io.ReadFull(in, data); err != nil {
+			return err
+		}
+		made, err := d.Unit(i, func(int) ([]byte, error) { return data, nil })
+		if err != nil {
+			return err
+		}
+		if _, err := out.Write(made); err != nil {
+			return err
+		}
+	}
+	return nil
 }

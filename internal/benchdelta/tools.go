@@ -40,6 +40,7 @@ var tools = []tool{
 	},
 	ours("zstd"),
 	ours("mixed"),
+	ours(lookThrough),
 	{
 		name: "zstd", label: "zstd -19 --patch-from",
 		encode: func(j job) []string {

@@ -54,7 +54,7 @@ var testOnly = []string{"github.com/google/go-cmp", "pgregory.net/rapid"}
 // notLinked must not be in the agent, directly or through others.
 var notLinked = []string{
 	"github.com/jackc/pgx", "github.com/influxdata/", "github.com/nats-io/", "github.com/mochi-mqtt/", "github.com/alecthomas/kong",
-	module + "broker", module + "fleetd", module + "migrations",
+	module + "broker", module + "fleetd", module + "migrations", module + "internal/expand/find",
 }
 
 // pure packages decide; they import no driver, no network, no file system.

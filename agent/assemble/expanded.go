@@ -1,0 +1,235 @@
+package assemble
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"groundswell/agent/fetch"
+	"groundswell/internal/block"
+	"groundswell/internal/expand"
+)
+
+// expanded are units of a delta that looks through compression.
+type expanded struct {
+	from     fetch.Object
+	head     *expand.Head
+	decoder  *expand.Decoder
+	segments []segment
+	kept     *kept
+	scratch  *os.File
+}
+
+// errRoom: there is too little room for what a way needs beside the artifact.
+var errRoom = errors.New("too little room")
+
+// spare is what must be left of a file system, in bytes.
+const spare = 16 << 20
+
+// newExpanded is the delta with that head, if it makes the artifact from what runs, and if
+// there is room for what it needs beside the rest of the artifact: its own bytes, and the
+// content of the large streams in what runs.
+func (r *run) newExpanded(raw []byte, o fetch.Object) (*expanded, error) {
+	w := &expanded{from: o, segments: r.plan.segments}
+	err := guarded(func() (err error) {
+		w.head, err = expand.ReadHead(raw)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := w.matches(r.seed, r.file.index); err != nil {
+		return nil, err
+	}
+	measure := r.Free
+	if measure == nil {
+		measure = free
+	}
+	have, err := measure(filepath.Dir(r.shelf.path))
+	if err != nil {
+		return nil, err
+	}
+	if need := w.head.Scratch() + o.Length + r.wanted.Length - r.file.have() + spare; have < need {
+		return nil, fmt.Errorf("%w: %d bytes of %d", errRoom, have, need)
+	}
+	if w.scratch, err = nameless(r.shelf.path + ".scratch-*"); err != nil {
+		return nil, err
+	}
+	if w.kept, err = openKept(r.shelf.unitsPath(o), w.head); err != nil {
+		return nil, errors.Join(err, w.scratch.Close())
+	}
+	err = guarded(func() (err error) {
+		w.decoder, err = expand.NewDecoder(w.head, r.seed.data, w.scratch)
+		return err
+	})
+	if err != nil {
+		w.close()
+		return nil, err
+	}
+	return w, nil
+}
+
+func (w *expanded) close() {
+	// Nothing in them is needed by anybody who has not synchronised it.
+	_ = w.scratch.Close()
+	_ = w.kept.f.Close()
+}
+
+func (w *expanded) matches(s *seed, index block.Index) error {
+	h := w.head
+	if h.OldLength != s.Length || h.NewLength != index.Length || len(h.Units) != len(w.segments) {
+		return fmt.Errorf("%w: %d bytes from %d in %d units", errHead, h.NewLength, h.OldLength, len(h.Units))
+	}
+	for i, u := range h.Units {
+		last := index.Blocks[w.segments[i].end-1]
+		if u.Start+u.Size != last.Offset+int64(last.Length) || u.Offset+u.Length > w.from.Length {
+			return fmt.Errorf("%w: unit %d makes what is before %d, of %d bytes at %d", errHead, i, u.Start+u.Size, u.Length, u.Offset)
+		}
+	}
+	return nil
+}
+
+func (w *expanded) object() fetch.Object { return w.from }
+
+// unit is what block i is made by: with those before it that are needed and not kept.
+func (w *expanded) unit(i int) unit {
+	n := segmentAt(w.segments, i)
+	first := n
+	if !w.decoder.Follows(n) {
+		for first = w.head.Since(n); first < n && w.kept.has(first); {
+			first++
+		}
+	}
+	return w.units(first, n)
+}
+
+func (w *expanded) units(first, n int) unit {
+	last := w.head.Units[n]
+	return unit{w.head.Units[first].Offset, last.Offset + last.Length, w.segments[n].first, w.segments[n].end}
+}
+
+// following is u when the one before it is fetched by the same request.
+func (w *expanded) following(u unit) unit {
+	n := segmentAt(w.segments, u.first)
+	return w.units(n, n)
+}
+
+func (w *expanded) decode(u unit, data []byte) ([]byte, error) {
+	n := segmentAt(w.segments, u.first)
+	var out []byte
+	err := guarded(func() error {
+		first := n
+		for first > 0 && w.head.Units[first-1].Offset >= u.from {
+			first--
+		}
+		of := func(k int) []byte {
+			v := w.head.Units[k]
+			return data[v.Offset-u.from : v.Offset-u.from+v.Length]
+		}
+		for k := first; k <= n; k++ {
+			if err := w.head.Units[k].Check(of(k)); err != nil {
+				return err
+			}
+		}
+		// Before anything is made of them: whoever goes on after a power cut needs them.
+		if err := w.kept.keep(first, n, of); err != nil {
+			return err
+		}
+		var err error
+		out, err = w.decoder.Unit(n, func(k int) ([]byte, error) {
+			if k >= first {
+				return of(k), nil
+			}
+			return w.kept.read(k)
+		})
+		return err
+	})
+	return out, err
+}
+
+// free is how many bytes a file system has left for everybody.
+func free(dir string) (int64, error) {
+	var fs syscall.Statfs_t
+	if err := syscall.Statfs(dir, &fs); err != nil {
+		return 0, fmt.Errorf("how much room there is in %s: %w", dir, err)
+	}
+	return int64(fs.Bavail) * int64(fs.Bsize), nil
+}
+
+// nameless is a file that is gone when it is closed, however that comes about.
+func nameless(pattern string) (*os.File, error) {
+	f, err := os.CreateTemp(filepath.Dir(pattern), filepath.Base(pattern))
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Remove(f.Name()); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
+// kept are the bytes of units, so that none is fetched again after an interruption to make
+// the units behind it. The file has holes where there are none; what is in it is believed
+// by its checksum.
+type kept struct {
+	f     *os.File
+	head  *expand.Head
+	there map[int]bool // what was looked at
+	raw   []byte
+}
+
+func openKept(path string, h *expand.Head) (*kept, error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	return &kept{f: f, head: h, there: map[int]bool{}}, nil
+}
+
+func (k *kept) has(n int) bool {
+	there, known := k.there[n]
+	if !known {
+		_, err := k.read(n)
+		there = err == nil
+		k.there[n] = there
+	}
+	return there
+}
+
+// read is a unit's bytes, until the next call.
+func (k *kept) read(n int) ([]byte, error) {
+	u := k.head.Units[n]
+	if int64(cap(k.raw)) < u.Length {
+		k.raw = make([]byte, u.Length)
+	}
+	k.raw = k.raw[:u.Length]
+	if _, err := k.f.ReadAt(k.raw, u.Offset); err != nil && !errors.Is(err, io.EOF) {
+		return nil, fmt.Errorf("read what was kept of unit %d: %w", n, err)
+	}
+	return k.raw, u.Check(k.raw)
+}
+
+// keep keeps units that others behind them may need.
+func (k *kept) keep(first, last int, data func(int) []byte) error {
+	wrote := false
+	for n := first; n <= last; n++ {
+		if n+1 == len(k.head.Units) || k.head.Since(n+1) > n {
+			continue
+		}
+		if _, err := k.f.WriteAt(data(n), k.head.Units[n].Offset); err != nil {
+			return fmt.Errorf("keep unit %d: %w", n, err)
+		}
+		k.there[n], wrote = true, true
+	}
+	if !wrote {
+		return nil
+	}
+	if err := k.f.Sync(); err != nil {
+		clear(k.there)
+		return fmt.Errorf("keep units to %d: %w", last, err)
+	}
+	return nil
+}

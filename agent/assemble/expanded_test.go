@@ -1,0 +1,327 @@
+package assemble
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"sync"
+	"testing"
+
+	"groundswell/agent/fetch"
+	"groundswell/internal/delta"
+	"groundswell/internal/expand"
+	"groundswell/internal/expand/find"
+	"groundswell/topics"
+)
+
+// compressed is what the program gzip makes of data.
+func compressed(t testing.TB, data []byte) []byte {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "content")
+	if err := os.WriteFile(path, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.Command("gzip", "-nc6", path).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// letters is content of which nearly half is saved by compression, with few bytes of each
+// version in it, of which there are more in one than in the other: so the compressed
+// bytes behind them resemble nothing.
+func letters(version byte, n int) (data []byte) {
+	for i, v := range noise(9, n) {
+		if data = append(data, v&0x1f); i%20_000 == 7 {
+			data = append(data, bytes.Repeat([]byte{0x20 + version}, int(version))...)
+		}
+	}
+	return data
+}
+
+// fixture is two versions of a firmware with a large compressed stream and some small
+// ones, and the deltas between them.
+type fixture struct{ old, data, through, plain []byte }
+
+var firmwares struct {
+	sync.Once
+	fixture
+}
+
+func twoVersions(t testing.TB) fixture {
+	t.Helper()
+	firmwares.Do(func() {
+		make := func(version byte) []byte {
+			all := [][]byte{noise(1, 200_000), compressed(t, letters(version, 3<<20))}
+			for i := range 8 {
+				all = append(all, compressed(t, letters(version, 100_000+i)))
+			}
+			return slices.Concat(append(all, noise(2, 50_000))...)
+		}
+		f := &firmwares.fixture
+		f.old, f.data = make(1), make(2)
+		f.through, f.plain = lookThrough(t, f.old, f.data), encode(t, f.old, f.data, delta.Zstd)
+	})
+	return firmwares.fixture
+}
+
+func lookThrough(t testing.TB, old, data []byte) []byte {
+	t.Helper()
+	var raw bytes.Buffer
+	if err := find.Encode(t.Context(), &raw, old, data, find.Options{Ends: indexOf(t, data).Segments(), Coder: delta.Zstd}); err != nil {
+		t.Fatal(err)
+	}
+	return raw.Bytes()
+}
+
+// expanded stores a delta that looks through compression, and one that does not unless it
+// is nil.
+func (o *origin) expanded(a *fetch.Artifact, old, data, raw, plain []byte) {
+	o.t.Helper()
+	a.Seed = runs(o.t, old)
+	list := topics.DeltaIndex{Schema: topics.Schema, Artifact: sum(data), Deltas: []topics.Delta{}, Expanded: []topics.Delta{
+		{From: sum([]byte("another one")), Document: topics.Document{Length: 3, SHA256: sum([]byte("one"))}},
+		{From: sum(old), Document: o.put(raw)},
+	}}
+	if plain != nil {
+		list.Deltas = append(list.Deltas, topics.Delta{From: sum(old), Document: o.put(plain)})
+	}
+	encoded, err := topics.Encode(list)
+	if err != nil {
+		o.t.Fatal(err)
+	}
+	pin := o.put(encoded)
+	a.Deltas = &pin
+}
+
+func TestCompressionIsLookedThrough(t *testing.T) {
+	f := twoVersions(t)
+	old, data, raw := f.old, f.data, f.through
+	o := newOrigin(t)
+	a := o.release(data, true)
+	o.expanded(&a, old, data, raw, f.plain)
+	d := newDevice(t, o.URL)
+	d.must(a, data)
+	// The same bytes may be in two answers only where a head is longer than it was thought.
+	if got := d.last; got.Delta == 0 || got.Delta > int64(len(raw))+headGuess || got.Packed+got.Full != 0 || got.Received() > int64(len(data))/10 {
+		t.Errorf("%+v, a delta of %d", got, len(raw))
+	}
+}
+
+// TestWithoutRoomThePlainDeltaIsTaken.
+func TestWithoutRoomThePlainDeltaIsTaken(t *testing.T) {
+	f := twoVersions(t)
+	old, data, raw := f.old, f.data, f.through
+	head, err := expand.ReadHead(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if head.Scratch() == 0 {
+		t.Fatal("no stream is large")
+	}
+	need := head.Scratch() + int64(len(raw)) + int64(len(data)) + spare
+	for _, c := range []struct {
+		free    int64
+		through bool
+	}{{need, true}, {need - 1, false}} {
+		o := newOrigin(t)
+		a := o.release(data, false)
+		o.expanded(&a, old, data, raw, f.plain)
+		d := newDevice(t, o.URL)
+		d.Free = func(dir string) (int64, error) {
+			if dir != filepath.Dir(d.path) {
+				t.Errorf("asked about %s", dir)
+			}
+			return c.free, nil
+		}
+		d.must(a, data)
+		if through := d.last.Received() < int64(len(data))/10; through != c.through {
+			t.Errorf("%d bytes free: %+v", c.free, d.last)
+		}
+	}
+}
+
+const (
+	wrongUnit  = "a wrong byte in the second unit"
+	wrongBegin = "of something with another begin"
+)
+
+// TestASpoiltLookThroughCostsLittle: what is not made right comes by the plain delta, or
+// packed, or full.
+func TestASpoiltLookThroughCostsLittle(t *testing.T) {
+	f := twoVersions(t)
+	old, data, good := f.old, f.data, f.through
+	head, err := expand.ReadHead(good)
+	if err != nil {
+		t.Fatal(err)
+	}
+	flip := func(at int64) []byte {
+		raw := slices.Clone(good)
+		raw[at] ^= 0x55
+		return raw
+	}
+	other := slices.Clone(old)
+	other[1_000_000] ^= 0x55 // inside the large stream
+	almostData := slices.Clone(data)
+	almostData[100] ^= 0x55
+	var almost bytes.Buffer
+	if err := find.Encode(t.Context(), &almost, old, almostData, find.Options{Ends: indexOf(t, data).Segments()}); err != nil {
+		t.Fatal(err)
+	}
+	begun := map[string]bool{wrongUnit: true, wrongBegin: true} // before it was found out
+	for name, raw := range map[string][]byte{
+		wrongUnit:                   flip(head.Units[1].Offset + head.Units[1].Length/2),
+		wrongBegin:                  almost.Bytes(),
+		"nothing but noise":         noise(1, len(good)),
+		"a head of another version": flip(3),
+		"a wrong byte in the head":  flip(head.Length / 2),
+		"a wrong sum in the head":   flip(20),
+		"cut short":                 good[:len(good)-int(head.Units[len(head.Units)-1].Length)-1],
+		"of something else":         lookThrough(t, old, slices.Concat(data[:100_000], data)),
+		"from something shorter":    lookThrough(t, old[:len(old)-1], data),
+	} {
+		t.Run(name, func(t *testing.T) {
+			o := newOrigin(t)
+			a := o.release(data, true)
+			o.expanded(&a, old, data, raw, f.plain)
+			d := newDevice(t, o.URL)
+			d.must(a, data)
+			if d.last.Received() < 2*int64(len(good)) && name != wrongBegin || begun[name] && (d.last.Packed+d.last.Full > 0 || d.last.Delta < int64(len(f.plain))/20) {
+				t.Errorf("%+v", d.last)
+			}
+		})
+	}
+	t.Run("something else runs", func(t *testing.T) {
+		o := newOrigin(t)
+		a := o.release(data, true)
+		o.expanded(&a, old, data, good, nil)
+		path := filepath.Join(t.TempDir(), "running")
+		if err := os.WriteFile(path, other, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		a.Seed.Open = func() (fetch.ReadAtCloser, error) { return os.Open(path) }
+		newDevice(t, o.URL).must(a, data)
+	})
+	random := rand.New(rand.NewPCG(1, 1))
+	for range 10 { // anything
+		raw := slices.Clone(good)
+		for range 1 + random.IntN(5) {
+			raw[random.IntN(len(raw))] = byte(random.IntN(256))
+		}
+		o := newOrigin(t)
+		a := o.release(data, false)
+		o.expanded(&a, old, data, raw, nil)
+		newDevice(t, o.URL).must(a, data)
+	}
+}
+
+// TestWhatAStreamBeganWithIsNotFetchedAgain after an interruption inside of it.
+func TestWhatAStreamBeganWithIsNotFetchedAgain(t *testing.T) {
+	make := func(version byte) []byte {
+		begin := noise(version, 200_000) // of which nothing is in the other one
+		for i := range begin {
+			begin[i] &= 0x3f
+		}
+		return compressed(t, append(begin, letters(1, 4<<20)...))
+	}
+	old, data := make(1), make(2)
+	raw := lookThrough(t, old, data)
+	head, err := expand.ReadHead(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(head.Units) < 3 || head.Since(2) != 0 || head.Units[0].Length < 20*head.Units[2].Length {
+		t.Fatalf("other units than were thought: %+v", head.Units)
+	}
+	o := newOrigin(t)
+	a := o.release(data, false)
+	o.expanded(&a, old, data, raw, nil)
+	d := newDevice(t, o.URL)
+	end := head.Units[1].Start + head.Units[1].Size
+	killed := func() (killed bool) {
+		defer func() { killed = recover() == "killed" }()
+		err := d.Artifact(t.Context(), a, d.path, func(have int64, _ topics.Transfer) {
+			if have >= end {
+				panic("killed") // nothing is tidied up
+			}
+		})
+		t.Errorf("it ended: %v", err)
+		return false
+	}
+	if !killed() {
+		t.Fatal("it was not killed")
+	}
+	d.must(a, data)
+	if d.last.Received() > head.Units[0].Length/2 {
+		t.Errorf("%+v, the first unit has %d bytes", d.last, head.Units[0].Length)
+	}
+}
+
+// TestInterruptionsCostAUnitEach, inside streams as well: what is needed to go on was kept.
+func TestInterruptionsCostAUnitEach(t *testing.T) {
+	random := rand.New(rand.NewPCG(6, 2026))
+	f := twoVersions(t)
+	old, data, raw := f.old, f.data, f.through
+	head, err := expand.ReadHead(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	inside := 0
+	largest := max(head.Length, int64(indexLength(t, data)))
+	for n, u := range head.Units {
+		largest = max(largest, u.Length)
+		if head.Since(n) < n {
+			inside++
+		}
+	}
+	if inside == 0 {
+		t.Fatal("no unit begins inside a stream")
+	}
+	o := newOrigin(t)
+	a := o.release(data, false)
+	o.expanded(&a, old, data, raw, nil)
+	undisturbed := newDevice(t, o.URL)
+	undisturbed.must(a, data)
+	needed := undisturbed.last.Received()
+	for range 40 {
+		d := newDevice(t, o.URL)
+		received, happened := int64(0), 0
+		for finished := false; !finished; {
+			ctx, cancel := context.WithCancel(t.Context())
+			o.cutAfter(random.Int64N(2 * needed))
+			stop := random.Int64N(int64(len(data)))
+			killed := false
+			var last topics.Transfer
+			err := d.Artifact(ctx, a, d.path, func(have int64, transfer topics.Transfer) {
+				if last = transfer; have >= stop && !killed {
+					killed = true
+					happened++
+					cancel()
+				}
+			})
+			cancel()
+			happened += o.uncut()
+			received += last.Received()
+			switch {
+			case err == nil:
+				finished = true
+			case !errors.Is(err, context.Canceled):
+				t.Fatal(err)
+			case random.IntN(2) == 0:
+				tear(t, d.path, random)
+			}
+		}
+		d.holds(data)
+		if most := needed + int64(happened)*(largest+headGuess); received > most {
+			t.Fatalf("%d bytes were received with %d interruptions, %d are needed, %d is the largest unit", received, happened, needed, largest)
+		}
+	}
+}
+
+func indexLength(t testing.TB, data []byte) int { return len(indexOf(t, data).Bytes()) }

@@ -1,0 +1,99 @@
+package deltas
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+
+	"groundswell/internal/delta"
+	"groundswell/internal/expand"
+	"groundswell/internal/expand/find"
+)
+
+// margin is how much of the plain delta one may have that looks through compression, in
+// per cent. It costs a device time and room to make streams again.
+const margin = 90
+
+// Expand makes new from old, into w, by a delta that looks through compression. It is
+// find.ErrNothing or find.ErrMemory where none can be made.
+type Expand func(ctx context.Context, w io.Writer, old, new []byte, o find.Options) error
+
+// lookThrough makes a delta that looks through compression, and proves it. It leaves out
+// empty where there is nothing to look through, where that would take more memory than the
+// child may have, and where the delta is not much smaller than the plain one.
+func lookThrough(ctx context.Context, expand Expand, out *os.File, old, target []byte, ends []int64, o order) error {
+	coder := delta.Zstd
+	if o.Coder == delta.Mixed.String() {
+		coder = delta.Mixed
+	}
+	var made bytes.Buffer
+	err := expand(ctx, &made, old, target, find.Options{Ends: ends, Coder: coder, Workers: o.CPUs, Memory: o.Memory})
+	if errors.Is(err, find.ErrNothing) || errors.Is(err, find.ErrMemory) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("look through compression: %w", err)
+	}
+	if int64(made.Len()) > o.Plain/100*margin+o.Plain%100*margin/100 {
+		return nil
+	}
+	if err := proveExpanded(ctx, made.Bytes(), old, target); err != nil {
+		return fmt.Errorf("look through compression: %w", err)
+	}
+	_, err = out.Write(made.Bytes())
+	return err
+}
+
+// proveExpanded is ErrWrong unless made makes new from old, unit by unit, as a device does
+// it.
+func proveExpanded(ctx context.Context, made, old, new []byte) error {
+	head, err := expand.ReadHead(made)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrWrong, err)
+	}
+	scratch := &memory{}
+	decoder, err := expand.NewDecoder(head, bytes.NewReader(old), scratch)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrWrong, err)
+	}
+	for i, u := range head.Units {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		out, err := decoder.Unit(i, func(k int) ([]byte, error) {
+			v := head.Units[k]
+			if v.Offset+v.Length > int64(len(made)) {
+				return nil, expand.ErrTruncated
+			}
+			return made[v.Offset : v.Offset+v.Length], nil
+		})
+		if err != nil {
+			return fmt.Errorf("%w: %w", ErrWrong, err)
+		}
+		if u.Start+u.Size > int64(len(new)) || !bytes.Equal(out, new[u.Start:u.Start+u.Size]) {
+			return fmt.Errorf("%w: in unit %d", ErrWrong, i)
+		}
+	}
+	if head.NewLength != int64(len(new)) {
+		return fmt.Errorf("%w: %d bytes of %d", ErrWrong, head.NewLength, len(new))
+	}
+	return nil
+}
+
+// memory is a scratch in memory.
+type memory struct{ data []byte }
+
+// ReadAt reads from it.
+func (m *memory) ReadAt(p []byte, at int64) (int, error) { return copy(p, m.data[at:]), nil }
+
+// WriteAt lets it grow.
+func (m *memory) WriteAt(p []byte, at int64) (int, error) {
+	if need := int(at) + len(p) - len(m.data); need > 0 {
+		m.data = slices.Grow(m.data, need)[:len(m.data)+need]
+	}
+	return copy(m.data[at:], p), nil
+}

@@ -1,0 +1,150 @@
+package deltas_test
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"groundswell/fleetd/artifact"
+	"groundswell/fleetd/deltas"
+	"groundswell/fleetd/fleet"
+	"groundswell/fleetd/store/storetest"
+	"groundswell/internal/expand"
+	"groundswell/topics"
+)
+
+// compressed is a firmware of which a version is, by the program gzip.
+func compressed(t *testing.T, version byte) []byte {
+	t.Helper()
+	content := noise(1, 400_000)
+	for i := range content {
+		if content[i] &= 0x1f; i%(5000+97*int(version)) == 7 {
+			content[i] = 'a' + version
+		}
+	}
+	path := filepath.Join(t.TempDir(), "content")
+	if err := os.WriteFile(path, content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.Command("gzip", "-nc9", path).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// index is the delta index that devices are told of.
+func (f *fixture) index() topics.DeltaIndex {
+	f.T.Helper()
+	signed, _, err := f.CohortManifest(f.T.Context(), "all")
+	if err != nil {
+		f.T.Fatal(err)
+	}
+	m, err := topics.DecodeManifest(signed)
+	if err != nil || m.Entries[0].Deltas == nil {
+		f.T.Fatalf("the manifest: %v, %v", m.Entries, err)
+	}
+	return storetest.Must(topics.DecodeDeltaIndex(f.read(*m.Entries[0].Deltas)))
+}
+
+func (f *fixture) read(d topics.Document) []byte {
+	f.T.Helper()
+	b, err := f.blobs.Open(f.T.Context(), d.SHA256)
+	if err != nil {
+		f.T.Fatal(err)
+	}
+	defer b.Close()
+	raw := storetest.Must(io.ReadAll(b))
+	if digest := sha256.Sum256(raw); int64(len(raw)) != d.Length || hex.EncodeToString(digest[:]) != d.SHA256 {
+		f.T.Fatalf("%+v has other bytes", d)
+	}
+	return raw
+}
+
+// TestOnlyWhatLooksThroughIsListed where the plain delta saves nothing.
+func TestOnlyWhatLooksThroughIsListed(t *testing.T) {
+	f := newFixture(t)
+	old, target := compressed(t, 1), compressed(t, 2)
+	from, to := f.release("1.0.0", old), f.release("1.1.0", target)
+	r := f.rollout("1.1.0")
+	source := f.work(f.config(), r, "a delta that devices know of", func(s fleet.DeltaSource) bool { return s.Listed })
+	x := f.index()
+	if x.Artifact != to.SHA256 || len(x.Deltas) != 0 || len(x.Expanded) != 1 || x.Expanded[0].From != from.SHA256 || x.Expanded[0].Document != source.Delta {
+		t.Fatalf("the delta index: %+v, the delta %+v", x, source)
+	}
+	raw := f.read(x.Expanded[0].Document)
+	head := storetest.Must(expand.ReadHead(raw))
+	decoder := storetest.Must(expand.NewDecoder(head, bytes.NewReader(old), nil))
+	var made []byte
+	for i := range head.Units {
+		made = append(made, storetest.Must(decoder.Unit(i, func(k int) ([]byte, error) {
+			u := head.Units[k]
+			return raw[u.Offset : u.Offset+u.Length], nil
+		}))...)
+	}
+	if !bytes.Equal(made, target) || len(raw) > 5000 {
+		t.Errorf("a delta of %d bytes makes something else than the artifact", len(raw))
+	}
+	var plain string
+	if text := f.Exec(`SELECT state, plain_useless, sha256 FROM delta`); !strings.HasPrefix(text, "ready|t|") {
+		t.Fatalf("noted: %s", text)
+	} else {
+		plain = strings.TrimSpace(strings.TrimPrefix(text, "ready|t|"))
+	}
+	if _, err := f.blobs.Size(t.Context(), plain); !errors.Is(err, artifact.ErrNoArtifact) {
+		t.Errorf("the plain one is stored: %v", err)
+	}
+}
+
+// TestBothAreListed where the plain one is worth it too.
+func TestBothAreListed(t *testing.T) {
+	f := newFixture(t)
+	same := noise(7, 400_000)
+	f.release("1.0.0", append(bytes.Clone(same), compressed(t, 1)...))
+	f.release("1.1.0", append(bytes.Clone(same), compressed(t, 2)...))
+	source := f.work(f.config(), f.rollout("1.1.0"), "a delta that devices know of", func(s fleet.DeltaSource) bool { return s.Listed })
+	x := f.index()
+	if len(x.Deltas) != 1 || len(x.Expanded) != 1 || x.Expanded[0].Length > x.Deltas[0].Length/10 || source.Delta != x.Expanded[0].Document {
+		t.Errorf("the delta index: %+v, the delta %+v", x, source)
+	}
+	f.read(x.Deltas[0].Document)
+	f.read(x.Expanded[0].Document)
+}
+
+// TestLookingThroughTakesNoMoreMemoryThanAllowed: else there is the plain delta.
+func TestLookingThroughTakesNoMoreMemoryThanAllowed(t *testing.T) {
+	f := newFixture(t)
+	same := noise(7, 400_000)
+	f.release("1.0.0", append(bytes.Clone(same), compressed(t, 1)...))
+	f.release("1.1.0", append(bytes.Clone(same), compressed(t, 2)...))
+	cfg := f.config()
+	cfg.Encoder = deltas.Child{Memory: 150 << 20}
+	f.work(cfg, f.rollout("1.1.0"), "a delta that devices know of", func(s fleet.DeltaSource) bool { return s.Listed })
+	if x := f.index(); len(x.Deltas) != 1 || len(x.Expanded) != 0 {
+		t.Errorf("the delta index: %+v", x)
+	}
+}
+
+// TestWhatFailsInLookingThroughCostsOnlyThat.
+func TestWhatFailsInLookingThroughCostsOnlyThat(t *testing.T) {
+	for _, begins := range []string{"through: crash", "through: lie"} {
+		f := newFixture(t)
+		same := append([]byte(begins), noise(7, 400_000)...)
+		f.release("1.0.0", append(bytes.Clone(same), compressed(t, 1)...))
+		f.release("1.1.0", append(bytes.Clone(same), compressed(t, 2)...))
+		source := f.work(f.config(), f.rollout("1.1.0"), "a delta that devices know of", func(s fleet.DeltaSource) bool { return s.Listed })
+		if x := f.index(); len(x.Deltas) != 1 || len(x.Expanded) != 0 || source.Delta != x.Deltas[0].Document {
+			t.Errorf("%s: %+v", begins, x)
+		}
+		if text := strings.TrimSpace(f.Exec(`SELECT attempts, error FROM delta`)); text != "1|" {
+			t.Errorf("%s: noted: %s", begins, text)
+		}
+	}
+}

@@ -1,0 +1,226 @@
+package expand
+
+import (
+	"compress/flate"
+	"fmt"
+	"io"
+)
+
+// Scratch is where the content of large streams is kept while a decoder is in use. What
+// it held before does not matter.
+type Scratch interface {
+	io.ReaderAt
+	io.WriterAt
+}
+
+// cached is how many bytes of the content of small streams are kept in memory, at most.
+const cached = 1 << 20
+
+// old reads the expanded form of an image.
+type old struct {
+	image   io.ReaderAt
+	streams []Stream
+	length  int64 // of the image
+	scratch Scratch
+	places  map[int]int64 // of large streams in the scratch
+	filled  map[int]bool
+
+	recent   []content // the most recently used first
+	held     int
+	inflater io.ReadCloser
+	source   source
+}
+
+// content of a small stream.
+type content struct {
+	stream int
+	data   []byte
+}
+
+func newOld(h *Head, image io.ReaderAt, scratch Scratch) *old {
+	o := &old{image: image, streams: h.Old, length: h.OldLength, scratch: scratch, places: map[int]int64{}, filled: map[int]bool{}}
+	at := int64(0)
+	for i, s := range h.Old {
+		if s.Size > small {
+			o.places[i] = at
+			at += s.Size
+		}
+	}
+	return o
+}
+
+// ReadAt reads the expanded image.
+func (o *old) ReadAt(p []byte, at int64) (int, error) {
+	done := 0
+	for done < len(p) {
+		n, err := o.read(p[done:], at+int64(done))
+		done += n
+		if err != nil {
+			return done, err
+		}
+	}
+	return done, nil
+}
+
+// read reads some bytes: of one stream, or of what is between two.
+func (o *old) read(p []byte, at int64) (int, error) {
+	k := streamAt(o.streams, at) - 1
+	from := at
+	if k >= 0 {
+		s := o.streams[k]
+		if inside := at - s.start; inside < s.Size {
+			p = p[:min(int64(len(p)), s.Size-inside)]
+			return o.content(p, k, inside)
+		}
+		from = at - s.start - s.Size + s.At + s.Length
+	}
+	most := o.length - from
+	if k+1 < len(o.streams) {
+		most = o.streams[k+1].At - from
+	}
+	if most <= 0 {
+		return 0, io.EOF
+	}
+	p = p[:min(int64(len(p)), most)]
+	n, err := o.image.ReadAt(p, from)
+	if n == len(p) {
+		err = nil
+	}
+	return n, err
+}
+
+func (o *old) content(p []byte, k int, at int64) (int, error) {
+	if place, large := o.places[k]; large {
+		if err := o.fill(k, place); err != nil {
+			return 0, err
+		}
+		n, err := o.scratch.ReadAt(p, place+at)
+		if n == len(p) {
+			err = nil
+		}
+		return n, err
+	}
+	data, err := o.small(k)
+	return copy(p, data[min(at, int64(len(data))):]), err
+}
+
+// small is the content of a small stream.
+func (o *old) small(k int) ([]byte, error) {
+	for i, c := range o.recent {
+		if c.stream == k {
+			copy(o.recent[1:i+1], o.recent[:i])
+			o.recent[0] = c
+			return c.data, nil
+		}
+	}
+	size := int(o.streams[k].Size)
+	var room []byte
+	for len(o.recent) > 0 && o.held+size > cached {
+		last := o.recent[len(o.recent)-1]
+		o.recent, o.held = o.recent[:len(o.recent)-1], o.held-len(last.data)
+		if cap(last.data) >= size {
+			room = last.data
+		}
+	}
+	if room == nil {
+		room = make([]byte, size)
+	}
+	room = room[:size]
+	if err := o.inflate(k, room, func([]byte) error { return nil }); err != nil {
+		return nil, err
+	}
+	o.held += size
+	o.recent = append([]content{{k, room}}, o.recent...)
+	return room, nil
+}
+
+// fill puts the content of a large stream into the scratch, once.
+func (o *old) fill(k int, place int64) error {
+	if o.filled[k] {
+		return nil
+	}
+	buffer := make([]byte, 64<<10)
+	err := o.inflate(k, buffer, func(data []byte) error {
+		_, err := o.scratch.WriteAt(data, place)
+		place += int64(len(data))
+		return err
+	})
+	o.filled[k] = err == nil
+	return err
+}
+
+// inflate gives the content of a stream to use, in pieces as large as the buffer. It is
+// as long as it was said to be, or the old image is another one.
+func (o *old) inflate(k int, buffer []byte, use func(data []byte) error) error {
+	s := o.streams[k]
+	o.source.reset(o.image, s.At, s.Length)
+	if o.inflater == nil {
+		o.inflater = flate.NewReader(&o.source)
+	} else if err := o.inflater.(flate.Resetter).Reset(&o.source, nil); err != nil {
+		return err
+	}
+	for left := s.Size; left > 0; {
+		n, err := io.ReadFull(o.inflater, buffer[:min(left, int64(len(buffer)))])
+		if err != nil {
+			if o.source.err != nil {
+				return fmt.Errorf("read the old image: %w", o.source.err)
+			}
+			return fmt.Errorf("%w: stream at %d of the old image: %w", ErrCorrupt, s.At, err)
+		}
+		if err := use(buffer[:n]); err != nil {
+			return err
+		}
+		left -= int64(n)
+	}
+	return nil
+}
+
+// source reads a range of an image, byte by byte as flate wants it.
+type source struct {
+	image    io.ReaderAt
+	at, end  int64
+	buffer   [4096]byte
+	have, in int
+	err      error // of the image
+}
+
+func (s *source) reset(image io.ReaderAt, at, length int64) {
+	s.image, s.at, s.end, s.have, s.in, s.err = image, at, at+length, 0, 0, nil
+}
+
+func (s *source) more() error {
+	n := min(int64(len(s.buffer)), s.end-s.at)
+	if n <= 0 {
+		return io.EOF
+	}
+	got, err := s.image.ReadAt(s.buffer[:n], s.at)
+	if got == 0 {
+		s.err = err
+		return err
+	}
+	s.at, s.have, s.in = s.at+int64(got), 0, got
+	return nil
+}
+
+// Read reads some bytes.
+func (s *source) Read(p []byte) (int, error) {
+	if s.have == s.in {
+		if err := s.more(); err != nil {
+			return 0, err
+		}
+	}
+	n := copy(p, s.buffer[s.have:s.in])
+	s.have += n
+	return n, nil
+}
+
+// ReadByte reads one.
+func (s *source) ReadByte() (byte, error) {
+	if s.have == s.in {
+		if err := s.more(); err != nil {
+			return 0, err
+		}
+	}
+	s.have++
+	return s.buffer[s.have-1], nil
+}
