@@ -89,3 +89,30 @@ func TestDownloadsWaitForAnotherLink(t *testing.T) {
 	}
 	d.ends(e.Rollout, topics.StateCommitted)
 }
+
+// TestDownloadsAndInstallsHaveWindowsOfTheirOwn: what is staged says until when it waits.
+func TestDownloadsAndInstallsHaveWindowsOfTheirOwn(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t)
+	image := f.publishRelease("1.1.0", agenttest.Firmware(t, "1.1.0", "healthy").Bytes)
+	d := f.newDevice(t, "cam-1", "")
+	at := func(in time.Duration) string { return time.Now().UTC().Add(in).Format("15:04") }
+	e := entry(image, func(e *topics.Entry) {
+		e.DownloadWindows = []topics.Window{{Start: at(-2 * time.Hour), End: at(2 * time.Hour)}}
+		e.Windows = []topics.Window{{Start: at(6 * time.Hour), End: at(7 * time.Hour)}}
+	})
+	f.manifest("lobby", e)
+	f.assign("cam-1", []string{"lobby"})
+	d.start("")
+	d.eventually("the report of what is staged", func() error {
+		for _, s := range f.statuses("cam-1") {
+			if s.State == topics.StateStaged && s.Reason == "window" && s.Until != nil && time.Until(*s.Until) > 5*time.Hour {
+				return nil
+			}
+		}
+		return errors.New("none")
+	})
+	e.Revision, e.Windows = e.Revision+1, []topics.Window{}
+	f.manifest("lobby", e)
+	d.ends(e.Rollout, topics.StateCommitted)
+}

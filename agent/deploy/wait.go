@@ -175,10 +175,23 @@ func (d *Driver) await(ctx context.Context) (update.Event, error) {
 			asked = now
 			d.world.CheckIn()
 		}
+		if err := d.tellStaged(ctx, decision, now); err != nil {
+			return "", err
+		}
 		if err := d.rest(ctx, decision.Reason, decision.Until); err != nil {
 			return "", err
 		}
 	}
+}
+
+// tellStaged reports, once, that what is staged waits for its window, or for its moment in
+// it, if that takes long: windows for downloads and for installing may be a day apart.
+func (d *Driver) tellStaged(ctx context.Context, decision decide.Decision, now time.Time) error {
+	window := decision.Reason == decide.ReasonWindow || decision.Reason == decide.ReasonSpread
+	if !window || decision.Until.Sub(now) < retell {
+		return nil
+	}
+	return d.tell(ctx, condition.Install, &condition.Hold{Reason: decision.Reason, Again: longest, Until: decision.Until})
 }
 
 // measureAgain is for how long what was measured says how it is.
