@@ -5,12 +5,16 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"groundswell/agent/fetch"
 	"groundswell/internal/delta"
@@ -237,7 +241,8 @@ func TestASpoiltLookThroughCostsLittle(t *testing.T) {
 	}
 }
 
-// TestWhatAStreamBeganWithIsNotFetchedAgain after an interruption inside of it.
+// TestWhatAStreamBeganWithIsNotFetchedAgain after an interruption inside of it, unless it
+// is not what it was.
 func TestWhatAStreamBeganWithIsNotFetchedAgain(t *testing.T) {
 	make := func(version byte) []byte {
 		begin := noise(version, 200_000) // of which nothing is in the other one
@@ -258,24 +263,70 @@ func TestWhatAStreamBeganWithIsNotFetchedAgain(t *testing.T) {
 	o := newOrigin(t)
 	a := o.release(data, false)
 	o.expanded(&a, old, data, raw, nil)
-	d := newDevice(t, o.URL)
 	end := head.Units[1].Start + head.Units[1].Size
-	killed := func() (killed bool) {
-		defer func() { killed = recover() == "killed" }()
-		err := d.Artifact(t.Context(), a, d.path, func(have int64, _ topics.Transfer) {
-			if have >= end {
-				panic("killed") // nothing is tidied up
-			}
-		})
-		t.Errorf("it ended: %v", err)
-		return false
+	for _, spoilt := range []bool{false, true} {
+		d := newDevice(t, o.URL)
+		killed := func() (killed bool) {
+			defer func() { killed = recover() == "killed" }()
+			err := d.Artifact(t.Context(), a, d.path, func(have int64, _ topics.Transfer) {
+				if have >= end {
+					panic("killed") // nothing is tidied up
+				}
+			})
+			t.Errorf("it ended: %v", err)
+			return false
+		}
+		if !killed() {
+			t.Fatal("it was not killed")
+		}
+		if spoilt {
+			spoil(t, shelf{path: d.path}.unitsPath(fetch.Object{Tag: sum(raw)}), head.Units[0].Offset+5)
+		}
+		d.must(a, data)
+		if d.last.Full+d.last.Packed > 0 || spoilt != (d.last.Delta > head.Units[0].Length/2) {
+			t.Errorf("spoilt: %v: %+v, the first unit has %d bytes", spoilt, d.last, head.Units[0].Length)
+		}
 	}
-	if !killed() {
-		t.Fatal("it was not killed")
+}
+
+// spoil changes a byte of a file.
+func spoil(t testing.TB, path string, at int64) {
+	t.Helper()
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
 	}
-	d.must(a, data)
-	if d.last.Received() > head.Units[0].Length/2 {
-		t.Errorf("%+v, the first unit has %d bytes", d.last, head.Units[0].Length)
+	raw[at] ^= 0x55
+	if err := os.WriteFile(path, raw, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestAWrongByteOnTheWayCostsAUnit, and not the delta.
+func TestAWrongByteOnTheWayCostsAUnit(t *testing.T) {
+	f := twoVersions(t)
+	o := newOrigin(t)
+	a := o.release(f.data, true)
+	o.expanded(&a, f.old, f.data, f.through, f.plain)
+	wrong := slices.Clone(f.through)
+	head, err := expand.ReadHead(wrong)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wrong[head.Units[1].Offset] ^= 1
+	var times atomic.Int32
+	o.set(func(w http.ResponseWriter, r *http.Request) bool {
+		if r.URL.Path != "/artifacts/"+sum(f.through) || strings.HasPrefix(r.Header.Get("Range"), "bytes=0-") || times.Add(1) > 2 {
+			return false
+		}
+		w.Header().Set("ETag", `"`+sum(f.through)+`"`)
+		http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(wrong))
+		return true
+	})
+	d := newDevice(t, o.URL)
+	d.must(a, f.data)
+	if times.Load() < 3 || d.last.Packed+d.last.Full > 0 || d.last.Delta > 4*int64(len(f.through)) {
+		t.Errorf("%+v, %d bytes with what looks through, %d without", d.last, len(f.through), len(f.plain))
 	}
 }
 

@@ -58,10 +58,12 @@ var tools = []tool{
 	{
 		name: "xdelta3", label: "xdelta3 -9",
 		encode: func(j job) []string {
-			return []string{"xdelta3", "-9", "-f", "-B", window(j), "-e", "-s", j.old, j.new, j.delta()}
+			// -D: it would inflate what begins as gzip, and its decoder compress it
+			// otherwise than it was.
+			return []string{"xdelta3", "-9", "-f", "-D", "-B", window(j), "-e", "-s", j.old, j.new, j.delta()}
 		},
 		decode: func(j job) []string {
-			return []string{"xdelta3", "-f", "-B", window(j), "-d", "-s", j.old, j.delta(), j.out()}
+			return []string{"xdelta3", "-f", "-D", "-R", "-B", window(j), "-d", "-s", j.old, j.delta(), j.out()}
 		},
 	},
 	{

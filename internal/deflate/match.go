@@ -139,16 +139,24 @@ func (w *Writer) longest(place int) int {
 	}
 	limit := max(w.start-maxDistance, 0)
 	scan := w.window[w.start:min(w.start+maxMatch, len(w.window))]
+	if best >= len(scan) {
+		return min(best, w.lookahead)
+	}
+	// A better match must go on where the best one ends, so that is looked at first. By
+	// types whose numbers are all inside the arrays, which spares checks.
+	window, previous := &w.window, &w.previous
+	last, behind := scan[best-1], scan[best]
 	for {
-		if at := w.window[place : place+len(scan)]; best >= len(scan) || at[best] == scan[best] && at[best-1] == scan[best-1] {
-			if n := common(at, scan); n > best {
+		if at := uint16(place + best); window[at] == behind && window[at-1] == last {
+			if n := common(window[place:place+len(scan)], scan); n > best {
 				w.matchStart, best = place, n
-				if n >= nice {
+				if n >= nice || n == len(scan) {
 					break
 				}
+				last, behind = scan[best-1], scan[best]
 			}
 		}
-		place = int(w.previous[place&windowMask])
+		place = int(previous[place&windowMask])
 		if chain--; place <= limit || chain == 0 {
 			break
 		}

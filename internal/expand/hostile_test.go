@@ -96,7 +96,7 @@ func (p *pair) bytes(t testing.TB) []byte {
 type nowhere struct{}
 
 func (nowhere) ReadAt(p []byte, _ int64) (int, error) { return len(p), nil }
-func (nowhere) WriteAt([]byte, int64) (int, error) { return 0, errors.New("no room") }
+func (nowhere) WriteAt([]byte, int64) (int, error)    { return 0, errors.New("no room") }
 
 // decode is what a delta makes of an image, and the first error.
 func decode(raw, old []byte) ([]byte, error) {
