@@ -149,6 +149,9 @@ func TestWhoWaitsForABlockIsTold(t *testing.T) {
 	want(path+"?after=1", "wait=1", `{"have":1,"making":true,"fetching":5}`)
 	told := make(chan struct{})
 	go func() { defer close(told); want(path+"?after=1", "wait=30", `{"have":2,"making":true,"fetching":5}`) }()
+	for range 20 { // meanwhile it waits
+		want(path, "", `{"have":1,"making":true,"fetching":5}`)
+	}
 	share.Have(2)
 	<-told
 	done()

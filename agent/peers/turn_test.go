@@ -53,6 +53,11 @@ func TestOneDeviceHasItsTurn(t *testing.T) {
 	if first < 0 {
 		t.Fatal("nobody has the block, and one is told that it need not fetch it")
 	}
+	for i, share := range list {
+		if i != first {
+			devtest.Eventually(t, devtest.Patience, "the others to know of it", devtest.True(func() bool { return !share.Alone() }))
+		}
+	}
 	list[first].Have(1)
 	for range 2 {
 		if i := <-answers; i >= 0 {
