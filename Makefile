@@ -53,7 +53,7 @@ fmt-check: ## Name the files that gofmt would change
 vet: ## go vet
 	$(GO) vet -tags long ./...
 
-race: setup ## The tests with shared state, under the race detector
+race: machines ## The tests with shared state, under the race detector
 	@scripts/test race
 
 fuzz-short: ## Every fuzz target for 10 seconds

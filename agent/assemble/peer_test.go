@@ -178,7 +178,7 @@ func TestAPeerThatSendsAWrongBlockCostsOneBlock(t *testing.T) {
 // TestAPeerThatDoesNotDeliverCostsTimeOnly: it stalls, hangs up, sends for ever, or says
 // that it fetches and never does.
 func TestAPeerThatDoesNotDeliverCostsTimeOnly(t *testing.T) {
-	data := noise(4, 3<<20)
+	data := noise(4, 8<<20)
 	for name, h := range map[string]http.HandlerFunc{
 		"stalls": func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() },
 		"hangs up": func(w http.ResponseWriter, _ *http.Request) {
@@ -195,7 +195,7 @@ func TestAPeerThatDoesNotDeliverCostsTimeOnly(t *testing.T) {
 		},
 		"does not have it": http.NotFound,
 		"is busy": func(w http.ResponseWriter, _ *http.Request) {
-			w.Header().Set("Retry-After", "100000")
+			w.Header().Set("Retry-After", "1")
 			w.WriteHeader(http.StatusServiceUnavailable)
 		},
 		"sends somebody on": func(w http.ResponseWriter, _ *http.Request) {
@@ -235,6 +235,39 @@ func TestAPeerThatDoesNotDeliverCostsTimeOnly(t *testing.T) {
 			})
 			s.devices[0].must(a, data)
 		})
+	}
+}
+
+// TestAPeerThatDripsIsLeft although each of its blocks comes, and is right.
+func TestAPeerThatDripsIsLeft(t *testing.T) {
+	o := newOrigin(t)
+	data := noise(6, 4<<20)
+	a := o.release(data, false)
+	index := indexOf(t, data)
+	var have atomic.Int64
+	drips := func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasPrefix(r.URL.Path, "/artifacts/") {
+			if r.Header.Get("Prefer") != "" {
+				time.Sleep(50 * time.Millisecond) // a slow peer, below Patience
+				have.Add(1)
+			}
+			_ = json.NewEncoder(w).Encode(map[string]any{"have": have.Load(), "making": true, "fetching": len(index.Blocks)})
+			return
+		}
+		for _, b := range index.Blocks {
+			if strings.HasSuffix(r.URL.Path, b.Name()) {
+				w.Header().Set("Content-Length", fmt.Sprint(b.Length))
+				_, _ = w.Write(data[b.Offset : b.Offset+int64(b.Length)])
+			}
+		}
+	}
+	ca := peerstest.CA(t, peerstest.Domain)
+	d := newDevice(t, o.URL)
+	d.Peers = peerstest.Site(t, ca, "cam-0", "127.0.0.1:0", []string{peerstest.Serve(t, ca, "drips", drips)}, func(o *peers.Options) { o.Patience = 60 * time.Millisecond })
+	takesPart(t, d.Peers)
+	d.must(a, data)
+	if d.last.Full == 0 {
+		t.Errorf("it was waited for to the end: %+v", d.last)
 	}
 }
 

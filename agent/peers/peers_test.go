@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -105,7 +106,7 @@ func TestBlocksAreGivenByDigestOnly(t *testing.T) {
 	for _, path := range []string{
 		"/", "/blocks/", "/blocks/" + f.index.Blocks[3].Name(), "/blocks/" + f.name, "/blocks/" + first[:63], "/blocks/" + first + "0",
 		"/blocks/" + hex.EncodeToString(make([]byte, 32)), "/blocks/../" + f.path, "/blocks/%2e%2e%2f" + filepath.Base(f.path), "/" + f.path,
-		"/blocks/" + "A" + first[1:], "/blocks/" + first + "/x", "/artifacts/" + first, "/artifacts/" + f.name[:63], "/metrics",
+		"/blocks/" + strings.ToUpper(first), "/blocks/" + first + "/x", "/artifacts/" + first, "/artifacts/" + f.name[:63], "/metrics",
 	} {
 		if status, body := get(t, c, s, path); status != http.StatusNotFound || len(body) > 100 {
 			t.Errorf("%s: %d, %d bytes", path, status, len(body))
@@ -148,6 +149,9 @@ func TestWhoWaitsForABlockIsTold(t *testing.T) {
 	want(path+"?after=1", "wait=1", `{"have":1,"making":true,"fetching":5}`)
 	told := make(chan struct{})
 	go func() { defer close(told); want(path+"?after=1", "wait=30", `{"have":2,"making":true,"fetching":5}`) }()
+	for range 20 { // meanwhile it waits
+		want(path, "", `{"have":1,"making":true,"fetching":5}`)
+	}
 	share.Have(2)
 	<-told
 	done()
