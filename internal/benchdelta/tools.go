@@ -89,8 +89,12 @@ var tools = []tool{
 }
 
 func ours(coder string) tool {
+	label := coder
+	if coder == lookThrough {
+		label = "mixed, through compression"
+	}
 	return tool{
-		name: "ours-" + coder, label: "**ours, " + coder + "**",
+		name: "ours-" + coder, label: "**ours, " + label + "**",
 		encode: func(j job) []string { return []string{j.self, "encode", coder, j.old, j.new, j.delta()} },
 		decode: func(j job) []string { return []string{j.self, "decode", j.old, j.delta(), j.out()} },
 	}

@@ -132,7 +132,7 @@ func TestAStreamThatWasGivenUpLeavesNothing(t *testing.T) {
 	ways := []Way{{Zlib, 9, 8}, {Zlib, 1, 8}, {Gzip, 6, 0}, {Zlib, 6, 9}, {Gzip, 1, 0}, {Zlib, 2, 1}}
 	for _, first := range ways {
 		for _, way := range ways {
-			for _, n := range []int{100_000, 65_536, 10} {
+			for _, n := range []int{100_000, 10} {
 				if err := w.Reset(first); err != nil {
 					t.Fatal(err)
 				}
