@@ -60,6 +60,8 @@ const (
 	minBurst = 16 << 10
 	// minBudget is the lowest budget: a block has as much on average.
 	minBudget = 64 << 10
+	// maxBudget is more than any link brings in a day.
+	maxBudget = 1 << 50
 	// defaultAgain is Metered.Again where it is 0.
 	defaultAgain = time.Minute
 )
@@ -73,8 +75,8 @@ func (c *Config) Validate() error {
 		return errors.New("burst: means nothing without rate")
 	case c.Burst != 0 && (c.Burst < minBurst || c.Burst > maxRate):
 		return fmt.Errorf("burst: must be from %d to %d bytes, or 0", minBurst, maxRate)
-	case c.DailyBudget != 0 && c.DailyBudget < minBudget:
-		return fmt.Errorf("daily_budget: must be at least %d bytes, or 0", minBudget)
+	case c.DailyBudget != 0 && (c.DailyBudget < minBudget || c.DailyBudget > maxBudget):
+		return fmt.Errorf("daily_budget: must be from %d to %d bytes, or 0", minBudget, int64(maxBudget))
 	}
 	if err := topics.CheckWindows("windows", c.Windows); err != nil {
 		return err
@@ -90,8 +92,8 @@ func (m *Metered) validate() error {
 		return errors.New("metered.unmetered: must begin with an absolute path")
 	case m.Then != "" && m.Then != ThenWait && m.Then != ThenBudget && m.Then != ThenAllow:
 		return fmt.Errorf("metered.then: %q is neither %s nor %s nor %s", m.Then, ThenWait, ThenBudget, ThenAllow)
-	case m.Then == ThenBudget && m.DailyBudget < minBudget:
-		return fmt.Errorf("metered.daily_budget: must be at least %d bytes", minBudget)
+	case m.Then == ThenBudget && (m.DailyBudget < minBudget || m.DailyBudget > maxBudget):
+		return fmt.Errorf("metered.daily_budget: must be from %d to %d bytes", minBudget, int64(maxBudget))
 	case m.Then != ThenBudget && m.DailyBudget != 0:
 		return fmt.Errorf("metered.daily_budget: is for metered.then: %s", ThenBudget)
 	case m.Again < 0:

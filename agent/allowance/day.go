@@ -11,8 +11,8 @@ const (
 	// believed is how far the clock may be ahead of what was verified and begin a day:
 	// a little longer than what is signed for devices is good for (14 days).
 	believed = 15 * 24 * time.Hour
-	// longestDay is the longest day that there is; after so much uptime a new one
-	// begins in any case.
+	// longestDay is the longest day that there is; after so much uptime, or when what is
+	// certain about the time has gone on by so much, a new one begins in any case.
 	longestDay = 25 * time.Hour
 	// spread is in what time after midnight the days of all devices begin.
 	spread = time.Hour
@@ -22,13 +22,17 @@ const (
 
 // turn begins a new day, if it is time. The caller holds mu.
 func (a *Allowance) turn() {
-	now, uptime := a.clock.Now(), a.clock.Uptime()
-	if latest := a.clock.Floor().Add(believed); now.After(latest) {
-		if now = latest; uptime-a.anchor < longestDay {
+	now, uptime, floor := a.clock.Now(), a.clock.Uptime(), a.clock.Floor()
+	if a.usage.Floor.IsZero() || floor.Before(a.usage.Floor) { // an older agent's, or withdrawn
+		a.usage.Floor = floor
+	}
+	over := uptime-a.anchor >= longestDay || floor.Sub(a.usage.Floor) >= longestDay
+	if latest := floor.Add(believed); now.After(latest) {
+		if now = latest; !over {
 			return
 		}
 	}
-	if now.Before(a.usage.Until) && uptime-a.anchor < longestDay {
+	if now.Before(a.usage.Until) && !over {
 		return
 	}
 	days := int64(1)
@@ -40,7 +44,7 @@ func (a *Allowance) turn() {
 		next.Bytes = owed(a.usage.Bytes, a.cfg.DailyBudget, days)
 		next.Metered = owed(a.usage.Metered, a.cfg.Metered.DailyBudget, days)
 	}
-	next.Until = a.midnight(now).UTC()
+	next.Until, next.Floor = a.midnight(now).UTC(), floor.UTC()
 	a.usage, a.anchor = next, uptime
 	a.write(next)
 }

@@ -208,6 +208,31 @@ func TestAWrongClockTakesTheBudgetAwayForADayAtMost(t *testing.T) {
 	d.waits(ReasonBudget, begins(t, time.UTC, time.December, 3))
 }
 
+// TestAWrongClockIsNotKeptByRestarts: a device that runs for minutes a day, whose clock was
+// ahead once.
+func TestAWrongClockIsNotKeptByRestarts(t *testing.T) {
+	d := newDevice(t, Config{DailyBudget: mib})
+	d.now = noon.Add(13 * 24 * time.Hour)
+	d.spent(mib)
+	d.now = noon
+	given := 0
+	for range 6 {
+		d.Close()
+		d.pass(12 * time.Hour)
+		d.uptime = 0
+		d.clock.Reset(d.now) // as a manifest that was signed today raises it
+		d.start()
+		if d.Look(t.Context(), nil) == nil {
+			d.spent(mib)
+			given++
+		}
+	}
+	// At once, for what was verified has gone on by more than a day, and then by the clock.
+	if given != 4 {
+		t.Errorf("%d budgets in three days, and four were begun", given)
+	}
+}
+
 // TestADebtIsForgottenAfterAWeek: a source that sends rubbish must not keep a device from
 // updates for months.
 func TestADebtIsForgottenAfterAWeek(t *testing.T) {

@@ -22,7 +22,8 @@
 // back, the day that had begun goes on. When it is further ahead of what was verified than
 // anything signed is good for, it begins no day. So a wrong clock brings forward a few days
 // and no more; and since a day in the future would keep the device waiting, 25 hours of
-// running begin a new one in any case.
+// running begin a new one in any case, as does a time that was verified and is 25 hours
+// later: restarts do not begin that anew.
 //
 // # Windows
 //

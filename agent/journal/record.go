@@ -82,6 +82,8 @@ type Deployment struct {
 // has begun.
 type Usage struct {
 	Until time.Time `json:"until"` // when the next day begins
+	// Floor is what time it was at least, as far as that is certain, when the day began.
+	Floor time.Time `json:"floor,omitzero"`
 	Bytes int64     `json:"bytes"`
 	// Metered are those of them that came over metered links.
 	Metered int64 `json:"metered,omitempty"`

@@ -30,8 +30,8 @@ type Child struct {
 }
 
 // Need is what internal/delta takes at most, besides what the page cache keeps of both: four
-// bytes for each byte of old, and the delta itself.
-func (c Child) Need(old, new int64) int64 { return 128<<20 + 4*old + new }
+// bytes for each byte of old, and two deltas to choose from.
+func (c Child) Need(old, new int64) int64 { return 128<<20 + 4*old + 2*new }
 
 // order is what the child is told, on its standard input.
 type order struct {
@@ -51,6 +51,10 @@ const (
 	outFile
 )
 
+// leastThrough is how long looking through compression may take in any case, unless the
+// job's time is over; else twice as long as the plain delta took.
+const leastThrough = 2 * time.Minute
+
 // maxComplaint is how much of what a child says when it fails is kept, in bytes.
 const maxComplaint = 2 << 10
 
@@ -58,6 +62,7 @@ const maxComplaint = 2 << 10
 // plain delta is there nevertheless. When ctx ends it is killed.
 func (c Child) Encode(ctx context.Context, coder string, old, new, index, out, expanded *os.File) (Effort, error) {
 	o := order{Coder: coder, CPUs: max(c.CPUs, 1), Memory: c.Memory}
+	began := time.Now()
 	effort, err := c.run(ctx, o, old, new, index, out)
 	if err != nil {
 		return effort, err
@@ -67,13 +72,14 @@ func (c Child) Encode(ctx context.Context, coder string, old, new, index, out, e
 		return effort, err
 	}
 	o.Plain = info.Size()
-	half := ctx
-	if end, bounded := ctx.Deadline(); bounded { // so that the plain one can be stored
-		var stop context.CancelFunc
-		half, stop = context.WithTimeout(ctx, time.Until(end)/2)
-		defer stop()
+	// The plain one is to be stored in time, and rollouts wait for it.
+	limit := max(leastThrough, 2*time.Since(began))
+	if end, bounded := ctx.Deadline(); bounded {
+		limit = min(limit, time.Until(end)/2)
 	}
-	more, err := c.run(half, o, old, new, index, expanded)
+	within, stop := context.WithTimeout(ctx, limit)
+	defer stop()
+	more, err := c.run(within, o, old, new, index, expanded)
 	effort.Peak = max(effort.Peak, more.Peak)
 	switch {
 	case ctx.Err() != nil:

@@ -24,14 +24,15 @@ type Expand func(ctx context.Context, w io.Writer, old, new []byte, o find.Optio
 
 // lookThrough makes a delta that looks through compression, and proves it. It leaves out
 // empty where there is nothing to look through, where that would take more memory than the
-// child may have, and where the delta is not much smaller than the plain one.
-func lookThrough(ctx context.Context, expand Expand, out *os.File, old, target []byte, ends []int64, o order) error {
+// child may have, where it would take devices too much work, and where the delta is not much
+// smaller than the plain one.
+func lookThrough(ctx context.Context, encode Expand, out *os.File, old, target []byte, ends []int64, o order) error {
 	coder := delta.Zstd
 	if o.Coder == delta.Mixed.String() {
 		coder = delta.Mixed
 	}
 	var made bytes.Buffer
-	err := expand(ctx, &made, old, target, find.Options{Ends: ends, Coder: coder, Workers: o.CPUs, Memory: o.Memory})
+	err := encode(ctx, &made, old, target, find.Options{Ends: ends, Coder: coder, Workers: o.CPUs, Memory: o.Memory})
 	if errors.Is(err, find.ErrNothing) || errors.Is(err, find.ErrMemory) {
 		return nil
 	}
@@ -41,7 +42,11 @@ func lookThrough(ctx context.Context, expand Expand, out *os.File, old, target [
 	if int64(made.Len()) > o.Plain/100*margin+o.Plain%100*margin/100 {
 		return nil
 	}
-	if err := proveExpanded(ctx, made.Bytes(), old, target); err != nil {
+	err = proveExpanded(ctx, made.Bytes(), old, target)
+	if errors.Is(err, expand.ErrWork) { // no device is to do that
+		return nil
+	}
+	if err != nil {
 		return fmt.Errorf("look through compression: %w", err)
 	}
 	_, err = out.Write(made.Bytes())
@@ -71,6 +76,9 @@ func proveExpanded(ctx context.Context, made, old, new []byte) error {
 			}
 			return made[v.Offset : v.Offset+v.Length], nil
 		})
+		if errors.Is(err, expand.ErrWork) {
+			return err
+		}
 		if err != nil {
 			return fmt.Errorf("%w: %w", ErrWrong, err)
 		}

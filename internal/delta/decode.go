@@ -1,6 +1,7 @@
 package delta
 
 import (
+	"cmp"
 	"encoding/binary"
 	"fmt"
 	"io"
@@ -16,6 +17,7 @@ type Decoder struct {
 	models  models
 	frames  zstdFrames
 	parts   []part
+	order   []int // of parts, by where they are in the old image
 	piece   piece
 	coder   coder
 	raw     []byte // the old bytes of the segment, before rebasing
@@ -120,14 +122,26 @@ func exactly(out, data []byte) error {
 func (d *Decoder) predict(out []byte, s Segment, set uint16) error {
 	d.parts = d.head.parts(d.parts[:0], s)
 	d.raw = slices.Grow(d.raw[:0], len(out))[:len(out)]
+	d.order = d.order[:0]
+	for i, p := range d.parts {
+		if p.copied {
+			d.order = append(d.order, i)
+		}
+	}
+	// In the order of the old image, which may be dear to jump about in (package expand).
+	slices.SortFunc(d.order, func(a, b int) int { return cmp.Compare(d.parts[a].from, d.parts[b].from) })
+	for _, i := range d.order {
+		p := d.parts[i]
+		raw := d.raw[p.start:p.end]
+		if n, err := d.old.ReadAt(raw, p.from); n < len(raw) {
+			return fmt.Errorf("read the old image: %w", err)
+		}
+	}
 	for _, p := range d.parts {
 		if !p.copied {
 			continue
 		}
 		raw, o := d.raw[p.start:p.end], out[p.start:p.end]
-		if n, err := d.old.ReadAt(raw, p.from); n < len(raw) {
-			return fmt.Errorf("read the old image: %w", err)
-		}
 		copy(o, raw)
 		d.rebaser.rebase(&d.piece, set, raw, o, p.from, p.whole)
 	}

@@ -59,8 +59,10 @@ func encodeWith(ctx context.Context, h *Head, old, new []byte, workers int) (par
 	if err != nil {
 		return nil, err
 	}
+	h.marked = false
 	for i, s := range segments {
 		h.Segments[i].Length = int64(len(s))
+		h.marked = h.marked || method(s[0]) == methodMarked
 	}
 	head := h.marshal()
 	if len(head) > MaxHead {

@@ -43,7 +43,14 @@ const (
 	defaultSegment = 1 << 20
 )
 
-const magic = "gsd\x01"
+const magic = "gsd"
+
+// The versions of the format, in the byte behind magic: the second knows methodMarked, and
+// is for deltas that have it.
+const (
+	version       = 1
+	versionMarked = 2
+)
 
 // Coder is what codes the differences.
 type Coder uint8
@@ -92,6 +99,7 @@ type Head struct {
 	// Length of the head itself: where the segments begin in the delta.
 	Length int64
 
+	marked bool // a segment is coded by methodMarked
 	copies []copied
 	spaces []space // programs in the old image, ascending
 }

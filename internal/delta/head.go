@@ -12,17 +12,17 @@ import (
 // ReadHead reads the head of a delta, and nothing behind it. It fails with one of
 // this package's errors, or that of the reader.
 func ReadHead(r io.Reader) (*Head, error) {
-	var fixed [len(magic) + 4]byte
+	var fixed [HeadBegin]byte
 	if _, err := io.ReadFull(r, fixed[:]); err != nil {
 		return nil, readError(err)
 	}
-	if string(fixed[:3]) != magic[:3] {
+	if string(fixed[:len(magic)]) != magic {
 		return nil, ErrCorrupt
 	}
-	if fixed[3] != magic[3] {
-		return nil, fmt.Errorf("%w: version %d", ErrVersion, fixed[3])
+	if v := fixed[len(magic)]; v != version && v != versionMarked {
+		return nil, fmt.Errorf("%w: version %d", ErrVersion, v)
 	}
-	size := binary.LittleEndian.Uint32(fixed[len(magic):])
+	size := binary.LittleEndian.Uint32(fixed[len(magic)+1:])
 	if size > MaxHead {
 		return nil, fmt.Errorf("%w: head of %d bytes", ErrTooLarge, size)
 	}
@@ -39,14 +39,14 @@ func ReadHead(r io.Reader) (*Head, error) {
 }
 
 // HeadBegin is how many bytes of a delta HeadLength needs.
-const HeadBegin = len(magic) + 4
+const HeadBegin = len(magic) + 1 + 4
 
 // HeadLength is how long the head of a delta that begins so is, in bytes.
 func HeadLength(begin []byte) (int64, error) {
 	if len(begin) < HeadBegin {
 		return 0, ErrTruncated
 	}
-	size := binary.LittleEndian.Uint32(begin[len(magic):])
+	size := binary.LittleEndian.Uint32(begin[len(magic)+1:])
 	if size > MaxHead {
 		return 0, fmt.Errorf("%w: head of %d bytes", ErrTooLarge, size)
 	}
@@ -191,7 +191,10 @@ func (h *Head) marshal() []byte {
 		}
 		body = append(body, l.c.finish()...)
 	}
-	out := append([]byte(magic), 0, 0, 0, 0)
-	binary.LittleEndian.PutUint32(out[len(magic):], uint32(len(body)))
+	v := byte(version)
+	if h.marked {
+		v = versionMarked
+	}
+	out := binary.LittleEndian.AppendUint32(append([]byte(magic), v), uint32(len(body)))
 	return append(out, body...)
 }

@@ -23,7 +23,7 @@ func hostileHead(numbers ...uint64) []byte {
 }
 
 func framed(body []byte) []byte {
-	return append(binary.LittleEndian.AppendUint32([]byte(magic), uint32(len(body))), body...)
+	return append(binary.LittleEndian.AppendUint32([]byte(magic+"\x01"), uint32(len(body))), body...)
 }
 
 // withCopies is the head of an encoder that keeps to no bounds.
@@ -43,9 +43,9 @@ func TestHostileHeads(t *testing.T) {
 		{"cut in its length", whole[:6], ErrTruncated},
 		{"cut", whole[:len(whole)-1], ErrTruncated},
 		{"something else", []byte("PK\x03\x04 and so on"), ErrCorrupt},
-		{"a later version", append([]byte("gsd\x02"), whole[4:]...), ErrVersion},
-		{"an announced length beyond bounds", binary.LittleEndian.AppendUint32([]byte(magic), MaxHead+1), ErrTooLarge},
-		{"an announced length that does not come", binary.LittleEndian.AppendUint32([]byte(magic), MaxHead), ErrTruncated},
+		{"a later version", append([]byte("gsd\x03"), whole[4:]...), ErrVersion},
+		{"an announced length beyond bounds", binary.LittleEndian.AppendUint32([]byte(magic+"\x01"), MaxHead+1), ErrTooLarge},
+		{"an announced length that does not come", binary.LittleEndian.AppendUint32([]byte(magic+"\x01"), MaxHead), ErrTruncated},
 		{"an empty body", framed(nil), ErrTruncated},
 		{"a number without end", framed(bytes.Repeat([]byte{0x80}, 20)), ErrTooLarge},
 		{"too large an old image", hostileHead(MaxImage+1, 0, 0, 0, 0, 0), ErrTooLarge},
@@ -80,7 +80,7 @@ type endless struct{ read int64 }
 
 func (e *endless) Read(p []byte) (int, error) {
 	for i := range p {
-		p[i] = magic[(int(e.read)+i)%len(magic)]
+		p[i] = (magic + "\x01")[(int(e.read)+i)%(len(magic)+1)]
 	}
 	e.read += int64(len(p))
 	return len(p), nil
@@ -95,7 +95,7 @@ func TestHeadIsNotReadWithoutEnd(t *testing.T) {
 
 func TestErrorOfTheReaderStays(t *testing.T) {
 	broken := errors.New("broken")
-	_, err := ReadHead(io.MultiReader(bytes.NewReader([]byte(magic+"\xff\x00\x00\x00")), brokenReader{broken}))
+	_, err := ReadHead(io.MultiReader(bytes.NewReader([]byte(magic+"\x01\xff\x00\x00\x00")), brokenReader{broken}))
 	if !errors.Is(err, broken) {
 		t.Errorf("%v", err)
 	}

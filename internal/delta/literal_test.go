@@ -29,3 +29,59 @@ func TestNoiseBesideTextCostsWhatItIs(t *testing.T) {
 		t.Errorf("%d bytes, of which %d are noise, and the text alone has %d", len(made), stored, alone)
 	}
 }
+
+// TestFormatSaysWhatADecoderMustKnow: one that does not know marked literals refuses the
+// head, before it has fetched a segment.
+func TestFormatSaysWhatADecoderMustKnow(t *testing.T) {
+	r := rand.New(rand.NewPCG(9, 9))
+	old := noise(r, 64<<10)
+	marked := append(append(noise(r, 64<<10), text(r, 64<<10)...), old...)
+	if made := encode(t, old, marked, delta.Options{Coder: delta.Mixed}); made[3] != 2 {
+		t.Errorf("version %d of a delta with marked literals", made[3])
+	}
+	if made := encode(t, old, old, delta.Options{Coder: delta.Mixed}); made[3] != 1 {
+		t.Errorf("version %d of a delta without", made[3])
+	}
+}
+
+// forwards notes when an image is read backwards.
+type forwards struct {
+	*bytes.Reader
+	last, back int64
+}
+
+func (f *forwards) ReadAt(p []byte, at int64) (int, error) {
+	if at < f.last {
+		f.back++
+	}
+	f.last = at
+	return f.Reader.ReadAt(p, at)
+}
+
+// TestASegmentReadsTheOldImageForwards: what the new one has in another order costs no more.
+func TestASegmentReadsTheOldImageForwards(t *testing.T) {
+	r := rand.New(rand.NewPCG(10, 10))
+	old := noise(r, 512<<10)
+	var new []byte
+	for _, i := range r.Perm(len(old) / 4096) {
+		new = append(new, old[i*4096:(i+1)*4096]...)
+	}
+	made := encode(t, old, new, delta.Options{})
+	h, err := delta.ReadHead(bytes.NewReader(made))
+	if err != nil {
+		t.Fatal(err)
+	}
+	image := &forwards{Reader: bytes.NewReader(old)}
+	d, err := delta.NewDecoder(h, image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	image.last, image.back = 0, 0
+	got, err := d.Segment(nil, 0, made[h.Segments[0].Offset:][:h.Segments[0].Length])
+	if err != nil || !bytes.Equal(got, new) {
+		t.Fatalf("not what it was: %v", err)
+	}
+	if image.back > 0 {
+		t.Errorf("%d steps back", image.back)
+	}
+}

@@ -21,6 +21,8 @@ var (
 	ErrOffset = errors.New("expanded delta points outside of an image")
 	// ErrVersion: a format, or a way to make streams, that this program does not know.
 	ErrVersion = errors.New("expanded delta has an unknown format")
+	// ErrWork: it would have the device inflate what it has too often.
+	ErrWork = errors.New("expanded delta takes too much work")
 	// ErrUnit: there is no unit of that number.
 	ErrUnit = errors.New("expanded delta has no such unit")
 	// ErrSum: the bytes of a unit are not those that the delta has there.
@@ -29,7 +31,7 @@ var (
 
 // Bounds of the format. An encoder keeps them, a decoder refuses what exceeds them.
 const (
-	// MaxStreams is the largest number of streams of an image: 24 bytes of memory each.
+	// MaxStreams is the largest number of streams of an image: 40 bytes of memory each.
 	MaxStreams = 1 << 16
 	// MaxHead is the largest head in bytes.
 	MaxHead = maxRecipe + delta.MaxHead + 64
@@ -42,6 +44,10 @@ const (
 	// small is the size of content in bytes up to which a stream of the old image is
 	// inflated when it is read, and not kept in the scratch.
 	small = 1 << 20
+	// maxInflated is how many times the content of all small streams of the old image a
+	// decoder inflates, and maxInflatedMore how many bytes more.
+	maxInflated     = 16
+	maxInflatedMore = 64 << 20
 	// maxAhead is by how many bytes a unit may make more than its own.
 	maxAhead = 1 << 20
 )

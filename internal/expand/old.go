@@ -26,7 +26,8 @@ type old struct {
 	filled  map[int]bool
 
 	recent   []content // the most recently used first
-	held     int
+	held     int       // bytes of memory
+	work     int64     // how many bytes may still be inflated
 	inflater io.ReadCloser
 	source   source
 }
@@ -44,8 +45,11 @@ func newOld(h *Head, image io.ReaderAt, scratch Scratch) *old {
 		if s.Size > small {
 			o.places[i] = at
 			at += s.Size
+		} else {
+			o.work += maxInflated * s.Size
 		}
 	}
+	o.work += maxInflatedMore
 	return o
 }
 
@@ -114,11 +118,14 @@ func (o *old) small(k int) ([]byte, error) {
 		}
 	}
 	size := int(o.streams[k].Size)
+	if o.work -= int64(size); o.work < 0 {
+		return nil, ErrWork
+	}
 	var room []byte
 	for len(o.recent) > 0 && o.held+size > cached {
 		last := o.recent[len(o.recent)-1]
-		o.recent, o.held = o.recent[:len(o.recent)-1], o.held-len(last.data)
-		if cap(last.data) >= size {
+		o.recent, o.held = o.recent[:len(o.recent)-1], o.held-cap(last.data)
+		if cap(last.data) >= size && cap(last.data) <= 2*size {
 			room = last.data
 		}
 	}
@@ -129,7 +136,7 @@ func (o *old) small(k int) ([]byte, error) {
 	if err := o.inflate(k, room, func([]byte) error { return nil }); err != nil {
 		return nil, err
 	}
-	o.held += size
+	o.held += cap(room)
 	o.recent = append([]content{{k, room}}, o.recent...)
 	return room, nil
 }
