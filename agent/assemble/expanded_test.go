@@ -356,7 +356,7 @@ func TestInterruptionsCostAUnitEach(t *testing.T) {
 	undisturbed := newDevice(t, o.URL)
 	undisturbed.must(a, data)
 	needed := undisturbed.last.Received()
-	for range 40 {
+	for range max(40/fewer, 2) {
 		d := newDevice(t, o.URL)
 		received, happened := int64(0), 0
 		for finished := false; !finished; {

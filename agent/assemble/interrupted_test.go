@@ -33,7 +33,7 @@ func TestAThousandInterruptions(t *testing.T) {
 	undisturbed.must(a, data)
 	needed := undisturbed.last.Received()
 
-	for done := 0; done < interruptions; {
+	for done := 0; done < interruptions/fewer; {
 		d := newDevice(t, o.URL)
 		received, happened := int64(0), 0
 		for finished := false; !finished; {
