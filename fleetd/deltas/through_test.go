@@ -13,7 +13,6 @@ import (
 	"testing"
 
 	"groundswell/fleetd/artifact"
-	"groundswell/fleetd/deltas"
 	"groundswell/fleetd/fleet"
 	"groundswell/fleetd/store/storetest"
 	"groundswell/internal/expand"
@@ -116,20 +115,6 @@ func TestBothAreListed(t *testing.T) {
 	}
 	f.read(x.Deltas[0].Document)
 	f.read(x.Expanded[0].Document)
-}
-
-// TestLookingThroughTakesNoMoreMemoryThanAllowed: else there is the plain delta.
-func TestLookingThroughTakesNoMoreMemoryThanAllowed(t *testing.T) {
-	f := newFixture(t)
-	same := noise(7, 400_000)
-	f.release("1.0.0", append(bytes.Clone(same), compressed(t, 1)...))
-	f.release("1.1.0", append(bytes.Clone(same), compressed(t, 2)...))
-	cfg := f.config()
-	cfg.Encoder = deltas.Child{Memory: 150 << 20}
-	f.work(cfg, f.rollout("1.1.0"), "a delta that devices know of", func(s fleet.DeltaSource) bool { return s.Listed })
-	if x := f.index(); len(x.Deltas) != 1 || len(x.Expanded) != 0 {
-		t.Errorf("the delta index: %+v", x)
-	}
 }
 
 // TestWhatFailsInLookingThroughCostsOnlyThat.
