@@ -79,6 +79,7 @@ func (r *run) fetch(ctx context.Context, s step) error {
 func (r *run) leave(ctx context.Context, k kind) error {
 	if w, ok := r.plan.ways[k].(*expanded); ok {
 		w.close()
+		r.shelf.forgetHead(w.from) // it may be that which is wrong
 	}
 	delete(r.plan.ways, k)
 	if k == kindExpanded {

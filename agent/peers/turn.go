@@ -153,6 +153,12 @@ func (sh *Share) await(ctx context.Context, n *neighbour, i int) error {
 		}
 		sh.note(n, v, err)
 	}
+	// One that answers at once, and with nothing, is not asked again at once.
+	if v.Have <= i && before.Have <= i {
+		if err := pause(ctx, min(limit, leastWait)-time.Since(began)); err != nil {
+			return err
+		}
+	}
 	spent := time.Since(began)
 	sh.turn.waited[n] += spent
 	var later busyError
@@ -176,6 +182,9 @@ func (sh *Share) await(ctx context.Context, n *neighbour, i int) error {
 	}
 	return nil
 }
+
+// leastWait is the time between two questions to one that does not have the block yet.
+const leastWait = 200 * time.Millisecond
 
 // pause waits.
 func pause(ctx context.Context, d time.Duration) error {
