@@ -166,6 +166,8 @@ func (sh *Share) await(ctx context.Context, n *neighbour, i int) error {
 	case errors.As(err, &later):
 		s.fault(n, err)
 		sh.turn.waited[n] += 10 * s.opt.Patience // there are others
+	case sh.turn.waited[n] >= 10*s.opt.Patience:
+		s.fault(n, errLate) // whatever it answers, and although its blocks come
 	case errors.Is(err, errUnknown):
 	case err != nil:
 		s.fault(n, err)
@@ -177,8 +179,6 @@ func (sh *Share) await(ctx context.Context, n *neighbour, i int) error {
 		s.mu.Lock()
 		n.idle = time.Now().Add(passTime)
 		s.mu.Unlock()
-	case sh.turn.waited[n] >= 10*s.opt.Patience:
-		s.fault(n, errLate)
 	}
 	return nil
 }

@@ -372,7 +372,7 @@ func FuzzExpanded(f *testing.F) {
 	f.Add(other.bytes(f))
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		if h, err := ReadHead(raw); err == nil && h.Inner.NewLength > 1<<22 {
-			t.Skip("as long as it says")
+			return // it is as long as it says
 		}
 		_, _ = decode(raw, p.old) // neither a panic nor endless
 	})
