@@ -6,7 +6,6 @@ import (
 	"io"
 	"slices"
 
-	"groundswell/internal/deflate"
 	"groundswell/internal/delta"
 )
 
@@ -36,8 +35,9 @@ const blockSlack = 96 << 10
 type Decoder struct {
 	head   *Head
 	inner  *delta.Decoder
-	stream deflate.Writer
-	next   int // the unit that can go on with what was made before; -1: none
+	stream Writer
+	room   Scratch // for what the stream has passed
+	next   int     // the unit that can go on with what was made before; -1: none
 	maker  maker
 	taken  int // of what the maker made: by the last unit
 	piece  []byte
@@ -51,7 +51,7 @@ func NewDecoder(h *Head, image io.ReaderAt, scratch Scratch) (*Decoder, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Decoder{head: h, inner: inner, next: -1}, nil
+	return &Decoder{head: h, inner: inner, next: -1, room: part{scratch, h.oldRoom()}}, nil
 }
 
 // Follows is whether unit n needs no bytes but its own, as unit n-1 was made last.
@@ -71,7 +71,7 @@ func (d *Decoder) Unit(n int, data func(unit int) ([]byte, error)) ([]byte, erro
 	} else {
 		first = d.head.Since(n)
 		expanded, at := d.head.restart(n)
-		d.maker = maker{streams: d.head.New, at: expanded, image: at, wanted: u.Start, stream: &d.stream, out: m.out[:0]}
+		d.maker = maker{streams: d.head.New, at: expanded, image: at, wanted: u.Start, stream: &d.stream, room: d.room, out: m.out[:0]}
 	}
 	d.next = -1
 	m.out = slices.Grow(m.out, max(int(u.Size)+blockSlack-len(m.out), 0))
@@ -122,7 +122,8 @@ type maker struct {
 	at      int64 // in the expanded image
 	image   int64 // in the image: what comes next
 	wanted  int64 // what comes before it is not wanted
-	stream  *deflate.Writer
+	stream  *Writer
+	room    Scratch
 	inside  bool   // a stream was begun
 	began   int64  // where in the image
 	out     []byte // what was made, from wanted on, and not taken yet
@@ -137,18 +138,22 @@ func (m *maker) write(p []byte, limit int64) error {
 		if k >= 0 && m.at < m.streams[k].start+m.streams[k].Size {
 			s := m.streams[k]
 			if !m.inside {
-				if err := m.stream.Reset(s.Way); err != nil {
-					return fmt.Errorf("%w: %w", ErrVersion, err)
+				if err := m.stream.Reset(s, m.room); err != nil {
+					return err
 				}
 				m.inside, m.began = true, m.image
 			}
 			// In steps, so that it is not all made before it is looked at.
 			n := min(int64(len(p)), s.start+s.Size-m.at, 64<<10)
-			m.out = m.stream.Write(m.out, p[:n])
+			var err error
+			m.out, err = m.stream.Write(m.out, p[:n])
 			p, m.at = p[n:], m.at+n
-			if m.at == s.start+s.Size {
-				m.out = m.stream.Finish(m.out)
+			if err == nil && m.at == s.start+s.Size {
+				m.out, err = m.stream.Finish(m.out)
 				m.inside = false
+			}
+			if err != nil {
+				return fmt.Errorf("the stream at %d: %w", s.At, err)
 			}
 			m.made(before)
 			if !m.inside && m.image != s.At+s.Length {
@@ -178,3 +183,12 @@ func (m *maker) made(before int) {
 	}
 	m.image += n
 }
+
+// part is a scratch behind what is used of another one.
+type part struct {
+	Scratch
+	from int64
+}
+
+func (p part) ReadAt(b []byte, at int64) (int, error)  { return p.Scratch.ReadAt(b, p.from+at) }
+func (p part) WriteAt(b []byte, at int64) (int, error) { return p.Scratch.WriteAt(b, p.from+at) }

@@ -52,19 +52,25 @@ const (
 	maxAhead = 1 << 20
 )
 
-// magic begins a delta of this kind; the last byte is the format's version.
-const magic = "gsx\x01"
+// magic begins a delta of this kind; the byte behind it is the format's version. A delta of
+// deflate streams alone has the first one.
+const (
+	magic          = "gsx"
+	versionDeflate = 1
+	versionCodecs  = 2
+)
 
-// Stream is a deflate stream in an image.
+// Stream is a compressed stream in an image.
 type Stream struct {
 	At     int64 // where it begins in the image
 	Length int64 // bytes there
-	Size   int64 // of its content
-	// Way is how it is made again; of an old image's streams the zero one, as these need
-	// not be.
+	Size   int64 // of its content, or its parsed form: of what stands for it in the expanded image
+	Codec  Codec
+	// Way is how a deflate stream is made again; of an old image's streams the zero one, as
+	// these need not be.
 	Way deflate.Way
 
-	start int64 // of its content in the expanded image
+	start int64 // of that in the expanded image
 }
 
 // Unit is what makes a segment of the new image.
@@ -88,14 +94,24 @@ type Head struct {
 	Inner *delta.Head
 }
 
-// Scratch is how many bytes of a file a decoder needs: the content of the old image's
-// large streams.
-func (h *Head) Scratch() int64 {
+// Scratch is how many bytes of a file a decoder needs: for the content of the old image's
+// large streams, and for that of the new one's stream that is at work, if it takes any.
+func (h *Head) Scratch() int64 { return h.oldRoom() + h.newRoom() }
+
+func (h *Head) oldRoom() int64 {
 	n := int64(0)
 	for _, s := range h.Old {
 		if s.Size > small {
 			n += s.Size
 		}
+	}
+	return n
+}
+
+func (h *Head) newRoom() int64 {
+	n := int64(0)
+	for _, s := range h.New {
+		n = max(n, s.Room())
 	}
 	return n
 }

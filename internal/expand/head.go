@@ -7,26 +7,27 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"groundswell/internal/deflate"
 	"groundswell/internal/delta"
 )
 
 // HeadBegin is how many bytes of a delta HeadLength needs.
-const HeadBegin = len(magic) + 4
+const HeadBegin = len(magic) + 1 + 4
 
 // HeadLength is how long the head of a delta that begins so is, in bytes.
 func HeadLength(begin []byte) (int64, error) {
 	if len(begin) < HeadBegin {
 		return 0, ErrTruncated
 	}
-	if string(begin[:3]) != magic[:3] {
+	if string(begin[:len(magic)]) != magic {
 		return 0, ErrCorrupt
 	}
-	if begin[3] != magic[3] {
-		return 0, fmt.Errorf("%w: version %d", ErrVersion, begin[3])
+	if v := begin[len(magic)]; v != versionDeflate && v != versionCodecs {
+		return 0, fmt.Errorf("%w: version %d", ErrVersion, v)
 	}
-	size := int64(binary.LittleEndian.Uint32(begin[len(magic):]))
+	size := int64(binary.LittleEndian.Uint32(begin[len(magic)+1:]))
 	if size > MaxHead {
 		return 0, fmt.Errorf("%w: head of %d bytes", ErrTooLarge, size)
 	}
@@ -66,7 +67,7 @@ func ReadHead(raw []byte) (*Head, error) {
 	if h.Inner.Length != int64(len(inner)) {
 		return nil, ErrCorrupt
 	}
-	if err := h.parse(list); err != nil {
+	if err := h.parse(list, raw[len(magic)] == versionCodecs); err != nil {
 		return nil, err
 	}
 	if err := h.divide(); err != nil {
@@ -77,8 +78,9 @@ func ReadHead(raw []byte) (*Head, error) {
 
 // numbers reads variable-length numbers and remembers the first failure.
 type numbers struct {
-	rest []byte
-	err  error
+	rest   []byte
+	codecs bool // there are streams of others than deflate
+	err    error
 }
 
 func (n *numbers) next(most int64) int64 {
@@ -105,8 +107,8 @@ func (n *numbers) column(count int, most int64, set func(i int, v int64)) {
 	}
 }
 
-func (h *Head) parse(list []byte) error {
-	n := &numbers{rest: list}
+func (h *Head) parse(list []byte, codecs bool) error {
+	n := &numbers{rest: list, codecs: codecs}
 	h.OldLength, h.NewLength = n.next(delta.MaxImage), n.next(delta.MaxImage)
 	h.Old = n.streams(false)
 	h.New = n.streams(true)
@@ -133,7 +135,7 @@ func (h *Head) parse(list []byte) error {
 }
 
 // streams reads those of an image, by columns: where they begin behind the last one, how
-// long they are, how much they hold, and the ways of those that are to be made.
+// long they are, how much they hold, their codecs, and the ways of those that are to be made.
 func (n *numbers) streams(made bool) []Stream {
 	count := int(n.next(MaxStreams))
 	if n.err == nil && 3*count > len(n.rest) {
@@ -151,8 +153,22 @@ func (n *numbers) streams(made bool) []Stream {
 		list[i].At += end
 		end = list[i].At + list[i].Length
 	}
+	if n.codecs {
+		n.column(count, 1<<8-1, func(i int, v int64) {
+			list[i].Codec = Codec(v)
+			if n.err == nil && list[i].Codec >= codecs {
+				n.err = fmt.Errorf("%w: codec %d", ErrVersion, v)
+			}
+		})
+	}
 	if made {
 		n.column(count, 1<<12-1, func(i int, v int64) {
+			if list[i].Codec != Deflate {
+				if n.err == nil && v != 0 {
+					n.err = fmt.Errorf("%w: way %#x of codec %d", ErrVersion, v, list[i].Codec)
+				}
+				return
+			}
 			list[i].Way = deflate.Way{Maker: deflate.Maker(v >> 8), Level: uint8(v >> 4 & 15), MemLevel: uint8(v & 15)}
 			if n.err == nil && !list[i].Way.Valid() {
 				n.err = fmt.Errorf("%w: way %#x", ErrVersion, v)
@@ -201,8 +217,14 @@ func (h *Head) divide() error {
 func (h *Head) Marshal(inner []byte, ends []int64) ([]byte, error) {
 	list := binary.AppendUvarint(nil, uint64(h.OldLength))
 	list = binary.AppendUvarint(list, uint64(h.NewLength))
-	list = appendStreams(list, h.Old, false)
-	list = appendStreams(list, h.New, true)
+	version := byte(versionDeflate)
+	for _, s := range slices.Concat(h.Old, h.New) {
+		if s.Codec != Deflate {
+			version = versionCodecs
+		}
+	}
+	list = appendStreams(list, h.Old, version == versionCodecs, false)
+	list = appendStreams(list, h.New, version == versionCodecs, true)
 	list = binary.AppendUvarint(list, uint64(len(h.Units)))
 	for _, u := range h.Units {
 		list = binary.AppendUvarint(list, uint64(u.Size))
@@ -231,11 +253,11 @@ func (h *Head) Marshal(inner []byte, ends []int64) ([]byte, error) {
 	}
 	body := binary.AppendUvarint(nil, uint64(recipe.Len()))
 	body = append(append(body, recipe.Bytes()...), inner...)
-	out := binary.LittleEndian.AppendUint32([]byte(magic), uint32(len(body)))
+	out := binary.LittleEndian.AppendUint32(append([]byte(magic), version), uint32(len(body)))
 	return append(out, body...), nil
 }
 
-func appendStreams(list []byte, streams []Stream, made bool) []byte {
+func appendStreams(list []byte, streams []Stream, codecs, made bool) []byte {
 	list = binary.AppendUvarint(list, uint64(len(streams)))
 	end := int64(0)
 	for _, s := range streams {
@@ -247,6 +269,11 @@ func appendStreams(list []byte, streams []Stream, made bool) []byte {
 	}
 	for _, s := range streams {
 		list = binary.AppendUvarint(list, uint64(s.Size))
+	}
+	if codecs {
+		for _, s := range streams {
+			list = binary.AppendUvarint(list, uint64(s.Codec))
+		}
 	}
 	if made {
 		for _, s := range streams {

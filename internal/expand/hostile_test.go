@@ -153,7 +153,7 @@ func recipe(t testing.TB, list, inner []byte) []byte {
 }
 
 func framed(body []byte) []byte {
-	return append(binary.LittleEndian.AppendUint32([]byte(magic), uint32(len(body))), body...)
+	return append(binary.LittleEndian.AppendUint32([]byte(magic+"\x01"), uint32(len(body))), body...)
 }
 
 func numbered(numbers ...uint64) (out []byte) {
@@ -190,8 +190,8 @@ func TestHostileHeads(t *testing.T) {
 		{"cut", whole[:size-1], ErrTruncated},
 		{"a plain delta", inner, ErrCorrupt},
 		{"something else", []byte("PK\x03\x04 and so on"), ErrCorrupt},
-		{"a later version", append([]byte("gsx\x02"), whole[4:]...), ErrVersion},
-		{"an announced length beyond bounds", binary.LittleEndian.AppendUint32([]byte(magic), MaxHead+1), ErrTooLarge},
+		{"a later version", append([]byte("gsx\x03"), whole[4:]...), ErrVersion},
+		{"an announced length beyond bounds", binary.LittleEndian.AppendUint32([]byte(magic+"\x01"), MaxHead+1), ErrTooLarge},
 		{"an empty body", framed(nil), ErrTruncated},
 		{"a recipe longer than the head", framed(numbered(1000)), ErrTruncated},
 		{"a recipe beyond bounds", framed(append(numbered(maxRecipe+1), make([]byte, maxRecipe+1)...)), ErrTooLarge},
@@ -386,7 +386,7 @@ func FuzzRecipe(f *testing.F) {
 		f.Fatal(err)
 	}
 	list := numbered(uint64(p.head.OldLength), uint64(p.head.NewLength))
-	list = appendStreams(appendStreams(list, p.head.Old, false), p.head.New, true)
+	list = appendStreams(appendStreams(list, p.head.Old, false, false), p.head.New, false, true)
 	list = append(list, numbered(2, uint64(p.head.Units[0].Size), uint64(p.head.Units[1].Size), uint64(p.ends[0]), uint64(p.ends[1]-p.ends[0]))...)
 	for i := range 2 {
 		s := head.Segments[i]

@@ -1,7 +1,6 @@
 package expand
 
 import (
-	"compress/flate"
 	"fmt"
 	"io"
 )
@@ -25,11 +24,11 @@ type old struct {
 	places  map[int]int64 // of large streams in the scratch
 	filled  map[int]bool
 
-	recent   []content // the most recently used first
-	held     int       // bytes of memory
-	work     int64     // how many bytes may still be inflated
-	inflater io.ReadCloser
-	source   source
+	recent []content // the most recently used first
+	held   int       // bytes of memory
+	work   int64     // how many bytes may still be inflated
+	reader Reader
+	source source
 }
 
 // content of a small stream.
@@ -133,7 +132,7 @@ func (o *old) small(k int) ([]byte, error) {
 		room = make([]byte, size)
 	}
 	room = room[:size]
-	if err := o.inflate(k, room, func([]byte) error { return nil }); err != nil {
+	if err := o.inflate(k, room, nil, func([]byte) error { return nil }); err != nil {
 		return nil, err
 	}
 	o.held += cap(room)
@@ -147,27 +146,28 @@ func (o *old) fill(k int, place int64) error {
 		return nil
 	}
 	buffer := make([]byte, 64<<10)
-	err := o.inflate(k, buffer, func(data []byte) error {
-		_, err := o.scratch.WriteAt(data, place)
-		place += int64(len(data))
+	at := place
+	err := o.inflate(k, buffer, io.NewSectionReader(o.scratch, place, o.streams[k].Size), func(data []byte) error {
+		_, err := o.scratch.WriteAt(data, at)
+		at += int64(len(data))
 		return err
 	})
-	o.filled[k] = err == nil
+	if o.filled[k] = err == nil; len(o.filled) == len(o.places) {
+		o.reader.forget()
+	}
 	return err
 }
 
 // inflate gives the content of a stream to use, in pieces as large as the buffer. It is
-// as long as it was said to be, or the old image is another one.
-func (o *old) inflate(k int, buffer []byte, use func(data []byte) error) error {
+// as long as it was said to be, or the old image is another one. back has what was used.
+func (o *old) inflate(k int, buffer []byte, back io.ReaderAt, use func(data []byte) error) error {
 	s := o.streams[k]
 	o.source.reset(o.image, s.At, s.Length)
-	if o.inflater == nil {
-		o.inflater = flate.NewReader(&o.source)
-	} else if err := o.inflater.(flate.Resetter).Reset(&o.source, nil); err != nil {
+	if err := o.reader.Reset(s.Codec, &o.source, back); err != nil {
 		return err
 	}
 	for left := s.Size; left > 0; {
-		n, err := io.ReadFull(o.inflater, buffer[:min(left, int64(len(buffer)))])
+		n, err := io.ReadFull(&o.reader, buffer[:min(left, int64(len(buffer)))])
 		if err != nil {
 			if o.source.err != nil {
 				return fmt.Errorf("read the old image: %w", o.source.err)

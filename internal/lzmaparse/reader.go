@@ -67,6 +67,15 @@ func (r *Reader) Read(p []byte) (int, error) {
 	return n, nil
 }
 
+// Ahead is how many bytes of src were taken that do not belong to the stream, as far as it
+// was read.
+func (r *Reader) Ahead() int64 {
+	if r.kind == LZMA {
+		return max(int64(len(r.coder.in)-r.coder.at), 0)
+	}
+	return 0
+}
+
 // next appends a group.
 func (r *Reader) next(dst []byte) ([]byte, error) {
 	if r.ended {

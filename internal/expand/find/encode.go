@@ -2,7 +2,6 @@ package find
 
 import (
 	"bytes"
-	"compress/flate"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -40,11 +39,12 @@ const piece = 512 << 10
 // ErrMemory if there is none. It holds both forms besides what delta.Encode does.
 func Encode(ctx context.Context, w io.Writer, old, new []byte, o Options) error {
 	workers := max(o.Workers, 1)
-	before, err := streams(ctx, old)
+	most := o.Memory / 8 // see need
+	before, err := streams(ctx, old, most)
 	if err != nil {
 		return err
 	}
-	after, err := streams(ctx, new)
+	after, err := streams(ctx, new, most)
 	if err != nil {
 		return err
 	}
@@ -126,16 +126,29 @@ func expanded(image []byte, streams []expand.Stream) ([]byte, error) {
 	}
 	out := make([]byte, 0, size)
 	at := int64(0)
+	var reader expand.Reader
 	for _, s := range streams {
 		out = append(out, image[at:s.At]...)
 		at = s.At + s.Length
 		content := out[len(out) : len(out)+int(s.Size)]
-		if _, err := io.ReadFull(flate.NewReader(bytes.NewReader(image[s.At:at])), content); err != nil {
-			return nil, fmt.Errorf("inflate at %d once more: %w", s.At, err)
+		if err := again(&reader, image, s, content); err != nil {
+			return nil, err
 		}
 		out = out[:len(out)+int(s.Size)]
 	}
 	return append(out, image[at:]...), nil
+}
+
+// again fills content with what stands for a stream in the expanded image.
+func again(r *expand.Reader, image []byte, s expand.Stream, content []byte) error {
+	err := r.Reset(s.Codec, bytes.NewReader(image[s.At:s.At+s.Length]), bytes.NewReader(content))
+	if err == nil {
+		_, err = io.ReadFull(r, content)
+	}
+	if err != nil {
+		return fmt.Errorf("read the stream at %d once more: %w", s.At, err)
+	}
+	return nil
 }
 
 // places are where the ends lie in the expanded image: so far on that all before them has

@@ -2,10 +2,8 @@ package find
 
 import (
 	"bytes"
-	"compress/flate"
 	"context"
 	"fmt"
-	"io"
 	"slices"
 
 	"golang.org/x/sync/errgroup"
@@ -48,7 +46,7 @@ func remake(ctx context.Context, image []byte, list []found, ends []int64, worke
 				}
 				if ok {
 					out[i] = remade{list[i].Stream, slices.Clone(t.marks)}
-					out[i].Way = t.last
+					out[i].Way = t.way
 				}
 			}
 			return nil
@@ -71,8 +69,11 @@ func indices(n int) []int {
 type trier struct {
 	image   []byte
 	ends    []int64
-	stream  deflate.Writer
+	stream  expand.Writer
+	reader  expand.Reader
+	room    room
 	last    deflate.Way // that was right
+	way     deflate.Way // the same, of the stream at hand
 	marks   []mark
 	content []byte
 	made    []byte
@@ -99,25 +100,30 @@ func ways(last deflate.Way, in container) []deflate.Way {
 // try finds the way in which a stream was made.
 func (t *trier) try(ctx context.Context, f found) (bool, error) {
 	t.content = slices.Grow(t.content[:0], int(f.Size))[:f.Size]
-	if _, err := io.ReadFull(flate.NewReader(bytes.NewReader(t.image[f.At:f.At+f.Length])), t.content); err != nil {
-		return false, fmt.Errorf("inflate at %d once more: %w", f.At, err)
+	if err := again(&t.reader, t.image, f.Stream, t.content); err != nil {
+		return false, err
+	}
+	if t.way = (deflate.Way{}); f.Codec != expand.Deflate {
+		return t.make(ctx, f, t.way)
 	}
 	for _, way := range ways(t.last, f.in) {
-		ok, err := t.way(ctx, f, way)
+		ok, err := t.make(ctx, f, way)
 		if err != nil {
 			return false, err
 		}
 		if ok {
-			t.last = way
+			t.last, t.way = way, way
 			return true, nil
 		}
 	}
 	return false, nil
 }
 
-// way tries one.
-func (t *trier) way(ctx context.Context, f found, way deflate.Way) (bool, error) {
-	if err := t.stream.Reset(way); err != nil {
+// make tries one.
+func (t *trier) make(ctx context.Context, f found, way deflate.Way) (bool, error) {
+	f.Way = way
+	t.room = t.room[:0]
+	if err := t.stream.Reset(f.Stream, &t.room); err != nil {
 		return false, err
 	}
 	want := t.image[f.At : f.At+f.Length]
@@ -129,9 +135,13 @@ func (t *trier) way(ctx context.Context, f found, way deflate.Way) (bool, error)
 			return false, err
 		}
 		n := min(step, len(t.content)-at)
-		t.made = t.stream.Write(t.made[:0], t.content[at:at+n])
-		if at += n; at == len(t.content) {
-			t.made = t.stream.Finish(t.made)
+		var err error
+		t.made, err = t.stream.Write(t.made[:0], t.content[at:at+n])
+		if at += n; at == len(t.content) && err == nil {
+			t.made, err = t.stream.Finish(t.made)
+		}
+		if err != nil {
+			return false, fmt.Errorf("make the stream at %d again: %w", f.At, err)
 		}
 		if !bytes.HasPrefix(want[came:], t.made) {
 			return false, nil
@@ -142,4 +152,16 @@ func (t *trier) way(ctx context.Context, f found, way deflate.Way) (bool, error)
 		}
 	}
 	return came == len(want), nil
+}
+
+// room is a scratch in memory.
+type room []byte
+
+func (r *room) ReadAt(p []byte, at int64) (int, error) { return (*kept)(r).ReadAt(p, at) }
+
+func (r *room) WriteAt(p []byte, at int64) (int, error) {
+	if need := int(at) + len(p); need > len(*r) {
+		*r = slices.Grow(*r, need-len(*r))[:need]
+	}
+	return copy((*r)[at:], p), nil
 }

@@ -2,13 +2,8 @@ package find
 
 import (
 	"bytes"
-	"compress/flate"
 	"context"
 	"encoding/binary"
-	"hash"
-	"hash/adler32"
-	"hash/crc32"
-	"io"
 
 	"groundswell/internal/delta"
 	"groundswell/internal/expand"
@@ -25,7 +20,20 @@ const (
 	inGzip container = iota
 	inZlib
 	inZip
+	inXz
+	inLZMA
 )
+
+// codec is that of the streams in it.
+func (c container) codec() expand.Codec {
+	switch c {
+	case inXz:
+		return expand.LZMA2
+	case inLZMA:
+		return expand.LZMA
+	}
+	return expand.Deflate
+}
 
 // found is a stream, and what it stands in.
 type found struct {
@@ -33,26 +41,40 @@ type found struct {
 	in container
 }
 
-// Streams finds the deflate streams of an image: the first expand.MaxStreams, and no more
-// than the expanded image has room for.
-func streams(ctx context.Context, image []byte) ([]found, error) {
+// streams finds the compressed streams of an image: the first expand.MaxStreams, and no
+// more than the expanded image has room for. What stands for one of them in the expanded
+// image is not longer than most; zero: as long as that has room.
+func streams(ctx context.Context, image []byte, most int64) ([]found, error) {
 	var list []found
 	s := &scanner{image: image}
 	grown := int64(len(image))
+	if most <= 0 {
+		most = delta.MaxImage
+	}
+	var blocks xzBlocks
 	for at := 0; at < len(image) && len(list) < expand.MaxStreams; {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		at = next(image, at)
-		begin, in, ok := head(image, at)
+		in := inXz
+		begin, ok := blocks.next(image)
+		if !ok {
+			at = next(image, at)
+			if begin, in, ok = head(image, at); ok && in == inXz {
+				blocks.first(at, image[at:])
+			}
+		}
 		if !ok {
 			at++
 			continue
 		}
-		f, ok := s.inflate(begin, in, delta.MaxImage-grown)
+		f, ok := s.open(begin, in, min(most, delta.MaxImage-grown))
 		if !ok {
 			at++
 			continue
+		}
+		if in == inXz {
+			blocks.found(f.Stream)
 		}
 		if f.Size >= least {
 			list = append(list, f)
@@ -67,7 +89,7 @@ func streams(ctx context.Context, image []byte) ([]found, error) {
 func next(image []byte, at int) int {
 	for ; at < len(image); at++ {
 		switch image[at] {
-		case 0x1f, 0x78, 'P':
+		case 0x1f, 0x78, 'P', 0xfd, 0x5d:
 			return at
 		}
 	}
@@ -86,6 +108,11 @@ func head(image []byte, at int) (begin int, in container, ok bool) {
 	case len(h) > 30 && bytes.HasPrefix(h, []byte("PK\x03\x04")) && binary.LittleEndian.Uint16(h[8:]) == 8:
 		n := 30 + int(binary.LittleEndian.Uint16(h[26:])) + int(binary.LittleEndian.Uint16(h[28:]))
 		return at + n, inZip, n < len(h)
+	case bytes.HasPrefix(h, []byte(xzMagic)):
+		n, ok := xzHead(h)
+		return at + n, inXz, ok
+	case lzmaHead(h):
+		return at, inLZMA, true
 	}
 	return 0, 0, false
 }
@@ -119,56 +146,4 @@ func gzipHead(h []byte) (n int, ok bool) {
 		n += 2
 	}
 	return n, n < len(h)
-}
-
-type scanner struct {
-	image    []byte
-	inflater io.ReadCloser
-	buffer   [64 << 10]byte
-}
-
-// inflate tries whether a stream begins at a place, of at most that many bytes of
-// content more than its own.
-func (s *scanner) inflate(begin int, in container, most int64) (f found, ok bool) {
-	source := bytes.NewReader(s.image[begin:])
-	if s.inflater == nil {
-		s.inflater = flate.NewReader(source)
-	} else if err := s.inflater.(flate.Resetter).Reset(source, nil); err != nil {
-		return f, false
-	}
-	var sum hash.Hash32
-	switch in {
-	case inGzip:
-		sum = crc32.NewIEEE()
-	case inZlib:
-		sum = adler32.New()
-	}
-	f = found{in: in, Stream: expand.Stream{At: int64(begin)}}
-	for {
-		n, err := s.inflater.Read(s.buffer[:])
-		f.Size += int64(n)
-		if sum != nil {
-			_, _ = sum.Write(s.buffer[:n]) // never fails
-		}
-		f.Length = source.Size() - int64(source.Len())
-		if f.Size-f.Length > most {
-			return f, false
-		}
-		if err == io.EOF {
-			break
-		}
-		if err != nil {
-			return f, false
-		}
-	}
-	rest := s.image[f.At+f.Length:]
-	switch {
-	case f.Size == 0:
-		return f, false
-	case in == inGzip:
-		return f, len(rest) >= 8 && binary.LittleEndian.Uint32(rest) == sum.Sum32() && binary.LittleEndian.Uint32(rest[4:]) == uint32(f.Size)
-	case in == inZlib:
-		return f, len(rest) >= 4 && binary.BigEndian.Uint32(rest) == sum.Sum32()
-	}
-	return f, true
 }

@@ -42,7 +42,7 @@ func squashfs(t testing.TB, version, level int) []byte {
 func TestSquashfsIsLookedThrough(t *testing.T) {
 	for level := 1; level <= 9; level++ {
 		old, new := squashfs(t, 1, level), squashfs(t, 2, level)
-		list, err := streams(t.Context(), new)
+		list, err := streams(t.Context(), new, 0)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -121,7 +121,7 @@ func TestHeadsOfAllKindsAreFound(t *testing.T) {
 		"too small":          {gzip(t, text(1, least-1)), 0},
 		"nothing":            {nil, 0},
 	} {
-		list, err := streams(t.Context(), c.image)
+		list, err := streams(t.Context(), c.image, 0)
 		switch {
 		case err != nil:
 			t.Error(err)
@@ -136,7 +136,7 @@ func FuzzStreams(f *testing.F) {
 	f.Add(gzip(f, text(1, 600)))
 	f.Add([]byte("\x78\x9c\x03\x00\x00\x00\x00\x01PK\x03\x04"))
 	f.Fuzz(func(t *testing.T, image []byte) {
-		list, err := streams(t.Context(), image)
+		list, err := streams(t.Context(), image, 0)
 		if err != nil {
 			t.Fatal(err)
 		}

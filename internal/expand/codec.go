@@ -1,0 +1,145 @@
+package expand
+
+import (
+	"compress/flate"
+	"fmt"
+	"io"
+
+	"groundswell/internal/deflate"
+	"groundswell/internal/lzmaparse"
+)
+
+// Codec is how a stream is compressed. Of streams of another one than Deflate the parsed
+// form stands in the expanded image: their content, and what their compressor made of it.
+type Codec uint8
+
+const (
+	Deflate Codec = iota // RFC 1951
+	LZMA2                // as in a block of an xz file
+	LZMA                 // a .lzma file
+	codecs
+)
+
+// Source is what a stream is read from.
+type Source interface {
+	io.Reader
+	io.ByteReader
+}
+
+// Reader reads what stands in the expanded image for a stream, for one stream after the
+// other. It is for one goroutine.
+type Reader struct {
+	deflate io.ReadCloser
+	lzma    *lzmaparse.Reader
+	current io.Reader
+}
+
+// Reset makes r begin with a stream. back reads what was read before, by its offset;
+// nil if nobody keeps it, which only short streams do without.
+func (r *Reader) Reset(codec Codec, src Source, back io.ReaderAt) error {
+	switch codec {
+	case Deflate:
+		if r.deflate == nil {
+			r.deflate = flate.NewReader(src)
+		} else if err := r.deflate.(flate.Resetter).Reset(src, nil); err != nil {
+			return err
+		}
+		r.current = r.deflate
+	case LZMA2, LZMA:
+		if r.lzma == nil {
+			r.lzma = &lzmaparse.Reader{}
+		}
+		kind := lzmaparse.LZMA2
+		if codec == LZMA {
+			kind = lzmaparse.LZMA
+		}
+		r.lzma.Reset(src, kind, back)
+		r.current = r.lzma
+	default:
+		return fmt.Errorf("%w: codec %d", ErrVersion, codec)
+	}
+	return nil
+}
+
+// Read reads; io.EOF is the end of the stream.
+func (r *Reader) Read(p []byte) (int, error) { return r.current.Read(p) }
+
+// Ahead is how many bytes of the source behind what was read so far were taken.
+func (r *Reader) Ahead() int64 {
+	if r.current == io.Reader(r.lzma) {
+		return r.lzma.Ahead()
+	}
+	return 0
+}
+
+// forget frees what large streams take.
+func (r *Reader) forget() { r.lzma, r.current = nil, nil }
+
+// Writer makes streams of what stands for them in the expanded image, one after the other.
+// It is for one goroutine.
+type Writer struct {
+	codec   Codec
+	deflate *deflate.Writer
+	lzma    *lzmaparse.Writer
+}
+
+// Reset makes w begin a stream. back keeps what is too much for its memory, Room(s) bytes.
+func (w *Writer) Reset(s Stream, back Scratch) error {
+	w.codec = s.Codec
+	switch s.Codec {
+	case Deflate:
+		if w.deflate == nil {
+			w.deflate = &deflate.Writer{}
+		}
+		if err := w.deflate.Reset(s.Way); err != nil {
+			return fmt.Errorf("%w: %w", ErrVersion, err)
+		}
+	case LZMA2, LZMA:
+		if w.lzma == nil {
+			w.lzma = &lzmaparse.Writer{}
+		}
+		kind := lzmaparse.LZMA2
+		if s.Codec == LZMA {
+			kind = lzmaparse.LZMA
+		}
+		if s.Room() == 0 {
+			back = nil
+		}
+		w.lzma.Reset(kind, back)
+	default:
+		return fmt.Errorf("%w: codec %d", ErrVersion, s.Codec)
+	}
+	return nil
+}
+
+// Room is how many bytes of a scratch it takes to make the stream.
+func (s Stream) Room() int64 {
+	if s.Codec == Deflate || s.Size <= lzmaparse.Window {
+		return 0
+	}
+	return s.Size
+}
+
+// Write appends to dst what of the stream comes out.
+func (w *Writer) Write(dst, p []byte) ([]byte, error) {
+	if w.codec == Deflate {
+		return w.deflate.Write(dst, p), nil
+	}
+	dst, err := w.lzma.Write(dst, p)
+	if err != nil {
+		err = fmt.Errorf("%w: %w", ErrCorrupt, err)
+	}
+	return dst, err
+}
+
+// Finish ends it.
+func (w *Writer) Finish(dst []byte) ([]byte, error) {
+	if w.codec == Deflate {
+		return w.deflate.Finish(dst), nil
+	}
+	dst, err := w.lzma.Finish(dst)
+	if err != nil {
+		err = fmt.Errorf("%w: %w", ErrCorrupt, err)
+	}
+	return dst, err
+}

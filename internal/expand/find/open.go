@@ -1,0 +1,82 @@
+package find
+
+import (
+	"bytes"
+	"encoding/binary"
+	"hash"
+	"hash/adler32"
+	"hash/crc32"
+	"io"
+
+	"groundswell/internal/expand"
+)
+
+// scanner tries whether streams begin at places of an image.
+type scanner struct {
+	image  []byte
+	reader expand.Reader
+	buffer [64 << 10]byte
+	parsed kept
+}
+
+// kept is what was read of a stream, for matches far back.
+type kept []byte
+
+func (k *kept) ReadAt(p []byte, at int64) (int, error) {
+	if at < 0 || at > int64(len(*k)) {
+		return 0, io.EOF
+	}
+	n := copy(p, (*k)[at:])
+	if n < len(p) {
+		return n, io.EOF
+	}
+	return n, nil
+}
+
+// open tries whether a stream begins at a place, of which what stands in the expanded
+// image is at most so many bytes more than its own.
+func (s *scanner) open(begin int, in container, most int64) (f found, ok bool) {
+	source := bytes.NewReader(s.image[begin:])
+	f = found{in: in, Stream: expand.Stream{At: int64(begin), Codec: in.codec()}}
+	s.parsed = s.parsed[:0]
+	if err := s.reader.Reset(f.Codec, source, &s.parsed); err != nil {
+		return f, false
+	}
+	var sum hash.Hash32
+	switch in {
+	case inGzip:
+		sum = crc32.NewIEEE()
+	case inZlib:
+		sum = adler32.New()
+	}
+	for {
+		n, err := s.reader.Read(s.buffer[:])
+		f.Size += int64(n)
+		if sum != nil {
+			_, _ = sum.Write(s.buffer[:n]) // never fails
+		}
+		if f.Codec != expand.Deflate {
+			s.parsed = append(s.parsed, s.buffer[:n]...)
+		}
+		f.Length = source.Size() - int64(source.Len()) - s.reader.Ahead()
+		if f.Size-f.Length > most {
+			return f, false
+		}
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return f, false
+		}
+	}
+	rest := s.image[f.At+f.Length:]
+	switch {
+	case f.Size == 0:
+		return f, false
+	case in == inGzip:
+		return f, len(rest) >= 8 && binary.LittleEndian.Uint32(rest) == sum.Sum32() && binary.LittleEndian.Uint32(rest[4:]) == uint32(f.Size)
+	case in == inZlib:
+		return f, len(rest) >= 4 && binary.BigEndian.Uint32(rest) == sum.Sum32()
+	}
+	return f, true
+}
