@@ -16,7 +16,7 @@
 //
 //	frame header, as in the frame, magic number included   6 to 18 bytes
 //	for each block:
-//	  kind of the block, last or not, literals             1 byte (form.go)
+//	  kind of the block, last or not, literals (form.go)   1 byte
 //	  modes of the sequences' tables, as in the frame      1
 //	  length of the content                                3, at most 128 KiB
 //	  sequences, how many                                  3

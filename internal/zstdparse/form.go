@@ -29,6 +29,7 @@ type head struct {
 	modes       uint8
 	content     int
 	sequences   int
+	wide        bool // below 128, their number takes two bytes all the same, as older libzstd has it for 127
 	longs       int
 	tree        int // bytes of the description
 	tables      [kinds]int
@@ -39,6 +40,9 @@ func (h *head) put(b []byte) {
 	b[0] = h.kind | h.literals<<3 | h.sizeFormat<<5
 	if h.last {
 		b[0] |= 4
+	}
+	if h.wide {
+		b[0] |= 0x80
 	}
 	b[1] = h.modes
 	put24(b[2:], uint32(h.content))
@@ -55,9 +59,9 @@ func (h *head) parse(b []byte) bool {
 	*h = head{
 		kind: b[0] & 3, last: b[0]&4 != 0, literals: b[0] >> 3 & 3, sizeFormat: b[0] >> 5 & 3, modes: b[1],
 		content: int(get24(b[2:])), sequences: int(get24(b[5:])), longs: int(b[8]) + int(b[9])<<8,
-		tree: int(b[10]), tables: [kinds]int{int(b[11]), int(b[12]), int(b[13])},
+		wide: b[0]&0x80 != 0, tree: int(b[10]), tables: [kinds]int{int(b[11]), int(b[12]), int(b[13])},
 	}
-	if b[0]&0x80 != 0 || h.content > maxBlock {
+	if h.content > maxBlock {
 		return false
 	}
 	if h.kind != blockCompressed {
@@ -76,7 +80,7 @@ func (h *head) parse(b []byte) bool {
 		}
 	}
 	h.parseLength = h.tree + h.tables[0] + h.tables[1] + h.tables[2] + h.sequences*recordLength + h.longs*longLength
-	return h.modes&3 == 0 && (h.sequences > 0 || h.modes == 0) && h.sequences*minMatch <= h.content && h.longs*long <= h.content && (h.literals == literalsCompressed) == (h.tree > 0)
+	return h.modes&3 == 0 && (!h.wide || h.sequences < 128) && (h.sequences > 0 || h.modes == 0) && h.sequences*minMatch <= h.content && h.longs*long <= h.content && (h.literals == literalsCompressed) == (h.tree > 0)
 }
 
 func (h *head) mode(kind int) uint8 { return h.modes >> (6 - 2*kind) & 3 }

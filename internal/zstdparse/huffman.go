@@ -13,6 +13,7 @@ type tree struct {
 	log     uint8 // length of the longest code
 	weights [256]uint8
 	start   [maxCode + 2]int // where the symbols of each weight begin in a table of 1<<log
+	packed  [pad + 128]byte
 }
 
 // read parses a description (RFC 8878, 4.2.1) and returns its length, 0 if it is corrupt.
@@ -76,10 +77,9 @@ func (t *tree) unpack(src []byte) int {
 	if head == 0 {
 		return 0
 	}
-	var buf [pad + 128]byte
-	end := pad + copy(buf[pad:], src[head:])
+	end := pad + copy(t.packed[pad:], src[head:])
 	var in backward
-	if !in.open(buf[:], pad, end) {
+	if !in.open(t.packed[:], pad, end) {
 		return 0
 	}
 	var table decodeTable

@@ -26,6 +26,7 @@ type Reader struct {
 	ended   bool // the last block was read
 	summed  bool // a checksum follows it
 
+	three   [3]byte // of the block
 	head    head
 	block   []byte // pad bytes, then the block as in the frame
 	parse   []byte // head, descriptions, sequences
@@ -131,7 +132,7 @@ func (r *Reader) header() error {
 }
 
 func (r *Reader) nextBlock() error {
-	var b [3]byte
+	b := &r.three
 	if err := r.fill(b[:]); err != nil {
 		return err
 	}

@@ -132,6 +132,7 @@ func (r *Reader) sequenceTables(at int) (int, error) {
 		at++
 	case len(b) > 1 && b[0] < 255:
 		h.sequences = int(b[0]-128)<<8 + int(b[1])
+		h.wide = h.sequences < 128
 		at += 2
 	case len(b) > 2:
 		h.sequences = int(b[1]) + int(b[2])<<8 + 0x7f00

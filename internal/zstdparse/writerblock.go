@@ -23,7 +23,7 @@ func (w *Writer) compressed(dst, parse, content []byte) ([]byte, bool) {
 		return dst, false
 	}
 	switch n := h.sequences; {
-	case n < 128:
+	case n < 128 && !h.wide:
 		dst = append(dst, byte(n))
 	case n < 0x7f00:
 		dst = append(dst, byte(n>>8)+128, byte(n))
