@@ -7,6 +7,7 @@ import (
 
 	"groundswell/internal/deflate"
 	"groundswell/internal/lzmaparse"
+	"groundswell/internal/zstdparse"
 )
 
 // Codec is how a stream is compressed. Of streams of another one than Deflate the parsed
@@ -17,6 +18,7 @@ const (
 	Deflate Codec = iota // RFC 1951
 	LZMA2                // as in a block of an xz file
 	LZMA                 // a .lzma file
+	Zstd                 // a zstd frame, RFC 8878
 	codecs
 )
 
@@ -31,6 +33,7 @@ type Source interface {
 type Reader struct {
 	deflate io.ReadCloser
 	lzma    *lzmaparse.Reader
+	zstd    *zstdparse.Reader
 	current io.Reader
 }
 
@@ -55,6 +58,12 @@ func (r *Reader) Reset(codec Codec, src Source, back io.ReaderAt) error {
 		}
 		r.lzma.Reset(src, kind, back)
 		r.current = r.lzma
+	case Zstd:
+		if r.zstd == nil {
+			r.zstd = &zstdparse.Reader{}
+		}
+		r.zstd.Reset(src, back)
+		r.current = r.zstd
 	default:
 		return fmt.Errorf("%w: codec %d", ErrVersion, codec)
 	}
@@ -73,7 +82,7 @@ func (r *Reader) Ahead() int64 {
 }
 
 // forget frees what large streams take.
-func (r *Reader) forget() { r.lzma, r.current = nil, nil }
+func (r *Reader) forget() { r.lzma, r.zstd, r.current = nil, nil, nil }
 
 // Writer makes streams of what stands for them in the expanded image, one after the other.
 // It is for one goroutine.
@@ -81,6 +90,7 @@ type Writer struct {
 	codec   Codec
 	deflate *deflate.Writer
 	lzma    *lzmaparse.Writer
+	zstd    *zstdparse.Writer
 }
 
 // Reset makes w begin a stream. back keeps what is too much for its memory, Room(s) bytes.
@@ -106,6 +116,11 @@ func (w *Writer) Reset(s Stream, back Scratch) error {
 			back = nil
 		}
 		w.lzma.Reset(kind, back)
+	case Zstd:
+		if w.zstd == nil {
+			w.zstd = &zstdparse.Writer{}
+		}
+		w.zstd.Reset()
 	default:
 		return fmt.Errorf("%w: codec %d", ErrVersion, s.Codec)
 	}
@@ -114,7 +129,7 @@ func (w *Writer) Reset(s Stream, back Scratch) error {
 
 // Room is how many bytes of a scratch it takes to make the stream.
 func (s Stream) Room() int64 {
-	if s.Codec == Deflate || s.Size <= lzmaparse.Window {
+	if s.Codec != LZMA2 && s.Codec != LZMA || s.Size <= lzmaparse.Window {
 		return 0
 	}
 	return s.Size
@@ -122,24 +137,36 @@ func (s Stream) Room() int64 {
 
 // Write appends to dst what of the stream comes out.
 func (w *Writer) Write(dst, p []byte) ([]byte, error) {
-	if w.codec == Deflate {
+	var err error
+	switch w.codec {
+	case Deflate:
 		return w.deflate.Write(dst, p), nil
+	case Zstd:
+		dst, err = w.zstd.Write(dst, p)
+	default:
+		dst, err = w.lzma.Write(dst, p)
 	}
-	dst, err := w.lzma.Write(dst, p)
-	if err != nil {
-		err = fmt.Errorf("%w: %w", ErrCorrupt, err)
-	}
-	return dst, err
+	return dst, corrupt(err)
 }
 
 // Finish ends it.
 func (w *Writer) Finish(dst []byte) ([]byte, error) {
-	if w.codec == Deflate {
+	var err error
+	switch w.codec {
+	case Deflate:
 		return w.deflate.Finish(dst), nil
+	case Zstd:
+		dst, err = w.zstd.Finish(dst)
+	default:
+		dst, err = w.lzma.Finish(dst)
 	}
-	dst, err := w.lzma.Finish(dst)
+	return dst, corrupt(err)
+}
+
+// corrupt says that what stands in the expanded image makes no stream.
+func corrupt(err error) error {
 	if err != nil {
-		err = fmt.Errorf("%w: %w", ErrCorrupt, err)
+		return fmt.Errorf("%w: %w", ErrCorrupt, err)
 	}
-	return dst, err
+	return nil
 }

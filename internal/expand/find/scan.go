@@ -22,6 +22,7 @@ const (
 	inZip
 	inXz
 	inLZMA
+	inZstd
 )
 
 // codec is that of the streams in it.
@@ -31,6 +32,8 @@ func (c container) codec() expand.Codec {
 		return expand.LZMA2
 	case inLZMA:
 		return expand.LZMA
+	case inZstd:
+		return expand.Zstd
 	}
 	return expand.Deflate
 }
@@ -89,7 +92,7 @@ func streams(ctx context.Context, image []byte, most int64) ([]found, error) {
 func next(image []byte, at int) int {
 	for ; at < len(image); at++ {
 		switch image[at] {
-		case 0x1f, 0x78, 'P', 0xfd, 0x5d:
+		case 0x1f, 0x78, 'P', 0xfd, 0x5d, 0x28:
 			return at
 		}
 	}
@@ -113,6 +116,8 @@ func head(image []byte, at int) (begin int, in container, ok bool) {
 		return at + n, inXz, ok
 	case lzmaHead(h):
 		return at, inLZMA, true
+	case bytes.HasPrefix(h, []byte("\x28\xb5\x2f\xfd")):
+		return at, inZstd, true
 	}
 	return 0, 0, false
 }

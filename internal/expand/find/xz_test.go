@@ -2,6 +2,7 @@ package find
 
 import (
 	"bytes"
+	"os"
 	"os/exec"
 	"testing"
 
@@ -76,6 +77,36 @@ func TestAStreamThatIsTooLargeIsLeftAsItIs(t *testing.T) {
 	for most, want := range map[int64]int{400_000: 0, 1 << 20: 1} {
 		if list, err := streams(t.Context(), data, most); err != nil || len(list) != want {
 			t.Errorf("%d bytes: %d of %d: %v", most, len(list), want, err)
+		}
+	}
+}
+
+// program is the first bytes of this test's own, of which every version differs from the
+// others in some places.
+func program(t testing.TB, version byte, n int) []byte {
+	t.Helper()
+	data, err := os.ReadFile(os.Args[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	data = bytes.Clone(data[1<<20:][:n])
+	for i := 7; i < n; i += 50_000 {
+		data[i] = version
+	}
+	return append(noise(version, int(version)*100), data...)
+}
+
+// TestZstdIsLookedThrough, at whatever level.
+func TestZstdIsLookedThrough(t *testing.T) {
+	for _, flags := range [][]string{{"-1"}, {"-19"}, {"--ultra", "-22"}, {"--no-check"}, {"-T2", "-9"}} {
+		old := image(compressed(t, program(t, 1, 2<<20), "zstd", flags...))
+		new := image(compressed(t, program(t, 2, 2<<20), "zstd", flags...), compressed(t, text(2, 900), "zstd", flags...))
+		raw := encoded(t, old, new)
+		if got := decoded(t, raw, old); !bytes.Equal(got, new) {
+			t.Fatalf("%v: %d bytes of %d, or others", flags, len(got), len(new))
+		}
+		if n := plain(t, old, new); len(raw) > n/2 {
+			t.Errorf("%v: %d bytes, without looking through %d", flags, len(raw), n)
 		}
 	}
 }
