@@ -100,8 +100,10 @@ func TestQueueGivesUpHeartbeatsAndLogsButNoResults(t *testing.T) {
 				return err
 			}
 		}
-		for range MaxStatuses {
-			if err := r.QueueStatus(status(topics.StateDownloading)); err != nil {
+		for n := range MaxStatuses {
+			s := status(topics.StateDownloading)
+			s.Attempt = n + 1
+			if err := r.QueueStatus(s); err != nil {
 				return err
 			}
 		}

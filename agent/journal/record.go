@@ -51,6 +51,8 @@ type Record struct {
 	// Dropped counts the reports that were given up for want of space or
 	// because the broker will never take them.
 	Dropped int64 `json:"dropped,omitempty"`
+
+	flying map[int64]int // see Journal.Sending
 }
 
 // Deployment is an attempt in progress.
@@ -224,6 +226,7 @@ func (r *Record) queue(kind topics.Kind, payload []byte, err error, final bool) 
 		r.Queue = slices.DeleteFunc(r.Queue, func(q Report) bool { return q.Kind == kind })
 	}
 	r.Queue = append(r.Queue, Report{ID: r.NextID, Kind: kind, Payload: payload, Final: final})
+	r.condense()
 	r.bound(topics.KindLog, MaxLogs)
 	r.bound(topics.KindStatus, MaxStatuses)
 	return nil
