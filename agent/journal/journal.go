@@ -22,12 +22,14 @@ type Journal struct {
 	epochs *File // a copy of the epoch
 	log    *slog.Logger
 
-	mu      sync.Mutex    // guards what follows, and the file
-	raw     []byte        // the record: as it is on disk, or ahead of that by what Hold could not write
-	limit   int64         // the highest number that Hold may give to what it cannot write; 0: none
-	broken  error         // why the last write failed; nil when it did not
-	flying  map[int64]int // by id of reports that are being sent: how often
-	changed chan struct{}
+	mu       sync.Mutex    // guards what follows, and the file
+	raw      []byte        // the record: as it is on disk, or ahead of that by what Hold could not write
+	limit    int64         // the highest number that Hold may give to what it cannot write; 0: none
+	broken   error         // why the last write failed; nil when it did not
+	flying   map[int64]int // by id of reports that are being sent: how often
+	resaved  time.Time     // when waiting tried last to make durable what Load was not sure of; zero: never
+	withheld bool          // it was said that reports are withheld for that
+	changed  chan struct{}
 }
 
 // Schema is that of the records that are written here.
@@ -318,17 +320,6 @@ func (j *Journal) Waiting(n, size int) []Report {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	return j.waiting(n, size)
-}
-
-// waiting leaves out that an attempt has ended, and what came after it, as long as a power
-// cut may take that back: the attempt would go on, and end twice. So that is written once
-// more. Caller holds mu.
-func (j *Journal) waiting(n, size int) []Report {
-	r := j.get()
-	if j.file.Unsure() && r.ends() && j.save(r) != nil {
-		r.withoutEnds()
-	}
-	return r.waiting(n, size)
 }
 
 // Sending notes that reports are being sent, until landed is called: none of them gives way

@@ -269,21 +269,6 @@ func (r *Record) waiting(n, size int) (list []Report) {
 	return list
 }
 
-// ends reports whether a status in the queue ends an attempt.
-func (r *Record) ends() bool {
-	return slices.ContainsFunc(r.Queue, func(q Report) bool { return q.Final })
-}
-
-// withoutEnds takes the first status out of the queue that ends an attempt, and all
-// statuses behind it.
-func (r *Record) withoutEnds() {
-	ended := false
-	r.Queue = slices.DeleteFunc(r.Queue, func(q Report) bool {
-		ended = ended || q.Final
-		return ended && q.Kind == topics.KindStatus
-	})
-}
-
 // valid is text as valid UTF-8 without U+0000, which databases refuse.
 func valid(text string) string {
 	return strings.ReplaceAll(strings.ToValidUTF8(text, "?"), "\x00", "?")
