@@ -25,16 +25,18 @@ func (s *Store) UnlistedDeltas(ctx context.Context, patience, sooner time.Durati
 	var target string
 	err = s.pool.QueryRow(ctx, `
 		SELECT x.target FROM (
-			SELECT target, finished_at FROM delta WHERE state = 'ready' AND NOT listed
+			SELECT target, finished_at AS since, true AS first FROM delta WHERE state = 'ready' AND NOT listed
 			UNION ALL
-			SELECT target, finished_at FROM delta WHERE state = 'ready' AND expanded_sha256 IS NOT NULL AND NOT expanded_listed) x
-		GROUP BY x.target HAVING min(x.finished_at) <= clock_timestamp() - $1::interval
+			SELECT target, coalesce(expanded_at, finished_at), false FROM delta
+			WHERE state = 'ready' AND expanded_sha256 IS NOT NULL AND NOT expanded_listed AND listed) x
+		GROUP BY x.target HAVING min(x.since) <= clock_timestamp() - $1::interval
 			OR NOT EXISTS (SELECT FROM delta o WHERE o.target = x.target AND o.state IN ('pending', 'running'))
-			OR min(x.finished_at) <= clock_timestamp() - $2::interval AND EXISTS (
+				AND (bool_or(x.first) OR NOT EXISTS (SELECT FROM delta o WHERE o.target = x.target AND o.expanded_state IN ('pending', 'running')))
+			OR min(x.since) <= clock_timestamp() - $2::interval AND EXISTS (
 				SELECT FROM rollout r JOIN release l ON l.name = r.release AND l.version = r.version
 				WHERE l.sha256 = x.target AND r.state = 'running'
 					AND NOT EXISTS (SELECT FROM rollout_wave w WHERE w.rollout = r.id AND w.state <> 'pending'))
-		ORDER BY min(x.finished_at) LIMIT 1`, patience, sooner).Scan(&target)
+		ORDER BY min(x.since) LIMIT 1`, patience, sooner).Scan(&target)
 	if errors.Is(err, pgx.ErrNoRows) {
 		err = s.pool.QueryRow(ctx, `
 			SELECT i.target FROM delta_index i WHERE i.sha256 IS DISTINCT FROM i.whole_sha256
