@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"groundswell/internal/devstack/devtest"
+	"groundswell/internal/devstack/netns"
 	"groundswell/internal/mqttclient"
 	"groundswell/topics"
 )
@@ -30,8 +31,8 @@ func startNetwork(t *testing.T) nodes {
 	for n := range 3 {
 		p := s.broker(nodeName(n+1), net.JoinHostPort(fmt.Sprint(clientNet, n+1), "8883"), fmt.Sprintf(
 			"cluster: {name: test, listen: %q, routes: [\"%s\"]}\nshards: 2\n", routes[n], strings.Join(routes, `", "`)))
-		p.spec.Args = append([]string{"netns", "exec", nodeName(n + 1), p.spec.Path}, p.spec.Args...)
-		p.spec.Path = ipProgram(t)
+		on := netns.Command(t.Context(), t, nodeName(n+1), append([]string{p.spec.Path}, p.spec.Args...)...)
+		p.spec.Path, p.spec.Args = on.Path, on.Args[1:]
 		all = append(all, p)
 	}
 	all.start()

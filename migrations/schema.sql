@@ -144,6 +144,15 @@ CREATE TABLE public.delta (
     expanded_length bigint,
     expanded_sha256 text COLLATE pg_catalog."C",
     plain_useless boolean DEFAULT false NOT NULL,
+    expanded_listed boolean DEFAULT false NOT NULL,
+    expanded_state text DEFAULT ''::text NOT NULL,
+    expanded_attempts integer DEFAULT 0 NOT NULL,
+    expanded_holder text DEFAULT ''::text NOT NULL,
+    expanded_until timestamp with time zone,
+    expanded_at timestamp with time zone,
+    expanded_error text DEFAULT ''::text NOT NULL,
+    CONSTRAINT delta_expanded_running CHECK (((expanded_state <> 'running'::text) OR (expanded_until IS NOT NULL))),
+    CONSTRAINT delta_expanded_state CHECK ((expanded_state = ANY (ARRAY[''::text, 'pending'::text, 'running'::text, 'done'::text, 'failed'::text]))),
     CONSTRAINT delta_expanded_whole CHECK (((expanded_length IS NULL) = (expanded_sha256 IS NULL))),
     CONSTRAINT delta_finished CHECK (((state = ANY (ARRAY['ready'::text, 'useless'::text, 'failed'::text])) = (finished_at IS NOT NULL))),
     CONSTRAINT delta_listed CHECK (((NOT listed) OR (state = 'ready'::text))),
@@ -157,6 +166,7 @@ CREATE TABLE public.delta_index (
     length bigint,
     sha256 text COLLATE pg_catalog."C",
     made_at timestamp with time zone DEFAULT now() NOT NULL,
+    whole_sha256 text COLLATE pg_catalog."C",
     CONSTRAINT delta_index_whole CHECK (((length IS NULL) = (sha256 IS NULL)))
 );
 CREATE TABLE public.device (
@@ -477,7 +487,11 @@ CREATE INDEX cohort_member_bucket ON public.cohort_member USING btree (cohort, b
 CREATE INDEX cohort_member_device ON public.cohort_member USING btree (device, cohort);
 CREATE INDEX cohort_member_leaving ON public.cohort_member USING btree (cohort) WHERE leaving;
 CREATE INDEX contact_connected ON public.contact USING btree (device) WHERE connected;
+CREATE INDEX delta_expanded ON public.delta USING btree (target) WHERE ((state = 'ready'::text) AND (expanded_sha256 IS NOT NULL));
+CREATE INDEX delta_expanded_to_list ON public.delta USING btree (target) WHERE ((state = 'ready'::text) AND (expanded_sha256 IS NOT NULL) AND (NOT expanded_listed));
+CREATE INDEX delta_index_not_whole ON public.delta_index USING btree (made_at) WHERE (sha256 IS DISTINCT FROM whole_sha256);
 CREATE INDEX delta_to_do ON public.delta USING btree (devices DESC) WHERE (state = ANY (ARRAY['pending'::text, 'running'::text]));
+CREATE INDEX delta_to_expand ON public.delta USING btree (devices DESC) WHERE (expanded_state = ANY (ARRAY['pending'::text, 'running'::text]));
 CREATE INDEX delta_to_list ON public.delta USING btree (target) WHERE ((state = 'ready'::text) AND (NOT listed));
 CREATE INDEX device_customer ON public.device USING btree (customer, id);
 CREATE INDEX device_log_stored_at ON public.device_log USING btree (stored_at);

@@ -110,6 +110,7 @@ func (d Downloads) blockIndex(ctx context.Context, keep shelf, a fetch.Artifact,
 			return block.Index{}, fmt.Errorf("%w: block index: %w", errWhole, err)
 		}
 		d.Log.Warn("block index cannot be had yet", "artifact", a.SHA256, "round", round, "err", err)
+		a.Interrupted(err)
 	}
 }
 

@@ -74,6 +74,7 @@ func (r *run) insist(ctx context.Context, open func(context.Context) (way, error
 			return w, err
 		}
 		r.Log.Warn("a way to the artifact cannot be opened yet", "round", round, "err", err)
+		r.wanted.Interrupted(err)
 		if err := r.Client.Rest(ctx, round); err != nil {
 			return nil, err
 		}

@@ -65,6 +65,7 @@ func (r *run) all(ctx context.Context) error {
 		}
 		round++
 		r.Log.Warn("download interrupted", "have", r.file.have(), "of", r.wanted.Length, "round", round, "err", err)
+		r.wanted.Interrupted(err)
 		if err := r.Client.Rest(ctx, round); err != nil {
 			return err
 		}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"time"
 
 	"groundswell/agent/journal"
 	"groundswell/agent/wake"
@@ -64,10 +63,11 @@ func (d *Driver) tellBudget(ctx context.Context) error {
 	}
 	what := fmt.Sprintf("%s %d", s.Rollout, s.Attempt)
 	first := d.budget.what != what
-	if !first && d.budget.have == s.DownloadedBytes {
+	if !first && d.budget.have == s.DownloadedBytes && !d.account.due() {
 		return nil // said already
 	}
 	d.budget.what, d.budget.have = what, s.DownloadedBytes
+	d.account.said()
 	d.log.Info("the device waits", "rollout", s.Rollout, "reason", s.Reason, "detail", s.Detail, "until", s.Until)
 	err := d.insist(ctx, "journal", func() error {
 		return d.journal.Update(func(r *journal.Record) error { return d.queue(r, s) })
@@ -76,19 +76,6 @@ func (d *Driver) tellBudget(ctx context.Context) error {
 		d.world.CheckIn()
 	}
 	return err
-}
-
-// progressed reports how far a download is that takes long. It may be lost.
-func (d *Driver) progressed(have int64) {
-	if time.Since(d.told) < retell {
-		return
-	}
-	d.told = time.Now()
-	s := d.status(topics.State(d.dep.State))
-	s.DownloadedBytes = have
-	if err := d.journal.Hold(func(r *journal.Record) error { return d.queue(r, s) }); err != nil {
-		d.log.Warn("how far the download is cannot be reported", "err", err)
-	}
 }
 
 // progress is what was reported of a download that waits.

@@ -2,6 +2,7 @@ package deploy
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"syscall"
@@ -18,7 +19,7 @@ import (
 
 var now = time.Date(2027, 3, 3, 12, 0, 0, 0, time.UTC)
 
-// signed is a list of one release that requires something, signed for real.
+// signed is a list of one release, whose artifact is an x, and that requires something, signed for real.
 func signed(t *testing.T, requires ...trust.Requirement) (trust.Images, topics.Entry) {
 	t.Helper()
 	key := func() (*trust.Key, trust.RoleKeys) {
@@ -37,7 +38,7 @@ func signed(t *testing.T, requires ...trust.Requirement) (trust.Images, topics.E
 		t.Fatal(err)
 	}
 	r := trust.Release{Schema: 1, Component: "system", Name: "camera", Version: "1.1.0", Models: []string{"cam-a"}, Requires: requires}
-	image := trust.ReleaseImage{Path: trust.ReleasePath(r), Length: 1, SHA256: fmt.Sprintf("%064d", 1), Release: r}
+	image := trust.ReleaseImage{Path: trust.ReleasePath(r), Length: 1, SHA256: fmt.Sprintf("%x", sha256.Sum256([]byte("x"))), Release: r}
 	raw, err := trust.SignTargets(trust.TargetsSpec{Root: rootRaw, Add: []trust.ReleaseImage{image}, Now: now, Expires: now.AddDate(0, 1, 0)}, releaseKey)
 	if err != nil {
 		t.Fatal(err)

@@ -123,12 +123,11 @@ type Driver struct {
 
 	// Only Run's goroutine touches what follows.
 	dep     journal.Deployment
-	refused int       // writes of a perishable step, one after the other, that failed
-	waited  string    // the last reason to wait that was reported
-	held    held      // what keeps it from going on
-	release func()    // of the applications' lock, while it installs; nil: not held
-	budget  progress  // of a wake's budget
-	told    time.Time // when how far the download is was reported
+	refused int      // writes of a perishable step, one after the other, that failed
+	waited  string   // the last reason to wait that was reported
+	held    held     // what keeps it from going on
+	release func()   // of the applications' lock, while it installs; nil: not held
+	budget  progress // of a wake's budget
 	// transfer is where the bytes of the download that runs came from.
 	transfer topics.Transfer
 	expired  bool // it was said that something has expired
@@ -136,8 +135,9 @@ type Driver struct {
 	// measured is when dep.Before was; zero: not by this process.
 	measured time.Time
 
-	stones stones
-	runs   atomic.Bool // it has found out where the device is, and goes on
+	account account
+	stones  stones
+	runs    atomic.Bool // it has found out where the device is, and goes on
 }
 
 // New does no I/O. The drivers of one device are made in the order in which its
@@ -150,6 +150,7 @@ func New(cfg Config, device *Device, s Slots, r Releases, d Downloads, j *journa
 		cfg.Jitter = backoff.Jitter
 	}
 	driver := &Driver{cfg: cfg, device: device, slots: s, releases: r, downloads: d, world: device.world, journal: j, clock: clk, log: log}
+	driver.account.wake = cfg.Wake
 	driver.wake = device.add(driver)
 	return driver
 }

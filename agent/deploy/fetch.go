@@ -25,6 +25,7 @@ func (s stopped) Error() string { return s.reason }
 // fetch brings metadata and bytes, while it watches whether they are still
 // wanted.
 func (d *Driver) fetch(ctx context.Context) (update.Event, error) {
+	d.account.said() // that it begins, or goes on
 	working, cancel := context.WithCancelCause(ctx)
 	watched := make(chan struct{})
 	go func() {
@@ -88,38 +89,9 @@ func (d *Driver) bring(ctx context.Context) error {
 			return err
 		}
 	}
-	var images trust.Images
-	for round, refused := 1, 0; ; round++ {
-		change := d.device.change() // before the look
-		var err error
-		images, err = d.images(ctx)
-		if err == nil {
-			err = d.eligible(images)
-		}
-		if err == nil {
-			break
-		}
-		if errors.Is(err, errComing) {
-			if err := d.tell(ctx, condition.Download, &condition.Hold{Reason: reasonRequires, Detail: err.Error(), Again: longest}); err != nil {
-				return err
-			}
-			if err := d.sleep(ctx, change, longest); err != nil {
-				return err
-			}
-			round = 0
-			continue
-		}
-		reason, final := reasonOf(err)
-		if reason == reasonMetadata {
-			refused++
-		}
-		if final || refused >= patience || ctx.Err() != nil {
-			return err
-		}
-		d.log.Warn("metadata cannot be had yet", "rollout", d.dep.Entry.Rollout, "round", round, "err", err)
-		if err := d.downloads.Pause(ctx, round); err != nil {
-			return err
-		}
+	images, err := d.agreed(ctx)
+	if err != nil {
+		return err
 	}
 	// Stopped when it was staged already, or provisioned in this very version.
 	if _, err := d.slots.Stage(d.image()); err == nil {
@@ -131,19 +103,61 @@ func (d *Driver) bring(ctx context.Context) error {
 		return fmt.Errorf("%w: %w", errDisk, err)
 	}
 	image, _ := images.Lookup(target.Path) // eligible found it
-	artifact := fetch.Artifact{Length: target.Length, SHA256: target.SHA256, Index: image.Release.Index, Deltas: d.newest().Deltas, Seed: d.seed()}
-	return d.device.fetch(ctx, func(ctx context.Context, progress func(int64)) error {
-		defer d.cfg.Allowance.Begin(ctx, d.newest().DownloadWindows)()
-		var transfer topics.Transfer
-		d.told = time.Now() // or a moment ago
-		err := d.downloads.Artifact(ctx, artifact, path, func(have int64, t topics.Transfer) {
-			transfer = t
-			progress(have)
-			d.progressed(have)
+	artifact := fetch.Artifact{Length: target.Length, SHA256: target.SHA256, Index: image.Release.Index, Deltas: d.newest().Deltas, Seed: d.seed(), Waits: d.account.stands}
+	return d.aloud(ctx, func() error {
+		d.account.stands(errTurn)
+		return d.device.fetch(ctx, func(ctx context.Context, progress func(int64)) error {
+			d.account.moves()
+			defer d.cfg.Allowance.Begin(ctx, d.newest().DownloadWindows)()
+			var transfer topics.Transfer
+			err := d.downloads.Artifact(ctx, artifact, path, func(have int64, t topics.Transfer) {
+				transfer = t
+				progress(have)
+				d.account.moves()
+			})
+			d.transfer = d.transfer.Plus(transfer)
+			return err
 		})
-		d.transfer = d.transfer.Plus(transfer)
-		return err
 	})
+}
+
+// agreed brings the list of releases, once this device may run the entry's by it.
+func (d *Driver) agreed(ctx context.Context) (images trust.Images, err error) {
+	for round, refused := 1, 0; ; round++ {
+		change := d.device.change() // before the look
+		err := d.aloud(ctx, func() (err error) {
+			images, err = d.images(ctx)
+			return err
+		})
+		if err == nil {
+			err = d.eligible(images)
+		}
+		if err == nil {
+			return images, nil
+		}
+		if errors.Is(err, errComing) {
+			if err := d.tell(ctx, condition.Download, &condition.Hold{Reason: reasonRequires, Detail: err.Error(), Again: longest}); err != nil {
+				return images, err
+			}
+			if err := d.sleep(ctx, change, longest); err != nil {
+				return images, err
+			}
+			round = 0
+			continue
+		}
+		reason, final := reasonOf(err)
+		if reason == reasonMetadata {
+			refused++
+		}
+		if final || refused >= patience || ctx.Err() != nil {
+			return images, err
+		}
+		d.log.Warn("metadata cannot be had yet", "rollout", d.dep.Entry.Rollout, "round", round, "err", err)
+		d.account.stands(err)
+		if err := d.aloud(ctx, func() error { return d.downloads.Pause(ctx, round) }); err != nil {
+			return images, err
+		}
+	}
 }
 
 // newest is the entry as it is by now: since the attempt began more deltas may have been
@@ -265,6 +279,7 @@ func reasonOf(err error) (slug string, final bool) {
 		{errRequires, reasonRequires, true},
 		{errComing, reasonRequires, false},
 		{errStone, decide.ReasonStone, true},
+		{errTurn, reasonComponent, false},
 		{slot.ErrInstaller, "installer", true},
 		{slot.ErrUnavailable, "installer", true},
 		{fetch.ErrWrongBytes, "wrong-bytes", true},
@@ -293,6 +308,9 @@ func reasonOf(err error) (slug string, final bool) {
 		if errors.Is(err, known.sentinel) {
 			return known.slug, known.final
 		}
+	}
+	if errors.As(err, new(fetch.Busy)) {
+		return "busy", false
 	}
 	return "fetch", false
 }

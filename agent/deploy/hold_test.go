@@ -164,7 +164,7 @@ func spend(t *testing.T, a *allowance.Allowance, n int) {
 	}
 }
 
-// TestWhoWaitsOrDownloadsForLongSaysSoAgain: or fleetd would take it for silent, which is a
+// TestWhoWaitsForLongSaysSoAgain: or fleetd would take it for silent, which is a
 // failure.
 func TestWhoWaitsOrDownloadsForLongSaysSoAgain(t *testing.T) {
 	d, _ := newDriver(t, onTrial(), update.Downloading)
@@ -210,14 +210,4 @@ func TestWhoWaitsOrDownloadsForLongSaysSoAgain(t *testing.T) {
 	clk = clk.Add(5 * time.Hour)
 	tell(long)
 	last(4)
-
-	d.told = time.Now()
-	d.progressed(100)
-	last(4)
-	d.told = d.told.Add(-retell)
-	d.progressed(400)
-	d.progressed(500)
-	if s := last(5); s.State != topics.StateDownloading || s.DownloadedBytes != 400 || s.Bytes != 1000 || s.Reason != "" || s.Until != nil {
-		t.Errorf("%+v", s)
-	}
 }

@@ -329,6 +329,7 @@ func (d *Driver) tell(ctx context.Context, phase condition.Phase, hold *conditio
 	}
 	s.Until = &until
 	d.held.told, d.held.said = time.Now(), until
+	d.account.said()
 	return d.insist(ctx, "journal", func() error {
 		return d.journal.Update(func(r *journal.Record) error { return d.queue(r, s) })
 	})

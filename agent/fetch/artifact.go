@@ -24,6 +24,16 @@ type Artifact struct {
 	// needs none of them.
 	Index, Deltas *topics.Document
 	Seed          *Seed
+	// Waits is called with what went wrong before each pause, however long that is. It
+	// must not block. Nil: nobody wants to know.
+	Waits func(why error)
+}
+
+// Interrupted calls Waits.
+func (a Artifact) Interrupted(why error) {
+	if a.Waits != nil {
+		a.Waits(why)
+	}
 }
 
 // Seed is an artifact that the device has, perhaps changed since.
@@ -80,6 +90,7 @@ func (c *Client) Artifact(ctx context.Context, a Artifact, path string, progress
 		}
 		round++
 		c.cfg.Log.Warn("download interrupted", "have", d.have, "of", a.Length, "round", round, "err", err)
+		a.Interrupted(err)
 		if err := c.Rest(ctx, round); err != nil {
 			return err
 		}

@@ -31,5 +31,6 @@
 //
 // The queue is bounded. A heartbeat replaces the one before it; logs push out
 // the oldest log; status reports push out nothing but older status reports,
-// those that end no attempt first.
+// those that end no attempt first. Of those that say the same again and again, because the
+// device waits and is offline for long, the first and the newest are kept.
 package journal

@@ -22,11 +22,14 @@ type Journal struct {
 	epochs *File // a copy of the epoch
 	log    *slog.Logger
 
-	mu      sync.Mutex // guards what follows, and the file
-	raw     []byte     // the record: as it is on disk, or ahead of that by what Hold could not write
-	limit   int64      // the highest number that Hold may give to what it cannot write; 0: none
-	broken  error      // why the last write failed; nil when it did not
-	changed chan struct{}
+	mu       sync.Mutex    // guards what follows, and the file
+	raw      []byte        // the record: as it is on disk, or ahead of that by what Hold could not write
+	limit    int64         // the highest number that Hold may give to what it cannot write; 0: none
+	broken   error         // why the last write failed; nil when it did not
+	flying   map[int64]int // by id of reports that are being sent: how often
+	resaved  time.Time     // when waiting tried last to make durable what Load was not sure of; zero: never
+	withheld bool          // it was said that reports are withheld for that
+	changed  chan struct{}
 }
 
 // Schema is that of the records that are written here.
@@ -56,7 +59,7 @@ func Open(dir string, now time.Time, log *slog.Logger) (*Journal, error) {
 
 // OpenOn is Open on another file system than the machine's.
 func OpenOn(on disk.FS, dir string, now time.Time, log *slog.Logger) (*Journal, error) {
-	j := &Journal{file: NewFileOn(on, filepath.Join(dir, name)), epochs: NewFileOn(on, filepath.Join(dir, epochName)), log: log, changed: make(chan struct{}, 1)}
+	j := &Journal{file: NewFileOn(on, filepath.Join(dir, name)), epochs: NewFileOn(on, filepath.Join(dir, epochName)), log: log, flying: map[int64]int{}, changed: make(chan struct{}, 1)}
 	copied := j.copiedEpoch()
 	raw, older, err := j.file.Load()
 	var r Record
@@ -238,6 +241,7 @@ func (j *Journal) get() Record {
 	if err := json.Unmarshal(j.raw, &r); err != nil {
 		panic("journal: own record does not decode: " + err.Error()) // written by save or checked by Open
 	}
+	r.flying = j.flying
 	return r
 }
 
@@ -245,7 +249,9 @@ func (j *Journal) get() Record {
 func (j *Journal) Snapshot() Record {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	return j.get()
+	r := j.get()
+	r.flying = nil // it belongs to who holds mu
+	return r
 }
 
 // Update changes the record in one durable write. If change or the writing
@@ -316,15 +322,23 @@ func (j *Journal) Waiting(n, size int) []Report {
 	return j.waiting(n, size)
 }
 
-// waiting leaves out that an attempt has ended, and what came after it, as long as a power
-// cut may take that back: the attempt would go on, and end twice. So that is written once
-// more. Caller holds mu.
-func (j *Journal) waiting(n, size int) []Report {
-	r := j.get()
-	if j.file.Unsure() && r.ends() && j.save(r) != nil {
-		r.withoutEnds()
+// Sending notes that reports are being sent, until landed is called: none of them gives way
+// to a newer one meanwhile.
+func (j *Journal) Sending(reports ...Report) (landed func()) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for _, report := range reports {
+		j.flying[report.ID]++
 	}
-	return r.waiting(n, size)
+	return func() {
+		j.mu.Lock()
+		defer j.mu.Unlock()
+		for _, report := range reports {
+			if j.flying[report.ID]--; j.flying[report.ID] == 0 {
+				delete(j.flying, report.ID)
+			}
+		}
+	}
 }
 
 // Sent removes a report that the broker has acknowledged. Where that cannot be

@@ -51,6 +51,8 @@ type Record struct {
 	// Dropped counts the reports that were given up for want of space or
 	// because the broker will never take them.
 	Dropped int64 `json:"dropped,omitempty"`
+
+	flying map[int64]int // see Journal.Sending
 }
 
 // Deployment is an attempt in progress.
@@ -224,6 +226,7 @@ func (r *Record) queue(kind topics.Kind, payload []byte, err error, final bool) 
 		r.Queue = slices.DeleteFunc(r.Queue, func(q Report) bool { return q.Kind == kind })
 	}
 	r.Queue = append(r.Queue, Report{ID: r.NextID, Kind: kind, Payload: payload, Final: final})
+	r.condense()
 	r.bound(topics.KindLog, MaxLogs)
 	r.bound(topics.KindStatus, MaxStatuses)
 	return nil
@@ -264,21 +267,6 @@ func (r *Record) waiting(n, size int) (list []Report) {
 		}
 	}
 	return list
-}
-
-// ends reports whether a status in the queue ends an attempt.
-func (r *Record) ends() bool {
-	return slices.ContainsFunc(r.Queue, func(q Report) bool { return q.Final })
-}
-
-// withoutEnds takes the first status out of the queue that ends an attempt, and all
-// statuses behind it.
-func (r *Record) withoutEnds() {
-	ended := false
-	r.Queue = slices.DeleteFunc(r.Queue, func(q Report) bool {
-		ended = ended || q.Final
-		return ended && q.Kind == topics.KindStatus
-	})
 }
 
 // valid is text as valid UTF-8 without U+0000, which databases refuse.

@@ -1,11 +1,14 @@
 package journal
 
 import (
+	"encoding/json"
 	"errors"
 	"log/slog"
 	"slices"
+	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"groundswell/agent/disk/simdisk"
@@ -48,11 +51,14 @@ func TestWaitingIsBoundedAndInTheOrderOfSending(t *testing.T) {
 
 // TestEndOfAnAttemptThatMayVanishIsNotSent: a process was killed when it had written the
 // end and the disk had refused to make it durable. A power cut may take it back.
-func TestEndOfAnAttemptThatMayVanishIsNotSent(t *testing.T) {
+func TestEndOfAnAttemptThatMayVanishIsNotSent(t *testing.T) { synctest.Test(t, endThatMayVanish) }
+
+func endThatMayVanish(t *testing.T) {
 	d := simdisk.New()
 	d.Put("/data/.keep", nil)
+	var log strings.Builder
 	open := func() *Journal {
-		j, err := OpenOn(d, "/data", begun, slog.New(slog.DiscardHandler))
+		j, err := OpenOn(d, "/data", begun, slog.New(slog.NewTextHandler(&log, nil)))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -60,15 +66,19 @@ func TestEndOfAnAttemptThatMayVanishIsNotSent(t *testing.T) {
 	}
 	j := open()
 	update1(t, j, func(r *Record) error { return r.QueueStatus(status(topics.StateStaged)) })
+	syncs := 0
 	refused := func(c simdisk.Change) simdisk.Verdict {
 		if c.Op == "sync-dir" {
+			syncs++
 			return simdisk.Verdict{Err: syscall.EIO}
 		}
 		return simdisk.Verdict{}
 	}
 	d.Ask = refused
 	err := j.Update(func(r *Record) error {
-		return errors.Join(r.QueueStatus(status(topics.StateFailed)), r.QueueStatus(status(topics.StateDownloading)))
+		next, other := status(topics.StateDownloading), status(topics.StateDownloading)
+		next.Attempt, other.Rollout, other.Component = 2, "r-2", "modem"
+		return errors.Join(r.QueueStatus(status(topics.StateFailed)), r.QueueStatus(next), r.QueueStatus(other))
 	})
 	if !errors.Is(err, syscall.EIO) {
 		t.Fatal(err)
@@ -76,21 +86,42 @@ func TestEndOfAnAttemptThatMayVanishIsNotSent(t *testing.T) {
 	d.Restart(false, nil)
 	d.Ask = refused
 	again := open()
-	if n := len(again.Snapshot().Queue); n != 3 {
+	if n := len(again.Snapshot().Queue); n != 4 {
 		t.Fatalf("%d reports were found", n)
 	}
 	if err := again.Hold(func(r *Record) error { return r.QueueHeartbeat(heartbeat()) }); err != nil {
 		t.Fatal(err)
 	}
-	var kinds []topics.Kind
-	for _, report := range again.Waiting(10, 1<<20) {
-		kinds = append(kinds, report.Kind)
+	waits := func(want ...string) {
+		t.Helper()
+		var list []string
+		for _, report := range again.Waiting(10, 1<<20) {
+			var s struct{ Rollout, State string }
+			if err := json.Unmarshal(report.Payload, &s); err != nil {
+				t.Fatal(err)
+			}
+			list = append(list, strings.TrimSpace(s.Rollout+" "+s.State))
+		}
+		if !slices.Equal(list, want) {
+			t.Errorf("to be sent: %q, want %q", list, want)
+		}
 	}
-	if !slices.Equal(kinds, []topics.Kind{topics.KindStatus, topics.KindHeartbeat}) {
-		t.Errorf("to be sent while the disk refuses: %v", kinds)
+	syncs = 0
+	for range 10 { // minutes, and a look each second
+		for range 60 {
+			waits("r-1 staged", "r-2 downloading", "")
+			time.Sleep(time.Second)
+		}
+	}
+	if syncs < 9 || syncs > 11 {
+		t.Errorf("the disk was asked %d times in 10 minutes", syncs)
 	}
 	d.Ask = nil
-	if list := again.Waiting(10, 1<<20); len(list) != 4 || !list[1].Final {
-		t.Errorf("to be sent when the disk takes writes again: %v", list)
+	time.Sleep(resave)
+	for range 2 {
+		waits("r-1 staged", "r-1 failed", "r-1 downloading", "r-2 downloading", "")
+	}
+	if n := strings.Count(log.String(), "does not confirm"); n != 1 || strings.Count(log.String(), "has confirmed") != 1 {
+		t.Errorf("said %d times:\n%s", n, log.String())
 	}
 }

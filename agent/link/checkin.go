@@ -18,6 +18,7 @@ import (
 func (l *Link) pollOnce(ctx context.Context) error {
 	l.Heartbeat()
 	reports := l.journal.Waiting(mqttclient.MaxFlight, mqttclient.MaxFlightBytes/2) // topics and properties come on top
+	defer l.journal.Sending(reports...)()
 	subs, cohorts := l.wanted()
 	flight := mqttclient.Flight{Subscribe: subs}
 	for _, r := range reports {

@@ -96,6 +96,7 @@ func (l *Link) send(ctx context.Context, c *conn, s session) {
 // sendOne publishes one report. It is done with it, or wants to be called
 // again later.
 func (l *Link) sendOne(ctx context.Context, c *conn, s session, report journal.Report) (done bool) {
+	defer l.journal.Sending(report)()
 	return l.sent(ctx, c, report, s.Publish(ctx, l.publication(report)))
 }
 

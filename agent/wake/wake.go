@@ -102,6 +102,17 @@ func (w *Wake) Spent(n int64) {
 	w.spent += n
 }
 
+// Sleeps reports whether the device sleeps between its check-ins, and timed whether what a
+// wake fetches ends with it.
+func (w *Wake) Sleeps() (sleeps, timed bool) {
+	if w == nil {
+		return false, false
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.limited, w.limited && w.limits.Awake > 0
+}
+
 // Left is how many bytes may still be fetched, at least 0; limited is false when any
 // number may be.
 func (w *Wake) Left() (bytes int64, limited bool) {

@@ -14,7 +14,6 @@ import (
 	"runtime/debug"
 	"strings"
 	"syscall"
-	"time"
 )
 
 // ChildCommand is the first argument by which a program knows that it is to be RunChild.
@@ -51,44 +50,17 @@ const (
 	outFile
 )
 
-// leastThrough is how long looking through compression may take in any case, unless the
-// job's time is over; else twice as long as the plain delta took.
-const leastThrough = 2 * time.Minute
-
 // maxComplaint is how much of what a child says when it fails is kept, in bytes.
 const maxComplaint = 2 << 10
 
-// Encode runs the child, and one more to look through compression: if that one fails, the
-// plain delta is there nevertheless. When ctx ends it is killed.
-func (c Child) Encode(ctx context.Context, coder string, old, new, index, out, expanded *os.File) (Effort, error) {
-	o := order{Coder: coder, CPUs: max(c.CPUs, 1), Memory: c.Memory}
-	began := time.Now()
-	effort, err := c.run(ctx, o, old, new, index, out)
-	if err != nil {
-		return effort, err
-	}
-	info, err := out.Stat()
-	if err != nil {
-		return effort, err
-	}
-	o.Plain = info.Size()
-	// The plain one is to be stored in time, and rollouts wait for it.
-	limit := max(leastThrough, 2*time.Since(began))
-	if end, bounded := ctx.Deadline(); bounded {
-		limit = min(limit, time.Until(end)/2)
-	}
-	within, stop := context.WithTimeout(ctx, limit)
-	defer stop()
-	more, err := c.run(within, o, old, new, index, expanded)
-	effort.Peak = max(effort.Peak, more.Peak)
-	switch {
-	case ctx.Err() != nil:
-		return effort, context.Cause(ctx)
-	case err != nil:
-		effort.Remark = err.Error()
-		return effort, expanded.Truncate(0)
-	}
-	return effort, nil
+// Encode runs the child for the plain delta. When ctx ends it is killed.
+func (c Child) Encode(ctx context.Context, coder string, old, new, index, out *os.File) (Effort, error) {
+	return c.run(ctx, order{Coder: coder, CPUs: max(c.CPUs, 1), Memory: c.Memory}, old, new, index, out)
+}
+
+// Expand runs the child to look through compression. When ctx ends it is killed.
+func (c Child) Expand(ctx context.Context, coder string, plain int64, old, new, index, out *os.File) (Effort, error) {
+	return c.run(ctx, order{Coder: coder, CPUs: max(c.CPUs, 1), Memory: c.Memory, Plain: plain}, old, new, index, out)
 }
 
 func (c Child) run(ctx context.Context, o order, old, new, index, out *os.File) (effort Effort, err error) {

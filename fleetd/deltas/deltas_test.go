@@ -67,11 +67,13 @@ func encode(ctx context.Context, w io.Writer, old, new []byte, ends []int64, cod
 
 func lookThrough(ctx context.Context, w io.Writer, old, new []byte, o find.Options) error {
 	switch {
-	case bytes.HasPrefix(new, []byte("through: crash")):
+	case bytes.HasPrefix(new, []byte("through: crash")), os.Getenv("THROUGH") == "crash":
 		panic("told to crash")
+	case bytes.HasPrefix(new, []byte("through: hang")):
+		<-time.After(time.Hour)
 	case bytes.HasPrefix(new, []byte("through: lie")):
 		other := bytes.Clone(new)
-		other[len(other)-1]++
+		other[100]++ // before what is compressed
 		new = other
 	}
 	return find.Encode(ctx, w, old, new, o)

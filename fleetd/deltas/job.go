@@ -22,12 +22,13 @@ type Blobs interface {
 	Put(ctx context.Context, sha256 string, length int64, source io.Reader) error
 }
 
-// Encoder makes the delta that makes new from old, into out, and one that looks through
-// compression into expanded, unless that would not be much smaller. Both are empty. All are
-// files that nobody else has; index is the block index of new.
+// Encoder makes deltas that make new from old, into out, which is empty. All are files that
+// nobody else has; index is the block index of new; coder is fleet.CoderMixed or CoderZstd.
 type Encoder interface {
-	// coder is fleet.CoderMixed or CoderZstd.
-	Encode(ctx context.Context, coder string, old, new, index, out, expanded *os.File) (Effort, error)
+	Encode(ctx context.Context, coder string, old, new, index, out *os.File) (Effort, error)
+	// Expand makes one that looks through compression. It leaves out empty where none is
+	// much smaller than the plain one, which has so many bytes.
+	Expand(ctx context.Context, coder string, plain int64, old, new, index, out *os.File) (Effort, error)
 	// Need is how many bytes of memory it takes at most for artifacts of so many bytes.
 	Need(old, new int64) int64
 }
@@ -35,9 +36,6 @@ type Encoder interface {
 // Effort is what a delta took.
 type Effort struct {
 	Peak int64 // bytes of memory; 0: not known
-	// Remark is why compression is not looked through though something went wrong about
-	// it; else empty.
-	Remark string
 }
 
 // worth is the share of what would be fetched without it that a delta may have at most,
@@ -80,8 +78,16 @@ func (w *Worker) coder(ctx context.Context, job fleet.DeltaJob) (string, error) 
 	return fleet.CoderMixed, err
 }
 
+// leastThrough is how long looking through compression may take in any case, unless the
+// job's time is over; else twice as long as the plain delta took. Other deltas wait
+// meanwhile.
+const leastThrough = 2 * time.Minute
+
+// make makes the plain delta, which is to be known to devices before anything else is tried;
+// or the one that looks through compression, if that is the job, or if the plain one is not
+// worth its bytes.
 func (w *Worker) make(ctx context.Context, job fleet.DeltaJob, result *fleet.DeltaResult) error {
-	var files [5]*os.File
+	var files [4]*os.File
 	for i := range files {
 		f, err := w.scratch()
 		if err != nil {
@@ -90,7 +96,7 @@ func (w *Worker) make(ctx context.Context, job fleet.DeltaJob, result *fleet.Del
 		defer f.Close()
 		files[i] = f
 	}
-	old, target, index, out, expanded := files[0], files[1], files[2], files[3], files[4]
+	old, target, index, out := files[0], files[1], files[2], files[3]
 	for _, c := range []struct {
 		to *os.File
 		d  topics.Document
@@ -103,46 +109,82 @@ func (w *Worker) make(ctx context.Context, job fleet.DeltaJob, result *fleet.Del
 			return fmt.Errorf("read %s: %w", c.d.SHA256, err)
 		}
 	}
-	effort, err := w.cfg.Encoder.Encode(ctx, result.Coder, old, target, index, out, expanded)
+	expand := func(ctx context.Context, plain int64, out *os.File) (effort Effort, err error) {
+		return w.cfg.Encoder.Expand(ctx, result.Coder, plain, old, target, index, out)
+	}
+	most := w.most(ctx, job)
+	if job.Through {
+		limit := max(leastThrough, time.Duration(2*job.Took*float64(time.Second))) * time.Duration(job.Attempt)
+		return w.through(ctx, limit, job.Plain.Length, most, out, expand, result)
+	}
+	began := time.Now()
+	effort, err := w.cfg.Encoder.Encode(ctx, result.Coder, old, target, index, out)
 	result.Peak = effort.Peak
 	if err != nil {
 		return err
 	}
-	if effort.Remark != "" {
-		w.cfg.Log.Warn("a delta does not look through compression", "target", job.Target.SHA256, "source", job.Source.SHA256, "err", effort.Remark)
-	}
-	result.Delta, err = measure(ctx, out)
-	if err != nil {
+	if result.Delta, err = measure(ctx, out); err != nil {
 		return err
 	}
-	through, err := measure(ctx, expanded)
-	if err != nil {
+	if result.Delta.Length <= most {
+		if err := w.store(ctx, out, result.Delta); err != nil {
+			return err
+		}
+		result.State, result.Later = fleet.DeltaReady, true
+		return nil
+	}
+	limit := max(leastThrough, 2*time.Since(began))
+	if end, bounded := ctx.Deadline(); bounded { // what is known by then is to be noted
+		limit = min(limit, time.Until(end)/2)
+	}
+	if err := out.Truncate(0); err != nil {
 		return err
 	}
+	err = w.through(ctx, limit, result.Delta.Length, most, out, expand, result)
+	if err != nil && ctx.Err() == nil {
+		w.cfg.Log.Warn("a delta does not look through compression yet", "target", job.Target.SHA256, "source", job.Source.SHA256, "err", err)
+		result.State, result.Later, err = fleet.DeltaUseless, true, nil
+	}
+	result.PlainUseless = result.State == fleet.DeltaReady
+	return err
+}
+
+// most is how many bytes a delta may have to be worth them.
+func (w *Worker) most(ctx context.Context, job fleet.DeltaJob) int64 {
 	without := job.Target.Length
 	if w.cfg.Packed != nil {
 		if packed, ok := w.cfg.Packed(ctx, job.Target.SHA256); ok {
 			without = min(without, packed)
 		}
 	}
-	most := without/100*worth + without%100*worth/100
-	if through.Length > 0 && through.Length <= most {
-		if err := w.store(ctx, expanded, through); err != nil {
-			return err
-		}
-		result.State, result.Expanded = fleet.DeltaReady, &through
+	return without/100*worth + without%100*worth/100
+}
+
+// through makes a delta that looks through compression, within a time. It is useless if it
+// saves too little.
+func (w *Worker) through(ctx context.Context, limit time.Duration, plain, most int64, out *os.File,
+	expand func(ctx context.Context, plain int64, out *os.File) (Effort, error), result *fleet.DeltaResult) error {
+	within, stop := context.WithTimeoutCause(ctx, limit, fmt.Errorf("%w: %v to look through compression", ErrTimeout, limit))
+	defer stop()
+	if _, err := out.Seek(0, io.SeekStart); err != nil {
+		return err
 	}
-	switch {
-	case result.Delta.Length <= most:
-		if err := w.store(ctx, out, result.Delta); err != nil {
-			return err
-		}
-		result.State = fleet.DeltaReady
-	case result.Expanded != nil:
-		result.PlainUseless = true
-	default:
-		result.State = fleet.DeltaUseless
+	effort, err := expand(within, plain, out)
+	result.Peak = max(result.Peak, effort.Peak)
+	if err != nil {
+		return err
 	}
+	made, err := measure(ctx, out)
+	if err != nil {
+		return err
+	}
+	if result.State = fleet.DeltaUseless; made.Length == 0 || made.Length > most {
+		return nil
+	}
+	if err := w.store(ctx, out, made); err != nil {
+		return err
+	}
+	result.State, result.Expanded = fleet.DeltaReady, &made
 	return nil
 }
 

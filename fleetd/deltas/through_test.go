@@ -11,8 +11,10 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"groundswell/fleetd/artifact"
+	"groundswell/fleetd/deltas"
 	"groundswell/fleetd/fleet"
 	"groundswell/fleetd/store/storetest"
 	"groundswell/internal/expand"
@@ -102,34 +104,98 @@ func TestOnlyWhatLooksThroughIsListed(t *testing.T) {
 	}
 }
 
+// both has a release whose plain delta from the one before is worth it, and one that looks
+// through compression as well; they begin with an order for who makes that.
+func (f *fixture) both(order string) fleet.Rollout {
+	f.T.Helper()
+	same := append([]byte(order), noise(7, 400_000)...)
+	f.release("1.0.0", append(bytes.Clone(same), compressed(f.T, 1)...))
+	f.release("1.1.0", append(bytes.Clone(same), compressed(f.T, 2)...))
+	return f.rollout("1.1.0")
+}
+
+// expanded is how the second delta stands: its state, attempts and error.
+func (f *fixture) expanded() string {
+	return strings.TrimSpace(f.Exec(`SELECT expanded_state, expanded_attempts, expanded_error FROM delta`))
+}
+
 // TestBothAreListed where the plain one is worth it too.
 func TestBothAreListed(t *testing.T) {
 	f := newFixture(t)
-	same := noise(7, 400_000)
-	f.release("1.0.0", append(bytes.Clone(same), compressed(t, 1)...))
-	f.release("1.1.0", append(bytes.Clone(same), compressed(t, 2)...))
-	source := f.work(f.config(), f.rollout("1.1.0"), "a delta that devices know of", func(s fleet.DeltaSource) bool { return s.Listed })
+	source := f.work(f.config(), f.both(""), "both deltas", func(s fleet.DeltaSource) bool {
+		return s.Listed && strings.TrimSpace(f.Exec(`SELECT expanded_listed FROM delta`)) == "t"
+	})
 	x := f.index()
 	if len(x.Deltas) != 1 || len(x.Expanded) != 1 || x.Expanded[0].Length > x.Deltas[0].Length/10 || source.Delta != x.Expanded[0].Document {
 		t.Errorf("the delta index: %+v, the delta %+v", x, source)
 	}
 	f.read(x.Deltas[0].Document)
 	f.read(x.Expanded[0].Document)
+	if text := f.expanded(); text != "done|1|" {
+		t.Errorf("noted: %s", text)
+	}
 }
 
-// TestWhatFailsInLookingThroughCostsOnlyThat.
+// TestThePlainDeltaDoesNotWaitForTheOther: devices know of it while the other is made, or
+// hangs, or is given up.
+func TestThePlainDeltaDoesNotWaitForTheOther(t *testing.T) {
+	f := newFixture(t)
+	r := f.both("through: hang")
+	plainOnly := func(s fleet.DeltaSource) {
+		t.Helper()
+		if x := f.index(); len(x.Deltas) != 1 || len(x.Expanded) != 0 || s.Delta != x.Deltas[0].Document || !s.Listed || s.State != fleet.DeltaReady {
+			t.Errorf("the delta index: %+v, the delta %+v", x, s)
+		}
+		if _, e, err := f.db.Evidence(t.Context(), r.ID); err != nil || e.Deltas != nil {
+			t.Errorf("the rollout waits: %v, %v", e.Deltas, err)
+		}
+	}
+	plainOnly(f.work(f.config(), r, "the plain delta, while the other hangs", func(s fleet.DeltaSource) bool {
+		return s.Listed && f.expanded() == "running|1|"
+	}))
+	if text := f.expanded(); text != "pending|0|" { // the worker was stopped
+		t.Errorf("left behind: %s", text)
+	}
+	cfg := f.config()
+	cfg.Timeout = 300 * time.Millisecond
+	plainOnly(f.work(cfg, r, "the other to be given up", func(fleet.DeltaSource) bool {
+		f.Exec(`UPDATE delta SET expanded_until = NULL WHERE expanded_state = 'pending'`) // not in a minute
+		return strings.HasPrefix(f.expanded(), "failed|3|it took longer than it may")
+	}))
+}
+
+// TestWhatFailsInLookingThroughCostsOnlyThat, and is tried three times.
 func TestWhatFailsInLookingThroughCostsOnlyThat(t *testing.T) {
-	for _, begins := range []string{"through: crash", "through: lie"} {
+	for order, says := range map[string]string{"through: crash": "told to crash", "through: lie": "makes something else"} {
 		f := newFixture(t)
-		same := append([]byte(begins), noise(7, 400_000)...)
-		f.release("1.0.0", append(bytes.Clone(same), compressed(t, 1)...))
-		f.release("1.1.0", append(bytes.Clone(same), compressed(t, 2)...))
-		source := f.work(f.config(), f.rollout("1.1.0"), "a delta that devices know of", func(s fleet.DeltaSource) bool { return s.Listed })
-		if x := f.index(); len(x.Deltas) != 1 || len(x.Expanded) != 0 || source.Delta != x.Deltas[0].Document {
-			t.Errorf("%s: %+v", begins, x)
+		source := f.work(f.config(), f.both(order), "it to be given up", func(fleet.DeltaSource) bool {
+			f.Exec(`UPDATE delta SET expanded_until = NULL WHERE expanded_state = 'pending'`)
+			return strings.HasPrefix(f.expanded(), "failed|3|")
+		})
+		if x := f.index(); len(x.Deltas) != 1 || len(x.Expanded) != 0 || source.Delta != x.Deltas[0].Document || !source.Listed {
+			t.Errorf("%s: %+v, %+v", order, x, source)
 		}
-		if text := strings.TrimSpace(f.Exec(`SELECT attempts, error FROM delta`)); text != "1|" {
-			t.Errorf("%s: noted: %s", begins, text)
+		if text := strings.TrimSpace(f.Exec(`SELECT attempts, error FROM delta`)); text != "1|" || !strings.Contains(f.expanded(), says) {
+			t.Errorf("%s: noted: %s, %s", order, text, f.expanded())
 		}
+	}
+}
+
+// TestWhatLooksThroughMayComeLaterThanAPlainDeltaThatSavesNothing: once whoever makes it
+// does not crash any more.
+func TestWhatLooksThroughMayComeLaterThanAPlainDeltaThatSavesNothing(t *testing.T) {
+	f := newFixture(t)
+	f.release("1.0.0", compressed(t, 1))
+	f.release("1.1.0", compressed(t, 2))
+	r := f.rollout("1.1.0")
+	cfg := f.config()
+	cfg.Encoder = deltas.Child{Env: []string{"THROUGH=crash"}}
+	f.work(cfg, r, "a verdict about the plain one", func(s fleet.DeltaSource) bool { return s.State == fleet.DeltaUseless })
+	source := f.work(f.config(), r, "the other", func(s fleet.DeltaSource) bool {
+		f.Exec(`UPDATE delta SET expanded_until = NULL WHERE expanded_state = 'pending'`)
+		return s.Listed
+	})
+	if x := f.index(); len(x.Deltas) != 0 || len(x.Expanded) != 1 || source.Delta != x.Expanded[0].Document || source.State != fleet.DeltaReady {
+		t.Errorf("the delta index: %+v, the delta %+v", x, source)
 	}
 }

@@ -90,7 +90,7 @@ func New(cfg Config) *Worker {
 	if cfg.Metrics == nil {
 		cfg.Metrics = ops.NewRegistry()
 	}
-	return &Worker{cfg, cfg.Metrics.NewCounterVec("groundswell_deltas_total", "Deltas that were made, or were tried to be.", "state")}
+	return &Worker{cfg, cfg.Metrics.NewCounterVec("groundswell_deltas_total", "Deltas that were made, or were tried to be: expanded ones look through compression.", "kind", "state")}
 }
 
 func orDefault[V comparable](v *V, otherwise V) {
@@ -175,11 +175,18 @@ func (w *Worker) work(ctx context.Context) (more bool, err error) {
 		defer cancel()
 		return false, w.cfg.Store.ReturnDelta(last, job)
 	}
-	w.finished.With(string(result.State)).Inc()
+	kind, bytes := "plain", result.Delta.Length
+	if result.Expanded != nil {
+		bytes = result.Expanded.Length
+	}
+	if job.Through {
+		kind = "expanded"
+	}
+	w.finished.With(kind, string(result.State)).Inc()
 	if result.State == fleet.DeltaFailed {
-		log.Warn("delta not made", "err", result.Error)
+		log.Warn("delta not made", "kind", kind, "err", result.Error)
 	} else {
-		log.Info("delta made", "state", result.State, "coder", result.Coder, "bytes", result.Delta.Length, "of", job.Target.Length, "seconds", result.Seconds, "peak", result.Peak)
+		log.Info("delta made", "kind", kind, "state", result.State, "coder", result.Coder, "bytes", bytes, "of", job.Target.Length, "seconds", result.Seconds, "peak", result.Peak)
 	}
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second) // it is not to be made for nothing
 	defer cancel()

@@ -49,16 +49,24 @@ type DeltaJob struct {
 	// Holder is who has leased it; Attempt counts from 1.
 	Holder  string
 	Attempt int
+	// Through: the plain delta is there, and one that looks through compression is to be
+	// made. Plain is the plain one, and Took how many seconds it took; Coder is how it is
+	// coded.
+	Through bool
+	Plain   topics.Document
+	Took    float64
 }
 
 // DeltaResult is what became of a DeltaJob.
 type DeltaResult struct {
 	State DeltaState      // ready, useless or failed
-	Delta topics.Document // of a ready or useless one
+	Delta topics.Document // the plain one, of a ready or useless one
 	// Expanded looks through compression; nil: that is not worth it. With PlainUseless
 	// only this one is worth its bytes, of a ready one.
 	Expanded     *topics.Document
 	PlainUseless bool
+	// Later: one that looks through compression is still to be made, or tried once more.
+	Later bool
 
 	Coder   string
 	Seconds float64 // that it took
@@ -80,7 +88,7 @@ type DeltaSource struct {
 	// Artifact is what they run. Absent: no release of that name has that version.
 	Artifact string
 	State    DeltaState
-	Delta    topics.Document // of a ready or useless one: the smaller, if there are two
+	Delta    topics.Document // of a ready or useless one: the smaller of those that are listed, or will be
 	// Listed: it stands in the delta index that manifests pin.
 	Listed bool
 	Error  string // of the newest attempt

@@ -73,8 +73,8 @@ const ofActive = `EXISTS (
 	SELECT FROM rollout r JOIN release l ON l.name = r.release AND l.version = r.version
 	WHERE l.sha256 = x.target AND l.index_sha256 IS NOT NULL AND r.state IN ('scheduled', 'running', 'paused'))`
 
-// ClaimDelta leases the delta that most devices wait for; ok is false when none is to be
-// made. A lease that ran out is an attempt that failed, for its maker is gone.
+// ClaimDelta leases the delta that most devices wait for: a plain one, or if there is none to
+// be made, one that looks through compression. ok is false when there is neither. A lease that ran out is an attempt that failed, for its maker is gone.
 func (s *Store) ClaimDelta(ctx context.Context, holder string, lease time.Duration) (job fleet.DeltaJob, ok bool, err error) {
 	err = s.change(ctx, func(tx pgx.Tx) error {
 		_, err := tx.Exec(ctx, `
@@ -98,19 +98,17 @@ func (s *Store) ClaimDelta(ctx context.Context, holder string, lease time.Durati
 		job = fleet.DeltaJob{Holder: holder}
 		err = pgxOne(rows, &job.Target.SHA256, &job.Source.SHA256, &job.Attempt)
 		if errors.Is(err, pgx.ErrNoRows) {
-			ok = false
-			return nil
+			if ok, err = claimThrough(ctx, tx, &job, lease); !ok {
+				return err
+			}
 		}
 		if err != nil {
 			return err
 		}
-		ok = true
-		err = tx.QueryRow(ctx, `
-			SELECT r.policy->>'delta_coder' FROM rollout r JOIN release l ON l.name = r.release AND l.version = r.version
-			WHERE l.sha256 = $1 AND r.state IN ('scheduled', 'running', 'paused') AND r.policy ? 'delta_coder'
-			ORDER BY r.sequence DESC LIMIT 1`, job.Target.SHA256).Scan(&job.Coder)
-		if err != nil && !errors.Is(err, pgx.ErrNoRows) {
-			return err
+		if ok = true; !job.Through {
+			if job.Coder, err = coderOf(ctx, tx, job.Target.SHA256); err != nil {
+				return err
+			}
 		}
 		return tx.QueryRow(ctx, `
 			SELECT t.length, t.index_length, t.index_sha256, a.length
@@ -121,6 +119,18 @@ func (s *Store) ClaimDelta(ctx context.Context, holder string, lease time.Durati
 		return job, false, fmt.Errorf("claim a delta: %w", err)
 	}
 	return job, ok, nil
+}
+
+// coderOf is what the newest rollout says that brings an artifact; "": none says anything.
+func coderOf(ctx context.Context, tx pgx.Tx, target string) (coder string, err error) {
+	err = tx.QueryRow(ctx, `
+			SELECT r.policy->>'delta_coder' FROM rollout r JOIN release l ON l.name = r.release AND l.version = r.version
+			WHERE l.sha256 = $1 AND r.state IN ('scheduled', 'running', 'paused') AND r.policy ? 'delta_coder'
+			ORDER BY r.sequence DESC LIMIT 1`, target).Scan(&coder)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return "", nil
+	}
+	return coder, err
 }
 
 // Sleepy reports whether at least half of the devices that run an artifact sleep between
@@ -146,6 +156,9 @@ func pgxOne(rows pgx.Rows, into ...any) error {
 
 // RenewDelta makes a lease longer. fleet.ErrFenced: it is another's by now.
 func (s *Store) RenewDelta(ctx context.Context, job fleet.DeltaJob, lease time.Duration) error {
+	if job.Through {
+		return s.renewThrough(ctx, job, lease)
+	}
 	tag, err := s.pool.Exec(ctx, `
 		UPDATE delta SET leased_until = clock_timestamp() + $5::interval
 		WHERE target = $1 AND source = $2 AND state = 'running' AND holder = $3 AND attempts = $4`,
@@ -166,6 +179,9 @@ func leased(rows int64, err error, job fleet.DeltaJob) error {
 // FinishDelta notes what became of a job. fleet.ErrFenced: it is another's by now. The
 // delta must be stored already; devices hear of it by PublishDeltas.
 func (s *Store) FinishDelta(ctx context.Context, job fleet.DeltaJob, r fleet.DeltaResult) error {
+	if job.Through {
+		return s.finishThrough(ctx, job, r)
+	}
 	var length *int64
 	var digest *string
 	if r.State != fleet.DeltaFailed {
@@ -176,6 +192,14 @@ func (s *Store) FinishDelta(ctx context.Context, job fleet.DeltaJob, r fleet.Del
 	if r.Expanded != nil && r.State == fleet.DeltaReady {
 		expandedLength, expandedDigest = &r.Expanded.Length, &r.Expanded.SHA256
 	}
+	through := ""
+	switch {
+	case r.State == fleet.DeltaFailed:
+	case r.Later:
+		through = "pending"
+	default:
+		through = "done"
+	}
 	again := r.State == fleet.DeltaFailed && r.Again && job.Attempt < fleet.DeltaAttempts
 	state, pause := r.State, time.Duration(0)
 	if again {
@@ -185,15 +209,20 @@ func (s *Store) FinishDelta(ctx context.Context, job fleet.DeltaJob, r fleet.Del
 		UPDATE delta SET state = $5, length = $6, sha256 = $7, coder = $8, seconds = $9, peak = $10, error = $11, holder = '',
 			leased_until = CASE WHEN $12 THEN clock_timestamp() + $13::interval END,
 			finished_at = CASE WHEN NOT $12 THEN clock_timestamp() END,
-			expanded_length = $14, expanded_sha256 = $15, plain_useless = $16
+			expanded_length = $14, expanded_sha256 = $15, plain_useless = $16, expanded_listed = false,
+			expanded_state = $17, expanded_attempts = 0, expanded_holder = '', expanded_until = NULL, expanded_error = '',
+			expanded_at = CASE WHEN $17 = 'done' THEN clock_timestamp() END
 		WHERE target = $1 AND source = $2 AND state = 'running' AND holder = $3 AND attempts = $4`,
 		job.Target.SHA256, job.Source.SHA256, job.Holder, job.Attempt,
-		string(state), length, digest, r.Coder, r.Seconds, r.Peak, storable(r.Error), again, pause, expandedLength, expandedDigest, r.PlainUseless)
+		string(state), length, digest, r.Coder, r.Seconds, r.Peak, storable(r.Error), again, pause, expandedLength, expandedDigest, r.PlainUseless, through)
 	return leased(tag.RowsAffected(), err, job)
 }
 
 // ReturnDelta lets another begin a job at once that was not done, through no fault of it.
 func (s *Store) ReturnDelta(ctx context.Context, job fleet.DeltaJob) error {
+	if job.Through {
+		return s.returnThrough(ctx, job)
+	}
 	tag, err := s.pool.Exec(ctx, `
 		UPDATE delta SET state = 'pending', leased_until = NULL, holder = '', attempts = attempts - 1
 		WHERE target = $1 AND source = $2 AND state = 'running' AND holder = $3 AND attempts = $4`,

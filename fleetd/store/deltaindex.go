@@ -19,18 +19,30 @@ const maxListed = 600
 
 // UnlistedDeltas is the delta index of an artifact that is to be made anew: there are
 // deltas that it does not list, and no further ones are to be made, or have been for so
-// long; sooner when a rollout's first wave waits. ok is false when there is none.
+// long; sooner when a rollout's first wave waits. Or a replica of an older version has made
+// it, which does not list all. ok is false when there is none.
 func (s *Store) UnlistedDeltas(ctx context.Context, patience, sooner time.Duration) (x topics.DeltaIndex, ok bool, err error) {
 	var target string
 	err = s.pool.QueryRow(ctx, `
-		SELECT x.target FROM delta x WHERE x.state = 'ready' AND NOT x.listed
-		GROUP BY x.target HAVING min(x.finished_at) <= clock_timestamp() - $1::interval
+		SELECT x.target FROM (
+			SELECT target, finished_at AS since, true AS first FROM delta WHERE state = 'ready' AND NOT listed
+			UNION ALL
+			SELECT target, coalesce(expanded_at, finished_at), false FROM delta
+			WHERE state = 'ready' AND expanded_sha256 IS NOT NULL AND NOT expanded_listed AND listed) x
+		GROUP BY x.target HAVING min(x.since) <= clock_timestamp() - $1::interval
 			OR NOT EXISTS (SELECT FROM delta o WHERE o.target = x.target AND o.state IN ('pending', 'running'))
-			OR min(x.finished_at) <= clock_timestamp() - $2::interval AND EXISTS (
+				AND (bool_or(x.first) OR NOT EXISTS (SELECT FROM delta o WHERE o.target = x.target AND o.expanded_state IN ('pending', 'running')))
+			OR min(x.since) <= clock_timestamp() - $2::interval AND EXISTS (
 				SELECT FROM rollout r JOIN release l ON l.name = r.release AND l.version = r.version
 				WHERE l.sha256 = x.target AND r.state = 'running'
 					AND NOT EXISTS (SELECT FROM rollout_wave w WHERE w.rollout = r.id AND w.state <> 'pending'))
-		ORDER BY min(x.finished_at) LIMIT 1`, patience, sooner).Scan(&target)
+		ORDER BY min(x.since) LIMIT 1`, patience, sooner).Scan(&target)
+	if errors.Is(err, pgx.ErrNoRows) {
+		err = s.pool.QueryRow(ctx, `
+			SELECT i.target FROM delta_index i WHERE i.sha256 IS DISTINCT FROM i.whole_sha256
+				AND EXISTS (SELECT FROM delta x WHERE x.target = i.target AND x.state = 'ready' AND x.expanded_sha256 IS NOT NULL)
+			ORDER BY i.made_at LIMIT 1`).Scan(&target)
+	}
 	if errors.Is(err, pgx.ErrNoRows) {
 		return x, false, nil
 	}
@@ -73,14 +85,16 @@ func entries(x topics.DeltaIndex) int { return len(x.Deltas) + len(x.Expanded) }
 
 // PublishDeltas pins a delta index, whose bytes are stored already, in the manifests of
 // all cohorts that a rollout brings its artifact to: they are signed anew. fleet.ErrConflict:
-// there are other deltas by now, so that it is to be made anew.
+// there are other deltas by now, so that it is to be made anew. What is pinned already is not signed
+// again.
 func (s *Store) PublishDeltas(ctx context.Context, x topics.DeltaIndex, pin topics.Document) error {
 	return s.change(ctx, func(tx pgx.Tx) error {
 		// One after the other.
 		if _, err := tx.Exec(ctx, `INSERT INTO delta_index (target) VALUES ($1) ON CONFLICT DO NOTHING`, x.Artifact); err != nil {
 			return fmt.Errorf("publish deltas to %.12s: %w", x.Artifact, err)
 		}
-		if _, err := tx.Exec(ctx, `SELECT FROM delta_index WHERE target = $1 FOR UPDATE`, x.Artifact); err != nil {
+		var pinned string
+		if err := tx.QueryRow(ctx, `SELECT coalesce(sha256, '') FROM delta_index WHERE target = $1 FOR UPDATE`, x.Artifact).Scan(&pinned); err != nil {
 			return fmt.Errorf("publish deltas to %.12s: %w", x.Artifact, err)
 		}
 		now, err := readDeltas(ctx, tx, x.Artifact)
@@ -91,14 +105,18 @@ func (s *Store) PublishDeltas(ctx context.Context, x topics.DeltaIndex, pin topi
 			return fmt.Errorf("publish deltas to %.12s: %w", x.Artifact, fleet.ErrConflict)
 		}
 		if _, err := tx.Exec(ctx, `
-			UPDATE delta_index SET length = $2, sha256 = $3, made_at = clock_timestamp() WHERE target = $1`, x.Artifact, pin.Length, pin.SHA256); err != nil {
+			UPDATE delta_index SET length = $2, sha256 = $3, whole_sha256 = $3, made_at = clock_timestamp() WHERE target = $1`, x.Artifact, pin.Length, pin.SHA256); err != nil {
 			return fmt.Errorf("publish deltas to %.12s: %w", x.Artifact, err)
 		}
 		// Not those that are ready since; but of too many, some never find room.
 		full := entries(x) == maxListed
 		if _, err := tx.Exec(ctx, `
-			UPDATE delta SET listed = true WHERE target = $1 AND state = 'ready' AND ($3 OR source = ANY($2))`, x.Artifact, from(x), full); err != nil {
+			UPDATE delta SET listed = true, expanded_listed = expanded_sha256 IS NOT NULL
+			WHERE target = $1 AND state = 'ready' AND ($3 OR source = ANY($2))`, x.Artifact, from(x), full); err != nil {
 			return fmt.Errorf("publish deltas to %.12s: %w", x.Artifact, err)
+		}
+		if pinned == pin.SHA256 { // another replica was faster
+			return nil
 		}
 		rows, err := tx.Query(ctx, `
 			SELECT DISTINCT rc.cohort FROM rollout_cohort rc JOIN rollout r ON r.id = rc.rollout

@@ -32,7 +32,8 @@ func deltaSources(ctx context.Context, tx pgx.Tx, r fleet.Rollout, release fleet
 			WHERE d.model = ANY($3) AND (cardinality($4::text[]) = 0 OR d.hardware = ANY($4)) AND v.sort_key = ANY($6)
 			GROUP BY v.version
 		)
-		SELECT run.version, run.devices, run.canary, coalesce(l.sha256, ''), coalesce(x.state, ''), coalesce(x.expanded_length, x.length, 0), coalesce(x.expanded_sha256, x.sha256, ''),
+		SELECT run.version, run.devices, run.canary, coalesce(l.sha256, ''), coalesce(x.state, ''), CASE WHEN `+bothListed+` THEN x.expanded_length ELSE coalesce(x.length, 0) END,
+			CASE WHEN `+bothListed+` THEN x.expanded_sha256 ELSE coalesce(x.sha256, '') END,
 			coalesce(x.listed, false), coalesce(x.error, '')
 		FROM run
 		LEFT JOIN release l ON l.name = $7 AND l.version = run.version AND l.component = $5 AND l.sha256 <> $8
@@ -51,6 +52,10 @@ func deltaSources(ctx context.Context, tx pgx.Tx, r fleet.Rollout, release fleet
 	}
 	return sources, nil
 }
+
+// bothListed says of a delta x that devices have, or get together with the plain one, the one
+// that looks through compression.
+const bothListed = `(x.expanded_sha256 IS NOT NULL AND (x.expanded_listed OR NOT x.listed OR x.plain_useless))`
 
 // waitForDeltas is what the first wave of a rollout waits for at its start; nil: nothing.
 func (s *Store) waitForDeltas(ctx context.Context, tx pgx.Tx, r fleet.Rollout, now time.Time) (*fleet.DeltaWait, error) {

@@ -54,12 +54,14 @@ func Inside(t *testing.T) bool {
 }
 
 // Bridge makes a network that machines are plugged into, where this process has the
-// address (with its prefix's length).
+// address (with its prefix's length), or none if that is empty.
 func Bridge(t testing.TB, name, address string) {
 	t.Helper()
 	IP(t, "link add name "+name+" type bridge")
 	IP(t, "link set "+name+" up")
-	IP(t, "addr add "+address+" dev "+name)
+	if address != "" {
+		IP(t, "addr add "+address+" dev "+name)
+	}
 }
 
 // Machine makes a machine whose eth0 is plugged into a bridge.
