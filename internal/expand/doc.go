@@ -1,12 +1,14 @@
 // Package expand looks through compression. A delta of this package is one of package
 // delta between the expanded forms of two images: what they hold, with the content of
-// their deflate streams (in kernels, squashfs, archives) instead of the streams. Where the
-// content differs by little, the streams differ in nearly every byte.
+// their compressed streams (in kernels, squashfs, archives) instead of the streams. Where
+// the content differs by little, the streams differ in nearly every byte. Of xz, lzma and
+// zstd streams it is the parsed form: the content, and what their compressor made of it.
 //
 // Nothing on the device looks for streams: the head of such a delta lists them, for both
 // images. Of the old one the device reads the content: small streams are inflated when they
 // are read, the large ones once, into a file that the caller has room for. Of the new one
-// it makes the content, and from that the streams, by package deflate. That these come out
+// it makes the content, and from that the streams, by packages deflate, lzmaparse and
+// zstdparse. That these come out
 // bit for bit was tried when the delta was made (package find, which devices do without):
 // a stream that cannot be made again is left as it is.
 //
