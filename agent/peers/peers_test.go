@@ -123,8 +123,13 @@ func TestBlocksAreGivenByDigestOnly(t *testing.T) {
 	if err := os.WriteFile(f.path, make([]byte, 1<<20), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if status, _ := get(t, c, s, "/blocks/"+first); status != http.StatusNotFound {
-		t.Errorf("what is not the block any more is given: %d", status)
+	for range 2 {
+		if status, _ := get(t, c, s, "/blocks/"+first); status != http.StatusGone {
+			t.Errorf("what is not the block any more is given: %d", status)
+		}
+	}
+	if status, body := get(t, c, s, "/artifacts/"+f.name); status != http.StatusOK || !bytes.Equal(bytes.TrimSpace(body), []byte(`{"have":0}`)) {
+		t.Errorf("it still says that it has it: %d %s", status, body)
 	}
 }
 
