@@ -72,8 +72,10 @@ func (p *pipes) Accept() (net.Conn, error) {
 		return nil, net.ErrClosed
 	}
 }
-func (p *pipes) Close() error   { p.close(); return nil }
-func (p *pipes) Addr() net.Addr { return &net.TCPAddr{} }
+func (p *pipes) Close() error { p.close(); return nil }
+func (p *pipes) Addr() net.Addr {
+	return net.TCPAddrFromAddrPort(netip.MustParseAddrPort("198.18.0.1:8447"))
+}
 
 // listen has connections to an address accepted.
 func (l *lan) listen(addr string) *pipes {
@@ -126,8 +128,8 @@ func (l *lan) options(device string, c Config) Options {
 // serve has a handler answer behind a device's certificate.
 func (l *lan) serve(addr, device string, h http.HandlerFunc) {
 	server := &http.Server{Handler: h, TLSConfig: l.options(device, Default()).TLS, ErrorLog: log.New(io.Discard, "", 0)}
-	ended := make(chan struct{})
-	go func() { defer close(ended); _ = server.ServeTLS(l.listen(addr), "", "") }()
+	listener, ended := l.listen(addr), make(chan struct{})
+	go func() { defer close(ended); _ = server.ServeTLS(listener, "", "") }()
 	l.t.Cleanup(func() { _ = server.Close(); <-ended })
 }
 

@@ -247,7 +247,7 @@ func (s *Site) withdraw(h held, err error) {
 	s.mu.Lock()
 	before := h.given()
 	h.sound = min(h.sound, h.number)
-	if h.sound == 0 {
+	if !errors.Is(err, os.ErrNotExist) { // that may just have become what is staged
 		h.again = time.Now().Add(recut)
 	}
 	after := h.given()

@@ -78,12 +78,13 @@ func TestWhoAnswersWithNothingIsNotAskedAtOnce(t *testing.T) {
 func TestWhoTakesBackWhatItSaidIsStruck(t *testing.T) {
 	for name, c := range map[string]struct {
 		says   state
-		blocks int // status
+		then   bool // it says that it has nothing
+		blocks int  // status
 		want   bool
 	}{
 		"fetches": {says: state{0, true, 1 << 20}, want: true}, "makes it": {says: state{0, true, 0}, want: true},
 		"has it": {says: state{Have: 1 << 20}, blocks: http.StatusNotFound, want: true}, "had it": {says: state{Have: 1 << 20}, blocks: http.StatusGone},
-		"never had it": {},
+		"never had it": {}, "says that it has nothing": {says: state{0, true, 1 << 20}, then: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			inLAN(t, func(t *testing.T, l *lan) {
@@ -94,7 +95,12 @@ func TestWhoTakesBackWhatItSaidIsStruck(t *testing.T) {
 						w.WriteHeader(c.blocks)
 						return
 					}
-					a.peer(func(*http.Request) (state, bool) { asked++; return c.says, asked == 1 && c.says != state{} })(w, r)
+					a.peer(func(*http.Request) (state, bool) {
+						if asked++; asked > 1 {
+							return state{}, c.then
+						}
+						return c.says, c.says != state{}
+					})(w, r)
 				})
 				s := l.site("198.18.0.1:8447")
 				sh := s.Join(a.name, a.index, "")
