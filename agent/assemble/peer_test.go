@@ -238,39 +238,6 @@ func TestAPeerThatDoesNotDeliverCostsTimeOnly(t *testing.T) {
 	}
 }
 
-// TestAPeerThatDripsIsLeft although each of its blocks comes, and is right.
-func TestAPeerThatDripsIsLeft(t *testing.T) {
-	o := newOrigin(t)
-	data := noise(6, 4<<20)
-	a := o.release(data, false)
-	index := indexOf(t, data)
-	var have atomic.Int64
-	drips := func(w http.ResponseWriter, r *http.Request) {
-		if strings.HasPrefix(r.URL.Path, "/artifacts/") {
-			if r.Header.Get("Prefer") != "" {
-				time.Sleep(50 * time.Millisecond) // a slow peer, below Patience
-				have.Add(1)
-			}
-			_ = json.NewEncoder(w).Encode(map[string]any{"have": have.Load(), "making": true, "fetching": len(index.Blocks)})
-			return
-		}
-		for _, b := range index.Blocks {
-			if strings.HasSuffix(r.URL.Path, b.Name()) {
-				w.Header().Set("Content-Length", fmt.Sprint(b.Length))
-				_, _ = w.Write(data[b.Offset : b.Offset+int64(b.Length)])
-			}
-		}
-	}
-	ca := peerstest.CA(t, peerstest.Domain)
-	d := newDevice(t, o.URL)
-	d.Peers = peerstest.Site(t, ca, "cam-0", "127.0.0.1:0", []string{peerstest.Serve(t, ca, "drips", drips)}, func(o *peers.Options) { o.Patience = 60 * time.Millisecond })
-	takesPart(t, d.Peers)
-	d.must(a, data)
-	if d.last.Full == 0 {
-		t.Errorf("it was waited for to the end: %+v", d.last)
-	}
-}
-
 // TestWhoFetchesMayGoAway in the middle: another one fetches the rest.
 func TestWhoFetchesMayGoAway(t *testing.T) {
 	o := newOrigin(t)

@@ -62,8 +62,13 @@ func (s *Site) service() (mdns.Service, bool) {
 		held = s.opt.Holds()
 	}
 	s.mu.Lock()
+	held = slices.DeleteFunc(slices.Clone(held), func(a string) bool {
+		return slices.ContainsFunc(s.offers, func(o *offer) bool { return o.artifact == a && o.withdrawn() })
+	})
 	for _, o := range slices.Backward(s.offers) {
-		held = append(held, o.artifact)
+		if !o.withdrawn() {
+			held = append(held, o.artifact)
+		}
 	}
 	s.mu.Unlock()
 	return mdns.Service{Name: s.name, Port: addr.Port(), Text: Text(s.opt.TrustDomain, held)}, true
@@ -110,65 +115,4 @@ func artifactsOf(text []string, trustDomain string) (artifacts []string, ok bool
 		artifacts = append(artifacts, short)
 	}
 	return artifacts, true
-}
-
-// maxAddrs is how many addresses of a neighbour are known.
-const maxAddrs = 4
-
-// met notes what was announced. Anybody may have announced it: it counts for nothing
-// before the device has proved who it is.
-func (s *Site) met(f mdns.Found) {
-	artifacts, ok := artifactsOf(f.Text, s.opt.TrustDomain)
-	if !ok {
-		return
-	}
-	addr := f.Addr.String()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	n := s.near[f.Name]
-	switch {
-	case f.Gone:
-		if n != nil {
-			delete(s.near, f.Name)
-		}
-		return
-	case n == nil:
-		if len(s.near) >= maxNear && !s.makeRoom() {
-			return
-		}
-		n = &neighbour{name: f.Name, addr: addr}
-		s.near[f.Name] = n
-	}
-	n.artifacts = artifacts
-	if !slices.Contains(n.addrs, addr) {
-		n.addrs = append([]string{addr}, n.addrs...)
-		n.addrs = n.addrs[:min(len(n.addrs), maxAddrs)]
-	}
-	if n.device == "" || n.strikes > 0 {
-		n.addr = addr // the other one may be old
-	}
-}
-
-// makeRoom forgets a neighbour that has not proved who it is; false: all have. The caller
-// holds mu.
-func (s *Site) makeRoom() bool {
-	for name, n := range s.near {
-		if n.device == "" && !n.static {
-			delete(s.near, name)
-			return true
-		}
-	}
-	return false
-}
-
-// known are the names of the neighbours.
-func (s *Site) known() (names []string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for name, n := range s.near {
-		if !n.static {
-			names = append(names, name)
-		}
-	}
-	return names
 }

@@ -2,13 +2,11 @@ package peers
 
 import (
 	"fmt"
-	"net/netip"
 	"slices"
 	"strings"
 	"testing"
 
 	"groundswell/agent/condition"
-	"groundswell/agent/peers/mdns"
 )
 
 const here = "fleet.example.org"
@@ -16,10 +14,6 @@ const here = "fleet.example.org"
 func site(t *testing.T) *Site {
 	t.Helper()
 	return New(Options{Config: Default(), Device: "cam-1", TrustDomain: here})
-}
-
-func found(name string, i int, text []string) mdns.Found {
-	return mdns.Found{Service: mdns.Service{Name: name, Port: 8447, Text: text}, Addr: netip.AddrPortFrom(netip.AddrFrom4([4]byte{198, 18, byte(i >> 8), byte(i)}), 8447)}
 }
 
 // TestWhatIsAnnouncedIsReadBack, and what is not of this fleet, or nonsense, is nothing.
@@ -49,34 +43,6 @@ func TestWhatIsAnnouncedIsReadBack(t *testing.T) {
 		if got, ok := artifactsOf(text, here); ok {
 			t.Errorf("%s: %v", name, got)
 		}
-	}
-}
-
-// TestAFloodOfAnnouncementsTakesNobodysPlace who has proved who it is.
-func TestAFloodOfAnnouncementsTakesNobodysPlace(t *testing.T) {
-	s := site(t)
-	s.met(found("00000000000000aa", 1, Text(here, nil)))
-	s.near["00000000000000aa"].device = "cam-2" // its certificate said so
-	for i := range 10 * maxNear {
-		s.met(found(fmt.Sprintf("%016x", 1<<20+i), i, Text(here, nil)))
-	}
-	if len(s.near) != maxNear || s.near["00000000000000aa"] == nil {
-		t.Errorf("%d are known, and the one that is: %v", len(s.near), s.near["00000000000000aa"])
-	}
-	// Nor does one that says to be it have it asked elsewhere, as long as it answers.
-	s.met(found("00000000000000aa", 7, Text(here, nil)))
-	if got := s.near["00000000000000aa"].addr; got != "198.18.0.1:8447" {
-		t.Errorf("it is asked at %s", got)
-	}
-	s.fault(s.near["00000000000000aa"], errLate)
-	if got := s.near["00000000000000aa"].addr; got != "198.18.0.7:8447" {
-		t.Errorf("it does not answer, and is asked at %s", got)
-	}
-	gone := found("00000000000000aa", 1, Text(here, nil))
-	gone.Gone = true
-	s.met(gone)
-	if s.near["00000000000000aa"] != nil {
-		t.Error("who says that it is gone is still known")
 	}
 }
 

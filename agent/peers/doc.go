@@ -16,13 +16,18 @@
 // one number. Where no peer has the next block, the devices that are there agree without
 // talking whose turn it is: for each segment of an artifact the one with the highest hash
 // of (artifact, segment, name) fetches it, and the others wait for its blocks as they
-// come. Who does not deliver in time is passed over, for longer each time. So nobody
-// waits for ever, and the worst that all others together can do is to cost a device
-// time, and then the bytes that it would have fetched without them.
+// come. Who does not deliver in time is passed over, for longer each time, and what it may
+// cost is counted for the whole artifact. So nobody waits for ever, and the worst that all
+// others together can do is to cost a device time, and then the bytes that it would have
+// fetched without them.
 //
 // Nobody is trusted. What a peer sends is checked by the digest that the signed index
 // names; one that sends something else is never asked again, by its certificate,
-// whatever address or name it takes.
+// whatever address or name it takes. What is announced may be anybody's: it names a place
+// to ask at, and nothing that is held against a device or for it.
+//
+// A device says only what it has checked. What it has to take back, because what runs has
+// changed it, it takes back by a state or by 410.
 //
 // A device takes part while it runs on mains power, or on a battery that is plugged in,
 // and while the facts hold that its configuration names. What it gives is bounded: bytes

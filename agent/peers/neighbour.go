@@ -2,13 +2,15 @@ package peers
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
-	"slices"
 	"strconv"
 	"time"
 
@@ -16,38 +18,37 @@ import (
 	"groundswell/internal/block"
 )
 
-// maxNear is how many neighbours are known at once.
-const maxNear = 64
-
-// neighbour is another device of the site. Site.mu guards it.
+// neighbour is a place where another device of the site is, or was announced. Site.mu
+// guards it.
 type neighbour struct {
-	addr   string   // address:port that is used
-	addrs  []string // that were announced, the newest first
-	static bool     // it is listed
-	name   string   // as announced, or by its certificate; "": not known yet
-	device string   // by its certificate; "": not known yet
+	*conduct
+	addr   string // address:port
+	static bool   // it is listed
+	name   string // as announced, or by its certificate; "": not known yet
+	device string // by its certificate; "": not known yet
+	proven bool   // it has sent a right block, and not failed since
 	// artifacts are the digests that it announces, short; of a static one they are not
 	// known.
 	artifacts []string
-
-	until   time.Time // it is passed over until then
-	strikes int
-	good    int       // blocks since the last strike was forgiven
-	busy    time.Time // it wants to be left alone until then
-	refused int       // how often it was busy since it sent a block
-	idle    time.Time // it is given no turn until then
+	announced time.Time // the last time
+	expires   time.Time // it is forgotten then, unless it is static
+	queued    time.Time // since then it waits to be asked who it is
 }
 
 // The refusals of this package.
 var (
 	// ErrNobody: no peer has it.
 	ErrNobody = errors.New("no peer has it")
+	// errAway: no device of the fleet is there.
+	errAway = errors.New("no device answers")
 	// errDropped: the device has sent a wrong block before.
 	errDropped = errors.New("peer has sent wrong blocks")
-	// errName: it is not who it was announced as, or this device itself.
-	errName = errors.New("peer is somebody else")
+	// errSelf: it is this device.
+	errSelf = errors.New("peer is this device itself")
 	// errUnknown: it does not have what it was asked for.
 	errUnknown = errors.New("peer does not have it")
+	// errWithdrawn: it had said that it has it, and takes that back.
+	errWithdrawn = errors.New("peer does not have it any more")
 	// errState: its answer is none.
 	errState = errors.New("bad answer of a peer")
 )
@@ -60,12 +61,14 @@ func (b busyError) Error() string { return fmt.Sprintf("peer is busy for %v", b.
 // maxBusy is how long a peer may ask to be left alone.
 const maxBusy = 10 * time.Second
 
-// get asks a neighbour. Whoever answers is known by its certificate.
+// get asks a neighbour. Whoever it is connected to is known by the certificate, before any
+// answer.
 func (s *Site) get(ctx context.Context, n *neighbour, path string, header http.Header) (*http.Response, error) {
-	s.mu.Lock()
-	u := url.URL{Scheme: "https", Host: n.addr}
-	s.mu.Unlock()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String()+path, nil)
+	var met bool
+	var who error
+	req, err := http.NewRequestWithContext(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		GotConn: func(c httptrace.GotConnInfo) { met, who = true, s.recognise(n, c.Conn) },
+	}), http.MethodGet, (&url.URL{Scheme: "https", Host: n.addr}).String()+path, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -74,18 +77,22 @@ func (s *Site) get(ctx context.Context, n *neighbour, path string, header http.H
 	}
 	req.Header.Set("User-Agent", "groundswell-agent")
 	resp, err := s.http.Do(req)
-	if err != nil {
+	switch {
+	case err != nil && !met:
+		return nil, fmt.Errorf("%w: %w", errAway, err)
+	case err != nil:
 		return nil, err
-	}
-	if err := s.recognise(n, resp); err != nil {
+	case who != nil:
 		resp.Body.Close()
-		return nil, err
+		return nil, who
 	}
 	switch resp.StatusCode {
 	case http.StatusOK:
 		return resp, nil
 	case http.StatusNotFound:
 		err = errUnknown
+	case http.StatusGone:
+		err = errWithdrawn
 	case http.StatusServiceUnavailable:
 		seconds, errAfter := strconv.ParseUint(resp.Header.Get("Retry-After"), 10, 32)
 		if errAfter != nil {
@@ -100,30 +107,26 @@ func (s *Site) get(ctx context.Context, n *neighbour, path string, header http.H
 	return nil, err
 }
 
-// recognise notes who has answered, and is an error if it is nobody to ask.
-func (s *Site) recognise(n *neighbour, resp *http.Response) error {
-	if resp.TLS == nil {
-		return errName
+// recognise notes who a connection leads to, and is an error if it is nobody to ask.
+func (s *Site) recognise(n *neighbour, c net.Conn) error {
+	secure, ok := c.(*tls.Conn)
+	if !ok {
+		return errAway
 	}
-	id, err := certs.PeerIdentity(*resp.TLS)
+	id, err := certs.PeerIdentity(secure.ConnectionState()) // the handshake has verified it
 	if err != nil {
 		return err
 	}
 	name := Name(id.TrustDomain, id.Name)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if n.static {
-		n.name = name // it may be another one than before
-	}
+	s.recognised(n, id.Name, name)
 	switch {
-	case s.dropped[id.Name]:
+	case n.dropped:
 		return errDropped
 	case name == s.name:
-		return fmt.Errorf("%w: it is this device", errName)
-	case n.name != name:
-		return fmt.Errorf("%w: it is %s, announced as %s", errName, id, n.name)
+		return errSelf
 	}
-	n.device = id.Name
 	return nil
 }
 
@@ -138,6 +141,9 @@ func (s *Site) ask(ctx context.Context, n *neighbour, artifact string, after int
 		header.Set("Prefer", "wait="+strconv.Itoa(seconds))
 	}
 	resp, err := s.get(ctx, n, path, header)
+	if errors.Is(err, errWithdrawn) {
+		err = errUnknown // that is said by a state
+	}
 	if err != nil {
 		return state{}, err
 	}
@@ -169,7 +175,7 @@ func decodeState(raw []byte) (state, error) {
 // block fetches a block from a neighbour into buffer, and checks it: block.ErrWrong when
 // it is another one. received is how many bytes came.
 func (s *Site) block(ctx context.Context, n *neighbour, b block.Block, buffer []byte) (received int64, err error) {
-	ctx, cancel := context.WithTimeout(ctx, s.opt.Grace+queueTime+time.Duration(b.Length)*time.Second/(minRate/4))
+	ctx, cancel := context.WithTimeout(ctx, s.opt.Grace+queueTime+time.Duration(b.Length)*time.Second/slowest)
 	defer cancel()
 	resp, err := s.get(ctx, n, "/blocks/"+b.Name(), nil)
 	if err != nil {
@@ -184,63 +190,4 @@ func (s *Site) block(ctx context.Context, n *neighbour, b block.Block, buffer []
 		return int64(k), err
 	}
 	return int64(k), b.Check(buffer)
-}
-
-// usable reports whether a neighbour may be asked now. The caller holds mu.
-func (s *Site) usable(n *neighbour, now time.Time) bool {
-	return !now.Before(n.until) && !(n.device != "" && s.dropped[n.device]) && n.name != s.name
-}
-
-// passTime is how long a neighbour is passed over that did not deliver, doubled with each
-// time up to maxPass.
-const (
-	passTime = 30 * time.Second
-	maxPass  = time.Hour
-	// maxRefused is how often a peer may be busy before that counts.
-	maxRefused = 3
-	// forgiven is how many right blocks make good for one time.
-	forgiven = 32
-)
-
-// fault judges what came of asking a neighbour.
-func (s *Site) fault(n *neighbour, err error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	var later busyError
-	switch {
-	case errors.Is(err, block.ErrWrong):
-		// The transport keeps blocks from being changed on their way.
-		if len(s.dropped) < maxDropped {
-			s.dropped[n.device] = true
-		}
-		n.until = time.Now().Add(maxPass)
-		s.opt.Log.Warn("a peer sends wrong blocks, it is not asked again", "peer", n.device, "addr", n.addr, "err", err)
-	case errors.As(err, &later) && n.refused < maxRefused:
-		n.busy = time.Now().Add(later.after)
-		n.refused++
-	case errors.Is(err, errUnknown):
-	default:
-		n.refused = 0
-		n.strikes++
-		pass := min(passTime<<min(n.strikes-1, 10), maxPass)
-		n.until = time.Now().Add(pass)
-		if i := slices.Index(n.addrs, n.addr); i >= 0 {
-			n.addr = n.addrs[(i+1)%len(n.addrs)] // it may be at another one now
-		}
-		s.opt.Log.Info("a peer is passed over", "peer", n.device, "addr", n.addr, "for", pass, "err", err)
-	}
-}
-
-// maxDropped bounds what is remembered; more certificates than that are not stolen on one
-// site without somebody noticing.
-const maxDropped = 1024
-
-// praise notes that a neighbour has sent a right block.
-func (s *Site) praise(n *neighbour) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	n.refused = 0
-	if n.good++; n.good >= forgiven && n.strikes > 0 {
-		n.good, n.strikes = 0, n.strikes-1
-	}
 }

@@ -2,10 +2,14 @@ package peers
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"io"
+	"math"
 	"os"
 	"slices"
+	"time"
 
 	"groundswell/internal/block"
 )
@@ -21,14 +25,31 @@ type offer struct {
 	blocks   []block.Block
 	numbers  map[[32]byte]int // of the first block with that digest
 	have     int
-	making   bool // more are to come
-	fetching int  // blocks below this are being fetched from the origin; 0: none
+	sound    int       // blocks from this one on were not what they should be when they were read
+	making   bool      // more are to come
+	fetching int       // blocks below this are being fetched from the origin; 0: none
+	again    time.Time // what runs may be looked at again then, if nothing is had
 	changed  chan struct{}
 }
 
 func newOffer(artifact string, length int64) *offer {
-	return &offer{artifact: artifact, length: length, making: true, changed: make(chan struct{})}
+	return &offer{artifact: artifact, length: length, sound: math.MaxInt, making: true, changed: make(chan struct{})}
 }
+
+// given is how many blocks are given.
+func (o *offer) given() int { return min(o.have, o.sound) }
+
+// state is what others are told. Where a block was not what it should be, nothing that is
+// behind it comes.
+func (o *offer) state() state {
+	if o.sound <= o.have {
+		return state{Have: o.sound}
+	}
+	return state{o.have, o.making, o.fetching}
+}
+
+// withdrawn reports whether there is nothing, and nothing to come.
+func (o *offer) withdrawn() bool { return o.state() == state{} }
 
 // know sets the blocks.
 func (o *offer) know(blocks []block.Block) {
@@ -44,8 +65,8 @@ func (o *offer) tell() {
 	o.changed = make(chan struct{})
 }
 
-// put adds an offer in place of one of the same artifact, or else of the oldest that is
-// complete. The caller holds mu.
+// put adds an offer in place of one of the same artifact, or else of one that is withdrawn,
+// or else of the oldest that is complete. The caller holds mu.
 func (s *Site) put(o *offer) {
 	s.offers = slices.DeleteFunc(s.offers, func(old *offer) bool {
 		if old.artifact == o.artifact {
@@ -56,39 +77,49 @@ func (s *Site) put(o *offer) {
 		return false
 	})
 	if len(s.offers) >= maxOffers {
-		oldest := max(0, slices.IndexFunc(s.offers, func(old *offer) bool { return !old.making }))
+		oldest := slices.IndexFunc(s.offers, (*offer).withdrawn)
+		if oldest < 0 {
+			oldest = max(0, slices.IndexFunc(s.offers, func(old *offer) bool { return !old.making }))
+		}
 		s.offers = slices.Delete(s.offers, oldest, oldest+1)
 	}
 	s.offers = append(s.offers, o)
 }
 
-// find is what the device has of an artifact; nil: nothing. The blocks of what it runs
-// are found out when they are asked for first.
-func (s *Site) find(artifact string) *offer {
-	s.mu.Lock()
-	i := slices.IndexFunc(s.offers, func(o *offer) bool { return o.artifact == artifact })
-	if i >= 0 {
-		defer s.mu.Unlock()
+// find is what the device has of an artifact; nil: nothing, or with busy, that is not
+// known yet. The blocks of what it runs are found out when they are asked for first.
+func (s *Site) find(artifact string) (o *offer, busy bool) {
+	known := func() *offer {
+		i := slices.IndexFunc(s.offers, func(o *offer) bool { return o.artifact == artifact })
+		if i < 0 {
+			return nil
+		}
 		return s.offers[i]
 	}
+	final := func(o *offer) bool { return o != nil && !(o.withdrawn() && time.Now().After(o.again)) }
+	s.mu.Lock()
+	o = known()
 	s.mu.Unlock()
+	if final(o) {
+		return o, false
+	}
 	contents, ok := s.contents(artifact)
 	if !ok {
-		return nil
+		return o, false
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if i := slices.IndexFunc(s.offers, func(o *offer) bool { return o.artifact == artifact }); i >= 0 {
-		return s.offers[i]
+	if o = known(); final(o) {
+		return o, false
 	}
-	o := newOffer(artifact, contents.Length)
+	o = newOffer(artifact, contents.Length)
 	select {
 	case s.cuts <- o:
 		o.fetching = unknown
 		s.put(o)
-		return o
+		return o, false
 	default:
-		return nil // later
+		return nil, true
 	}
 }
 
@@ -103,7 +134,7 @@ func (s *Site) contents(artifact string) (Contents, bool) {
 }
 
 // cut finds out the blocks of what runs, until ctx ends: what is cut the same way has the
-// same blocks.
+// same blocks. They are given only if all of it is the artifact.
 func (s *Site) cut(ctx context.Context) {
 	for {
 		var o *offer
@@ -112,25 +143,49 @@ func (s *Site) cut(ctx context.Context) {
 			return
 		case o = <-s.cuts:
 		}
-		var blocks []block.Block
-		data, err := s.open(o)
-		if err == nil {
-			err = block.Cut(ctx, io.NewSectionReader(data, 0, o.length), block.Normal(o.length), func(b block.Block, _ []byte) error {
-				blocks = append(blocks, b)
-				return nil
-			})
-			err = errors.Join(err, data.Close())
+		blocks, err := s.blocksOf(ctx, o)
+		if ctx.Err() != nil {
+			return
 		}
 		s.mu.Lock()
 		if err != nil {
 			s.opt.Log.Warn("what runs cannot be given to others", "artifact", o.artifact, "err", err)
-			blocks = nil
+			o.again = time.Now().Add(recut)
 		}
 		o.know(blocks)
 		o.have, o.making, o.fetching = len(blocks), false, 0
 		o.tell()
 		s.mu.Unlock()
+		if err != nil {
+			s.announce()
+		}
 	}
+}
+
+// recut is how long it is not looked again at what runs and is not the artifact.
+const recut = 5 * time.Minute
+
+// errChanged: what runs is not what was downloaded any more.
+var errChanged = errors.New("it is not the artifact any more")
+
+func (s *Site) blocksOf(ctx context.Context, o *offer) (blocks []block.Block, err error) {
+	data, err := s.open(o)
+	if err != nil {
+		return nil, err
+	}
+	sum := sha256.New()
+	err = block.Cut(ctx, io.NewSectionReader(data, 0, o.length), block.Normal(o.length), func(b block.Block, raw []byte) error {
+		blocks = append(blocks, b)
+		_, _ = sum.Write(raw) // never fails
+		return nil
+	})
+	if err = errors.Join(err, data.Close()); err != nil {
+		return nil, err
+	}
+	if hex.EncodeToString(sum.Sum(nil)) != o.artifact {
+		return nil, errChanged
+	}
+	return blocks, nil
 }
 
 // open opens what an offer's blocks are read from.
@@ -164,23 +219,42 @@ func (s *Site) read(o *offer, b block.Block) ([]byte, error) {
 	return buffer, b.Check(buffer)
 }
 
-// holding is which offers have a block with that digest, and which of theirs it is.
-func (s *Site) holding(digest [32]byte) (offers []*offer, blocks []block.Block) {
+// held is a block that an offer has.
+type held struct {
+	*offer
+	number int
+	block  block.Block
+}
+
+// holding is which offers have a block with that digest. said: one of them has it or has
+// said so.
+func (s *Site) holding(digest [32]byte) (list []held, said bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, o := range slices.Backward(s.offers) {
-		if n, ok := o.numbers[digest]; ok && n < o.have {
-			offers, blocks = append(offers, o), append(blocks, o.blocks[n])
+		n, ok := o.numbers[digest]
+		if ok && n < o.given() {
+			list = append(list, held{o, n, o.blocks[n]})
 		}
+		said = said || ok && n < o.have
 	}
-	return offers, blocks
+	return list, said
 }
 
-// gone forgets that an offer has anything.
-func (s *Site) gone(o *offer) {
+// withdraw takes back that there is a block, and those behind it: what is had is one
+// number.
+func (s *Site) withdraw(h held, err error) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if !o.making {
-		s.offers = slices.DeleteFunc(s.offers, func(old *offer) bool { return old == o })
+	before := h.given()
+	h.sound = min(h.sound, h.number)
+	if !errors.Is(err, os.ErrNotExist) { // that may just have become what is staged
+		h.again = time.Now().Add(recut)
+	}
+	after := h.given()
+	h.tell()
+	s.mu.Unlock()
+	if after < before {
+		s.opt.Log.Warn("what was given to others is not there any more", "artifact", h.artifact, "blocks", after, "of", before, "err", err)
+		s.announce()
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"crypto/tls"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -123,8 +124,34 @@ func TestBlocksAreGivenByDigestOnly(t *testing.T) {
 	if err := os.WriteFile(f.path, make([]byte, 1<<20), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if status, _ := get(t, c, s, "/blocks/"+first); status != http.StatusNotFound {
-		t.Errorf("what is not the block any more is given: %d", status)
+	for range 2 {
+		if status, _ := get(t, c, s, "/blocks/"+first); status != http.StatusGone {
+			t.Errorf("what is not the block any more is given: %d", status)
+		}
+	}
+	if status, body := get(t, c, s, "/artifacts/"+f.name); status != http.StatusOK || !bytes.Equal(bytes.TrimSpace(body), []byte(`{"have":0}`)) {
+		t.Errorf("it still says that it has it: %d %s", status, body)
+	}
+}
+
+// TestABlockThatCannotBeReadNowIsAskedForLater, and one whose file is gone is taken back.
+func TestABlockThatCannotBeReadNowIsAskedForLater(t *testing.T) {
+	ca := peerstest.CA(t, peerstest.Domain)
+	s, f := serving(t, ca, nil), newFile(t, 10, 200_000)
+	c := asker(t, peerstest.TLS(t, ca, "cam-2"))
+	s.Join(f.name, f.index, f.path).Have(1)
+	if err := errors.Join(os.Remove(f.path), os.Mkdir(f.path, 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	path := "/blocks/" + f.index.Blocks[0].Name()
+	if status, _ := get(t, c, s, path); status != http.StatusServiceUnavailable {
+		t.Errorf("it cannot be read: %d", status)
+	}
+	if err := os.Remove(f.path); err != nil {
+		t.Fatal(err)
+	}
+	if status, _ := get(t, c, s, path); status != http.StatusGone {
+		t.Errorf("it is gone: %d", status)
 	}
 }
 

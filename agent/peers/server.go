@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"groundswell/certs"
+	"groundswell/internal/block"
 )
 
 const (
@@ -105,8 +106,12 @@ func (s *Site) giveState(w http.ResponseWriter, r *http.Request) {
 		http.NotFound(w, r)
 		return
 	}
-	o := s.find(r.PathValue("sha256"))
-	if o == nil {
+	o, later := s.find(r.PathValue("sha256"))
+	switch {
+	case later:
+		busy(w)
+		return
+	case o == nil:
 		http.NotFound(w, r)
 		return
 	}
@@ -123,7 +128,7 @@ func (s *Site) giveState(w http.ResponseWriter, r *http.Request) {
 	defer timer.Stop()
 	for {
 		s.mu.Lock()
-		now, changed := state{o.have, o.making, o.fetching}, o.changed
+		now, changed := o.state(), o.changed
 		s.mu.Unlock()
 		over := now.Have > after || !now.Making
 		if !over {
@@ -160,9 +165,9 @@ func (s *Site) giveBlock(w http.ResponseWriter, r *http.Request) {
 		http.NotFound(w, r)
 		return
 	}
-	offers, blocks := s.holding(digest)
-	if len(offers) == 0 {
-		http.NotFound(w, r)
+	list, said := s.holding(digest)
+	if len(list) == 0 {
+		missing(w, r, said)
 		return
 	}
 	timer := time.NewTimer(queueTime)
@@ -176,15 +181,28 @@ func (s *Site) giveBlock(w http.ResponseWriter, r *http.Request) {
 		busy(w)
 		return
 	}
-	for i, o := range offers {
-		data, err := s.read(o, blocks[i])
+	for _, h := range list {
+		data, err := s.read(h.offer, h.block)
 		if err == nil {
 			s.give(w, r, data)
 			return
 		}
-		if errors.Is(err, os.ErrNotExist) {
-			s.gone(o)
+		if !errors.Is(err, block.ErrWrong) && !errors.Is(err, os.ErrNotExist) {
+			s.opt.Log.Warn("a block cannot be read", "artifact", h.artifact, "err", err)
+			busy(w)
+			return
 		}
+		s.withdraw(h, err)
+	}
+	missing(w, r, true)
+}
+
+// missing says that a block is not there, and if it was said to be, that this is taken
+// back.
+func missing(w http.ResponseWriter, r *http.Request, said bool) {
+	if said {
+		http.Error(w, "it is not there any more", http.StatusGone)
+		return
 	}
 	http.NotFound(w, r)
 }
@@ -194,8 +212,8 @@ func (s *Site) giveBlock(w http.ResponseWriter, r *http.Request) {
 func (s *Site) give(w http.ResponseWriter, r *http.Request, data []byte) {
 	w.Header().Set("Content-Type", "application/octet-stream")
 	w.Header().Set("Content-Length", strconv.Itoa(len(data)))
-	slowest := time.Duration(len(data)) * time.Second / (minRate / 4)
-	if err := http.NewResponseController(w).SetWriteDeadline(time.Now().Add(connectTime + slowest)); err != nil {
+	longest := time.Duration(len(data)) * time.Second / slowest
+	if err := http.NewResponseController(w).SetWriteDeadline(time.Now().Add(connectTime + longest)); err != nil {
 		return
 	}
 	for part := range slices.Chunk(data, chunk) {

@@ -3,9 +3,9 @@ package peers
 import (
 	"context"
 	"errors"
+	"maps"
 	"math/rand/v2"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -19,17 +19,26 @@ type Share struct {
 	offer  *offer
 	index  block.Index
 	settle time.Time // from then on it may be fetched
+	turn   turn
+	// withdrawals are how often a device took back that it has a block.
+	withdrawals map[string]int
 
-	mu    sync.Mutex // guards views; taken before Site.mu
-	views map[*neighbour]state
-	turn  turn
+	end      context.CancelFunc
+	life     context.Context // until Leave, for those whom nobody waits for
+	asking   sync.WaitGroup  // about them
+	patience time.Duration   // left for waiting for them
+
+	mu      sync.Mutex // guards what follows; taken before Site.mu
+	views   map[*neighbour]state
+	without map[*neighbour]time.Time // when it said that it has nothing
+	asked   map[*neighbour]bool      // and has not answered yet
 }
 
-// turn is what was waited for in a segment.
+// turn is what was waited for.
 type turn struct {
-	segment int
-	leader  *neighbour
-	waited  map[*neighbour]time.Duration
+	leader *neighbour
+	// waited is by device, for the whole artifact: what it cost, less what it brought.
+	waited map[string]time.Duration
 }
 
 // Join makes known that the artifact is made in the file at path, until Leave. Nil when
@@ -45,10 +54,13 @@ func (s *Site) Join(artifact string, index block.Index, path string) *Share {
 	s.put(o)
 	s.mu.Unlock()
 	s.announce()
-	return &Share{
-		site: s, offer: o, index: index, settle: time.Now().Add(s.opt.Settle), views: map[*neighbour]state{},
-		turn: turn{segment: -1, waited: map[*neighbour]time.Duration{}},
+	sh := &Share{
+		site: s, offer: o, index: index, settle: time.Now().Add(s.opt.Settle), patience: maxStrangers, withdrawals: map[string]int{},
+		turn:  turn{waited: map[string]time.Duration{}},
+		views: map[*neighbour]state{}, without: map[*neighbour]time.Time{}, asked: map[*neighbour]bool{},
 	}
+	sh.life, sh.end = context.WithCancel(context.Background())
+	return sh
 }
 
 // Leave ends it. What there is is still given to others.
@@ -56,6 +68,8 @@ func (sh *Share) Leave() {
 	if sh == nil {
 		return
 	}
+	sh.end()
+	sh.asking.Wait()
 	sh.set(func(o *offer) { o.making, o.fetching = false, 0 })
 }
 
@@ -126,16 +140,28 @@ func (sh *Share) view(n *neighbour) state {
 	return sh.views[n]
 }
 
-// note keeps what a neighbour has said, or forgets it.
-func (sh *Share) note(n *neighbour, v state, err error) {
-	sh.mu.Lock()
-	defer sh.mu.Unlock()
+// heard takes what came of asking a neighbour about the artifact.
+func (sh *Share) heard(n *neighbour, v state, err error) {
+	if before := sh.view(n); errors.Is(err, errUnknown) && (before.Have > 0 || before.Making || before.Fetching > 0) {
+		err = errClaim // what is announced anybody may have said, but not this
+	}
 	if err != nil {
-		delete(sh.views, n)
+		sh.site.fault(n, err)
+	}
+	if errors.As(err, new(busyError)) {
 		return
 	}
-	v.Have, v.Fetching = min(v.Have, len(sh.index.Blocks)), min(v.Fetching, len(sh.index.Blocks))
-	sh.views[n] = v
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	if err == nil && (v.Have > 0 || v.Making || v.Fetching > 0) {
+		v.Have, v.Fetching = min(v.Have, len(sh.index.Blocks)), min(v.Fetching, len(sh.index.Blocks))
+		sh.views[n] = v
+		return
+	}
+	delete(sh.views, n)
+	if err == nil || errors.Is(err, errUnknown) {
+		sh.without[n] = time.Now()
+	}
 }
 
 // Block fetches block i from a peer into buffer, which has its length. Whoever sends
@@ -153,12 +179,19 @@ func (sh *Share) Block(ctx context.Context, i int, buffer []byte) (received int6
 		n := holders[rand.N(len(holders))]
 		k, err := sh.site.block(ctx, n, sh.index.Blocks[i], buffer)
 		received += k
+		device := sh.device(n)
 		if err == nil {
 			sh.site.praise(n)
+			sh.credit(n, i)
 			return received, nil
 		}
 		if ctx.Err() != nil {
 			return received, ctx.Err()
+		}
+		if errors.Is(err, errWithdrawn) {
+			if sh.withdrawals[device]++; sh.withdrawals[device] > maxWithdrawals {
+				err = errClaim
+			}
 		}
 		if errors.Is(err, errUnknown) {
 			err = errClaim
@@ -170,8 +203,39 @@ func (sh *Share) Block(ctx context.Context, i int, buffer []byte) (received int6
 	}
 }
 
-// errClaim: it said that it has the block. It would say so again.
+// errClaim: it said that it has the block, or makes the artifact. It would say so again.
 var errClaim = errors.New("peer does not have what it says")
+
+const (
+	// slowest is the rate in bytes a second at which a peer must bring blocks, on average,
+	// to be waited for any longer.
+	slowest = minRate / 4
+	// maxWithdrawals is how often a device may take back, of one artifact, that it has a
+	// block: what runs there may have changed it.
+	maxWithdrawals = 3
+	// maxStrangers is how long is waited, for one artifact, for whoever was announced to
+	// prove that there is somebody. They are asked all the same.
+	maxStrangers = 2 * connectTime
+)
+
+// credit has waiting been worth while for those who have block i: it has come.
+func (sh *Share) credit(giver *neighbour, i int) {
+	long := time.Duration(sh.index.Blocks[i].Length) * time.Second / slowest
+	devices := map[string]bool{sh.device(giver): true}
+	for _, n := range sh.seen(func(_ *neighbour, v state) bool { return v.Have > i }) {
+		devices[sh.device(n)] = true
+	}
+	for device := range devices {
+		sh.turn.waited[device] = max(0, sh.turn.waited[device]-long)
+	}
+}
+
+// device is who a neighbour is, by its certificate.
+func (sh *Share) device(n *neighbour) string {
+	sh.site.mu.Lock()
+	defer sh.site.mu.Unlock()
+	return n.device
+}
 
 // forget corrects what a neighbour said: it does not have block i.
 func (sh *Share) forget(n *neighbour, i int) {
@@ -183,42 +247,59 @@ func (sh *Share) forget(n *neighbour, i int) {
 	}
 }
 
-// maxAsked is how many neighbours are asked about one artifact.
-const maxAsked = 16
-
-// refresh asks the neighbours what they have: at most maxAsked, the same on all devices
-// that see the same ones.
+// refresh asks the neighbours what they have, and waits for those that are known.
 func (sh *Share) refresh(ctx context.Context) {
-	s := sh.site
-	short := sh.short()
-	now := time.Now()
-	s.mu.Lock()
-	var list []*neighbour
-	for _, n := range s.near {
-		if s.usable(n, now) && (n.static || slices.Contains(n.artifacts, short)) {
-			list = append(list, n)
-		}
+	known, strange := sh.site.choose(sh.short(), sh.needless())
+	var answering sync.WaitGroup
+	for _, n := range known {
+		answering.Go(func() { sh.look(ctx, n) })
 	}
-	slices.SortFunc(list, func(a, b *neighbour) int {
-		return strings.Compare(weight(short, 0, b.name+b.addr), weight(short, 0, a.name+a.addr))
-	})
-	s.mu.Unlock()
-	var asking sync.WaitGroup
-	for _, n := range list[:min(len(list), maxAsked)] {
-		asking.Go(func() {
-			v, err := s.ask(ctx, n, sh.offer.artifact, 0, 0)
-			if ctx.Err() != nil {
-				return
-			}
-			if err != nil {
-				s.fault(n, err)
-			}
-			if _, ok := err.(busyError); !ok {
-				sh.note(n, v, err)
-			}
+	answered := make(chan struct{})
+	var meeting sync.WaitGroup
+	for _, n := range strange {
+		sh.mu.Lock()
+		sh.asked[n] = true
+		sh.mu.Unlock()
+		meeting.Go(func() {
+			sh.look(sh.life, n)
+			sh.mu.Lock()
+			defer sh.mu.Unlock()
+			delete(sh.asked, n)
 		})
 	}
-	asking.Wait()
+	sh.asking.Go(func() { meeting.Wait(); close(answered) })
+	answering.Wait()
+	began := time.Now()
+	timer := time.NewTimer(sh.patience)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-answered:
+	case <-timer.C:
+	}
+	sh.patience -= time.Since(began)
+}
+
+// needless reports of whom it is not to be asked now: who has not answered yet, and who has
+// said that it has nothing, and has announced nothing else since. Who is listed announces
+// nothing. Its caller holds Site.mu.
+func (sh *Share) needless() func(*neighbour) bool {
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	now, short := time.Now(), sh.short()
+	maps.DeleteFunc(sh.without, func(_ *neighbour, at time.Time) bool { return now.After(at.Add(passTime)) })
+	asked, without := maps.Clone(sh.asked), maps.Clone(sh.without)
+	return func(n *neighbour) bool {
+		at, said := without[n]
+		return asked[n] || said && !n.static && !(n.announced.After(at) && slices.Contains(n.artifacts, short))
+	}
+}
+
+func (sh *Share) look(ctx context.Context, n *neighbour) {
+	v, err := sh.site.ask(ctx, n, sh.offer.artifact, 0, 0)
+	if ctx.Err() == nil {
+		sh.heard(n, v, err)
+	}
 }
 
 // shortDigest is how many digits of a digest are announced.

@@ -39,7 +39,8 @@ type Options struct {
 	// Default 5 s.
 	Grace time.Duration
 	// Patience is the longest wait for the next block of one that says that it fetches
-	// it, and a tenth of the longest wait for a segment. Default 30 s.
+	// it, and a tenth of the longest wait for one peer, for a whole artifact, beyond what its
+	// blocks are worth. Default 30 s.
 	Patience time.Duration
 	Log      *slog.Logger
 }
@@ -70,12 +71,13 @@ type Site struct {
 	// One lock, for none is held while anything is waited for.
 	mu       sync.Mutex // guards what follows
 	listener net.Listener
-	out      string   // why the device takes no part; "": it does
-	offers   []*offer // the oldest first
-	near     map[string]*neighbour
-	dropped  map[string]bool // devices that sent wrong blocks
-	asking   map[string]int  // requests that are being answered, by device
-	given    int64           // bytes
+	out      string                // why the device takes no part; "": it does
+	offers   []*offer              // the oldest first
+	near     map[string]*neighbour // by address:port
+	devices  map[string]*conduct   // by the certificate
+	places   map[string]*conduct   // where nobody was, by address:port
+	asking   map[string]int        // requests that are being answered, by device
+	given    int64                 // bytes
 }
 
 // New does no I/O.
@@ -97,7 +99,8 @@ func New(o Options) *Site {
 		opt: o, name: Name(o.TrustDomain, o.Device),
 		uploads: make(chan struct{}, o.MaxUploads), limiter: rate.NewLimiter(rate.Limit(o.UploadRate), chunk),
 		changed: make(chan struct{}, 1), cuts: make(chan *offer, maxOffers),
-		out: "it is not known yet what the device runs on", near: map[string]*neighbour{}, dropped: map[string]bool{}, asking: map[string]int{},
+		out: "it is not known yet what the device runs on", asking: map[string]int{},
+		near: map[string]*neighbour{}, devices: map[string]*conduct{}, places: map[string]*conduct{},
 	}
 	s.http = &http.Client{
 		Transport: &http.Transport{
@@ -108,7 +111,7 @@ func New(o Options) *Site {
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 	for _, addr := range o.Static {
-		s.near[addr] = &neighbour{addr: addr, static: true}
+		s.near[addr] = &neighbour{conduct: &conduct{}, addr: addr, static: true}
 	}
 	return s
 }

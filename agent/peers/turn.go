@@ -18,9 +18,6 @@ func (sh *Share) Turn(ctx context.Context, n, first, end, i int) (mine bool, err
 	if sh == nil {
 		return true, nil
 	}
-	if sh.turn.segment != n {
-		sh.turn = turn{segment: n, leader: sh.turn.leader, waited: map[*neighbour]time.Duration{}}
-	}
 	for {
 		if sh.site.Out() != "" {
 			return true, nil
@@ -59,7 +56,10 @@ func (sh *Share) Turn(ctx context.Context, n, first, end, i int) (mine bool, err
 // leader is a neighbour that says that it fetches block i, the same one as long as it
 // does; nil: there is none.
 func (sh *Share) leader(i int) *neighbour {
-	fetching := func(n *neighbour, v state) bool { return v.Fetching > i && v.Have <= i && !sh.late(n, v, i) }
+	now := time.Now()
+	fetching := func(n *neighbour, v state) bool {
+		return v.Fetching > i && v.Have <= i && !now.Before(n.busy) && !sh.late(n, v, i)
+	}
 	list := sh.seen(fetching)
 	sh.turn.leader = first(list, func(a, b *neighbour) bool {
 		if a == sh.turn.leader || b == sh.turn.leader {
@@ -79,13 +79,13 @@ func first(list []*neighbour, before func(a, b *neighbour) bool) (best *neighbou
 	return best
 }
 
-// late reports whether a neighbour was waited for long enough in this segment.
+// late reports whether a neighbour was waited for long enough. The caller holds Site.mu.
 func (sh *Share) late(n *neighbour, v state, i int) bool {
 	limit := sh.site.opt.Grace
 	if v.Fetching > i {
 		limit = 10 * sh.site.opt.Patience
 	}
-	return sh.turn.waited[n] >= limit
+	return sh.turn.waited[n.device] >= limit
 }
 
 // elect is whose turn it is to fetch a segment; nil: this device's. Somebody who has the
@@ -104,7 +104,7 @@ func (sh *Share) elect(segment, first, end, i int) (best *neighbour) {
 		}
 		names[n] = n.name
 		// Whoever is far behind would keep the others waiting.
-		return v.Making && !now.Before(n.idle) && v.Have+2*(end-first) >= first
+		return v.Making && !now.Before(n.idle) && !now.Before(n.busy) && v.Have+2*(end-first) >= first
 	}) {
 		if best == nil || weight(sh.short(), segment, names[n]) > weight(sh.short(), segment, names[best]) {
 			best = n
@@ -151,7 +151,7 @@ func (sh *Share) await(ctx context.Context, n *neighbour, i int) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		sh.note(n, v, err)
+		sh.heard(n, v, err)
 	}
 	// One that answers at once, and with nothing, is not asked again at once.
 	if v.Have <= i && before.Have <= i {
@@ -160,21 +160,16 @@ func (sh *Share) await(ctx context.Context, n *neighbour, i int) error {
 		}
 	}
 	spent := time.Since(began)
-	sh.turn.waited[n] += spent
-	var later busyError
-	switch {
-	case errors.As(err, &later):
-		s.fault(n, err)
-		sh.turn.waited[n] += 10 * s.opt.Patience // there are others
-	case sh.turn.waited[n] >= 10*s.opt.Patience:
+	device := sh.device(n)
+	sh.turn.waited[device] += spent
+	switch waited := sh.turn.waited[device]; {
+	case err != nil: // heard has judged it
+	case waited >= 10*s.opt.Patience:
 		s.fault(n, errLate) // whatever it answers, and although its blocks come
-	case errors.Is(err, errUnknown):
-	case err != nil:
-		s.fault(n, err)
 	case before.Have > i || v.Have > i:
 	case before.Fetching > i && v.Fetching > i && spent >= limit:
 		s.fault(n, errLate)
-	case v.Fetching <= i && sh.turn.waited[n] >= s.opt.Grace:
+	case v.Fetching <= i && waited >= s.opt.Grace:
 		// It may be the better peer once it gets on, so its blocks are still asked for.
 		s.mu.Lock()
 		n.idle = time.Now().Add(passTime)
@@ -183,7 +178,8 @@ func (sh *Share) await(ctx context.Context, n *neighbour, i int) error {
 	return nil
 }
 
-// leastWait is the time between two questions to one that does not have the block yet.
+// leastWait is the least time between two questions to one that does not have the block
+// yet.
 const leastWait = 200 * time.Millisecond
 
 // pause waits.

@@ -23,12 +23,14 @@ const (
 	// maxRecords is how many records, and maxQuestions how many questions, are read of a
 	// packet.
 	maxRecords, maxQuestions = 64, 16
-	// ttl is how long what is announced is good for (RFC 6762, 10).
-	ttl = 75 * time.Minute
 	// flush says that a record replaces those before it (RFC 6762, 10.2); in a question
 	// the same bit asks for an answer by unicast.
 	flush = 1 << 15
 )
+
+// TTL is how long what is announced is good for (RFC 6762, 10), and the longest time for
+// which anything is taken to be.
+const TTL = 75 * time.Minute
 
 // ErrPacket: it is no message of multicast DNS, or a larger one than this one reads.
 var ErrPacket = errors.New("bad packet")
@@ -45,7 +47,7 @@ type Service struct {
 type Found struct {
 	Service
 	Addr netip.AddrPort // where it serves, with the zone of a link-local address
-	Gone bool           // it says that it is gone
+	TTL  time.Duration  // how long that is good for, at most TTL; 0: it says that it is gone
 }
 
 var instanceName = regexp.MustCompile(`^([0-9a-f]{16})\._groundswell\._tcp\.local\.$`)
@@ -98,7 +100,7 @@ func read(raw []byte) (message, error) {
 
 // records reads the answers and what comes with them.
 func (m *message) records(p *dnsmessage.Parser) error {
-	ports, texts := map[string]announced{}, map[string][]string{}
+	ports, texts := map[string]announced{}, map[string]announced{}
 	n := 0
 	section := func(next func() (dnsmessage.ResourceHeader, error), skip func() error) error {
 		for {
@@ -119,18 +121,18 @@ func (m *message) records(p *dnsmessage.Parser) error {
 				err = skip()
 			case h.Type == dnsmessage.TypePTR && name == serviceName:
 				var r dnsmessage.PTRResource
-				if r, err = p.PTRResource(); err == nil && life >= ttl/2 { // RFC 6762, 7.1
+				if r, err = p.PTRResource(); err == nil && life >= TTL/2 { // RFC 6762, 7.1
 					m.known[strings.ToLower(r.PTR.String())] = true
 				}
 			case h.Type == dnsmessage.TypeSRV && match != nil:
 				var r dnsmessage.SRVResource
 				if r, err = p.SRVResource(); err == nil {
-					ports[match[1]] = announced{Service{Name: match[1], Port: r.Port}, min(life, ttl)}
+					ports[match[1]] = announced{Service{Name: match[1], Port: r.Port}, min(life, TTL)}
 				}
 			case h.Type == dnsmessage.TypeTXT && match != nil:
 				var r dnsmessage.TXTResource
 				if r, err = p.TXTResource(); err == nil {
-					texts[match[1]] = r.TXT
+					texts[match[1]] = announced{Service{Text: r.TXT}, life}
 				}
 			default:
 				err = skip()
@@ -151,7 +153,7 @@ func (m *message) records(p *dnsmessage.Parser) error {
 	}
 	for name, s := range ports {
 		if text, ok := texts[name]; ok && s.Port != 0 {
-			s.Text = text
+			s.Text, s.ttl = text.Text, min(s.ttl, text.ttl)
 			m.services = append(m.services, s)
 		}
 	}
@@ -175,7 +177,7 @@ func question(known []string) ([]byte, error) {
 	for _, name := range known[:min(len(known), maxKnown)] {
 		var instance dnsmessage.Name
 		if instance, err = dnsmessage.NewName(name + "." + serviceName); err == nil {
-			err = b.PTRResource(header(service, ttl, 0), dnsmessage.PTRResource{PTR: instance})
+			err = b.PTRResource(header(service, TTL, 0), dnsmessage.PTRResource{PTR: instance})
 		}
 		if err != nil {
 			break

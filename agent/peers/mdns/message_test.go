@@ -31,7 +31,7 @@ func announcing(t testing.TB, s Service, life time.Duration) []byte {
 }
 
 func TestWhatIsAnnouncedIsRead(t *testing.T) {
-	for _, life := range []time.Duration{ttl, 0} {
+	for _, life := range []time.Duration{TTL, time.Minute, 0} {
 		m, err := read(announcing(t, cam, life))
 		if diff := cmp.Diff([]announced{{cam, life}}, m.services, cmp.AllowUnexported(announced{})); err != nil || diff != "" || !m.response {
 			t.Error(err, diff)
@@ -39,7 +39,7 @@ func TestWhatIsAnnouncedIsRead(t *testing.T) {
 	}
 	// Other programs read it as what it says.
 	var p dnsmessage.Parser
-	h, err := p.Start(announcing(t, cam, ttl))
+	h, err := p.Start(announcing(t, cam, TTL))
 	if err != nil || !h.Response || !h.Authoritative || h.ID != 0 {
 		t.Errorf("%+v, %v", h, err)
 	}
@@ -114,7 +114,7 @@ func TestQuestionsAreAnsweredOnce(t *testing.T) {
 
 // hostile are packets that anybody on the LAN may send.
 func hostile(t testing.TB) map[string][]byte {
-	good := announcing(t, cam, ttl)
+	good := announcing(t, cam, TTL)
 	many := func(n int, add func(b *dnsmessage.Builder) error) []byte {
 		b := dnsmessage.NewBuilder(nil, dnsmessage.Header{Response: true})
 		b.EnableCompression()
@@ -140,7 +140,7 @@ func hostile(t testing.TB) map[string][]byte {
 					return err
 				}
 			}
-			return b.PTRResource(header(dnsmessage.MustNewName(serviceName), ttl, 0), dnsmessage.PTRResource{PTR: dnsmessage.MustNewName(serviceName)})
+			return b.PTRResource(header(dnsmessage.MustNewName(serviceName), TTL, 0), dnsmessage.PTRResource{PTR: dnsmessage.MustNewName(serviceName)})
 		}),
 	}
 }
@@ -154,7 +154,7 @@ func TestHostilePacketsAreRefused(t *testing.T) {
 	for name, s := range map[string]Service{
 		"a name that is none": {Name: "0123456789abcdeX", Port: 1}, "another's name": {Name: "0123456789abcdef.0123456789abcdef", Port: 1}, "no port": {Name: cam.Name},
 	} {
-		raw, err := announcement(s, ttl, nil)
+		raw, err := announcement(s, TTL, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -164,7 +164,7 @@ func TestHostilePacketsAreRefused(t *testing.T) {
 	}
 	long := cam
 	long.Text = []string{strings.Repeat("x", 256)}
-	if _, err := announcement(long, ttl, nil); err == nil {
+	if _, err := announcement(long, TTL, nil); err == nil {
 		t.Error("a text of 256 bytes is announced")
 	}
 }
@@ -174,7 +174,7 @@ func FuzzRead(f *testing.F) {
 	for _, raw := range hostile(f) {
 		f.Add(raw)
 	}
-	f.Add(announcing(f, cam, ttl))
+	f.Add(announcing(f, cam, TTL))
 	f.Add(must(f)(question([]string{cam.Name})))
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		m, err := read(raw)
@@ -188,7 +188,7 @@ func FuzzRead(f *testing.F) {
 			t.Errorf("%d questions, %d services, %d known", len(m.asked), len(m.services), len(m.known))
 		}
 		for _, s := range m.services {
-			if s.Port == 0 || len(s.Name) != 16 || s.ttl > ttl {
+			if s.Port == 0 || len(s.Name) != 16 || s.ttl > TTL {
 				t.Errorf("%+v", s)
 			}
 			again, err := announcement(s.Service, s.ttl, nil)

@@ -17,7 +17,8 @@ import (
 // Config is what a Node needs.
 type Config struct {
 	Interfaces []string
-	// Service is what this device announces now; not ok: nothing.
+	// Service is what this device announces now; not ok: nothing, and it listens to nobody.
+	// It is asked every 30 s, and after Changed.
 	Service func() (s Service, ok bool)
 	// Found gets what is found, one at a time. Own announcements are not.
 	Found func(Found)
@@ -30,25 +31,55 @@ type Config struct {
 type Node struct {
 	cfg Config
 
-	mu      sync.Mutex // guards changed
+	asked   chan struct{} // gets a value when Service is to be asked
+	mu      sync.Mutex    // guards what follows
 	changed chan struct{}
+	service Service
+	ok      bool
 }
 
 // New does no I/O.
-func New(c Config) *Node { return &Node{cfg: c, changed: make(chan struct{})} }
+func New(c Config) *Node {
+	return &Node{cfg: c, asked: make(chan struct{}, 1), changed: make(chan struct{})}
+}
 
 // Changed has the device announced as it is now, and the others asked who is there.
 func (n *Node) Changed() {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	close(n.changed)
-	n.changed = make(chan struct{})
+	select {
+	case n.asked <- struct{}{}:
+	default: // one reminder is enough
+	}
 }
 
-func (n *Node) change() <-chan struct{} {
+// current is what is announced, until changed is closed.
+func (n *Node) current() (s Service, ok bool, changed <-chan struct{}) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return n.changed
+	return n.service, n.ok, n.changed
+}
+
+// keep asks what is announced, until ctx ends: what others send has nobody ask.
+func (n *Node) keep(ctx context.Context) {
+	for told := true; ctx.Err() == nil; {
+		service, ok := n.cfg.Service()
+		n.mu.Lock()
+		if told || ok != n.ok || service.Port != n.service.Port || !slices.Equal(service.Text, n.service.Text) {
+			n.service, n.ok = service, ok
+			close(n.changed)
+			n.changed = make(chan struct{})
+		}
+		n.mu.Unlock()
+		timer := time.NewTimer(refreshed)
+		select {
+		case <-ctx.Done():
+			told = false
+		case <-timer.C:
+			told = false
+		case <-n.asked:
+			told = true
+		}
+		timer.Stop()
+	}
 }
 
 // Run announces and looks, until ctx ends. An interface that is not there, or goes away,
@@ -56,18 +87,28 @@ func (n *Node) change() <-chan struct{} {
 func (n *Node) Run(ctx context.Context) error {
 	var g errgroup.Group
 	var found sync.Mutex
+	g.Go(func() error { n.keep(ctx); return nil })
 	for _, name := range n.cfg.Interfaces {
 		for _, v6 := range []bool{false, true} {
 			g.Go(func() error {
 				said := ""
 				for ctx.Err() == nil {
+					if _, ok, changed := n.current(); !ok {
+						select {
+						case <-ctx.Done():
+						case <-changed:
+						}
+						continue
+					}
 					err := n.link(ctx, &found, name, v6)
 					if text := errorText(err); text != said && !(v6 && errors.Is(err, errNoAddress)) {
 						if said = text; err != nil {
 							n.cfg.Log.Warn("peers cannot be looked for", "interface", name, "err", err)
 						}
 					}
-					pause(ctx, again)
+					if _, ok, _ := n.current(); ok {
+						pause(ctx, again)
+					}
 				}
 				return nil
 			})
@@ -84,14 +125,16 @@ func errorText(err error) string {
 }
 
 const (
-	again   = 10 * time.Second // until an interface is tried again
-	renewed = 30 * time.Minute // until what is good for 75 minutes is announced again
-	most    = time.Hour        // between two questions
+	again     = 10 * time.Second // until an interface is tried again
+	renewed   = 30 * time.Minute // until what is good for 75 minutes is announced again
+	refreshed = 30 * time.Second // until it is asked again what is announced
+	most      = time.Hour        // between two questions
 	// apart is the shortest time between two packets that say the same (RFC 6762, 6).
 	apart = time.Second
 )
 
-// link announces and looks on one link, until ctx ends or the interface changes.
+// link announces and looks on one link, until ctx ends, nothing is to be announced any
+// more, or the interface changes.
 func (n *Node) link(ctx context.Context, found *sync.Mutex, name string, v6 bool) error {
 	s, err := open(name, v6)
 	if err != nil {
@@ -107,27 +150,25 @@ func (n *Node) link(ctx context.Context, found *sync.Mutex, name string, v6 bool
 	return errors.Join(err, heard.Wait())
 }
 
-// speak sends questions and announcements, until ctx ends or the interface's addresses
-// change.
+// speak sends questions and announcements, until ctx ends, nothing is to be announced any
+// more, or the interface's addresses change. Then it says that this device is gone.
 func (n *Node) speak(ctx context.Context, s *socket, name string, v6 bool, answers <-chan struct{}) error {
+	service, ok, changed := n.current()
 	defer func() {
-		if service, ok := n.cfg.Service(); ok {
-			if raw, err := announcement(service, 0, nil); err == nil {
-				_ = s.send(raw) // who does not hear it finds out
-			}
+		if raw, err := announcement(service, 0, nil); err == nil {
+			_ = s.send(raw) // who does not hear it finds out
 		}
 	}()
 	soon := func() time.Time { return time.Now().Add(20*time.Millisecond + rand.N(100*time.Millisecond)) }
-	changed := n.change()
 	var said time.Time
 	// Each is sent twice, a second apart (RFC 6762, 5.2 and 8.3); questions ever more rarely
 	// from then on.
 	say, ask, look := soon(), soon(), time.Now().Add(again)
 	more, gap := 1, apart
-	for ctx.Err() == nil {
+	for ok && ctx.Err() == nil {
 		now := time.Now()
 		if !now.Before(say) {
-			if err := n.announce(s); err != nil {
+			if err := announce(s, service); err != nil {
 				return err
 			}
 			said, say = now, now.Add(renewed)
@@ -156,7 +197,11 @@ func (n *Node) speak(ctx context.Context, s *socket, name string, v6 bool, answe
 		case <-ctx.Done():
 		case <-timer.C:
 		case <-changed:
-			changed, more, gap = n.change(), 1, apart
+			var now Service
+			if now, ok, changed = n.current(); ok {
+				service = now // else the one that was announced is gone
+			}
+			more, gap = 1, apart
 			say, ask = latest(soon(), said.Add(apart)), soon()
 		case <-answers: // others may be asked as well
 			say = earliest(say, latest(soon(), said.Add(apart)))
@@ -166,13 +211,9 @@ func (n *Node) speak(ctx context.Context, s *socket, name string, v6 bool, answe
 	return nil
 }
 
-// announce says that this device is there, if it is.
-func (n *Node) announce(s *socket) error {
-	service, ok := n.cfg.Service()
-	if !ok {
-		return nil
-	}
-	raw, err := announcement(service, ttl, s.addrs())
+// announce says that this device is there.
+func announce(s *socket, service Service) error {
+	raw, err := announcement(service, TTL, s.addrs())
 	if err != nil {
 		return err
 	}
@@ -199,9 +240,12 @@ func (n *Node) listen(s *socket, found *sync.Mutex, answers chan<- struct{}) err
 		if err != nil {
 			continue // anybody may send anything
 		}
-		own, announces := n.cfg.Service()
+		own, ok, _ := n.current()
+		if !ok {
+			continue // about to leave
+		}
 		if !m.response {
-			if announces && wanted(m, own.Name) {
+			if wanted(m, own.Name) {
 				select {
 				case answers <- struct{}{}:
 				default: // one reminder is enough
@@ -212,7 +256,7 @@ func (n *Node) listen(s *socket, found *sync.Mutex, answers chan<- struct{}) err
 		found.Lock()
 		for _, service := range m.services {
 			if service.Name != own.Name {
-				n.cfg.Found(Found{service.Service, netip.AddrPortFrom(from.Addr(), service.Port), service.ttl == 0})
+				n.cfg.Found(Found{service.Service, netip.AddrPortFrom(from.Addr(), service.Port), service.ttl})
 			}
 		}
 		found.Unlock()

@@ -1,0 +1,157 @@
+package peers
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// disk is what a device runs, which the test changes.
+type disk struct {
+	mu    sync.Mutex // guards what follows
+	data  []byte
+	err   error // of opening it
+	opens int
+}
+
+func (d *disk) set(data []byte, err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.data, d.err = data, err
+}
+
+func (d *disk) contents(a artifact) (func(string) (Contents, bool), func() []string) {
+	open := func() (ReadAtCloser, error) {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		d.opens++
+		return struct {
+			*bytes.Reader
+			nothing
+		}{bytes.NewReader(d.data), nothing{}}, d.err
+	}
+	return func(name string) (Contents, bool) {
+		return Contents{Length: int64(len(a.data)), Open: open}, name == a.name
+	}, func() []string { return []string{a.name} }
+}
+
+type nothing struct{}
+
+func (nothing) Close() error { return nil }
+
+// TestWhatRunsIsGivenOnlyIfItIsTheArtifact: one whose partition was written to, or cannot be
+// read, says that it has nothing, and announces nothing; it looks again later.
+func TestWhatRunsIsGivenOnlyIfItIsTheArtifact(t *testing.T) {
+	a := newArtifact(t, 1<<20)
+	changed := slices.Clone(a.data)
+	changed[700_000]++
+	for name, c := range map[string]struct {
+		data []byte
+		err  error
+	}{
+		"changed": {data: changed}, "shorter": {data: a.data[:1<<19]}, "unreadable": {err: errors.New("input/output error")}, "nothing": {},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				d := &disk{}
+				d.set(c.data, c.err)
+				s := site(t)
+				s.opt.Contents, s.opt.Holds = d.contents(a)
+				s.out = ""
+				ctx, cancel := context.WithCancel(t.Context())
+				ended := make(chan struct{})
+				go func() { defer close(ended); s.cut(ctx) }()
+				defer func() { cancel(); <-ended }()
+				look := func() state {
+					o, busy := s.find(a.name)
+					if o == nil || busy {
+						t.Fatal(o, busy)
+					}
+					synctest.Wait() // it is cut
+					s.mu.Lock()
+					defer s.mu.Unlock()
+					return o.state()
+				}
+				for range 5 {
+					if v := look(); v != (state{}) {
+						t.Errorf("it says to have %+v", v)
+					}
+				}
+				if d.opens != 1 {
+					t.Errorf("it looked %d times", d.opens)
+				}
+				if got := s.announced(); len(got) > 0 {
+					t.Errorf("it announces %v", got)
+				}
+				d.set(a.data, nil)
+				time.Sleep(recut + time.Second)
+				if v := look(); v != (state{Have: len(a.index.Blocks)}) || d.opens != 2 {
+					t.Errorf("when it is the artifact again, it says %+v", v)
+				}
+				if got := s.announced(); !slices.Equal(got, []string{a.name[:shortDigest]}) {
+					t.Errorf("it announces %v", got)
+				}
+			})
+		})
+	}
+}
+
+// TestABlockThatIsNotThereIsTakenBack with those behind it, and those before it are given;
+// one that cannot be read now is asked for later.
+func TestABlockThatIsNotThereIsTakenBack(t *testing.T) {
+	a := newArtifact(t, 1<<20)
+	path := filepath.Join(t.TempDir(), "artifact")
+	if err := os.WriteFile(path, a.data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := site(t)
+	s.out = ""
+	sh := s.Join(a.name, a.index, path)
+	defer sh.Leave()
+	defer sh.Fetches(len(a.index.Blocks))()
+	sh.Have(5)
+	changed := slices.Clone(a.data)
+	changed[a.index.Blocks[2].Offset]++
+	if err := os.WriteFile(path, changed, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []bool{true, true, false, true, true} { // nobody has asked for the third yet
+		list, said := s.holding(a.index.Blocks[i].SHA256)
+		if len(list) != 1 || !said {
+			t.Fatalf("block %d: %v, %v", i, list, said)
+		}
+		_, err := s.read(list[0].offer, list[0].block)
+		if (err == nil) != want {
+			t.Errorf("block %d: %v", i, err)
+		}
+	}
+	list, _ := s.holding(a.index.Blocks[2].SHA256)
+	s.withdraw(list[0], errChanged)
+	for range 2 {
+		if v := sh.offer.state(); v != (state{Have: 2}) {
+			t.Errorf("it says %+v", v)
+		}
+		sh.Have(6) // it goes on, all the same
+	}
+	for i := range 8 {
+		list, said := s.holding(a.index.Blocks[i].SHA256)
+		if (len(list) == 1) != (i < 2) || said != (i < 6) {
+			t.Errorf("block %d: %v, %v", i, list, said)
+		}
+	}
+}
+
+// announced are the artifacts that it announces.
+func (s *Site) announced() []string {
+	s.listener = &pipes{}
+	service, _ := s.service()
+	list, _ := artifactsOf(service.Text, here)
+	return list
+}
