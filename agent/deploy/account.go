@@ -17,10 +17,12 @@ var errTurn = errors.New("another component downloads")
 // account is what there is to say of a download that takes long: when something was said
 // last, and why it stands still.
 type account struct {
-	wake *wake.Wake
+	wake   *wake.Wake
+	uptime func() time.Duration // goes on while the device sleeps
 
-	mu   sync.Mutex // guards what follows; the wake's may be taken under it
-	told time.Time
+	mu   sync.Mutex    // guards what follows; the wake's may be taken under it
+	told time.Duration // by uptime
+	ever bool
 	next <-chan struct{} // closed when a wake begins in which it may be told again
 	left bool            // one wake was left to withinBudget since
 	why  error           // nil: it gets on, or nobody knows
@@ -30,14 +32,15 @@ type account struct {
 func (a *account) said() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.told, a.next, a.left = time.Now(), a.wake.Changed(), false
+	a.ever = true
+	a.told, a.next, a.left = a.uptime(), a.wake.Changed(), false
 }
 
 // due reports whether it was said long ago.
 func (a *account) due() bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return time.Since(a.told) >= retell
+	return !a.ever || a.uptime()-a.told >= retell
 }
 
 // rest is how long there is nothing to say, and next, unless nil, is closed when there may
@@ -56,7 +59,10 @@ func (a *account) rest() (long time.Duration, next <-chan struct{}) {
 			next = current
 		}
 	}
-	return max(0, retell-time.Since(a.told)), next
+	if !a.ever {
+		return 0, next
+	}
+	return max(0, retell-(a.uptime()-a.told)), next
 }
 
 // stands notes why the download does not get on, and moves that it does.
@@ -96,7 +102,8 @@ func (d *Driver) speak(ctx context.Context) {
 		long, next := d.account.rest()
 		switch {
 		case long > 0:
-			if d.sleep(ctx, nil, long) != nil {
+			// A timer stands still while the device sleeps.
+			if d.sleep(ctx, nil, min(long, time.Minute)) != nil {
 				return
 			}
 		case next != nil:

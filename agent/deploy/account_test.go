@@ -115,9 +115,11 @@ func download(t *testing.T, from Downloads, absent int, w *wake.Wake) (list []sa
 	if err != nil {
 		t.Fatal(err)
 	}
+	started := time.Now()
+	boot := func() time.Duration { return time.Since(started) }
 	slots := shelf{&bank{}, filepath.Join(t.TempDir(), "staging")}
 	d := New(Config{Component: "system", Device: "cam-1", Model: "cam-a", Wake: w}, NewDevice(world, condition.Config{}), slots, world,
-		from, j, clock.New(now, func() time.Time { return now }), slog.New(slog.DiscardHandler))
+		from, j, clock.NewFrom(now, func() time.Time { return now }, boot), slog.New(slog.DiscardHandler))
 	d.dep = journal.Deployment{State: update.Downloading, Cohort: "lobby", Attempt: 1, From: "1.0.0", Entry: entry}
 	ctx, cancel := context.WithCancel(t.Context())
 	began, sent := time.Now(), make(chan struct{})
@@ -225,4 +227,21 @@ func TestADeviceThatSleepsSaysOnceInEachWakeThatItsDownloadStandsStill(t *testin
 // TestADownloadThatTakesLongSaysHowFarItIs: without a reason, for it gets on.
 func TestADownloadThatTakesLongSaysHowFarItIs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) { regularly(t, download(t, slow{}, 0, nil), retell, "", "") })
+}
+
+// TestTheTimeAsleepCounts: what was said before a long sleep was said long ago.
+func TestTheTimeAsleepCounts(t *testing.T) {
+	up := time.Hour
+	a := account{uptime: func() time.Duration { return up }}
+	if !a.due() {
+		t.Error("nothing was said yet, and nothing is due")
+	}
+	a.said()
+	if long, _ := a.rest(); a.due() || long != retell {
+		t.Errorf("due %v, in %v", a.due(), long)
+	}
+	up += retell // Go's own clock stands still in a sleep
+	if long, _ := a.rest(); !a.due() || long != 0 {
+		t.Errorf("due %v, in %v", a.due(), long)
+	}
 }

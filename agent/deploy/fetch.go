@@ -26,6 +26,7 @@ func (s stopped) Error() string { return s.reason }
 // wanted.
 func (d *Driver) fetch(ctx context.Context) (update.Event, error) {
 	d.account.said() // that it begins, or goes on
+	d.account.moves()
 	working, cancel := context.WithCancelCause(ctx)
 	watched := make(chan struct{})
 	go func() {
@@ -108,6 +109,11 @@ func (d *Driver) bring(ctx context.Context) error {
 		d.account.stands(errTurn)
 		return d.device.fetch(ctx, func(ctx context.Context, progress func(int64)) error {
 			d.account.moves()
+			defer func() {
+				if errors.Is(context.Cause(ctx), errStalled) { // it gives up its turn, and waits for the next
+					d.account.stands(errTurn)
+				}
+			}()
 			defer d.cfg.Allowance.Begin(ctx, d.newest().DownloadWindows)()
 			var transfer topics.Transfer
 			err := d.downloads.Artifact(ctx, artifact, path, func(have int64, t topics.Transfer) {

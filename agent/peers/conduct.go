@@ -99,6 +99,10 @@ func (s *Site) fault(n *neighbour, err error) {
 		n.proven = false
 		if !n.static && s.near[n.addr] == n {
 			delete(s.near, n.addr)
+			if n.device != "" && now.Before(n.expires) {
+				// It restarts, maybe: it is a stranger again, and tried when its place may be.
+				s.near[n.addr] = &neighbour{conduct: &conduct{}, addr: n.addr, name: n.name, artifacts: n.artifacts, announced: n.announced, expires: n.expires, queued: now}
+			}
 		}
 		s.opt.Log.Info("no peer is where one was announced", "peer", n.device, "addr", n.addr, "for", long, "err", err)
 	default:

@@ -100,12 +100,30 @@ func (s *Site) makeRoom(at netip.Addr) {
 	delete(s.near, crowd[rand.N(len(crowd))])
 }
 
+// maxPlaces is at how many places a device is known that has not delivered: its addresses.
+const maxPlaces = 4
+
+// scatter forgets places of a device, if it is known at too many besides a neighbour's: one
+// certificate keeps nobody out. The caller holds mu.
+func (s *Site) scatter(n *neighbour, device string) {
+	var same []string
+	for addr, o := range s.near {
+		if o != n && o.device == device && !o.static && !o.proven {
+			same = append(same, addr)
+		}
+	}
+	if len(same) >= maxPlaces {
+		delete(s.near, same[rand.N(len(same))])
+	}
+}
+
 // recognised notes who is at a neighbour's place, by the certificate. The caller holds mu.
 func (s *Site) recognised(n *neighbour, device, name string) {
 	delete(s.places, n.addr)
 	if n.device == device {
 		return
 	}
+	s.scatter(n, device)
 	n.device, n.name, n.proven, n.conduct = device, name, false, remembered(s.devices, device, time.Now(), false)
 	var others []*neighbour
 	total := 0

@@ -67,6 +67,7 @@ func (s *Site) get(ctx context.Context, n *neighbour, path string, header http.H
 	var met bool
 	var who error
 	req, err := http.NewRequestWithContext(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		GetConn: func(string) { met, who = false, nil }, // before each attempt
 		GotConn: func(c httptrace.GotConnInfo) { met, who = true, s.recognise(n, c.Conn) },
 	}), http.MethodGet, (&url.URL{Scheme: "https", Host: n.addr}).String()+path, nil)
 	if err != nil {

@@ -115,16 +115,12 @@ func (s *Site) find(artifact string) (o *offer, busy bool) {
 	o = newOffer(artifact, contents.Length)
 	select {
 	case s.cuts <- o:
-		o.fetching = unknown
 		s.put(o)
 		return o, false
 	default:
 		return nil, true
 	}
 }
-
-// unknown is fetching where it is not known yet how many blocks there are.
-const unknown = 1 << 30
 
 func (s *Site) contents(artifact string) (Contents, bool) {
 	if s.opt.Contents == nil {
@@ -153,7 +149,7 @@ func (s *Site) cut(ctx context.Context) {
 			o.again = time.Now().Add(recut)
 		}
 		o.know(blocks)
-		o.have, o.making, o.fetching = len(blocks), false, 0
+		o.have, o.making = len(blocks), false
 		o.tell()
 		s.mu.Unlock()
 		if err != nil {

@@ -111,8 +111,8 @@ func (s *Store) PublishDeltas(ctx context.Context, x topics.DeltaIndex, pin topi
 		// Not those that are ready since; but of too many, some never find room.
 		full := entries(x) == maxListed
 		if _, err := tx.Exec(ctx, `
-			UPDATE delta SET listed = true, expanded_listed = expanded_sha256 IS NOT NULL
-			WHERE target = $1 AND state = 'ready' AND ($3 OR source = ANY($2))`, x.Artifact, from(x), full); err != nil {
+			UPDATE delta SET listed = true, expanded_listed = expanded_sha256 IS NOT NULL AND ($3 OR expanded_sha256 = ANY($4))
+			WHERE target = $1 AND state = 'ready' AND ($3 OR source = ANY($2))`, x.Artifact, from(x), full, digests(x.Expanded)); err != nil {
 			return fmt.Errorf("publish deltas to %.12s: %w", x.Artifact, err)
 		}
 		if pinned == pin.SHA256 { // another replica was faster
@@ -131,6 +131,15 @@ func (s *Store) PublishDeltas(ctx context.Context, x topics.DeltaIndex, pin topi
 		}
 		return s.signManifests(ctx, tx, cohorts)
 	})
+}
+
+// digests are those of some deltas.
+func digests(list []topics.Delta) []string {
+	out := make([]string, 0, len(list))
+	for _, d := range list {
+		out = append(out, d.SHA256)
+	}
+	return out
 }
 
 func from(x topics.DeltaIndex) []string {
