@@ -256,6 +256,7 @@ func TestAManifestReachesADeviceWhoseQueueIsFull(t *testing.T) {
 	for range 3 {
 		fleetd.publish(topics.DeviceCommand("cam-1"), "command")
 	}
+	n.awaitWaiting("cam-1", 3) // or a manifest may overtake a command
 	fleetd.mustRetain(topics.CohortManifest("a"), 1, "running")
 	fleetd.mustRetain(topics.CohortManifest("a"), 2, "paused")
 	n.awaitRouted()
@@ -283,14 +284,7 @@ func TestAReaderOfAllManifestsGetsWhatItsFullQueueRefused(t *testing.T) {
 	for i := range total {
 		fleetd.mustRetain(topics.CohortManifest(fmt.Sprintf("c%d", i)), 1, "x")
 	}
-	eventually(t, "messages refused", func() bool {
-		n.edge.mu.Lock()
-		cl := n.edge.clients["fleetd-reader"]
-		n.edge.mu.Unlock()
-		cl.mu.Lock()
-		defer cl.mu.Unlock()
-		return cl.session.Waiting() == 3
-	})
+	n.awaitWaiting("fleetd-reader", 3)
 	reader = n.dial(serviceCredential(t, "fleetd"), "fleetd-reader", keep)
 	seen := map[string]bool{}
 	for len(seen) < total {

@@ -309,6 +309,19 @@ func (n *node) awaitRouted() {
 	eventually(n.t, "the marker's reader gone", func() bool { c, _ := n.edge.counts(); return c < before })
 }
 
+// awaitWaiting waits until so many messages wait for a client that is away.
+func (n *node) awaitWaiting(client string, want int) {
+	n.t.Helper()
+	eventually(n.t, "messages that wait", func() bool {
+		n.edge.mu.Lock()
+		cl := n.edge.clients[client]
+		n.edge.mu.Unlock()
+		cl.mu.Lock()
+		defer cl.mu.Unlock()
+		return cl.session.Waiting() == want
+	})
+}
+
 func (p *peer) assign(device string, version int64, cohorts string) {
 	p.t.Helper()
 	p.mustRetain(topics.DeviceAssignment(device), version, assignment(cohorts))
