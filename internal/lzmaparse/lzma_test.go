@@ -172,6 +172,30 @@ func TestFarMatchesNeedAKeeper(t *testing.T) {
 	}
 }
 
+// TestTheWholeWindowIsInMemory, to its last byte.
+func TestTheWholeWindowIsInMemory(t *testing.T) {
+	for _, distance := range []int{Window - 300, Window - 1, Window} {
+		data := noise(distance + 1000)
+		copy(data[distance:], data[:400])
+		stream, kind := xz(t, data, "-6")
+		var r Reader
+		r.Reset(bytes.NewReader(stream), kind, nil)
+		form, err := io.ReadAll(&r)
+		if err != nil {
+			t.Fatalf("at a distance of %d: %v", distance, err)
+		}
+		var w Writer
+		w.Reset(kind, nil)
+		out, err := w.Write(nil, form)
+		if err == nil {
+			out, err = w.Finish(out)
+		}
+		if err != nil || !bytes.HasPrefix(stream, out) {
+			t.Errorf("at a distance of %d: %d bytes of %d, or others: %v", distance, len(out), len(stream), err)
+		}
+	}
+}
+
 func TestDamagedStreams(t *testing.T) {
 	stream, _ := xz(t, content(200_000), "-6")
 	alone, _ := xz(t, content(200_000), "--format=lzma")

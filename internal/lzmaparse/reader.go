@@ -311,7 +311,7 @@ func (r *Reader) at(distance uint32) (byte, error) {
 }
 
 func (r *Reader) copy(distance uint32, length int) error {
-	if distance < near {
+	if r.window.has(distance) {
 		r.window.repeat(distance, length)
 		return nil
 	}

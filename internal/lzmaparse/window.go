@@ -5,9 +5,6 @@ import (
 	"io"
 )
 
-// near is the distance up to which a match is copied within the window, whatever its length.
-const near = Window - 1<<10
-
 // window holds the last content of a stream.
 type window struct {
 	ring [Window]byte
@@ -48,7 +45,7 @@ func (w *window) byte(distance uint32) byte {
 	return w.ring[(w.at-1-int64(distance))&(Window-1)]
 }
 
-// repeat copies a match that is near.
+// repeat copies a match that is in memory. What it overwrites was read before.
 func (w *window) repeat(distance uint32, length int) {
 	from := w.at - 1 - int64(distance)
 	if k, d := from&(Window-1), w.at&(Window-1); int(distance) >= length && k+int64(length) <= Window && d+int64(length) <= Window {
