@@ -99,8 +99,9 @@ func (s *Site) find(artifact string) (o *offer, busy bool) {
 	final := func(o *offer) bool { return o != nil && !(o.withdrawn() && time.Now().After(o.again)) }
 	s.mu.Lock()
 	o = known()
+	done := final(o)
 	s.mu.Unlock()
-	if final(o) {
+	if done {
 		return o, false
 	}
 	contents, ok := s.contents(artifact)
