@@ -123,7 +123,11 @@ func (f *fixture) expanded() string {
 func TestBothAreListed(t *testing.T) {
 	f := newFixture(t)
 	source := f.work(f.config(), f.both(""), "both deltas", func(s fleet.DeltaSource) bool {
-		return s.Listed && strings.TrimSpace(f.Exec(`SELECT expanded_listed FROM delta`)) == "t"
+		if !s.Listed || strings.TrimSpace(f.Exec(`SELECT expanded_listed FROM delta`)) != "t" {
+			return false
+		}
+		x := f.index() // s may have been read before it was listed
+		return len(x.Expanded) == 1 && s.Delta == x.Expanded[0].Document
 	})
 	x := f.index()
 	if len(x.Deltas) != 1 || len(x.Expanded) != 1 || x.Expanded[0].Length > x.Deltas[0].Length/10 || source.Delta != x.Expanded[0].Document {
