@@ -265,7 +265,7 @@ func TestDamagedForms(t *testing.T) {
 		kind Kind
 		want error
 	}{
-		"empty":                        {nil, LZMA2, ErrTruncated},
+		"empty":                        {nil, LZMA, ErrTruncated},
 		"cut":                          {form[:len(form)-1], LZMA2, ErrTruncated},
 		"cut in a head":                {form[:5], LZMA2, ErrTruncated},
 		"too much content":             {put(4, maxContent+1), LZMA2, ErrTooLarge},

@@ -91,7 +91,7 @@ func (w *Writer) Write(dst, form []byte) ([]byte, error) {
 
 // Finish ends the stream. ErrTruncated: the parsed form was not all there.
 func (w *Writer) Finish(dst []byte) ([]byte, error) {
-	if !w.begun || w.inside || len(w.head) > 0 {
+	if w.kind == LZMA && !w.begun || w.inside || len(w.head) > 0 { // LZMA2 of no content is a zero byte alone
 		return dst, fmt.Errorf("%w: its parsed form", ErrTruncated)
 	}
 	if w.kind == LZMA2 {
