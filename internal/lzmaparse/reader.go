@@ -31,7 +31,8 @@ type Reader struct {
 	form    int64 // how much of the parsed form there is
 	groups  []place
 	parse   []byte
-	pending []byte // of the parsed form, to be read
+	buffer  []byte // of a group
+	pending []byte // of that, to be read
 }
 
 // place is where a group's content is.
@@ -46,7 +47,7 @@ func (r *Reader) Reset(src io.Reader, kind Kind, back io.ReaderAt) {
 	r.model.lc, r.model.lp, r.model.pb = 0, 0, 0
 	r.window.reset()
 	r.left, r.begin, r.ended, r.err, r.form = 0, group{}, false, nil, 0
-	r.groups, r.pending = r.groups[:0], r.pending[:0]
+	r.groups, r.pending = r.groups[:0], nil
 	r.model.literals = r.model.literals[:0]
 	r.window.from = -1 // a chunk that resets the dictionary comes first
 }
@@ -56,7 +57,8 @@ func (r *Reader) Reset(src io.Reader, kind Kind, back io.ReaderAt) {
 func (r *Reader) Read(p []byte) (int, error) {
 	for len(r.pending) == 0 {
 		if r.err == nil {
-			r.pending, r.err = r.next(r.pending[:0])
+			r.buffer, r.err = r.next(r.buffer[:0])
+			r.pending = r.buffer
 		}
 		if r.err != nil {
 			return 0, r.err

@@ -82,6 +82,9 @@ func (w *Writer) Write(dst, form []byte) ([]byte, error) {
 				dst, err = w.finish(dst)
 			}
 		}
+		if err == nil && w.coder.pending > maxChunk {
+			err = fmt.Errorf("%w: a carry", ErrTooLarge) // no compressor's stream has such a run
+		}
 		if err == nil && w.kind == LZMA {
 			dst = w.drain(dst)
 		}
@@ -294,7 +297,7 @@ func (w *Writer) finish(dst []byte) ([]byte, error) {
 		return dst, fmt.Errorf("%w: more parse than content", ErrCorrupt)
 	}
 	w.head = w.head[:0]
-	if w.kind == LZMA2 && (len(w.coder.out) > maxChunk || w.size > maxChunkContent) {
+	if w.kind == LZMA2 && (len(w.coder.out)+w.coder.pending > maxChunk+coderHead || w.size > maxChunkContent) {
 		return dst, fmt.Errorf("%w: a chunk", ErrTooLarge)
 	}
 	if !w.group.last {
