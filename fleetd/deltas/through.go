@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"slices"
 
 	"groundswell/internal/delta"
 	"groundswell/internal/expand"
@@ -60,7 +59,7 @@ func proveExpanded(ctx context.Context, made, old, new []byte) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrWrong, err)
 	}
-	scratch := &memory{}
+	scratch := &expand.Memory{}
 	decoder, err := expand.NewDecoder(head, bytes.NewReader(old), scratch)
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrWrong, err)
@@ -90,18 +89,4 @@ func proveExpanded(ctx context.Context, made, old, new []byte) error {
 		return fmt.Errorf("%w: %d bytes of %d", ErrWrong, head.NewLength, len(new))
 	}
 	return nil
-}
-
-// memory is a scratch in memory.
-type memory struct{ data []byte }
-
-// ReadAt reads from it.
-func (m *memory) ReadAt(p []byte, at int64) (int, error) { return copy(p, m.data[at:]), nil }
-
-// WriteAt lets it grow.
-func (m *memory) WriteAt(p []byte, at int64) (int, error) {
-	if need := int(at) + len(p) - len(m.data); need > 0 {
-		m.data = slices.Grow(m.data, need)[:len(m.data)+need]
-	}
-	return copy(m.data[at:], p), nil
 }

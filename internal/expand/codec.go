@@ -2,6 +2,7 @@ package expand
 
 import (
 	"compress/flate"
+	"errors"
 	"fmt"
 	"io"
 
@@ -22,15 +23,10 @@ const (
 	codecs
 )
 
-// Source is what a stream is read from.
-type Source interface {
-	io.Reader
-	io.ByteReader
-}
-
 // Reader reads what stands in the expanded image for a stream, for one stream after the
 // other. It is for one goroutine.
 type Reader struct {
+	codec   Codec
 	deflate io.ReadCloser
 	lzma    *lzmaparse.Reader
 	zstd    *zstdparse.Reader
@@ -38,8 +34,12 @@ type Reader struct {
 }
 
 // Reset makes r begin with a stream. back reads what was read before, by its offset;
-// nil if nobody keeps it, which only short streams do without.
-func (r *Reader) Reset(codec Codec, src Source, back io.ReaderAt) error {
+// nil if nobody keeps it, which only short streams do without. It keeps the memory of one
+// codec.
+func (r *Reader) Reset(codec Codec, src flate.Reader, back io.ReaderAt) error {
+	if codec != r.codec {
+		*r = Reader{codec: codec}
+	}
 	switch codec {
 	case Deflate:
 		if r.deflate == nil {
@@ -75,14 +75,14 @@ func (r *Reader) Read(p []byte) (int, error) { return r.current.Read(p) }
 
 // Ahead is how many bytes of the source behind what was read so far were taken.
 func (r *Reader) Ahead() int64 {
-	if r.current == io.Reader(r.lzma) {
-		return r.lzma.Ahead()
+	if r.lzma == nil {
+		return 0
 	}
-	return 0
+	return r.lzma.Ahead()
 }
 
-// forget frees what large streams take.
-func (r *Reader) forget() { r.lzma, r.zstd, r.current = nil, nil, nil }
+// forget frees what it has.
+func (r *Reader) forget() { *r = Reader{} }
 
 // Writer makes streams of what stands for them in the expanded image, one after the other.
 // It is for one goroutine.
@@ -93,9 +93,11 @@ type Writer struct {
 	zstd    *zstdparse.Writer
 }
 
-// Reset makes w begin a stream. back keeps what is too much for its memory, Room(s) bytes.
+// Reset makes w begin a stream, with the memory of its codec alone. back keeps what is too much for its memory, Room(s) bytes.
 func (w *Writer) Reset(s Stream, back Scratch) error {
-	w.codec = s.Codec
+	if s.Codec != w.codec {
+		*w = Writer{codec: s.Codec}
+	}
 	switch s.Codec {
 	case Deflate:
 		if w.deflate == nil {
@@ -163,10 +165,18 @@ func (w *Writer) Finish(dst []byte) ([]byte, error) {
 	return dst, corrupt(err)
 }
 
-// corrupt says that what stands in the expanded image makes no stream.
+// refusals are those of what stands in the expanded image; other errors are the scratch's.
+var refusals = []error{
+	lzmaparse.ErrTruncated, lzmaparse.ErrCorrupt, lzmaparse.ErrTooLarge, lzmaparse.ErrTooFar,
+	zstdparse.ErrTruncated, zstdparse.ErrCorrupt, zstdparse.ErrTooLarge, zstdparse.ErrTooFar, zstdparse.ErrUnsupported,
+}
+
+// corrupt says that what stands in the expanded image makes no stream, if that is so.
 func corrupt(err error) error {
-	if err != nil {
-		return fmt.Errorf("%w: %w", ErrCorrupt, err)
+	for _, refusal := range refusals {
+		if errors.Is(err, refusal) {
+			return fmt.Errorf("%w: %w", ErrCorrupt, err)
+		}
 	}
-	return nil
+	return err
 }

@@ -2,6 +2,7 @@ package expand
 
 import (
 	"errors"
+	"fmt"
 	"sort"
 
 	"groundswell/internal/deflate"
@@ -35,6 +36,9 @@ const (
 	MaxStreams = 1 << 16
 	// MaxHead is the largest head in bytes.
 	MaxHead = maxRecipe + delta.MaxHead + 64
+	// LeastStream is the least that may stand for a stream in the expanded image, in bytes:
+	// what a smaller one could save is less than what it takes to say where it is.
+	LeastStream = 256
 	// MaxUnit is the most bytes that a unit may have.
 	MaxUnit = 4 << 20
 	// maxRecipe is the largest list of streams and units in bytes, and maxRecipeSize
@@ -44,6 +48,9 @@ const (
 	// small is the size of content in bytes up to which a stream of the old image is
 	// inflated when it is read, and not kept in the scratch.
 	small = 1 << 20
+	// leastWork is what reading a stream's parsed form costs at least, as if so many bytes
+	// were inflated: its first block is decoded whole, however short the form is.
+	leastWork = 4 << 10
 	// maxInflated is how many times the content of all small streams of the old image a
 	// decoder inflates, and maxInflatedMore how many bytes more.
 	maxInflated     = 16
@@ -117,13 +124,17 @@ func (h *Head) newRoom() int64 {
 }
 
 // place numbers the streams' contents in the expanded image, and returns how long that
-// is. ErrOffset unless they lie in an image of that length, one behind the other.
+// is. ErrOffset unless they lie in an image of that length, one behind the other, ErrCorrupt if
+// one is too small to be listed.
 func place(streams []Stream, length int64) (int64, error) {
 	end, grown := int64(0), int64(0)
 	for i := range streams {
 		s := &streams[i]
-		if s.At < end || s.Length < 1 || s.Length > length-s.At || s.Size < 1 {
+		if s.At < end || s.Length < 1 || s.Length > length-s.At {
 			return 0, ErrOffset
+		}
+		if s.Size < LeastStream {
+			return 0, fmt.Errorf("%w: a stream of %d bytes", ErrCorrupt, s.Size)
 		}
 		s.start = s.At + grown
 		end = s.At + s.Length

@@ -211,7 +211,8 @@ func TestHostileHeads(t *testing.T) {
 		{"a stream beyond the old image", with(func(p *pair) { p.head.Old[0].Length += 14 }), ErrOffset},
 		{"a stream beyond the new image", with(func(p *pair) { p.head.New[0].Length = p.head.NewLength }), ErrOffset},
 		{"a stream of nothing", with(func(p *pair) { p.head.Old[0].Length = 0 }), ErrOffset},
-		{"a stream of no content", with(func(p *pair) { p.head.New[0].Size = 0 }), ErrOffset},
+		{"a stream of no content", with(func(p *pair) { p.head.New[0].Size = 0 }), ErrCorrupt},
+		{"too small a stream", with(func(p *pair) { p.head.Old[0].Size = LeastStream - 1 }), ErrCorrupt},
 		{"content beyond bounds", with(func(p *pair) { p.head.New[0].Size = delta.MaxImage }), ErrTooLarge},
 		{"more content than the inner delta has", with(func(p *pair) { p.head.Old[0].Size++ }), ErrCorrupt},
 		{"a unit of nothing", with(func(p *pair) { p.head.Units[0].Size = 0 }), ErrCorrupt},
@@ -323,7 +324,7 @@ func TestAScratchThatFailsIsAnError(t *testing.T) {
 func TestTheOldImageIsReadAnyhow(t *testing.T) {
 	var image, want []byte
 	h := &Head{}
-	for i, n := range []int{10, 50_000, 300, small, small + 70_000, 200_000, 5} {
+	for i, n := range []int{LeastStream, 50_000, 300, small, small + 70_000, 200_000, 400} {
 		gap := text(i, i*37%100)
 		content := text(i, n)
 		raw := stream(t, content)
@@ -336,7 +337,7 @@ func TestTheOldImageIsReadAnyhow(t *testing.T) {
 	if n, err := place(h.Old, h.OldLength); err != nil || n != int64(len(want)) {
 		t.Fatalf("%d, %v", n, err)
 	}
-	o := newOld(h, bytes.NewReader(image), &file{})
+	o := newOld(h, bytes.NewReader(image), &Memory{})
 	random := rand.New(rand.NewPCG(2, 2))
 	for range 300 {
 		at := random.IntN(len(want))
@@ -351,17 +352,6 @@ func TestTheOldImageIsReadAnyhow(t *testing.T) {
 	if o.held > cached {
 		t.Errorf("%d bytes are held", o.held)
 	}
-}
-
-// file is a scratch.
-type file struct{ data []byte }
-
-func (f *file) ReadAt(p []byte, at int64) (int, error) { return copy(p, f.data[at:]), nil }
-func (f *file) WriteAt(p []byte, at int64) (int, error) {
-	if need := int(at) + len(p) - len(f.data); need > 0 {
-		f.data = append(f.data, make([]byte, need)...)
-	}
-	return copy(f.data[at:], p), nil
 }
 
 func FuzzExpanded(f *testing.F) {

@@ -45,11 +45,19 @@ func newOld(h *Head, image io.ReaderAt, scratch Scratch) *old {
 			o.places[i] = at
 			at += s.Size
 		} else {
-			o.work += maxInflated * s.Size
+			o.work += maxInflated * s.work()
 		}
 	}
 	o.work += maxInflatedMore
 	return o
+}
+
+// work is what reading all of a stream costs, in bytes that are inflated.
+func (s Stream) work() int64 {
+	if s.Codec == Deflate {
+		return s.Size
+	}
+	return max(s.Size, leastWork)
 }
 
 // ReadAt reads the expanded image.
@@ -117,7 +125,7 @@ func (o *old) small(k int) ([]byte, error) {
 		}
 	}
 	size := int(o.streams[k].Size)
-	if o.work -= int64(size); o.work < 0 {
+	if o.work -= o.streams[k].work(); o.work < 0 {
 		return nil, ErrWork
 	}
 	var room []byte
@@ -172,7 +180,10 @@ func (o *old) inflate(k int, buffer []byte, back io.ReaderAt, use func(data []by
 			if o.source.err != nil {
 				return fmt.Errorf("read the old image: %w", o.source.err)
 			}
-			return fmt.Errorf("%w: stream at %d of the old image: %w", ErrCorrupt, s.At, err)
+			if err = corrupt(err); s.Codec == Deflate || err == io.EOF || err == io.ErrUnexpectedEOF {
+				err = fmt.Errorf("%w: %w", ErrCorrupt, err)
+			}
+			return fmt.Errorf("stream at %d of the old image: %w", s.At, err)
 		}
 		if err := use(buffer[:n]); err != nil {
 			return err

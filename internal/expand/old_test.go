@@ -4,6 +4,9 @@ import (
 	"bytes"
 	"compress/flate"
 	"errors"
+	"fmt"
+	"groundswell/internal/lzmaparse"
+	"groundswell/internal/zstdparse"
 	"testing"
 )
 
@@ -36,7 +39,7 @@ func TestContentKeepsNoMoreMemoryThanItSays(t *testing.T) {
 	const n = 40
 	var sizes []int
 	for i := range n {
-		sizes = append(sizes, cached-i, 1)
+		sizes = append(sizes, cached-i, LeastStream)
 	}
 	o := oldOf(t, sizes...)
 	touch := func(k int) {
@@ -73,5 +76,56 @@ func TestInflatingAgainAndAgainHasAnEnd(t *testing.T) {
 	}
 	if _, err := o.content(make([]byte, 1), most%2, 0); !errors.Is(err, ErrWork) {
 		t.Errorf("got %v, want %v", err, ErrWork)
+	}
+}
+
+// TestReadingAParsedFormCostsMoreThanItsLength: the first block is decoded, whatever the
+// recipe says that it makes.
+func TestReadingAParsedFormCostsMoreThanItsLength(t *testing.T) {
+	short, long := Stream{Size: LeastStream, Codec: LZMA}, Stream{Size: 1 << 20, Codec: Zstd}
+	if got := short.work(); got != leastWork {
+		t.Errorf("%d bytes", got)
+	}
+	if got := long.work(); got != long.Size {
+		t.Errorf("%d bytes", got)
+	}
+	h := &Head{Old: []Stream{short}}
+	if got, want := newOld(h, nil, nil).work, int64(maxInflated*leastWork+maxInflatedMore); got != want {
+		t.Errorf("%d bytes of work, want %d", got, want)
+	}
+}
+
+// TestOnlyOneCodecTakesMemory at a time.
+func TestOnlyOneCodecTakesMemory(t *testing.T) {
+	var r Reader
+	var w Writer
+	for _, codec := range []Codec{Zstd, LZMA, Deflate, LZMA2} {
+		if err := errors.Join(r.Reset(codec, bytes.NewReader(nil), nil), w.Reset(Stream{Codec: codec, Way: way}, nil)); err != nil {
+			t.Fatal(err)
+		}
+		for what, has := range map[Codec][]bool{
+			Deflate: {r.deflate != nil, w.deflate != nil}, Zstd: {r.zstd != nil, w.zstd != nil}, LZMA: {r.lzma != nil, w.lzma != nil},
+		} {
+			want := what == codec || what == LZMA && codec == LZMA2
+			if has[0] != want || has[1] != want {
+				t.Errorf("codec %d: of %d there is %v", codec, what, has)
+			}
+		}
+	}
+}
+
+var errFull = errors.New("no space left on device")
+
+// TestAFullDiskIsNoCorruptDelta.
+func TestAFullDiskIsNoCorruptDelta(t *testing.T) {
+	for err, want := range map[error]bool{
+		fmt.Errorf("keep content: %w", errFull): false, lzmaparse.ErrCorrupt: true, zstdparse.ErrTooFar: true, fmt.Errorf("%w: x", lzmaparse.ErrTooLarge): true,
+	} {
+		if got := corrupt(err); errors.Is(got, ErrCorrupt) != want || !errors.Is(got, err) {
+			t.Errorf("%v", got)
+		}
+	}
+	if corrupt(nil) != nil {
+		t.Error("of nothing")
 	}
 }

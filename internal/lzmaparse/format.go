@@ -15,8 +15,6 @@ var (
 	ErrTooLarge = errors.New("LZMA stream exceeds a bound")
 	// ErrTooFar: a match farther back than what is in memory, and nobody keeps the rest.
 	ErrTooFar = errors.New("LZMA match too far back")
-	// ErrAfter: there is more behind the end of the stream.
-	ErrAfter = errors.New("bytes behind the end of an LZMA stream")
 )
 
 // Kind is how a stream is framed.

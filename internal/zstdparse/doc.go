@@ -31,7 +31,7 @@
 //
 // Frames with a dictionary and skippable frames are ErrUnsupported. Frames and forms may
 // be hostile: all numbers are checked before anything is allocated or read by them, and
-// neither Reader nor Writer takes more than about 2 MB, whatever they are given. A Reader
+// a Reader takes no more than 2.8 MB and a Writer no more than 2 MB, whatever they are given. A Reader
 // keeps the last MiB of content; where a match reaches back farther, it reads the form that
 // it gave before.
 package zstdparse

@@ -6,16 +6,10 @@ import (
 	"sort"
 )
 
-// A Source is what a Reader reads frames from.
-type Source interface {
-	io.Reader
-	io.ByteReader
-}
-
 // Reader takes one frame apart: what is read from it is the frame's parsed form. The zero
 // Reader must be Reset before it is used.
 type Reader struct {
-	src  Source
+	src  io.Reader
 	back io.ReaderAt
 	err  error // what the next call says, once form and content are given
 
@@ -51,7 +45,7 @@ type Reader struct {
 // Reset makes the Reader take apart the frame that src is at. back reads the form that was
 // given before, by its offset, for matches farther back than Window; nil: such a match is
 // ErrTooFar.
-func (r *Reader) Reset(src Source, back io.ReaderAt) {
+func (r *Reader) Reset(src io.Reader, back io.ReaderAt) {
 	r.src, r.back, r.err = src, back, nil
 	r.form, r.content, r.given = nil, nil, 0
 	r.begun, r.ended, r.summed = false, false, false
@@ -152,16 +146,12 @@ func (r *Reader) nextBlock() error {
 		}
 		r.end += n
 	case blockRLE:
-		c, err := r.src.ReadByte()
-		switch {
-		case err == io.EOF:
-			return ErrTruncated
-		case err != nil:
-			return fmt.Errorf("read zstd frame: %w", err)
-		}
 		run := r.window[r.start : r.start+n]
+		if err := r.fill(b[:1]); err != nil {
+			return err
+		}
 		for i := range run {
-			run[i] = c
+			run[i] = b[0]
 		}
 		r.end += n
 	case blockCompressed:

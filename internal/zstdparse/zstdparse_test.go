@@ -53,7 +53,7 @@ func (b *backed) ReadAt(p []byte, at int64) (int, error) {
 	return n, nil
 }
 
-func (b *backed) all(r *Reader, src Source) error {
+func (b *backed) all(r *Reader, src io.Reader) error {
 	r.Reset(src, b)
 	buf := make([]byte, 50_000)
 	for {

@@ -70,24 +70,13 @@ func encoded(t testing.TB, old, new []byte) []byte {
 	return out.Bytes()
 }
 
-// scratch is one in memory.
-type scratch struct{ data []byte }
-
-func (s *scratch) ReadAt(p []byte, at int64) (int, error) { return copy(p, s.data[at:]), nil }
-func (s *scratch) WriteAt(p []byte, at int64) (int, error) {
-	if need := int(at) + len(p); need > len(s.data) {
-		s.data = append(s.data, make([]byte, need-len(s.data))...)
-	}
-	return copy(s.data[at:], p), nil
-}
-
 func decoder(t testing.TB, raw, old []byte) (*expand.Head, *expand.Decoder) {
 	t.Helper()
 	h, err := expand.ReadHead(raw)
 	if err != nil {
 		t.Fatal(err)
 	}
-	d, err := expand.NewDecoder(h, bytes.NewReader(old), &scratch{})
+	d, err := expand.NewDecoder(h, bytes.NewReader(old), &expand.Memory{})
 	if err != nil {
 		t.Fatal(err)
 	}

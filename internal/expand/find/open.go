@@ -16,21 +16,7 @@ type scanner struct {
 	image  []byte
 	reader expand.Reader
 	buffer [64 << 10]byte
-	parsed kept
-}
-
-// kept is what was read of a stream, for matches far back.
-type kept []byte
-
-func (k *kept) ReadAt(p []byte, at int64) (int, error) {
-	if at < 0 || at > int64(len(*k)) {
-		return 0, io.EOF
-	}
-	n := copy(p, (*k)[at:])
-	if n < len(p) {
-		return n, io.EOF
-	}
-	return n, nil
+	parsed expand.Memory // what was read of a stream, for matches far back
 }
 
 // open tries whether a stream begins at a place, of which what stands in the expanded
@@ -38,7 +24,7 @@ func (k *kept) ReadAt(p []byte, at int64) (int, error) {
 func (s *scanner) open(begin int, in container, most int64) (f found, ok bool) {
 	source := bytes.NewReader(s.image[begin:])
 	f = found{in: in, Stream: expand.Stream{At: int64(begin), Codec: in.codec()}}
-	s.parsed = s.parsed[:0]
+	s.parsed.Reset()
 	if err := s.reader.Reset(f.Codec, source, &s.parsed); err != nil {
 		return f, false
 	}
@@ -51,12 +37,12 @@ func (s *scanner) open(begin int, in container, most int64) (f found, ok bool) {
 	}
 	for {
 		n, err := s.reader.Read(s.buffer[:])
+		if f.Codec != expand.Deflate {
+			_, _ = s.parsed.WriteAt(s.buffer[:n], f.Size) // never fails
+		}
 		f.Size += int64(n)
 		if sum != nil {
 			_, _ = sum.Write(s.buffer[:n]) // never fails
-		}
-		if f.Codec != expand.Deflate {
-			s.parsed = append(s.parsed, s.buffer[:n]...)
 		}
 		f.Length = source.Size() - int64(source.Len()) - s.reader.Ahead()
 		if f.Size-f.Length > most {

@@ -71,7 +71,7 @@ type trier struct {
 	ends    []int64
 	stream  expand.Writer
 	reader  expand.Reader
-	room    room
+	room    expand.Memory
 	last    deflate.Way // that was right
 	way     deflate.Way // the same, of the stream at hand
 	marks   []mark
@@ -122,7 +122,7 @@ func (t *trier) try(ctx context.Context, f found) (bool, error) {
 // make tries one.
 func (t *trier) make(ctx context.Context, f found, way deflate.Way) (bool, error) {
 	f.Way = way
-	t.room = t.room[:0]
+	t.room.Reset()
 	if err := t.stream.Reset(f.Stream, &t.room); err != nil {
 		return false, err
 	}
@@ -152,16 +152,4 @@ func (t *trier) make(ctx context.Context, f found, way deflate.Way) (bool, error
 		}
 	}
 	return came == len(want), nil
-}
-
-// room is a scratch in memory.
-type room []byte
-
-func (r *room) ReadAt(p []byte, at int64) (int, error) { return (*kept)(r).ReadAt(p, at) }
-
-func (r *room) WriteAt(p []byte, at int64) (int, error) {
-	if need := int(at) + len(p); need > len(*r) {
-		*r = slices.Grow(*r, need-len(*r))[:need]
-	}
-	return copy((*r)[at:], p), nil
 }

@@ -9,10 +9,6 @@ import (
 	"groundswell/internal/expand"
 )
 
-// least is the least content of a stream that is looked into, in bytes: what a smaller one
-// could save is less than what it takes to say where it is.
-const least = 256
-
 // container is what a stream stands in.
 type container uint8
 
@@ -44,6 +40,13 @@ type found struct {
 	in container
 }
 
+// What begins as a stream may go on for long before it proves to be none. At most vain times
+// the image's bytes and vainMore are read of such.
+const (
+	vain     = 16
+	vainMore = 64 << 20
+)
+
 // streams finds the compressed streams of an image: the first expand.MaxStreams, and no
 // more than the expanded image has room for. What stands for one of them in the expanded
 // image is not longer than most; zero: as long as that has room.
@@ -55,6 +58,7 @@ func streams(ctx context.Context, image []byte, most int64) ([]found, error) {
 		most = delta.MaxImage
 	}
 	var blocks xzBlocks
+	inVain := int64(0) // read of what proved to be no stream
 	for at := 0; at < len(image) && len(list) < expand.MaxStreams; {
 		if err := ctx.Err(); err != nil {
 			return nil, err
@@ -73,13 +77,16 @@ func streams(ctx context.Context, image []byte, most int64) ([]found, error) {
 		}
 		f, ok := s.open(begin, in, min(most, delta.MaxImage-grown))
 		if !ok {
+			if inVain += f.Length + f.Size; inVain > vain*int64(len(image))+vainMore {
+				break // the rest is left as it is
+			}
 			at++
 			continue
 		}
 		if in == inXz {
 			blocks.found(f.Stream)
 		}
-		if f.Size >= least {
+		if f.Size >= expand.LeastStream {
 			list = append(list, f)
 			grown += f.Size - f.Length
 		}

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"groundswell/internal/deflate"
+	"groundswell/internal/expand"
 )
 
 // squashfs is an image of some files, as mksquashfs makes it by zlib.
@@ -118,7 +119,7 @@ func TestHeadsOfAllKindsAreFound(t *testing.T) {
 		"cut":                {member[:len(member)-1], 0},
 		"cut in the head":    {head(8, "name\x00")[:12], 0},
 		"a name without end": {append([]byte{0x1f, 0x8b, 8, 8, 0, 0, 0, 0, 0, 3}, bytes.Repeat([]byte{'n'}, 9000)...), 0},
-		"too small":          {gzip(t, text(1, least-1)), 0},
+		"too small":          {gzip(t, text(1, expand.LeastStream-1)), 0},
 		"nothing":            {nil, 0},
 	} {
 		list, err := streams(t.Context(), c.image, 0)

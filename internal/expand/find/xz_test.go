@@ -81,6 +81,22 @@ func TestAStreamThatIsTooLargeIsLeftAsItIs(t *testing.T) {
 	}
 }
 
+// TestWhatIsNoStreamCostsNoMoreThanItMay: each head in it is that of a frame with a stored
+// block of 128 KiB, behind which something else comes.
+func TestWhatIsNoStreamCostsNoMoreThanItMay(t *testing.T) {
+	frames := make([]byte, 300_000)
+	for at := 0; at < len(frames); at += 60 {
+		copy(frames[at:], "\x28\xb5\x2f\xfd\x00\x58\x00\x00\x10")
+	}
+	file := compressed(t, text(1, 500_000), "xz")
+	if list, err := streams(t.Context(), append(frames, file...), 0); err != nil || len(list) != 0 {
+		t.Errorf("%d streams: %v", len(list), err)
+	}
+	if list, err := streams(t.Context(), append(frames[:6_000], file...), 0); err != nil || len(list) != 1 {
+		t.Errorf("%d streams: %v", len(list), err)
+	}
+}
+
 // program is the first bytes of this test's own, of which every version differs from the
 // others in some places.
 func program(t testing.TB, version byte, n int) []byte {
