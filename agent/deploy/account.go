@@ -20,27 +20,25 @@ type account struct {
 	wake   *wake.Wake
 	uptime func() time.Duration // goes on while the device sleeps
 
-	mu   sync.Mutex    // guards what follows; the wake's may be taken under it
-	told time.Duration // by uptime
-	ever bool
-	next <-chan struct{} // closed when a wake begins in which it may be told again
-	left bool            // one wake was left to withinBudget since
-	why  error           // nil: it gets on, or nobody knows
+	mu    sync.Mutex      // guards what follows; the wake's may be taken under it
+	again time.Duration   // by uptime: when it is to be said again; zero: at once
+	next  <-chan struct{} // closed when a wake begins in which it may be told again
+	left  bool            // one wake was left to withinBudget since
+	why   error           // nil: it gets on, or nobody knows
 }
 
 // said notes that the device has just said how it is.
 func (a *account) said() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.ever = true
-	a.told, a.next, a.left = a.uptime(), a.wake.Changed(), false
+	a.again, a.next, a.left = a.uptime()+retell, a.wake.Changed(), false
 }
 
 // due reports whether it was said long ago.
 func (a *account) due() bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return !a.ever || a.uptime()-a.told >= retell
+	return a.uptime() >= a.again
 }
 
 // rest is how long there is nothing to say, and next, unless nil, is closed when there may
@@ -59,10 +57,7 @@ func (a *account) rest() (long time.Duration, next <-chan struct{}) {
 			next = current
 		}
 	}
-	if !a.ever {
-		return 0, next
-	}
-	return max(0, retell-(a.uptime()-a.told)), next
+	return max(0, a.again-a.uptime()), next
 }
 
 // stands notes why the download does not get on, and moves that it does.

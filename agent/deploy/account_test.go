@@ -28,13 +28,14 @@ import (
 )
 
 // assigned is a world of one entry, whose list of releases can be had after so many
-// questions.
+// questions, or slowly, in more than an hour.
 type assigned struct {
 	idle
 	floor
 	entry  topics.Entry
 	images trust.Images
 	absent int
+	slowly bool
 }
 
 func (w *assigned) World() decide.World {
@@ -47,6 +48,10 @@ func (w *assigned) World() decide.World {
 }
 
 func (w *assigned) Images(context.Context, topics.SnapshotPin) (trust.Images, error) {
+	if w.slowly {
+		time.Sleep(65 * time.Minute)
+		return w.images, nil
+	}
 	if w.absent--; w.absent >= 0 {
 		return trust.Images{}, errors.New("connection refused")
 	}
@@ -110,7 +115,7 @@ func download(t *testing.T, from Downloads, absent int, w *wake.Wake) (list []sa
 	images, entry := signed(t)
 	entry.Rollout, entry.Revision, entry.Sequence, entry.State = "r-1", 1, 1, topics.EntryRunning
 	entry.Waves = []topics.Wave{{Threshold: topics.Buckets, OpensAt: now.Add(-time.Hour)}}
-	world := &assigned{entry: entry, images: images, absent: absent}
+	world := &assigned{entry: entry, images: images, absent: absent, slowly: absent < 0}
 	j, err := journal.Open(t.TempDir(), now, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
@@ -140,6 +145,10 @@ func download(t *testing.T, from Downloads, absent int, w *wake.Wake) (list []sa
 			}
 		}
 	}()
+	if s, ok := from.(*stalling); ok {
+		s.driver = d
+	}
+	d.account.stands(errDisk) // what was said of an attempt before
 	if event, err := d.fetch(ctx); event != update.Fetched || err != nil {
 		t.Errorf("%q, %v: %s", event, err, d.dep.Detail)
 	}
@@ -227,6 +236,38 @@ func TestADeviceThatSleepsSaysOnceInEachWakeThatItsDownloadStandsStill(t *testin
 // TestADownloadThatTakesLongSaysHowFarItIs: without a reason, for it gets on.
 func TestADownloadThatTakesLongSaysHowFarItIs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) { regularly(t, download(t, slow{}, 0, nil), retell, "", "") })
+}
+
+// TestWhatWasTheMatterBeforeIsNotSaidAgain, of a download that has only begun.
+func TestWhatWasTheMatterBeforeIsNotSaidAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) { regularly(t, download(t, slow{}, -1, nil), retell, "", "") })
+}
+
+// stalling brings nothing, until another component has had its turn.
+type stalling struct {
+	idle
+	driver *Driver
+	turns  int
+}
+
+func (s *stalling) Artifact(ctx context.Context, a fetch.Artifact, path string, _ func(int64, topics.Transfer)) error {
+	if s.turns++; s.turns > 1 {
+		return os.WriteFile(path, []byte("x"), 0o600)
+	}
+	a.Interrupted(errDisk)
+	go func() {
+		_ = s.driver.device.fetch(context.WithoutCancel(ctx), func(context.Context, func(int64)) error { time.Sleep(65 * time.Minute); return nil })
+	}()
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+// TestADownloadThatGivesUpItsTurnSaysThatItWaits: what was the matter with it before is not
+// why it waits.
+func TestADownloadThatGivesUpItsTurnSaysThatItWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		regularly(t, download(t, &stalling{}, 0, nil), retell, reasonComponent, errTurn.Error())
+	})
 }
 
 // TestTheTimeAsleepCounts: what was said before a long sleep was said long ago.

@@ -150,7 +150,7 @@ func New(cfg Config, device *Device, s Slots, r Releases, d Downloads, j *journa
 		cfg.Jitter = backoff.Jitter
 	}
 	driver := &Driver{cfg: cfg, device: device, slots: s, releases: r, downloads: d, world: device.world, journal: j, clock: clk, log: log}
-	driver.account.wake, driver.account.uptime = cfg.Wake, driver.clock.Uptime
+	driver.account.wake, driver.account.uptime = cfg.Wake, clk.Uptime
 	driver.wake = device.add(driver)
 	return driver
 }

@@ -109,11 +109,7 @@ func (d *Driver) bring(ctx context.Context) error {
 		d.account.stands(errTurn)
 		return d.device.fetch(ctx, func(ctx context.Context, progress func(int64)) error {
 			d.account.moves()
-			defer func() {
-				if errors.Is(context.Cause(ctx), errStalled) { // it gives up its turn, and waits for the next
-					d.account.stands(errTurn)
-				}
-			}()
+			defer d.account.stands(errTurn) // if that was not all, it waits for its next turn
 			defer d.cfg.Allowance.Begin(ctx, d.newest().DownloadWindows)()
 			var transfer topics.Transfer
 			err := d.downloads.Artifact(ctx, artifact, path, func(have int64, t topics.Transfer) {

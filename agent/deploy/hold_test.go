@@ -196,14 +196,14 @@ func TestWhoWaitsOrDownloadsForLongSaysSoAgain(t *testing.T) {
 	clk = clk.Add(2 * time.Minute)
 	tell(short)
 	last(1) // it would be told every minute
-	d.held.told = d.held.told.Add(-retell)
+	d.account.again -= retell
 	tell(short)
 	if s := last(2); s.Reason != "metered" || !s.Until.After(clk) {
 		t.Errorf("%+v", s)
 	}
 	tell(long)
 	last(3)
-	d.held.told = d.held.told.Add(-retell)
+	d.account.again -= retell
 	clk = clk.Add(time.Hour)
 	tell(long) // as was said
 	last(3)

@@ -265,7 +265,6 @@ type held struct {
 	what  string // phase and rollout
 	hold  condition.Hold
 	until time.Time // when it is asked again
-	told  time.Time // when it was reported
 	said  time.Time // until when it waits, as it was reported
 }
 
@@ -312,9 +311,9 @@ const reasonComponent = "component"
 // does later than was said.
 func (d *Driver) tell(ctx context.Context, phase condition.Phase, hold *condition.Hold) error {
 	before := d.held
-	d.held = held{what: string(phase) + " " + d.dep.Entry.Rollout, hold: *hold, told: before.told, said: before.said}
+	d.held = held{what: string(phase) + " " + d.dep.Entry.Rollout, hold: *hold, said: before.said}
 	if before.what == d.held.what && before.hold.Reason == hold.Reason &&
-		(time.Since(before.told) < retell || d.clock.Now().Before(before.said)) {
+		(!d.account.due() || d.clock.Now().Before(before.said)) {
 		return nil
 	}
 	d.log.Info("the device waits", "rollout", d.dep.Entry.Rollout, "reason", hold.Reason, "detail", hold.Detail, "again", hold.Again)
@@ -328,7 +327,7 @@ func (d *Driver) tell(ctx context.Context, phase condition.Phase, hold *conditio
 		until = s.At.Add(hold.Again).Truncate(time.Second)
 	}
 	s.Until = &until
-	d.held.told, d.held.said = time.Now(), until
+	d.held.said = until
 	d.account.said()
 	return d.insist(ctx, "journal", func() error {
 		return d.journal.Update(func(r *journal.Record) error { return d.queue(r, s) })
