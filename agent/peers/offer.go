@@ -28,7 +28,7 @@ type offer struct {
 	sound    int       // blocks from this one on were not what they should be when they were read
 	making   bool      // more are to come
 	fetching int       // blocks below this are being fetched from the origin; 0: none
-	again    time.Time // what runs may be looked at again then, if nothing is had
+	again    time.Time // what runs may be looked at again then, if something was lost
 	changed  chan struct{}
 }
 
@@ -50,6 +50,10 @@ func (o *offer) state() state {
 
 // withdrawn reports whether there is nothing, and nothing to come.
 func (o *offer) withdrawn() bool { return o.state() == state{} }
+
+// lost reports whether something of it was not there when it was wanted, and nothing is to
+// come.
+func (o *offer) lost() bool { return o.withdrawn() || o.sound < o.have && !o.making }
 
 // know sets the blocks.
 func (o *offer) know(blocks []block.Block) {
@@ -96,7 +100,7 @@ func (s *Site) find(artifact string) (o *offer, busy bool) {
 		}
 		return s.offers[i]
 	}
-	final := func(o *offer) bool { return o != nil && !(o.withdrawn() && time.Now().After(o.again)) }
+	final := func(o *offer) bool { return o != nil && !(o.lost() && time.Now().After(o.again)) }
 	s.mu.Lock()
 	o = known()
 	done := final(o)

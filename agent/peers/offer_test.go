@@ -103,6 +103,49 @@ func TestWhatRunsIsGivenOnlyIfItIsTheArtifact(t *testing.T) {
 	}
 }
 
+// TestWhatRunsIsLookedAtAgainWhereABlockWasLost: at once if there was nothing to read, for
+// what was downloaded may just have become what runs; else later.
+func TestWhatRunsIsLookedAtAgainWhereABlockWasLost(t *testing.T) {
+	a := newArtifact(t, 1<<20)
+	synctest.Test(t, func(t *testing.T) {
+		d := &disk{}
+		d.set(a.data, nil)
+		s := site(t)
+		s.opt.Contents, s.opt.Holds = d.contents(a)
+		s.out = ""
+		// While it is cut it fetches nothing: nobody is to wait for its blocks.
+		if o, busy := s.find(a.name); busy || o.state() != (state{Making: true}) {
+			t.Fatalf("it says %+v, %v", o.state(), busy)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan struct{})
+		go func() { defer close(ended); s.cut(ctx) }()
+		defer func() { cancel(); <-ended }()
+		synctest.Wait()
+		all := state{Have: len(a.index.Blocks)}
+		look := func(want state, opens int) {
+			t.Helper()
+			_, _ = s.find(a.name)
+			synctest.Wait()
+			if o, _ := s.find(a.name); o.state() != want || d.opens != opens {
+				t.Fatalf("it says %+v after %d looks", o.state(), d.opens)
+			}
+		}
+		lose := func(err error) {
+			t.Helper()
+			list, _ := s.holding(a.index.Blocks[3].SHA256)
+			s.withdraw(list[0], err)
+		}
+		look(all, 1)
+		lose(os.ErrNotExist)
+		look(all, 2)
+		lose(errChanged)
+		look(state{Have: 3}, 2)
+		time.Sleep(recut + time.Second)
+		look(all, 3)
+	})
+}
+
 // TestABlockThatIsNotThereIsTakenBack with those behind it, and those before it are given;
 // one that cannot be read now is asked for later.
 func TestABlockThatIsNotThereIsTakenBack(t *testing.T) {

@@ -1,7 +1,11 @@
 package peers
 
 import (
+	"errors"
 	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptrace"
 	"net/netip"
 	"testing"
 	"time"
@@ -48,6 +52,27 @@ func TestADeviceThatRestartsIsNotForgotten(t *testing.T) {
 	s.fault(again, errAway) // a stranger that is not there loses its place
 	if s.near[f.Addr.String()] != nil {
 		t.Error("it keeps a place")
+	}
+}
+
+// gone is a transport that finds its connection closed, and then nobody to connect to.
+type gone struct{ conn net.Conn }
+
+func (g gone) RoundTrip(r *http.Request) (*http.Response, error) {
+	trace := httptrace.ContextClientTrace(r.Context())
+	trace.GetConn(r.URL.Host)
+	trace.GotConn(httptrace.GotConnInfo{Conn: g.conn, Reused: true})
+	trace.GetConn(r.URL.Host)
+	return nil, errors.New("connection refused")
+}
+
+// TestWhoHasGoneIsNotBlamed: that nobody is there is not held against whoever was.
+func TestWhoHasGoneIsNotBlamed(t *testing.T) {
+	s := aSite()
+	s.http.Transport = gone{&net.TCPConn{}}
+	_, err := s.get(t.Context(), s.know(at("a", "192.0.2.1:8447"), "a"), "/", nil)
+	if !errors.Is(err, errAway) {
+		t.Errorf("%v, want %v", err, errAway)
 	}
 }
 

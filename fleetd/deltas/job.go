@@ -96,38 +96,34 @@ func (w *Worker) make(ctx context.Context, job fleet.DeltaJob, result *fleet.Del
 		defer f.Close()
 		files[i] = f
 	}
-	old, target, index, out := files[0], files[1], files[2], files[3]
+	m := making{w, files[0], files[1], files[2], files[3], w.most(ctx, job), result}
 	for _, c := range []struct {
 		to *os.File
 		d  topics.Document
 	}{
-		{old, topics.Document{Length: job.Source.Length, SHA256: job.Source.SHA256}},
-		{target, topics.Document{Length: job.Target.Length, SHA256: job.Target.SHA256}},
-		{index, job.Index},
+		{m.old, topics.Document{Length: job.Source.Length, SHA256: job.Source.SHA256}},
+		{m.target, topics.Document{Length: job.Target.Length, SHA256: job.Target.SHA256}},
+		{m.index, job.Index},
 	} {
 		if err := w.fetch(ctx, c.to, c.d); err != nil {
 			return fmt.Errorf("read %s: %w", c.d.SHA256, err)
 		}
 	}
-	expand := func(ctx context.Context, plain int64, out *os.File) (effort Effort, err error) {
-		return w.cfg.Encoder.Expand(ctx, result.Coder, plain, old, target, index, out)
-	}
-	most := w.most(ctx, job)
 	if job.Through {
 		limit := max(leastThrough, time.Duration(2*job.Took*float64(time.Second))) * time.Duration(job.Attempt)
-		return w.through(ctx, limit, job.Plain.Length, most, out, expand, result)
+		return m.through(ctx, limit, job.Plain.Length)
 	}
 	began := time.Now()
-	effort, err := w.cfg.Encoder.Encode(ctx, result.Coder, old, target, index, out)
+	effort, err := w.cfg.Encoder.Encode(ctx, result.Coder, m.old, m.target, m.index, m.out)
 	result.Peak = effort.Peak
 	if err != nil {
 		return err
 	}
-	if result.Delta, err = measure(ctx, out); err != nil {
+	if result.Delta, err = measure(ctx, m.out); err != nil {
 		return err
 	}
-	if result.Delta.Length <= most {
-		if err := w.store(ctx, out, result.Delta); err != nil {
+	if result.Delta.Length <= m.most {
+		if err := w.store(ctx, m.out, result.Delta); err != nil {
 			return err
 		}
 		result.State, result.Later = fleet.DeltaReady, true
@@ -137,10 +133,10 @@ func (w *Worker) make(ctx context.Context, job fleet.DeltaJob, result *fleet.Del
 	if end, bounded := ctx.Deadline(); bounded { // what is known by then is to be noted
 		limit = min(limit, time.Until(end)/2)
 	}
-	if err := out.Truncate(0); err != nil {
+	if err := m.out.Truncate(0); err != nil {
 		return err
 	}
-	err = w.through(ctx, limit, result.Delta.Length, most, out, expand, result)
+	err = m.through(ctx, limit, result.Delta.Length)
 	if err != nil && ctx.Err() == nil {
 		w.cfg.Log.Warn("a delta does not look through compression yet", "target", job.Target.SHA256, "source", job.Source.SHA256, "err", err)
 		result.State, result.Later, err = fleet.DeltaUseless, true, nil
@@ -160,31 +156,38 @@ func (w *Worker) most(ctx context.Context, job fleet.DeltaJob) int64 {
 	return without/100*worth + without%100*worth/100
 }
 
+// making is a delta at work: its files, how many bytes it may have, and what becomes of it.
+type making struct {
+	*Worker
+	old, target, index, out *os.File
+	most                    int64
+	result                  *fleet.DeltaResult
+}
+
 // through makes a delta that looks through compression, within a time. It is useless if it
-// saves too little.
-func (w *Worker) through(ctx context.Context, limit time.Duration, plain, most int64, out *os.File,
-	expand func(ctx context.Context, plain int64, out *os.File) (Effort, error), result *fleet.DeltaResult) error {
+// saves too little. plain is how many bytes the other one has.
+func (m making) through(ctx context.Context, limit time.Duration, plain int64) error {
 	within, stop := context.WithTimeoutCause(ctx, limit, fmt.Errorf("%w: %v to look through compression", ErrTimeout, limit))
 	defer stop()
-	if _, err := out.Seek(0, io.SeekStart); err != nil {
+	if _, err := m.out.Seek(0, io.SeekStart); err != nil {
 		return err
 	}
-	effort, err := expand(within, plain, out)
-	result.Peak = max(result.Peak, effort.Peak)
+	effort, err := m.cfg.Encoder.Expand(within, m.result.Coder, plain, m.old, m.target, m.index, m.out)
+	m.result.Peak = max(m.result.Peak, effort.Peak)
 	if err != nil {
 		return err
 	}
-	made, err := measure(ctx, out)
+	made, err := measure(ctx, m.out)
 	if err != nil {
 		return err
 	}
-	if result.State = fleet.DeltaUseless; made.Length == 0 || made.Length > most {
+	if m.result.State = fleet.DeltaUseless; made.Length == 0 || made.Length > m.most {
 		return nil
 	}
-	if err := w.store(ctx, out, made); err != nil {
+	if err := m.store(ctx, m.out, made); err != nil {
 		return err
 	}
-	result.State, result.Expanded = fleet.DeltaReady, &made
+	m.result.State, m.result.Expanded = fleet.DeltaReady, &made
 	return nil
 }
 

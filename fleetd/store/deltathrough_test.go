@@ -8,20 +8,29 @@ import (
 	"time"
 
 	"groundswell/fleetd/fleet"
+	"groundswell/fleetd/store"
 )
 
-// TestWhatLooksThroughCompressionComesLast: behind all plain deltas, leased as they are, and
-// given up after as many attempts; the plain one stays as it is.
-func TestWhatLooksThroughCompressionComesLast(t *testing.T) {
+// twoToMake is a world whose rollout waits for two deltas: two devices run 1.0.0, one 1.0.1.
+func twoToMake(t *testing.T) (*world, *store.Store, fleet.Rollout) {
+	t.Helper()
 	w := newWorld(t)
 	for _, v := range []string{"1.0.0", "1.0.1"} {
 		w.AddRelease(v)
 	}
 	w.AddIndexed("1.1.0")
 	w.versions(map[string]int{"1.0.0": 2, "1.0.1": 1})
-	s, ctx := w.making(50), t.Context()
+	s := w.making(50)
 	r := w.Running(fleet.PolicySpec{})
 	w.planned(s)
+	return w, s, r
+}
+
+// TestWhatLooksThroughCompressionComesLast: behind all plain deltas, leased as they are, and
+// given up after as many attempts; the plain one stays as it is.
+func TestWhatLooksThroughCompressionComesLast(t *testing.T) {
+	w, s, r := twoToMake(t)
+	ctx := t.Context()
 	popular, _ := w.claim(s, "one")
 	for n, job := range []fleet.DeltaJob{popular, must2(w.claim(s, "two"))} {
 		if job.Through {
@@ -80,15 +89,8 @@ func TestWhatLooksThroughCompressionComesLast(t *testing.T) {
 // TestWhatDevicesDoNotKnowYetIsNotSaidToBeThere: the rollout says what they have, and the
 // index is made again only when no more come, or one has waited.
 func TestWhatDevicesDoNotKnowYetIsNotSaidToBeThere(t *testing.T) {
-	w := newWorld(t)
-	for _, v := range []string{"1.0.0", "1.0.1"} {
-		w.AddRelease(v)
-	}
-	w.AddIndexed("1.1.0")
-	w.versions(map[string]int{"1.0.0": 2, "1.0.1": 1})
-	s, ctx := w.making(50), t.Context()
-	r := w.Running(fleet.PolicySpec{})
-	w.planned(s)
+	w, s, r := twoToMake(t)
+	ctx := t.Context()
 	for n := range int64(2) {
 		job, _ := w.claim(s, "one")
 		if err := s.FinishDelta(ctx, job, fleet.DeltaResult{State: fleet.DeltaReady, Delta: document(50 + n), Later: true}); err != nil {
@@ -112,6 +114,38 @@ func TestWhatDevicesDoNotKnowYetIsNotSaidToBeThere(t *testing.T) {
 	}
 	if now := must(s.Rollout(ctx, r.ID)); now.Deltas[0].Delta != five || now.Deltas[1].Delta != five {
 		t.Errorf("the rollout says %+v", now.Deltas)
+	}
+}
+
+// TestADeltaThatIsReadyWhileTheIndexIsPublishedIsListedLater: what is marked as listed and
+// is not in the index, no device would ever hear of.
+func TestADeltaThatIsReadyWhileTheIndexIsPublishedIsListedLater(t *testing.T) {
+	w, s, _ := twoToMake(t)
+	ctx := t.Context()
+	for n := range int64(2) {
+		job, _ := w.claim(s, "one")
+		if err := s.FinishDelta(ctx, job, fleet.DeltaResult{State: fleet.DeltaReady, Delta: document(50 + n)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	x, ok, err := s.UnlistedDeltas(ctx, time.Hour, time.Hour)
+	if err != nil || !ok || len(x.Deltas) != 2 {
+		t.Fatalf("%+v, %v, %v", x, ok, err)
+	}
+	// It is noted, and that is committed when the index was compared already.
+	w.exec(`BEGIN`)
+	five := document(5)
+	w.exec(`UPDATE delta SET expanded_state = 'done', expanded_length = $1, expanded_sha256 = $2 WHERE source = $3`, five.Length, five.SHA256, x.Deltas[0].From)
+	published := make(chan error, 1)
+	go func() { published <- s.PublishDeltas(ctx, x, document(1000)) }()
+	w.awaitBlocked(1)
+	w.exec(`COMMIT`)
+	if err := <-published; err != nil {
+		t.Fatal(err)
+	}
+	x, ok, err = s.UnlistedDeltas(ctx, 0, 0)
+	if err != nil || !ok || len(x.Expanded) != 1 || x.Expanded[0].Document != five {
+		t.Errorf("what is listed next: %+v, %v, %v", x, ok, err)
 	}
 }
 
