@@ -109,7 +109,11 @@ func (d *Driver) bring(ctx context.Context) error {
 		d.account.stands(errTurn)
 		return d.device.fetch(ctx, func(ctx context.Context, progress func(int64)) error {
 			d.account.moves()
-			defer d.account.stands(errTurn) // if that was not all, it waits for its next turn
+			defer func() {
+				if context.Cause(ctx) == errStalled { // it gives up its turn, and waits for the next
+					d.account.stands(errTurn)
+				}
+			}()
 			defer d.cfg.Allowance.Begin(ctx, d.newest().DownloadWindows)()
 			var transfer topics.Transfer
 			err := d.downloads.Artifact(ctx, artifact, path, func(have int64, t topics.Transfer) {
