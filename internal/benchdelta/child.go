@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -168,9 +169,10 @@ func decodeExpanded(before, in, out *os.File) error {
 	if err != nil {
 		return err
 	}
-	var data []byte
+	longest := slices.MaxFunc(head.Units, func(a, b expand.Unit) int { return cmp.Compare(a.Length, b.Length) })
+	data := make([]byte, longest.Length)
 	for i, u := range head.Units {
-		data = slices.Grow(data[:0], int(u.Length))[:u.Length]
+		data = data[:u.Length]
 		if _, err := io.ReadFull(in, data); err != nil {
 			return err
 		}

@@ -76,6 +76,7 @@ func newAddresses(copies []copied, oldLength int64) *addresses {
 		settle(c.from)
 	}
 	finish(MaxImage)
+	a.byOld = slices.Clone(a.byOld) // without the room to grow
 	a.index(oldLength)
 	return a
 }

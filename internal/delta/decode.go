@@ -16,12 +16,11 @@ type Decoder struct {
 	rebaser *rebaser
 	models  models
 	frames  zstdFrames
-	parts   []part
-	order   []int // of parts, by where they are in the old image
+	parts   parts
+	order   []int32 // of parts, by where they are in the old image
 	piece   piece
 	coder   coder
 	raw     []byte // the old bytes of the segment, before rebasing
-	scratch []byte
 }
 
 // NewDecoder prepares to decode. It reads the headers of the programs in the old
@@ -48,6 +47,9 @@ func (d *Decoder) Segment(dst []byte, i int, data []byte) ([]byte, error) {
 		return nil, fmt.Errorf("segment %d: %w", i, ErrTruncated)
 	case int64(len(data)) > s.Length:
 		return nil, fmt.Errorf("segment %d: %w", i, ErrTooLarge)
+	}
+	if len(dst) == 0 && cap(dst) < int(s.Size) {
+		dst = make([]byte, 0, d.head.largest())
 	}
 	dst = slices.Grow(dst, int(s.Size))
 	out := dst[len(dst) : len(dst)+int(s.Size)]
@@ -82,12 +84,12 @@ func (d *Decoder) segment(out []byte, s Segment, m method, data []byte) error {
 	case methodDelta:
 		return d.differences(out, data)
 	case methodLiteral:
-		for _, p := range d.parts {
-			if p.copied {
+		for _, p := range d.parts.list {
+			if p.copied() {
 				continue
 			}
 			n := copy(out[p.start:p.end], data)
-			if n < p.end-p.start {
+			if n < int(p.end-p.start) {
 				return ErrTruncated
 			}
 			data = data[n:]
@@ -95,7 +97,7 @@ func (d *Decoder) segment(out []byte, s Segment, m method, data []byte) error {
 	}
 	d.coder = newDecoder(data)
 	c := &d.coder
-	d.models.code(c, d.parts, out, d.raw, nil, s.Start, m, nil)
+	d.models.code(c, d.parts.list, out, d.raw, nil, s.Start, m, nil)
 	switch {
 	case c.overrun():
 		return ErrTruncated
@@ -120,30 +122,33 @@ func exactly(out, data []byte) error {
 // predict fills out with the rebased old bytes of the copies, and d.raw with them as
 // they are.
 func (d *Decoder) predict(out []byte, s Segment, set uint16) error {
-	d.parts = d.head.parts(d.parts[:0], s)
-	d.raw = slices.Grow(d.raw[:0], len(out))[:len(out)]
+	d.parts.set(d.head, s)
+	if cap(d.raw) < len(out) {
+		d.raw = make([]byte, d.head.largest())
+	}
+	d.raw = d.raw[:len(out)]
 	d.order = d.order[:0]
-	for i, p := range d.parts {
-		if p.copied {
-			d.order = append(d.order, i)
+	for i, p := range d.parts.list {
+		if p.copied() {
+			d.order = append(d.order, int32(i))
 		}
 	}
 	// In the order of the old image, which may be dear to jump about in (package expand).
-	slices.SortFunc(d.order, func(a, b int) int { return cmp.Compare(d.parts[a].from, d.parts[b].from) })
+	slices.SortFunc(d.order, func(a, b int32) int { return cmp.Compare(d.parts.list[a].from, d.parts.list[b].from) })
 	for _, i := range d.order {
-		p := d.parts[i]
+		p := d.parts.list[i]
 		raw := d.raw[p.start:p.end]
-		if n, err := d.old.ReadAt(raw, p.from); n < len(raw) {
+		if n, err := d.old.ReadAt(raw, int64(p.from)); n < len(raw) {
 			return fmt.Errorf("read the old image: %w", err)
 		}
 	}
-	for _, p := range d.parts {
-		if !p.copied {
+	for _, p := range d.parts.list {
+		if !p.copied() {
 			continue
 		}
 		raw, o := d.raw[p.start:p.end], out[p.start:p.end]
 		copy(o, raw)
-		d.rebaser.rebase(&d.piece, set, raw, o, p.from, p.whole)
+		d.rebaser.rebase(&d.piece, set, raw, o, int64(p.from), d.parts.whole(p, s))
 	}
 	return nil
 }
@@ -159,22 +164,21 @@ func (d *Decoder) differences(out, data []byte) error {
 		return ErrTruncated
 	}
 	literal := 0
-	for _, p := range d.parts {
-		if !p.copied {
-			literal += p.end - p.start
+	for _, p := range d.parts.list {
+		if !p.copied() {
+			literal += int(p.end - p.start)
 		}
 	}
-	d.scratch = slices.Grow(d.scratch[:0], len(out))[:len(out)]
-	diff, literals := d.scratch[:len(out)-literal], d.scratch[len(out)-literal:]
+	diff, literals := d.raw[:len(out)-literal], d.raw[len(out)-literal:] // the old bytes have done their duty
 	if err := d.frameOrStored(diff, data[k:k+int(n)]); err != nil {
 		return err
 	}
 	if err := d.frameOrStored(literals, data[k+int(n):]); err != nil {
 		return err
 	}
-	for _, p := range d.parts {
-		size := p.end - p.start
-		if !p.copied {
+	for _, p := range d.parts.list {
+		size := int(p.end - p.start)
+		if !p.copied() {
 			copy(out[p.start:p.end], literals)
 			literals = literals[size:]
 			continue

@@ -32,8 +32,8 @@ func encodeWithin(ctx context.Context, w io.Writer, old, new []byte, o Options, 
 		return fmt.Errorf("match the images: %w", err)
 	}
 	var best [][]byte
-	for _, h.copies = range lists {
-		parts, err := encodeWith(ctx, h, old, new, workers)
+	for _, copies := range lists {
+		parts, err := encodeWith(ctx, h, copies, old, new, workers)
 		if errors.Is(err, ErrTooLarge) && best != nil {
 			break
 		}
@@ -52,9 +52,9 @@ func encodeWithin(ctx context.Context, w io.Writer, old, new []byte, o Options, 
 	return nil
 }
 
-// encodeWith returns the head, by the copies that it has, and the segments.
-func encodeWith(ctx context.Context, h *Head, old, new []byte, workers int) (parts [][]byte, err error) {
-	h.spaces = findSpaces(h.copies, old, new)
+// encodeWith returns the head, by those copies, and the segments.
+func encodeWith(ctx context.Context, h *Head, copies []copied, old, new []byte, workers int) (parts [][]byte, err error) {
+	h.copies, h.spaces = packCopies(copies), findSpaces(copies, old, new)
 	segments, err := encodeSegments(ctx, h, old, new, workers)
 	if err != nil {
 		return nil, err

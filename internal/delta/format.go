@@ -31,8 +31,8 @@ const (
 	MaxSegments = 1 << 16
 	// MaxHead is the largest head in bytes.
 	MaxHead = 4 << 20
-	// MaxCopies is the largest number of copies: 12 bytes of memory each, and as
-	// much again to look addresses up.
+	// MaxCopies is the largest number of copies: 15 bytes of memory each at most, and
+	// 12 to look addresses up.
 	MaxCopies = 1 << 19
 	// maxSpaces is the largest number of programs in the old image whose addresses
 	// are looked up.
@@ -100,7 +100,7 @@ type Head struct {
 	Length int64
 
 	marked bool // a segment is coded by methodMarked
-	copies []copied
+	copies packedCopies
 	spaces []space // programs in the old image, ascending
 }
 

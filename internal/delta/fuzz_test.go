@@ -55,7 +55,7 @@ func FuzzSegment(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		h := &Head{
-			OldLength: int64(len(old)), NewLength: 3300, Coder: Mixed, copies: copies, spaces: []space{{moved: []int32{4096}}},
+			OldLength: int64(len(old)), NewLength: 3300, Coder: Mixed, copies: packCopies(copies), spaces: []space{{moved: []int32{4096}}},
 			Segments: []Segment{{Size: 3300, Length: int64(len(data))}},
 		}
 		d, err := NewDecoder(h, bytes.NewReader(old))

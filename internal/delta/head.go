@@ -153,8 +153,9 @@ func (h *Head) parseCopies(data []byte, n int) error {
 		if int64(v.end()) > h.NewLength || int64(v.from)+int64(v.size) > h.OldLength {
 			return ErrOffset
 		}
-		h.copies = append(h.copies, v)
+		h.copies.add(v)
 	}
+	h.copies.packed = bytes.Clone(h.copies.packed) // without the room to grow
 	if l.c.leftOver() {
 		return ErrCorrupt
 	}
@@ -167,7 +168,7 @@ func (h *Head) marshal() []byte {
 	body = binary.AppendUvarint(body, uint64(h.NewLength))
 	body = binary.AppendUvarint(body, uint64(h.Coder))
 	body = binary.AppendUvarint(body, uint64(len(h.Segments)))
-	body = binary.AppendUvarint(body, uint64(len(h.copies)))
+	body = binary.AppendUvarint(body, uint64(h.copies.n))
 	body = binary.AppendUvarint(body, uint64(len(h.spaces)))
 	for _, s := range h.Segments {
 		body = binary.AppendUvarint(body, uint64(s.Size))
@@ -182,9 +183,9 @@ func (h *Head) marshal() []byte {
 		}
 		last = s.at
 	}
-	if len(h.copies) > 0 {
+	if h.copies.n > 0 {
 		l := newCopyCoder(newEncoder(nil))
-		for _, v := range h.copies {
+		for v := range h.copies.since(-1) {
 			if _, err := l.code(v); err != nil {
 				panic("delta: the encoder made a copy that lies outside of an image") // checked before
 			}

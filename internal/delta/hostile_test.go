@@ -28,7 +28,7 @@ func framed(body []byte) []byte {
 
 // withCopies is the head of an encoder that keeps to no bounds.
 func withCopies(old, new int64, copies ...copied) []byte {
-	h := &Head{OldLength: old, NewLength: new, Coder: Mixed, copies: copies, Segments: []Segment{{Size: new, Length: 10}}}
+	h := &Head{OldLength: old, NewLength: new, Coder: Mixed, copies: packCopies(copies), Segments: []Segment{{Size: new, Length: 10}}}
 	return h.marshal()
 }
 
@@ -117,7 +117,7 @@ func frame(t *testing.T, data []byte) []byte {
 
 func TestHostileSegments(t *testing.T) {
 	old := bytes.Repeat([]byte("old bytes "), 100)
-	h := &Head{OldLength: 1000, NewLength: 1000, copies: []copied{{0, 0, 600}}}
+	h := &Head{OldLength: 1000, NewLength: 1000, copies: packCopies([]copied{{0, 0, 600}})}
 	bomb := frame(t, make([]byte, 64<<20))
 	delta := func(diff, literals []byte) []byte {
 		return append(binary.AppendUvarint([]byte{byte(methodDelta), 0, 0}, uint64(len(diff))), append(diff, literals...)...)

@@ -62,35 +62,34 @@ func (m *mixer) reset() {
 	}
 }
 
-// bit codes one bit in the contexts m.slot, which are indices into each input's
-// counters.
+// bit codes one bit in the contexts m.slot, which are indices into m.tables.
 func (m *mixer) bit(c *coder, set int, b int) int {
 	n := m.inputs
 	t := m.t
 	w := m.weights[set*(n+1):][:n+1]
-	mask := uint32(1)<<m.bits - 1
-	var dot int64
-	for i := range n {
-		x := int32(t.stretch[m.tables[uint32(i)<<m.bits|m.slot[i&15]&mask]>>20])
-		m.x[i&15] = x
-		dot += int64(x) * int64(w[i])
+	var counters [maxInputs]*uint32
+	dot := 256 * int64(w[n])
+	for i, weight := range w[:n] {
+		k := &m.tables[m.slot[i&15]]
+		x := int32(t.stretch[*k>>20])
+		counters[i&15], m.x[i&15] = k, x
+		dot += int64(x) * int64(weight)
 	}
-	dot += 256 * int64(w[n])
 	p := squash(int32(dot>>16), t)
 	b = c.bit(p, b)
-	err := (int32(b<<16) - int32(p)) * m.rate >> 4
-	for i := range n {
-		w[i] += int32((int64(m.x[i&15])*int64(err) + 1<<15) >> 16)
-		counterUpdate(&m.tables[uint32(i)<<m.bits|m.slot[i&15]&mask], b, m.limit, t)
+	err := int64((int32(b<<16) - int32(p)) * m.rate >> 4)
+	w[n] += int32((256*err + 1<<15) >> 16)
+	for i := range w[:n] {
+		w[i] += int32((int64(m.x[i&15])*err + 1<<15) >> 16)
+		counterUpdate(counters[i&15], b, m.limit, t)
 	}
-	w[n] += int32((256*int64(err) + 1<<15) >> 16)
 	return b
 }
 
 // flag codes a bit in the contexts m.hash.
 func (m *mixer) flag(c *coder, set int, b int) int {
 	for i := range m.inputs {
-		m.slot[i&15] = m.hash[i&15] >> (32 - m.bits)
+		m.slot[i&15] = uint32(i)<<m.bits | m.hash[i&15]>>(32-m.bits)
 	}
 	return m.bit(c, set, b)
 }
@@ -98,10 +97,11 @@ func (m *mixer) flag(c *coder, set int, b int) int {
 // symbol codes a byte in the contexts m.hash, bit by bit from the highest. It uses
 // the 256 sets of weights from the given one on.
 func (m *mixer) symbol(c *coder, set int, v byte) byte {
-	part := uint32(1)
+	part, bits := uint32(1), m.bits&31
 	for k := 7; k >= 0; k-- {
-		for i := range m.inputs {
-			m.slot[i&15] = (m.hash[i&15] + part*0x9e3779b1) * 0x2c1b3c6d >> (32 - m.bits)
+		salt := part * 0x9e3779b1
+		for i := range m.slot[:m.inputs] {
+			m.slot[i] = uint32(i)<<bits | (m.hash[i]+salt)*0x2c1b3c6d>>(32-bits)
 		}
 		part = part<<1 | uint32(m.bit(c, set+int(part), int(v>>k&1)))
 	}

@@ -33,7 +33,7 @@ func (n *numbers) code(c *coder, context uint32, v uint32) uint32 {
 	part := uint32(1)
 	for k := 5; k >= 0; k-- {
 		for i := range 4 {
-			n.width.slot[i] = mix32(n.width.hash[i]+part*0x9e3779b1) >> (32 - n.width.bits)
+			n.width.slot[i] = uint32(i)<<n.width.bits | mix32(n.width.hash[i]+part*0x9e3779b1)>>(32-n.width.bits)
 		}
 		part = part<<1 | uint32(n.width.bit(c, int(part), int(w>>k&1)))
 	}

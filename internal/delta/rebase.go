@@ -38,7 +38,7 @@ func newRebaser(h *Head, old io.ReaderAt) (*rebaser, error) {
 		return nil, err
 	}
 	return &rebaser{
-		addresses: newAddresses(h.copies, h.OldLength),
+		addresses: newAddresses(h.copies.list(), h.OldLength),
 		programs:  programs,
 		whole:     program{end: h.OldLength, loads: []load{{size: h.OldLength, reach: uint64(h.OldLength)}}},
 	}, nil

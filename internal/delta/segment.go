@@ -1,9 +1,5 @@
 package delta
 
-import (
-	"sort"
-)
-
 // method is how a segment is coded: its first byte.
 type method uint8
 
@@ -16,35 +12,67 @@ const (
 	methodMarked                // as methodMixed, with a mark for each piece of literals that is stored instead
 )
 
-// part is a range of a segment: copied from the old image, or literal.
+// part is a range of a segment: of a copy from the old image, or literal. There may be as
+// many as a segment has bytes.
 type part struct {
-	start, end int // in the segment
-	from       int64
-	copied     bool
-	whole      copied
+	start, end int32 // in the segment
+	from       int32 // in the old image; literal: negative
 }
 
-// parts appends to list the ranges of the segment, in order and without a hole.
-func (h *Head) parts(list []part, s Segment) []part {
-	k := sort.Search(len(h.copies), func(i int) bool { return int64(h.copies[i].end()) > s.Start })
-	done := int64(0)
-	for ; k < len(h.copies) && int64(h.copies[k].at) < s.Start+s.Size; k++ {
-		c := h.copies[k]
+func (p part) copied() bool { return p.from >= 0 }
+
+// parts are the ranges of a segment.
+type parts struct {
+	list        []part // in order and without a hole
+	first, last copied // the copies that the segment may cut
+}
+
+// set makes p those of a segment.
+func (p *parts) set(h *Head, s Segment) {
+	list, done := p.list[:0], int32(0)
+	for c := range h.copies.since(s.Start) {
 		start := max(int64(c.at)-s.Start, 0)
-		end := min(int64(c.end())-s.Start, s.Size)
-		if start > done {
-			list = append(list, part{start: int(done), end: int(start)})
+		if start >= s.Size {
+			break
 		}
-		list = append(list, part{
-			start: int(start), end: int(end), copied: true, whole: c,
-			from: int64(c.from) + s.Start + start - int64(c.at),
-		})
-		done = end
+		if start == 0 {
+			p.first = c
+		}
+		p.last = c
+		next := part{
+			start: int32(start), end: int32(min(int64(c.end())-s.Start, s.Size)),
+			from: int32(int64(c.from) + s.Start + start - int64(c.at)),
+		}
+		if next.start > done {
+			list = append(list, part{start: done, end: next.start, from: -1})
+		}
+		list = append(list, next)
+		done = next.end
 	}
-	if done < s.Size {
-		list = append(list, part{start: int(done), end: int(s.Size)})
+	if int64(done) < s.Size {
+		list = append(list, part{start: done, end: int32(s.Size), from: -1})
 	}
-	return list
+	p.list = list
+}
+
+// whole is the copy that a part is of.
+func (p *parts) whole(of part, s Segment) copied {
+	switch {
+	case of.start == 0:
+		return p.first
+	case int64(of.end) == s.Size:
+		return p.last
+	}
+	return copied{int32(s.Start) + of.start, of.from, of.end - of.start}
+}
+
+// largest is the most that a segment makes.
+func (h *Head) largest() int64 {
+	n := int64(0)
+	for _, s := range h.Segments {
+		n = max(n, s.Size)
+	}
+	return n
 }
 
 // models are what both sides of the mixed coder learn, from nothing in each segment.
@@ -76,7 +104,7 @@ func (m *models) code(c *coder, parts []part, out, raw, want []byte, start int64
 	m.reset()
 	for _, p := range parts {
 		switch {
-		case p.copied:
+		case p.copied():
 			m.diffUsed = true
 			var w []byte
 			if want != nil {
@@ -85,10 +113,10 @@ func (m *models) code(c *coder, parts []part, out, raw, want []byte, start int64
 			m.diff.copied(c, out[p.start:p.end], raw[p.start:p.end], w, start+int64(p.start))
 		case how == methodMixed:
 			m.litUsed = true
-			m.literal.literals(c, out, want, p.start, p.end)
+			m.literal.literals(c, out, want, int(p.start), int(p.end))
 		case how == methodMarked:
 			m.litUsed = true
-			m.literal.marked(c, out, want, p.start, p.end, plain)
+			m.literal.marked(c, out, want, int(p.start), int(p.end), plain)
 		}
 	}
 }

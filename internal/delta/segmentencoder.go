@@ -48,8 +48,8 @@ func (e *segmentEncoder) encode(s Segment, want []byte) ([]byte, error) {
 func (e *segmentEncoder) mixed(s Segment, set uint16, out, want []byte) error {
 	passes := binary.LittleEndian.AppendUint16(nil, set)
 	literals := e.literals[:0]
-	for _, p := range e.parts {
-		if !p.copied {
+	for _, p := range e.parts.list {
+		if !p.copied() {
 			literals = append(literals, want[p.start:p.end]...)
 		}
 	}
@@ -57,7 +57,7 @@ func (e *segmentEncoder) mixed(s Segment, set uint16, out, want []byte) error {
 	try := func(how method, before []byte, plain func([]byte) bool) int {
 		c := newEncoder(append(e.coded[:0], before...))
 		e.out = append(e.out[:0], out...)
-		e.models.code(&c, e.parts, e.out, e.raw, want, s.Start, how, plain)
+		e.models.code(&c, e.parts.list, e.out, e.raw, want, s.Start, how, plain)
 		e.coded = c.finish()
 		e.offer(how, e.coded)
 		return len(e.coded)
@@ -87,8 +87,8 @@ func (e *segmentEncoder) offer(m method, data []byte) {
 
 func (e *segmentEncoder) zstd(set uint16, out, want []byte) error {
 	var diff, literals []byte
-	for _, p := range e.parts {
-		if !p.copied {
+	for _, p := range e.parts.list {
+		if !p.copied() {
 			literals = append(literals, want[p.start:p.end]...)
 			continue
 		}
@@ -135,8 +135,8 @@ func (e *segmentEncoder) choosePasses(s Segment, want []byte) (uint16, []byte, e
 // differing is how many bytes of the copies differ.
 func (e *segmentEncoder) differing(out, want []byte) int {
 	n := 0
-	for _, p := range e.parts {
-		if !p.copied {
+	for _, p := range e.parts.list {
+		if !p.copied() {
 			continue
 		}
 		a, b := out[p.start:p.end], want[p.start:p.end]

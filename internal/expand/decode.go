@@ -27,8 +27,8 @@ func (u Unit) Check(data []byte) error {
 	return nil
 }
 
-// blockSlack is about how much more than it has to a unit makes: streams come by blocks.
-const blockSlack = 96 << 10
+// blockSlack is how much more than it has to a unit makes, mostly: streams come by blocks.
+const blockSlack = 132 << 10
 
 // Decoder makes units of a new image, best one after the other. It is for one goroutine.
 // Besides the memory of a delta.Decoder it takes some 3 MB, with

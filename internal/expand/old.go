@@ -1,6 +1,7 @@
 package expand
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 )
@@ -140,7 +141,7 @@ func (o *old) small(k int) ([]byte, error) {
 		room = make([]byte, size)
 	}
 	room = room[:size]
-	if err := o.inflate(k, room, nil, func([]byte) error { return nil }); err != nil {
+	if err := o.inflate(k, room, bytes.NewReader(room), func([]byte) error { return nil }); err != nil {
 		return nil, err
 	}
 	o.held += cap(room)

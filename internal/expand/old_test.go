@@ -5,9 +5,13 @@ import (
 	"compress/flate"
 	"errors"
 	"fmt"
+	"io"
+	"math/rand/v2"
+	"os/exec"
+	"testing"
+
 	"groundswell/internal/lzmaparse"
 	"groundswell/internal/zstdparse"
-	"testing"
 )
 
 // oldOf reads an image of streams with so much content each.
@@ -92,6 +96,63 @@ func TestReadingAParsedFormCostsMoreThanItsLength(t *testing.T) {
 	h := &Head{Old: []Stream{short}}
 	if got, want := newOld(h, nil, nil).work, int64(maxInflated*leastWork+maxInflatedMore); got != want {
 		t.Errorf("%d bytes of work, want %d", got, want)
+	}
+}
+
+// TestAShortStreamMayMatchFarBack: farther than what a codec keeps in memory, of what is
+// kept nowhere but in the memory of its content.
+func TestAShortStreamMayMatchFarBack(t *testing.T) {
+	data := make([]byte, 800_000, 900_000)
+	_, _ = rand.NewChaCha8([32]byte{}).Read(data) // never fails
+	data = append(data, data[:100_000]...)
+	for codec, program := range map[Codec][]string{LZMA: {"xz", "--format=lzma", "-c"}, Zstd: {"zstd", "-q", "-c"}} {
+		cmd := exec.Command(program[0], program[1:]...)
+		cmd.Stdin = bytes.NewReader(data)
+		raw, err := cmd.Output()
+		if err != nil || len(raw) > 850_000 {
+			t.Fatalf("%v: %d bytes, %v", program, len(raw), err)
+		}
+		var r Reader
+		var form []byte
+		if err := r.Reset(codec, bytes.NewReader(raw), bytes.NewReader(make([]byte, 0))); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadAll(&r); err == nil {
+			t.Errorf("%v: nothing of it is far back", program)
+		}
+		var back Memory
+		if err := r.Reset(codec, bytes.NewReader(raw), &back); err != nil {
+			t.Fatal(err)
+		}
+		for buffer := make([]byte, 1000); ; {
+			n, err := r.Read(buffer)
+			_, _ = back.WriteAt(buffer[:n], int64(len(form))) // never fails
+			if form = append(form, buffer[:n]...); err == io.EOF {
+				break
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		h := &Head{OldLength: int64(len(raw)), Old: []Stream{{Length: int64(len(raw)), Size: int64(len(form)), Codec: codec}}}
+		if _, err := place(h.Old, h.OldLength); err != nil || len(form) > small {
+			t.Fatal(err)
+		}
+		got := make([]byte, len(form))
+		if n, err := newOld(h, bytes.NewReader(raw), nil).ReadAt(got, 0); n != len(got) || err != nil || !bytes.Equal(got, form) {
+			t.Errorf("%v: %d bytes, %v", program, n, err)
+		}
+		var w Writer
+		if err := w.Reset(h.Old[0], &Memory{}); err != nil {
+			t.Fatal(err)
+		}
+		out, err := w.Write(nil, form)
+		if err == nil {
+			out, err = w.Finish(out)
+		}
+		if err != nil || !bytes.Equal(out, raw[:len(out)]) || len(out) < len(raw)-8 {
+			t.Errorf("%v: %d bytes are made again, %v", program, len(out), err)
+		}
 	}
 }
 

@@ -29,7 +29,7 @@ const (
 
 // Window is how many bytes of content a reader and a writer keep in memory. Streams of no
 // more content need no room elsewhere.
-const Window = 1 << 20
+const Window = 256 << 10
 
 // Bounds of a group, in bytes. A group ends behind the packet that reaches one of the
 // first two.

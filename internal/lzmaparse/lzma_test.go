@@ -205,9 +205,10 @@ func TestTheNextStreamAllocatesNothing(t *testing.T) {
 	var r Reader
 	var w Writer
 	src, buffer, out := bytes.NewReader(nil), make([]byte, 50_000), make([]byte, 0, 2*len(stream))
+	back, scratch := bytes.NewReader(form), &memory{make([]byte, 500_000)}
 	if n := testing.AllocsPerRun(3, func() {
 		src.Reset(stream)
-		r.Reset(src, kind, nil)
+		r.Reset(src, kind, back)
 		for err = nil; err == nil; {
 			_, err = r.Read(buffer)
 		}
@@ -215,7 +216,7 @@ func TestTheNextStreamAllocatesNothing(t *testing.T) {
 		t.Errorf("a reader: %v times, %v", n, err)
 	}
 	if n := testing.AllocsPerRun(3, func() {
-		w.Reset(kind, nil)
+		w.Reset(kind, scratch)
 		_, err = w.Write(out, form)
 	}); n > 0 || err != nil {
 		t.Errorf("a writer: %v times, %v", n, err)

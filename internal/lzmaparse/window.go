@@ -1,10 +1,5 @@
 package lzmaparse
 
-import (
-	"fmt"
-	"io"
-)
-
 // window holds the last content of a stream.
 type window struct {
 	ring [Window]byte
@@ -67,15 +62,4 @@ func (w *window) slice(dst []byte, from, to int64) []byte {
 		return append(dst, w.ring[k:k+n]...)
 	}
 	return append(append(dst, w.ring[k:]...), w.ring[:k+n-Window]...)
-}
-
-// readFull reads where what was put there must be.
-func readFull(r io.ReaderAt, p []byte, at int64) error {
-	if n, err := r.ReadAt(p, at); n < len(p) {
-		if err == nil {
-			err = io.ErrUnexpectedEOF
-		}
-		return fmt.Errorf("read content that was kept: %w", err)
-	}
-	return nil
 }

@@ -11,7 +11,7 @@ type Scratch interface {
 	io.WriterAt
 }
 
-// Writer puts one stream after the other together. It has some 1.5 MB of memory. It is for
+// Writer puts one stream after the other together. It has some 0.7 MB of memory. It is for
 // one goroutine.
 type Writer struct {
 	kind   Kind
@@ -20,6 +20,7 @@ type Writer struct {
 	coder  coder
 	model  model
 	window window
+	past   kept
 
 	head    []byte // of the group
 	group   group
@@ -43,6 +44,7 @@ func (w *Writer) Reset(kind Kind, back Scratch) {
 	w.model.lc, w.model.lp, w.model.pb = 0, 0, 0
 	w.model.literals = w.model.literals[:0]
 	w.window.reset()
+	w.past.reset()
 	w.window.from = -1
 	w.head, w.group, w.parse, w.at, w.current = w.head[:0], group{}, w.parse[:0], 0, record{choice: nothing}
 	w.content, w.skip, w.chunk, w.size = 0, 0, w.chunk[:0], 0
@@ -219,9 +221,12 @@ func (w *Writer) byteAt(distance uint32) (byte, error) {
 	case w.back == nil:
 		return 0, ErrTooFar
 	}
-	var b [1]byte
-	err := readFull(w.back, b[:], v.at-1-int64(distance))
-	return b[0], err
+	at := v.at - 1 - int64(distance)
+	b, err := w.past.read(w.back, at, at, w.kept-at, 1)
+	if err != nil {
+		return 0, err
+	}
+	return b[0], nil
 }
 
 // keep makes room in the window for n bytes: what they would overwrite is put into the

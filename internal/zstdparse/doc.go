@@ -31,8 +31,8 @@
 //
 // Frames with a dictionary and skippable frames are ErrUnsupported. Frames and forms may
 // be hostile: all numbers are checked before anything is allocated or read by them, and
-// a Reader takes no more than 2.8 MB and a Writer no more than 2 MB, whatever they are given. A Reader
-// keeps the last MiB of content; where a match reaches back farther, it reads the form that
+// a Reader takes no more than 2 MB and a Writer no more than 2 MB, whatever they are given. A Reader
+// keeps the last 256 KiB of content; where a match reaches back farther, it reads the form that
 // it gave before.
 package zstdparse
 
@@ -54,7 +54,7 @@ var (
 
 const (
 	// Window is how many bytes of content a Reader keeps for matches.
-	Window = 1 << 20
+	Window = 256 << 10
 	// MaxForm is the longest parsed form, in bytes.
 	MaxForm = 1<<31 - 1
 
