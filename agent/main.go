@@ -7,6 +7,7 @@ import (
 	"context"
 	"log/slog"
 	"os"
+	"runtime/debug"
 
 	// Windows are read in the device's time zone, and many devices have no zone
 	// files.
@@ -17,7 +18,15 @@ import (
 	"groundswell/internal/cli"
 )
 
+// memoryLimit is how much memory the agent takes, in bytes, before it collects what it does
+// not use more often than by Go's habit of letting it double. It never takes less than it
+// needs. The environment's GOMEMLIMIT goes before.
+const memoryLimit = 24 << 20
+
 func main() {
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(memoryLimit)
+	}
 	launch()
 	daemon().Main()
 }
