@@ -76,7 +76,8 @@ func (s *Site) Near(artifact string) bool {
 // of that length, all of them together.
 func (s *Site) Document(ctx context.Context, artifact, digest string, length int64) ([]byte, error) {
 	want := block.Block{Length: int(length)}
-	if n, err := hex.Decode(want.SHA256[:], []byte(digest)); err != nil || n != len(want.SHA256) || length < 1 || length > maxDocument {
+	raw, err := hex.DecodeString(digest)
+	if copy(want.SHA256[:], raw); err != nil || len(raw) != len(want.SHA256) || length < 1 || length > maxDocument {
 		return nil, fmt.Errorf("%w: a document of %d bytes", ErrNobody, length)
 	}
 	if !s.Near(artifact) {
@@ -84,7 +85,7 @@ func (s *Site) Document(ctx context.Context, artifact, digest string, length int
 	}
 	within, cancel := context.WithTimeout(ctx, s.opt.Patience+time.Duration(length)*time.Second/slowest)
 	defer cancel()
-	raw := make([]byte, length)
+	raw = make([]byte, length)
 	for n := range s.having(within, artifact) {
 		_, err := s.fetch(within, n, "/documents/"+digest, want, raw)
 		if err == nil {
