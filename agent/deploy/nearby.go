@@ -28,10 +28,9 @@ func (d *Driver) near() bool {
 }
 
 // mayCopy reports whether peers may be asked while a hold keeps the device from downloading.
-// One that is not about downloads is for peers as well, and so is a link that costs by the
-// byte.
+// One that is not about downloads is one for peers as well.
 func (d *Driver) mayCopy(hold *condition.Hold) bool {
-	return allowance.Keeps(hold) && !d.cfg.Allowance.Metered() && d.near()
+	return allowance.Keeps(hold) && d.near()
 }
 
 // askPeers has peers bring what they have while a hold keeps the device from downloading,
