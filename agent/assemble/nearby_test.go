@@ -99,6 +99,34 @@ func TestWhatCameFromPeersIsNotDownloaded(t *testing.T) {
 	}
 }
 
+// TestWhatRunsIsNotReadForNothing: only if the others have something that is not there.
+func TestWhatRunsIsNotReadForNothing(t *testing.T) {
+	o := newOrigin(t)
+	data := noise(14, 4<<20)
+	a := o.release(data, false)
+	s := newSite(t, o, 2, nil)
+	d := s.devices[1]
+	a.Seed = runs(t, data[:3<<20])
+	open, opened := a.Seed.Open, 0
+	a.Seed.Open = func() (fetch.ReadAtCloser, error) { opened++; return open() }
+	other := a
+	other.Seed = nil
+	half(s.devices[0], other)
+	for round, want := range []int{1, 1, 1} {
+		if err := copies(d, o, a); !errors.Is(err, wake.ErrSpent) || opened != want {
+			t.Errorf("round %d: what runs was opened %d times: %v", round, opened, err)
+		}
+	}
+	if d.have < s.devices[0].have {
+		t.Errorf("%d bytes are there, the other one has %d", d.have, s.devices[0].have)
+	}
+	s.devices[0].must(other, data)
+	if err := copies(d, o, a); err != nil || opened != 2 {
+		t.Errorf("what runs was opened %d times: %v", opened, err)
+	}
+	d.holds(data)
+}
+
 // TestWhoMayNotDownloadFollowsOneThatDoes, which never waits for it.
 func TestWhoMayNotDownloadFollowsOneThatDoes(t *testing.T) {
 	o := newOrigin(t)

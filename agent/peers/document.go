@@ -84,9 +84,14 @@ func (s *Site) Document(ctx context.Context, artifact, digest string, length int
 		return nil, ErrNobody
 	}
 	within, cancel := context.WithTimeout(ctx, s.opt.Patience+time.Duration(length)*time.Second/slowest)
-	defer cancel()
+	answers := s.having(within, artifact)
+	defer func() {
+		cancel()
+		for range answers { // until nobody is asked any more
+		}
+	}()
 	raw = make([]byte, length)
-	for n := range s.having(within, artifact) {
+	for n := range answers {
 		_, err := s.fetch(within, n, "/documents/"+digest, want, raw)
 		if err == nil {
 			s.praise(n)

@@ -128,6 +128,15 @@ func (sh *Share) News(ctx context.Context, i int) bool {
 	return ctx.Err() == nil && sh.Has(i)
 }
 
+// Ahead is News, and true as well where somebody may have block i soon.
+func (sh *Share) Ahead(ctx context.Context, i int) bool {
+	if sh == nil || sh.site.Out() != "" {
+		return false
+	}
+	sh.refresh(ctx)
+	return ctx.Err() == nil && len(sh.seen(func(_ *neighbour, v state) bool { return v.Have > i || v.Making || v.Fetching > i })) > 0
+}
+
 // Has reports whether a peer says that it has block i, and may be asked now.
 func (sh *Share) Has(i int) bool {
 	if sh == nil || sh.site.Out() != "" {
