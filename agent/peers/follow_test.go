@@ -24,6 +24,9 @@ func TestWhoFollowsHasItsTurnOnlyWhenNobodyElseHas(t *testing.T) {
 	for segment := range 8 { // in about half of them it would be this one's turn
 		s := among(t, ca, other)
 		share := s.Follow(f.name, f.index, f.path)
+		if !share.Ahead(t.Context(), 0) || share.News(t.Context(), 0) {
+			t.Error("the other one makes it, and has nothing yet")
+		}
 		if mine, err := share.Turn(t.Context(), segment, 0, end, 0); mine || err != nil {
 			t.Errorf("segment %d: its turn is %v, %v", segment, mine, err)
 		}
@@ -40,7 +43,7 @@ func TestWhoFollowsHasItsTurnOnlyWhenNobodyElseHas(t *testing.T) {
 	alone := among(t, ca)
 	share := alone.Follow(f.name, f.index, f.path)
 	defer share.Leave()
-	if mine, err := share.Turn(t.Context(), 0, 0, end, 0); !mine || err != nil || share.News(t.Context(), 0) {
+	if mine, err := share.Turn(t.Context(), 0, 0, end, 0); !mine || err != nil || share.News(t.Context(), 0) || share.Ahead(t.Context(), 0) {
 		t.Errorf("without others, its turn is %v, %v", mine, err)
 	}
 }
