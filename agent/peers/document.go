@@ -62,6 +62,7 @@ func (s *Site) Near(artifact string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := time.Now()
+	s.expire(now)
 	for _, n := range s.near {
 		if s.usable(n, now) && (n.static || slices.Contains(n.artifacts, artifact[:shortDigest])) {
 			return true
