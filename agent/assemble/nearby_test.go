@@ -261,6 +261,42 @@ func TestASourceThatWantsToBeLeftAloneKeepsNobodyFromPeers(t *testing.T) {
 	}
 }
 
+// TestWhatPeersBringMeanwhileClosesNoWay: a source that had no time is asked again for the
+// packed blocks, when peers have nothing more.
+func TestWhatPeersBringMeanwhileClosesNoWay(t *testing.T) {
+	o, other := newOrigin(t), newOrigin(t)
+	data := text(15, 4<<20)
+	a := o.release(data, true)
+	other.release(data, true)
+	s := newSite(t, o, 2, nil)
+	d := s.devices[1]
+	d.Again = 20 * time.Millisecond
+	s.devices[0].Client = newDevice(t, other.URL).Client
+	refused, once := make(chan struct{}), sync.Once{}
+	o.set(func(w http.ResponseWriter, r *http.Request) (did bool) {
+		if strings.HasPrefix(r.URL.Path, "/packs/") {
+			once.Do(func() {
+				w.Header().Set("Retry-After", "2")
+				w.WriteHeader(http.StatusServiceUnavailable)
+				did = true
+				close(refused)
+			})
+		}
+		return did
+	})
+	ended := make(chan error, 1)
+	go func() { ended <- d.fetch(a) }()
+	<-refused
+	half(s.devices[0], a)
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	d.holds(data)
+	if d.last.Peer < a.Length/2 || d.last.Packed == 0 || d.last.Full > 0 {
+		t.Errorf("%+v", d.last)
+	}
+}
+
 // TestAnOlderPeerGivesItsBlocks, though it has no index: 404 is no reason to pass it over.
 func TestAnOlderPeerGivesItsBlocks(t *testing.T) {
 	o := newOrigin(t)
