@@ -183,10 +183,11 @@ func manage(ctx context.Context, cfg Config, parts []part, alive *vitals, judged
 		return err
 	}
 	registry := ops.NewRegistry()
-	site, err := newSite(cfg, id, current, authority, clk, parts, registry, log)
+	site, err := newSite(cfg, id, current, authority, clk, parts, verifier, registry, log)
 	if err != nil {
 		return err
 	}
+	downloads := assemble.Downloads{Client: fetcher, Peers: site, Log: log}
 	session = link.New(link.Config{
 		Device: id.Name, Servers: cfg.MQTT.Servers, TLS: brokerTLS, KeepAlive: cfg.MQTT.KeepAlive,
 		SessionExpiry: cfg.MQTT.SessionExpiry, CheckInTimeout: cfg.MQTT.CheckInTimeout,
@@ -224,9 +225,9 @@ func manage(ctx context.Context, cfg Config, parts []part, alive *vitals, judged
 		}
 		drivers = append(drivers, deploy.New(deploy.Config{
 			Component: p.Name, Itself: p.itself, Device: id.Name, Model: id.Model, Hardware: id.Hardware, Location: location,
-			Health: examine, Conditions: p.Conditions, Wake: awake, Allowance: allowed, RetryMin: cfg.Retry.Min, RetryMax: cfg.Retry.Max,
+			Health: examine, Conditions: p.Conditions, Wake: awake, Allowance: allowed, Peers: assemble.Nearby{Downloads: downloads}, RetryMin: cfg.Retry.Min, RetryMax: cfg.Retry.Max,
 			PenaltyMin: cfg.Penalty.Min, PenaltyMax: cfg.Penalty.Max, Log: tail.String, At: faultsOf(p.Name),
-		}, device, p.slots, verifier, assemble.Downloads{Client: fetcher, Peers: site, Log: log}, records, clk, log.With("component", p.Name)))
+		}, device, p.slots, verifier, downloads, records, clk, log.With("component", p.Name)))
 	}
 
 	server := ops.NewServer(cfg.Ops, registry, log)

@@ -57,7 +57,8 @@ type Config struct {
 	// Fetch is how long a source is given.
 	Fetch Fetch `yaml:"fetch"`
 	// Peers has the device copy from others of its site, and give to them. Off unless
-	// peers.listen is given. See docs/peers.md.
+	// peers.listen is given. It copies also while Download lets nothing come from the
+	// internet, unless the link is metered. See docs/peers.md.
 	Peers peers.Config `yaml:"peers"`
 
 	// Download is what downloads may cost: rate, daily budget, windows of their own,

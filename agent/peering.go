@@ -9,13 +9,14 @@ import (
 	"groundswell/agent/peers"
 	"groundswell/agent/slot"
 	"groundswell/agent/telemetry"
+	"groundswell/agent/verify"
 	"groundswell/certs"
 	"groundswell/internal/ops"
 )
 
 // newSite makes the device one of those of its site; nil where the configuration does not
 // say so.
-func newSite(cfg Config, id certs.Identity, current *renewed, authority *certs.Authority, clk *clock.Clock, parts []part, registry *ops.Registry, log *slog.Logger) (*peers.Site, error) {
+func newSite(cfg Config, id certs.Identity, current *renewed, authority *certs.Authority, clk *clock.Clock, parts []part, verifier *verify.Verifier, registry *ops.Registry, log *slog.Logger) (*peers.Site, error) {
 	if cfg.Peers.Listen == "" {
 		return nil, nil
 	}
@@ -29,6 +30,7 @@ func newSite(cfg Config, id certs.Identity, current *renewed, authority *certs.A
 			p, battery := telemetry.Machine{Root: machineRoot}.Power()
 			return !battery || p.External
 		},
+		Document: verifier.Document,
 		Contents: func(artifact string) (peers.Contents, bool) {
 			for _, c := range contents(parts) {
 				if c.Image.SHA256 == artifact {
@@ -44,7 +46,7 @@ func newSite(cfg Config, id certs.Identity, current *renewed, authority *certs.A
 			return artifacts
 		},
 	})
-	registry.NewCounterFunc("agent_peer_given_bytes_total", "Bytes of blocks that were given to other devices of the site.", func() float64 { return float64(site.Given()) })
+	registry.NewCounterFunc("agent_peer_given_bytes_total", "Bytes of blocks and documents that were given to other devices of the site.", func() float64 { return float64(site.Given()) })
 	return site, nil
 }
 

@@ -99,6 +99,27 @@ func (a *Allowance) Look(ctx context.Context, wanted []topics.Window) *condition
 	return a.hold(wanted)
 }
 
+// Keeps reports whether a hold is one of Look's: bytes may not come from the internet, and
+// what comes from elsewhere is another matter.
+func Keeps(h *condition.Hold) bool {
+	switch h.Reason {
+	case ReasonWindow, ReasonBudget, ReasonMetered, ReasonMeteredBudget:
+		return true
+	}
+	return false
+}
+
+// Metered reports whether the link costs by the byte, as it was found out last, by Look or
+// after Begin. It is not where nobody can find out.
+func (a *Allowance) Metered() bool {
+	if a == nil {
+		return false
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.link.metered
+}
+
 // Begin says that a download begins, in windows as for Look, and keeps asking about the
 // link until end is called. One at a time.
 func (a *Allowance) Begin(ctx context.Context, wanted []topics.Window) (end func()) {

@@ -9,7 +9,9 @@ import (
 	"groundswell/topics"
 )
 
-// Config is what downloads may cost. The zero value: there are no limits.
+// Config is what downloads may cost. The zero value: there are no limits. What peers bring
+// (agent/peers) costs nothing of it, and is taken also while nothing may be downloaded, but
+// for metered links.
 type Config struct {
 	// Rate is how many bytes a second may come, of all downloads together, and Burst how
 	// many at once after a pause; at least 4096 and 16384. The session with the broker does

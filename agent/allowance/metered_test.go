@@ -5,6 +5,9 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"groundswell/agent/condition"
+	"groundswell/topics"
 )
 
 // metered is a configuration whose link the test chooses.
@@ -106,5 +109,35 @@ func TestConfigNamesTheKeyThatIsWrong(t *testing.T) {
 		if err := cfg.Validate(); err == nil || len(err.Error()) < len(want) || err.Error()[:len(want)] != want {
 			t.Errorf("%v, want one that begins with %q", err, want)
 		}
+	}
+}
+
+// TestTheLinkIsMeteredWhateverIsDoneThen: also where downloads may go on, and while something
+// else keeps from them.
+func TestTheLinkIsMeteredWhateverIsDoneThen(t *testing.T) {
+	var none *Allowance
+	if none.Metered() {
+		t.Error("metered, and nobody can know")
+	}
+	for _, then := range []string{ThenWait, ThenAllow, ThenBudget} {
+		for _, shut := range [][]topics.Window{nil, {{Start: "00:00", End: "00:01"}}} {
+			cfg, link := metered(t, then, map[string]int64{ThenBudget: 1 << 20}[then])
+			cfg.Windows = shut
+			d := newDevice(t, cfg)
+			if d.Metered() {
+				t.Error("metered before anybody has asked")
+			}
+			for _, script := range []string{cellular, ethernet, "exit 1"} {
+				link(script)
+				d.pass(time.Minute)
+				hold := d.Look(t.Context(), nil)
+				if d.Metered() != (script != ethernet) || hold != nil && !Keeps(hold) {
+					t.Errorf("%s, %s: metered %v, %+v", then, script, d.Metered(), hold)
+				}
+			}
+		}
+	}
+	if Keeps(&condition.Hold{Reason: "fact-consent"}) {
+		t.Error("a fact is none of these")
 	}
 }

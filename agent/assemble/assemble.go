@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"time"
 
 	"groundswell/agent/fetch"
 	"groundswell/agent/peers"
@@ -19,6 +20,9 @@ type Downloads struct {
 	Client *fetch.Client
 	// Peers are asked before any source is; nil: there are none.
 	Peers *peers.Site
+	// Again is about how long it takes until peers are asked again what they have while no
+	// source can be asked. Default 1 min.
+	Again time.Duration
 	Log   *slog.Logger
 	// Free says how many bytes the file system of a folder has left. Nil: as the kernel
 	// says.
@@ -35,7 +39,7 @@ func (d Downloads) Pause(ctx context.Context, n int) error { return d.Client.Pau
 func (d Downloads) Artifact(ctx context.Context, a fetch.Artifact, path string, tell func(have int64, t topics.Transfer)) error {
 	var t topics.Transfer
 	if a.Index != nil {
-		switch err := d.assemble(ctx, a, path, &t, tell); {
+		switch err := d.assemble(ctx, a, path, &t, tell, false); {
 		case err == nil:
 		case errors.Is(err, errWhole):
 			d.Log.Warn("the artifact is fetched as a whole", "artifact", a.SHA256, "err", err)
@@ -61,12 +65,16 @@ func (d Downloads) Artifact(ctx context.Context, a fetch.Artifact, path string, 
 // errWhole: blocks cannot be had, for a reason that the whole may not have.
 var errWhole = errors.New("not by blocks")
 
-func (d Downloads) assemble(ctx context.Context, a fetch.Artifact, path string, t *topics.Transfer, tell func(int64, topics.Transfer)) error {
-	if left, limited := d.Client.Left(); limited && left == 0 {
+func (d Downloads) assemble(ctx context.Context, a fetch.Artifact, path string, t *topics.Transfer, tell func(int64, topics.Transfer), follows bool) error {
+	if left, limited := d.Client.Left(); limited && left == 0 && !follows {
 		return wake.ErrSpent
 	}
 	keep := shelf{d.Client, path}
-	index, err := d.blockIndex(ctx, keep, a, t)
+	bring := d.blockIndex
+	if follows {
+		bring = d.indexOfPeers
+	}
+	index, err := bring(ctx, keep, a, t)
 	if err != nil {
 		return err
 	}
@@ -74,8 +82,11 @@ func (d Downloads) assemble(ctx context.Context, a fetch.Artifact, path string, 
 	if err != nil {
 		return err
 	}
-	r := &run{Downloads: d, shelf: keep, wanted: a, file: f, began: f.at, transfer: t, tell: tell, strikes: map[strike]int{}, good: map[strike]int{}}
+	r := &run{Downloads: d, shelf: keep, wanted: a, follows: follows, file: f, began: f.at, transfer: t, tell: tell, strikes: map[strike]int{}, good: map[strike]int{}}
 	r.join()
+	if follows {
+		r.told() // the index has come, perhaps, and nothing else does
+	}
 	err = r.all(ctx)
 	r.share.Leave()
 	r.close()
@@ -86,32 +97,48 @@ func (d Downloads) assemble(ctx context.Context, a fetch.Artifact, path string, 
 	return errors.Join(err, f.close())
 }
 
-// blockIndex fetches the index until a source has it. What has the digest that the
+// blockIndex fetches the index until a source or a peer has it. What has the digest that the
 // release role signed and is no index, or is missing everywhere, is no reason to do
 // without the artifact.
 func (d Downloads) blockIndex(ctx context.Context, keep shelf, a fetch.Artifact, t *topics.Transfer) (block.Index, error) {
 	for round := 0; ; round++ {
-		if err := d.Client.Rest(ctx, round); err != nil {
-			return block.Index{}, err
-		}
 		raw, fetched, err := keep.document(ctx, *a.Index)
 		if err == nil {
 			t.Index += fetched
-			index, err := block.Read(raw, a.Length)
-			if err != nil {
-				return index, fmt.Errorf("%w: %w", errWhole, err)
-			}
-			return index, nil
+			return readIndex(raw, a)
 		}
 		if ctx.Err() != nil {
 			return block.Index{}, ctx.Err()
+		}
+		var index block.Index
+		var errPeers error
+		ask := func(ctx context.Context) (had bool) {
+			index, errPeers = d.indexOfPeers(ctx, keep, a, t)
+			return !errors.Is(errPeers, wake.ErrSpent)
+		}
+		if ask(ctx) {
+			return index, errPeers
 		}
 		if errors.Is(err, fetch.ErrNotFound) || round >= patience {
 			return block.Index{}, fmt.Errorf("%w: block index: %w", errWhole, err)
 		}
 		d.Log.Warn("block index cannot be had yet", "artifact", a.SHA256, "round", round, "err", err)
 		a.Interrupted(err)
+		switch told, err := d.rest(ctx, a.SHA256, round+1, ask); {
+		case err != nil:
+			return block.Index{}, err
+		case told:
+			return index, errPeers
+		}
 	}
+}
+
+func readIndex(raw []byte, a fetch.Artifact) (block.Index, error) {
+	index, err := block.Read(raw, a.Length)
+	if err != nil {
+		return index, fmt.Errorf("%w: %w", errWhole, err)
+	}
+	return index, nil
 }
 
 // patience is how many rounds the block index may be refused before it is done without.

@@ -9,6 +9,9 @@
 // packed blocks, or the artifact itself. A delta that looks through compression (package
 // expand) is taken instead of the plain one where there is room for what it needs.
 //
+// Where nothing may be fetched from the origin, Nearby takes what the other devices have, with
+// the block index, and leaves the rest for later.
+//
 // Nobody who delivers is trusted. What is wrong costs what was just fetched: a wrong
 // segment of a delta is fetched as packed blocks, a source that sends wrong blocks three
 // times is not asked for that kind any more, and in the end there is always the

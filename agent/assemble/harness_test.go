@@ -52,6 +52,7 @@ type origin struct {
 	mu      sync.Mutex // guards what follows
 	objects map[string]object
 	sent    map[string]int64 // bytes of bodies, by the first part of the path
+	asking  int              // requests
 	// cut is after how many bytes of bodies the connection is cut, once; negative: never.
 	cut  int64
 	cuts int
@@ -87,6 +88,7 @@ func newOriginAt(t testing.TB, addr netip.Addr) *origin {
 func (o *origin) serve(w http.ResponseWriter, r *http.Request) {
 	o.mu.Lock()
 	fault := o.fault
+	o.asking++
 	x, ok := o.objects[strings.TrimPrefix(r.URL.Path, "/")]
 	o.mu.Unlock()
 	if fault != nil && fault(w, r) {
@@ -99,6 +101,13 @@ func (o *origin) serve(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("ETag", `"`+x.tag+`"`)
 	kind := strings.SplitN(strings.TrimPrefix(r.URL.Path, "/"), "/", 2)[0]
 	http.ServeContent(counted{w, o, kind}, r, "", time.Time{}, bytes.NewReader(x.data))
+}
+
+// asked is how many requests there were.
+func (o *origin) asked() int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.asking
 }
 
 type counted struct {

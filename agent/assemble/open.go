@@ -34,9 +34,12 @@ func (r *run) open(ctx context.Context) error {
 }
 
 // openWays finds out by which ways the artifact can be had. Only the full one must be.
+// errNews ends it for now.
 func (r *run) openWays(ctx context.Context) error {
-	if err := r.openWay(ctx, kindPacked, r.openPacked); err != nil {
-		return err
+	if r.plan.ways[kindPacked] == nil {
+		if err := r.openWay(ctx, kindPacked, r.openPacked); err != nil {
+			return err
+		}
 	}
 	// Only one of the two: their heads may be long.
 	if err := r.openWay(ctx, kindExpanded, r.openExpanded); err != nil {
@@ -51,12 +54,14 @@ func (r *run) openWays(ctx context.Context) error {
 	return nil
 }
 
-// openWay opens one if it can be had. Its error is that of ctx.
+// openWay opens one if it can be had. Its error is that of ctx, or errNews.
 func (r *run) openWay(ctx context.Context, k kind, open func(context.Context) (way, error)) error {
 	w, err := r.insist(ctx, open)
 	switch {
 	case ctx.Err() != nil:
 		return ctx.Err()
+	case errors.Is(err, errNews):
+		return err
 	case err != nil:
 		r.Log.Info("a way to the artifact is not open", "way", k, "err", err)
 	case w != nil:
@@ -65,8 +70,11 @@ func (r *run) openWay(ctx context.Context, k kind, open func(context.Context) (w
 	return nil
 }
 
+// errNews: a peer has the next block meanwhile.
+var errNews = errors.New("a peer has it now")
+
 // insist tries again while it is only the network that fails: without a way that is
-// there many more bytes would be fetched.
+// there many more bytes would be fetched. Until all ways are known, errNews ends it.
 func (r *run) insist(ctx context.Context, open func(context.Context) (way, error)) (way, error) {
 	for round := 1; ; round++ {
 		w, err := open(ctx)
@@ -75,8 +83,11 @@ func (r *run) insist(ctx context.Context, open func(context.Context) (way, error
 		}
 		r.Log.Warn("a way to the artifact cannot be opened yet", "round", round, "err", err)
 		r.wanted.Interrupted(err)
-		if err := r.Client.Rest(ctx, round); err != nil {
+		switch told, err := r.rest(ctx, round); {
+		case err != nil:
 			return nil, err
+		case told && !r.opened:
+			return nil, errNews
 		}
 	}
 }

@@ -3,9 +3,77 @@ package assemble
 import (
 	"context"
 	"errors"
+	"fmt"
+	"time"
 
+	"groundswell/agent/fetch"
 	"groundswell/agent/peers"
+	"groundswell/agent/wake"
+	"groundswell/internal/backoff"
+	"groundswell/internal/block"
+	"groundswell/topics"
 )
+
+// Nearby is what the other devices of the site have. No source is asked for any of it.
+type Nearby struct{ Downloads Downloads }
+
+// Near reports whether somebody may have something of an artifact (lower-case hex). Nobody
+// is asked by who sleeps between wakes, nor where the link costs by the byte.
+func (n Nearby) Near(artifact string) bool { return n.Downloads.near(artifact) }
+
+// Document brings a document about an artifact, by its digest; peers.ErrNobody when nobody
+// has it.
+func (n Nearby) Document(ctx context.Context, artifact string, doc topics.Document) ([]byte, error) {
+	return n.Downloads.documentOfPeers(ctx, artifact, doc)
+}
+
+// Artifact brings as much of an artifact into the file at path as the others have, or fetch
+// meanwhile, with its block index. It returns nil when the file is complete and verified,
+// wake.ErrSpent when nobody brings the rest, and otherwise as Downloads.Artifact does, whose
+// tell is the same.
+func (n Nearby) Artifact(ctx context.Context, a fetch.Artifact, path string, tell func(have int64, t topics.Transfer)) error {
+	if a.Index == nil || !n.Near(a.SHA256) {
+		return wake.ErrSpent
+	}
+	var t topics.Transfer
+	err := n.Downloads.assemble(ctx, a, path, &t, tell, true)
+	if errors.Is(err, errWhole) {
+		return fmt.Errorf("%w: %w", wake.ErrSpent, err)
+	}
+	if err != nil {
+		return fmt.Errorf("copy from peers: %w", err)
+	}
+	return n.Downloads.Client.Artifact(ctx, a, path, nil) // it is whole, so this asks nobody
+}
+
+func (d Downloads) documentOfPeers(ctx context.Context, artifact string, doc topics.Document) ([]byte, error) {
+	if !d.near(artifact) {
+		return nil, peers.ErrNobody
+	}
+	return d.Peers.Document(ctx, artifact, doc.SHA256, doc.Length)
+}
+
+func (d Downloads) near(artifact string) bool {
+	return !d.Client.Sleeps() && !d.Client.Metered() && d.Peers.Near(artifact)
+}
+
+// indexOfPeers is the block index as it is there of an earlier attempt, or as a peer gives
+// it; wake.ErrSpent when none does.
+func (d Downloads) indexOfPeers(ctx context.Context, keep shelf, a fetch.Artifact, t *topics.Transfer) (block.Index, error) {
+	raw := keep.kept(*a.Index)
+	if raw == nil {
+		var err error
+		if raw, err = d.documentOfPeers(ctx, a.SHA256, *a.Index); err != nil {
+			if errors.Is(err, peers.ErrNobody) {
+				err = fmt.Errorf("%w: block index: %w", wake.ErrSpent, err)
+			}
+			return block.Index{}, err
+		}
+		t.Peer += a.Index.Length
+		keep.keep(*a.Index, raw)
+	}
+	return readIndex(raw, a)
+}
 
 // join makes known to the other devices of the site what is made here. A device that
 // sleeps between its wakes takes no part: it would keep the others waiting.
@@ -13,7 +81,11 @@ func (r *run) join() {
 	if r.Client.Sleeps() || r.file.done() {
 		return
 	}
-	r.share = r.Peers.Join(r.wanted.SHA256, r.file.index, r.file.f.Name())
+	join := r.Peers.Join
+	if r.follows {
+		join = r.Peers.Follow
+	}
+	r.share = join(r.wanted.SHA256, r.file.index, r.file.f.Name())
 	r.share.Have(r.file.at)
 }
 
@@ -56,4 +128,43 @@ func (r *run) receive(ctx context.Context, i int) error {
 	}
 	r.told()
 	return nil
+}
+
+// askAgain is Downloads.Again where it is 0.
+const askAgain = time.Minute
+
+// rest is Client.Rest, which may be long where the sources want to be left alone. It ends as
+// well when news, which asks the others of the site now and then, says that they have
+// something.
+func (d Downloads) rest(ctx context.Context, artifact string, round int, news func(context.Context) bool) (told bool, err error) {
+	if d.Peers == nil || d.Client.Sleeps() {
+		return false, d.Client.Rest(ctx, round)
+	}
+	resting, cancel := context.WithCancel(ctx)
+	defer cancel()
+	rested := make(chan error, 1)
+	go func() { rested <- d.Client.Rest(resting, round) }()
+	again := d.Again
+	if again <= 0 {
+		again = askAgain
+	}
+	for {
+		timer := time.NewTimer(again/2 + backoff.Jitter(again/2))
+		select {
+		case err := <-rested:
+			timer.Stop()
+			return false, err
+		case <-timer.C:
+		}
+		if d.near(artifact) && news(ctx) {
+			cancel()
+			<-rested
+			return true, ctx.Err()
+		}
+	}
+}
+
+// rest is Downloads.rest until a peer has the next block.
+func (r *run) rest(ctx context.Context, round int) (told bool, err error) {
+	return r.Downloads.rest(ctx, r.wanted.SHA256, round, func(ctx context.Context) bool { return r.share.News(ctx, r.file.at) })
 }

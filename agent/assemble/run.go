@@ -26,6 +26,7 @@ type run struct {
 	Downloads
 	shelf    shelf
 	wanted   fetch.Artifact
+	follows  bool // no source is asked
 	file     *file
 	began    int // blocks that were there
 	seed     *seed
@@ -45,6 +46,9 @@ func (r *run) all(ctx context.Context) error {
 	if r.file.done() {
 		return nil
 	}
+	if r.follows && !r.share.Ahead(ctx, r.file.at) {
+		return wake.ErrSpent // before what runs is read, for nothing
+	}
 	if err := r.open(ctx); err != nil {
 		return err
 	}
@@ -52,7 +56,7 @@ func (r *run) all(ctx context.Context) error {
 		before := r.file.at
 		err := r.step(ctx)
 		switch {
-		case err == nil:
+		case err == nil, errors.Is(err, errNews):
 			round = 0
 			continue
 		case ctx.Err() != nil:
@@ -66,7 +70,7 @@ func (r *run) all(ctx context.Context) error {
 		round++
 		r.Log.Warn("download interrupted", "have", r.file.have(), "of", r.wanted.Length, "round", round, "err", err)
 		r.wanted.Interrupted(err)
-		if err := r.Client.Rest(ctx, round); err != nil {
+		if _, err := r.rest(ctx, round); err != nil {
 			return err
 		}
 	}
@@ -91,14 +95,19 @@ func (r *run) step(ctx context.Context) error {
 		limit = max(1, left)
 	}
 	s := r.plan.next(r.file.at, limit)
-	switch s.kind {
-	case kindLocal:
+	switch {
+	case s.kind == kindLocal:
 		return r.copy(ctx, s)
-	case kindPeer:
+	case r.follows && !r.near(r.wanted.SHA256):
+		return wake.ErrSpent
+	case s.kind == kindPeer:
 		return r.receive(ctx, s.first)
 	}
 	if mine, err := r.turn(ctx, s.first); err != nil || !mine {
 		return err
+	}
+	if r.follows {
+		return wake.ErrSpent // nobody brings it
 	}
 	if !r.opened {
 		return r.openWays(ctx)

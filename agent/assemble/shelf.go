@@ -19,16 +19,27 @@ type shelf struct {
 
 // document is a document by its digest, and how many bytes were fetched for it.
 func (s shelf) document(ctx context.Context, d topics.Document) (raw []byte, fetched int64, err error) {
-	path := s.path + "." + d.SHA256[:16]
-	if raw := s.read(path, d.Length); int64(len(raw)) == d.Length && digestOf(raw) == d.SHA256 {
+	if raw := s.kept(d); raw != nil {
 		return raw, 0, nil
 	}
 	if raw, err = s.client.Document(ctx, d); err != nil {
 		return nil, 0, err
 	}
-	s.write(path, raw)
+	s.keep(d, raw)
 	return raw, d.Length, nil
 }
+
+// kept is a document that is there; nil: it is not.
+func (s shelf) kept(d topics.Document) []byte {
+	if raw := s.read(s.documentPath(d), d.Length); int64(len(raw)) == d.Length && digestOf(raw) == d.SHA256 {
+		return raw
+	}
+	return nil
+}
+
+func (s shelf) keep(d topics.Document, raw []byte) { s.write(s.documentPath(d), raw) }
+
+func (s shelf) documentPath(d topics.Document) string { return s.path + "." + d.SHA256[:16] }
 
 // table is how long the packed blocks are.
 func (s shelf) table(ctx context.Context, artifact string, limit int64, accept func([]byte) error) (raw []byte, fetched int64, err error) {

@@ -57,6 +57,9 @@ type floor string
 func (f floor) Images(context.Context, topics.SnapshotPin) (trust.Images, error) {
 	return trust.Images{}, errors.New("not asked for here")
 }
+func (f floor) FromPeers(context.Context, topics.SnapshotPin, func(context.Context, topics.Document) ([]byte, error)) (trust.Images, error) {
+	return trust.Images{}, errors.New("not asked for here")
+}
 func (f floor) Held() (trust.Images, error) { return trust.Images{}, errors.New("not asked for here") }
 func (f floor) Floor(trust.Images, string, trust.Facts) (string, error) {
 	if f == "full" {

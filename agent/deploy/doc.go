@@ -10,6 +10,9 @@
 // world is watched on the side, and a pause or cancellation ends the download;
 // once the jump is made, only health decides.
 //
+// While nothing may be downloaded, other devices of the site are asked for the bytes, and for
+// what is needed to begin; what they bring is there when the download goes on.
+//
 // A device of several components has a driver for each. They meet in Device: one at a
 // time is past the jump, in the order in which they were made, and one at a time
 // downloads.

@@ -45,6 +45,9 @@ type Slots interface {
 type Releases interface {
 	// Images brings what a manifest pins.
 	Images(ctx context.Context, pin topics.SnapshotPin) (trust.Images, error)
+	// FromPeers is Images without a question to any source: what is held, or comes as the
+	// documents that peers brings by their digests.
+	FromPeers(ctx context.Context, pin topics.SnapshotPin, peers func(context.Context, topics.Document) ([]byte, error)) (trust.Images, error)
 	// Held is what is there without fetching.
 	Held() (trust.Images, error)
 	// Floor is the lowest version that may be installed, by these and all lists before.
@@ -57,6 +60,18 @@ type Downloads interface {
 	// from.
 	Artifact(ctx context.Context, a fetch.Artifact, path string, tell func(have int64, t topics.Transfer)) error
 	Pause(ctx context.Context, n int) error
+}
+
+// Peers are the other devices of the site.
+type Peers interface {
+	// Near reports whether one may have something of an artifact, and may be asked: not
+	// where the link costs by the byte.
+	Near(artifact string) bool
+	// Document brings a document about an artifact, by its digest.
+	Document(ctx context.Context, artifact string, d topics.Document) ([]byte, error)
+	// Artifact is that of Downloads, without a question to any source; wake.ErrSpent when
+	// nobody brings the rest.
+	Artifact(ctx context.Context, a fetch.Artifact, path string, tell func(have int64, t topics.Transfer)) error
 }
 
 // World is what the device was told.
@@ -90,6 +105,11 @@ type Config struct {
 	Wake *wake.Wake
 	// Allowance is what may be downloaded besides; nil: anything at any time.
 	Allowance *allowance.Allowance
+	// Peers are asked while nothing may be downloaded from elsewhere; nil: there are none.
+	Peers Peers
+	// PeersAgain is after how long they are asked again, from half of it on; longer each time.
+	// Default 1 min to 10 min.
+	PeersAgain backoff.Range
 	// RetryMin and RetryMax bound the pause after a failed attempt.
 	RetryMin, RetryMax time.Duration
 	// PenaltyMin, doubled with each time up to PenaltyMax, is how long an artifact that
@@ -128,6 +148,7 @@ type Driver struct {
 	held    held     // what keeps it from going on
 	release func()   // of the applications' lock, while it installs; nil: not held
 	budget  progress // of a wake's budget
+	nearby  nearby
 	// transfer is where the bytes of the download that runs came from.
 	transfer topics.Transfer
 	expired  bool // it was said that something has expired
@@ -148,6 +169,9 @@ func New(cfg Config, device *Device, s Slots, r Releases, d Downloads, j *journa
 	}
 	if cfg.Jitter == nil {
 		cfg.Jitter = backoff.Jitter
+	}
+	if cfg.PeersAgain == (backoff.Range{}) {
+		cfg.PeersAgain = backoff.Range{Min: time.Minute, Max: 10 * time.Minute}
 	}
 	driver := &Driver{cfg: cfg, device: device, slots: s, releases: r, downloads: d, world: device.world, journal: j, clock: clk, log: log}
 	driver.account.wake, driver.account.uptime = cfg.Wake, clk.Uptime

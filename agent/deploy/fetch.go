@@ -75,18 +75,28 @@ const patience = 5
 
 func (d *Driver) bring(ctx context.Context) error {
 	for {
-		hold, err := d.allowed(ctx, condition.Download)
+		hold, err := d.heldBy(ctx, condition.Download)
 		if err != nil {
 			return err
 		}
 		if hold == nil {
 			break
 		}
+		switch asked, whole, err := d.askPeers(ctx, hold); {
+		case err != nil || whole:
+			return err
+		case asked:
+			continue // that may have taken long
+		}
+		if err := d.keptBy(ctx, condition.Download, hold); err != nil {
+			return err
+		}
 		rest := Rest{State: d.dep.State, Reason: hold.Reason, Until: hold.Until}
 		if rest.Until.IsZero() {
 			rest.Until = d.clock.Now().Add(hold.Again)
 		}
-		if err := d.attention.rests(ctx, rest, func(ctx context.Context) error { return d.sleep(ctx, nil, hold.Again) }); err != nil {
+		long := d.untilPeers(hold)
+		if err := d.attention.rests(ctx, rest, func(ctx context.Context) error { return d.sleep(ctx, nil, long) }); err != nil {
 			return err
 		}
 	}
@@ -94,6 +104,11 @@ func (d *Driver) bring(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	return d.download(ctx, images, d.downloads.Artifact)
+}
+
+// download brings what the entry wants, when no other component downloads.
+func (d *Driver) download(ctx context.Context, images trust.Images, bring func(context.Context, fetch.Artifact, string, func(int64, topics.Transfer)) error) error {
 	// Stopped when it was staged already, or provisioned in this very version.
 	if _, err := d.slots.Stage(d.image()); err == nil {
 		return nil
@@ -116,7 +131,7 @@ func (d *Driver) bring(ctx context.Context) error {
 			}()
 			defer d.cfg.Allowance.Begin(ctx, d.newest().DownloadWindows)()
 			var transfer topics.Transfer
-			err := d.downloads.Artifact(ctx, artifact, path, func(have int64, t topics.Transfer) {
+			err := bring(ctx, artifact, path, func(have int64, t topics.Transfer) {
 				transfer = t
 				progress(have)
 				d.account.moves()
@@ -132,7 +147,13 @@ func (d *Driver) agreed(ctx context.Context) (images trust.Images, err error) {
 	for round, refused := 1, 0; ; round++ {
 		change := d.device.change() // before the look
 		err := d.aloud(ctx, func() (err error) {
-			images, err = d.images(ctx)
+			if images, err = d.images(ctx); err == nil || ctx.Err() != nil || !d.near() {
+				return err
+			}
+			d.account.stands(err)
+			if offered, errPeers := d.offered(ctx); errPeers == nil {
+				images, err = offered, nil
+			}
 			return err
 		})
 		if err == nil {

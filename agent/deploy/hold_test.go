@@ -16,6 +16,7 @@ import (
 	"groundswell/agent/allowance"
 	"groundswell/agent/clock"
 	"groundswell/agent/condition"
+	"groundswell/agent/journal"
 	"groundswell/agent/update"
 	"groundswell/topics"
 )
@@ -210,4 +211,33 @@ func TestWhoWaitsOrDownloadsForLongSaysSoAgain(t *testing.T) {
 	clk = clk.Add(5 * time.Hour)
 	tell(long)
 	last(4)
+}
+
+// TestWhatPeersBringIsToldToo: no more often than anything else, and once for the same.
+func TestWhatPeersBringIsToldToo(t *testing.T) {
+	d, _ := newDriver(t, onTrial(), update.Downloading)
+	d.dep.Entry.Target.Length = 1000
+	hold := &condition.Hold{Reason: allowance.ReasonBudget, Detail: "all is used", Again: time.Minute, Until: now.Add(5 * time.Hour)}
+	var last journal.Report
+	tell := func(told bool, detail string) {
+		t.Helper()
+		if err := d.tell(t.Context(), condition.Download, hold); err != nil {
+			t.Fatal(err)
+		}
+		queue := d.journal.Snapshot().Queue
+		report := queue[len(queue)-1]
+		if s, err := topics.DecodeStatus(report.Payload); err != nil || s.Detail != detail || report.ID != last.ID != told {
+			t.Errorf("report %v after %v: %q, %v; want %q", report.ID, last.ID, s.Detail, err, detail)
+		}
+		last = report
+	}
+	tell(true, "all is used")
+	d.transfer.Peer = 300
+	tell(false, "all is used")
+	d.account.again -= retell
+	tell(true, "all is used; 0 of 1000 bytes are there, peers have sent 300")
+	d.account.again -= retell
+	tell(false, "all is used; 0 of 1000 bytes are there, peers have sent 300")
+	d.dep.Transfer.Peer = 100 // of the attempt before a restart of the download
+	tell(true, "all is used; 0 of 1000 bytes are there, peers have sent 400")
 }

@@ -3,6 +3,7 @@ package deploy
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"groundswell/agent/condition"
@@ -266,6 +267,8 @@ type held struct {
 	hold  condition.Hold
 	until time.Time // when it is asked again
 	said  time.Time // until when it waits, as it was reported
+	// copied is how many bytes peers had brought, as it was reported.
+	copied int64
 }
 
 // retell is the shortest time after which a report is repeated, by who still waits or still
@@ -275,6 +278,15 @@ const retell = 10 * time.Minute
 // allowed asks what the device itself wants before a phase, and reports, once, what does
 // not hold.
 func (d *Driver) allowed(ctx context.Context, phase condition.Phase) (*condition.Hold, error) {
+	hold, err := d.heldBy(ctx, phase)
+	if hold == nil || err != nil {
+		return nil, err
+	}
+	return hold, d.keptBy(ctx, phase, hold)
+}
+
+// heldBy asks what the device itself wants before a phase.
+func (d *Driver) heldBy(ctx context.Context, phase condition.Phase) (*condition.Hold, error) {
 	what := string(phase) + " " + d.dep.Entry.Rollout
 	if d.held.what == what && time.Now().Before(d.held.until) {
 		hold := d.held.hold // it is not asked more often than it wants
@@ -297,37 +309,49 @@ func (d *Driver) allowed(ctx context.Context, phase condition.Phase) (*condition
 		}
 		return nil, nil
 	}
+	return hold, nil
+}
+
+// keptBy reports, once, what heldBy has said.
+func (d *Driver) keptBy(ctx context.Context, phase condition.Phase, hold *condition.Hold) error {
+	if d.held.what == string(phase)+" "+d.dep.Entry.Rollout && time.Now().Before(d.held.until) {
+		return nil // nobody was asked anew
+	}
 	if err := d.tell(ctx, phase, hold); err != nil {
-		return nil, err
+		return err
 	}
 	d.held.until = time.Now().Add(hold.Again)
-	return hold, nil
+	return nil
 }
 
 // reasonComponent: another component is installed first.
 const reasonComponent = "component"
 
 // tell reports, once, that something keeps the device from going on; again when it still
-// does later than was said.
+// does later than was said, or when peers have brought something meanwhile.
 func (d *Driver) tell(ctx context.Context, phase condition.Phase, hold *condition.Hold) error {
 	before := d.held
-	d.held = held{what: string(phase) + " " + d.dep.Entry.Rollout, hold: *hold, said: before.said}
+	d.held = held{what: string(phase) + " " + d.dep.Entry.Rollout, hold: *hold, said: before.said, copied: before.copied}
+	copied := d.copied()
 	if before.what == d.held.what && before.hold.Reason == hold.Reason &&
-		(!d.account.due() || d.clock.Now().Before(before.said)) {
+		(!d.account.due() || d.clock.Now().Before(before.said) && copied == before.copied) {
 		return nil
 	}
-	d.log.Info("the device waits", "rollout", d.dep.Entry.Rollout, "reason", hold.Reason, "detail", hold.Detail, "again", hold.Again)
 	s := d.status(topics.State(d.dep.State))
 	s.Reason, s.Detail = hold.Reason, hold.Detail
 	if phase == condition.Download {
 		s.DownloadedBytes = d.downloaded()
+		if copied > 0 {
+			s.Detail = fmt.Sprintf("%s; %d of %d bytes are there, peers have sent %d", s.Detail, s.DownloadedBytes, s.Bytes, copied)
+		}
 	}
+	d.log.Info("the device waits", "rollout", s.Rollout, "reason", s.Reason, "detail", s.Detail, "again", hold.Again)
 	until := hold.Until.UTC().Truncate(time.Second)
 	if hold.Until.IsZero() {
 		until = s.At.Add(hold.Again).Truncate(time.Second)
 	}
 	s.Until = &until
-	d.held.said = until
+	d.held.said, d.held.copied = until, copied
 	d.account.said()
 	return d.insist(ctx, "journal", func() error {
 		return d.journal.Update(func(r *journal.Record) error { return d.queue(r, s) })

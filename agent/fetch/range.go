@@ -40,6 +40,9 @@ func (c *Client) Sleeps() bool {
 	return limited
 }
 
+// Metered reports whether the link costs by the byte, by the allowance.
+func (c *Client) Metered() bool { return c.cfg.Allowance.Metered() }
+
 // Document fetches a document by its digest, from the first source that has it, and
 // returns it verified. ErrNotFound when no source has it.
 func (c *Client) Document(ctx context.Context, d topics.Document) ([]byte, error) {

@@ -11,6 +11,8 @@
 //	GET /artifacts/{sha256}?after=N how much of an artifact there is, as JSON; with
 //	                                "Prefer: wait=S" only when there are more than N
 //	                                blocks, or after S seconds (RFC 7240)
+//	GET /documents/{sha256}         what is needed to begin: a block index, or what the
+//	                                image repository lists, as it was verified
 //
 // A device makes an artifact's file from its first block to its last, so what it has is
 // one number. Where no peer has the next block, the devices that are there agree without
@@ -20,6 +22,9 @@
 // cost is counted for the whole artifact. So nobody waits for ever, and the worst that all
 // others together can do is to cost a device time, and then the bytes that it would have
 // fetched without them.
+//
+// A device that may fetch nothing from the origin now follows: it takes what others have and
+// bring, and nobody waits for it.
 //
 // Nobody is trusted. What a peer sends is checked by the digest that the signed index
 // names; one that sends something else is never asked again, by its certificate,

@@ -1,6 +1,10 @@
 package peers
 
 import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -318,3 +322,80 @@ func TestWhoHasDeliveredIsAskedFirst(t *testing.T) {
 }
 
 const fullName = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+
+// TestWhoMayHaveSomethingIsWhoAnnouncesIt, as long as that is true, and while the device
+// takes part.
+func TestWhoMayHaveSomethingIsWhoAnnouncesIt(t *testing.T) {
+	const addr = "198.18.0.1:8447"
+	inLAN(t, func(t *testing.T, l *lan) {
+		a, other := newArtifact(t, 256<<10), fmt.Sprintf("%064d", 1)
+		s := l.site()
+		near := func(want bool) {
+			t.Helper()
+			if s.Near(a.name) != want || s.Near(other) || s.Near("") {
+				t.Errorf("near: %v, of something else: %v", !want, s.Near(other))
+			}
+		}
+		near(false)
+		s.met(found("cam-1", addr, a.name))
+		near(true)
+		s.setOut("on battery")
+		near(false)
+		s.setOut("")
+		near(true)
+		time.Sleep(mdns.TTL + time.Second)
+		near(false)
+	})
+}
+
+// TestNobodyKeepsADocumentBack: whoever gives nothing, or is not there, costs a time that is
+// bounded for all of them together.
+func TestNobodyKeepsADocumentBack(t *testing.T) {
+	inLAN(t, func(t *testing.T, l *lan) {
+		a := newArtifact(t, 256<<10)
+		raw := a.index.Bytes()
+		s := l.site()
+		for i := range 12 {
+			addr := fmt.Sprintf("198.18.0.%d:8447", i+1)
+			if i%4 == 0 {
+				l.silent(addr)
+			} else {
+				l.serve(addr, fmt.Sprintf("cam-%d", i), func(w http.ResponseWriter, r *http.Request) {
+					if i%4 == 1 || !isState(r) {
+						<-r.Context().Done()
+						return
+					}
+					a.all()(w, r)
+				})
+			}
+			s.met(found(fmt.Sprintf("cam-%d", i), addr, a.name))
+		}
+		began := time.Now()
+		if _, err := s.Document(t.Context(), a.name, its(raw), int64(len(raw))); !errors.Is(err, ErrNobody) {
+			t.Errorf("%v", err)
+		}
+		if took, most := time.Since(began), s.opt.Patience+time.Second; took > most {
+			t.Errorf("it took %v", took)
+		}
+		const good = "198.18.1.1:8447"
+		l.serve(good, "good", func(w http.ResponseWriter, r *http.Request) {
+			if isState(r) {
+				a.all()(w, r)
+				return
+			}
+			_, _ = w.Write(raw)
+		})
+		s.met(found("good", good, a.name))
+		for range 12 { // those who stall are passed over, one after the other
+			if got, err := s.Document(t.Context(), a.name, its(raw), int64(len(raw))); err == nil && bytes.Equal(got, raw) {
+				return
+			}
+		}
+		t.Error("who has it was never asked")
+	})
+}
+
+func its(data []byte) string {
+	sum := sha256.Sum256(data)
+	return hex.EncodeToString(sum[:])
+}

@@ -176,9 +176,14 @@ func decodeState(raw []byte) (state, error) {
 // block fetches a block from a neighbour into buffer, and checks it: block.ErrWrong when
 // it is another one. received is how many bytes came.
 func (s *Site) block(ctx context.Context, n *neighbour, b block.Block, buffer []byte) (received int64, err error) {
+	return s.fetch(ctx, n, "/blocks/"+b.Name(), b, buffer)
+}
+
+// fetch is block, for what is at a path.
+func (s *Site) fetch(ctx context.Context, n *neighbour, path string, b block.Block, buffer []byte) (received int64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, s.opt.Grace+queueTime+time.Duration(b.Length)*time.Second/slowest)
 	defer cancel()
-	resp, err := s.get(ctx, n, "/blocks/"+b.Name(), nil)
+	resp, err := s.get(ctx, n, path, nil)
 	if err != nil {
 		return 0, err
 	}

@@ -22,7 +22,8 @@ type offer struct {
 	artifact string
 	length   int64
 	path     string // of the file that it is made in; "": it runs or is staged
-	blocks   []block.Block
+	index    block.Index
+	digest   [32]byte         // of the index
 	numbers  map[[32]byte]int // of the first block with that digest
 	have     int
 	sound    int       // blocks from this one on were not what they should be when they were read
@@ -56,9 +57,9 @@ func (o *offer) withdrawn() bool { return o.state() == state{} }
 func (o *offer) lost() bool { return o.withdrawn() || o.sound < o.have && !o.making }
 
 // know sets the blocks.
-func (o *offer) know(blocks []block.Block) {
-	o.blocks, o.numbers = blocks, make(map[[32]byte]int, len(blocks))
-	for i, b := range slices.Backward(blocks) {
+func (o *offer) know(x block.Index) {
+	o.index, o.digest, o.numbers = x, sha256.Sum256(x.Bytes()), make(map[[32]byte]int, len(x.Blocks))
+	for i, b := range slices.Backward(x.Blocks) {
 		o.numbers[b.SHA256] = i
 	}
 }
@@ -144,7 +145,7 @@ func (s *Site) cut(ctx context.Context) {
 			return
 		case o = <-s.cuts:
 		}
-		blocks, err := s.blocksOf(ctx, o)
+		index, err := s.indexOf(ctx, o)
 		if ctx.Err() != nil {
 			return
 		}
@@ -153,8 +154,8 @@ func (s *Site) cut(ctx context.Context) {
 			s.opt.Log.Warn("what runs cannot be given to others", "artifact", o.artifact, "err", err)
 			o.again = time.Now().Add(recut)
 		}
-		o.know(blocks)
-		o.have, o.making = len(blocks), false
+		o.know(index)
+		o.have, o.making = len(index.Blocks), false
 		o.tell()
 		s.mu.Unlock()
 		if err != nil {
@@ -169,24 +170,20 @@ const recut = 5 * time.Minute
 // errChanged: what runs is not what was downloaded any more.
 var errChanged = errors.New("it is not the artifact any more")
 
-func (s *Site) blocksOf(ctx context.Context, o *offer) (blocks []block.Block, err error) {
+func (s *Site) indexOf(ctx context.Context, o *offer) (block.Index, error) {
 	data, err := s.open(o)
 	if err != nil {
-		return nil, err
+		return block.Index{}, err
 	}
 	sum := sha256.New()
-	err = block.Cut(ctx, io.NewSectionReader(data, 0, o.length), block.Normal(o.length), func(b block.Block, raw []byte) error {
-		blocks = append(blocks, b)
-		_, _ = sum.Write(raw) // never fails
-		return nil
-	})
+	index, err := block.Make(ctx, io.TeeReader(io.NewSectionReader(data, 0, o.length), sum), o.length)
 	if err = errors.Join(err, data.Close()); err != nil {
-		return nil, err
+		return block.Index{}, err
 	}
 	if hex.EncodeToString(sum.Sum(nil)) != o.artifact {
-		return nil, errChanged
+		return block.Index{}, errChanged
 	}
-	return blocks, nil
+	return index, nil
 }
 
 // open opens what an offer's blocks are read from.
@@ -235,7 +232,7 @@ func (s *Site) holding(digest [32]byte) (list []held, said bool) {
 	for _, o := range slices.Backward(s.offers) {
 		n, ok := o.numbers[digest]
 		if ok && n < o.given() {
-			list = append(list, held{o, n, o.blocks[n]})
+			list = append(list, held{o, n, o.index.Blocks[n]})
 		}
 		said = said || ok && n < o.have
 	}

@@ -44,6 +44,7 @@ func (s *Site) serve(ctx context.Context) error {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /blocks/{sha256}", s.giveBlock)
 	mux.HandleFunc("GET /artifacts/{sha256}", s.giveState)
+	mux.HandleFunc("GET /documents/{sha256}", s.giveDocument)
 	server := &http.Server{
 		Handler: s.admit(mux), ReadHeaderTimeout: connectTime, IdleTimeout: time.Minute, MaxHeaderBytes: 4 << 10,
 		BaseContext: func(net.Listener) context.Context { return ctx },
@@ -170,17 +171,11 @@ func (s *Site) giveBlock(w http.ResponseWriter, r *http.Request) {
 		missing(w, r, said)
 		return
 	}
-	timer := time.NewTimer(queueTime)
-	defer timer.Stop()
-	select {
-	case s.uploads <- struct{}{}:
-		defer func() { <-s.uploads }()
-	case <-r.Context().Done():
-		return
-	case <-timer.C:
-		busy(w)
+	leave := s.enter(w, r)
+	if leave == nil {
 		return
 	}
+	defer leave()
 	for _, h := range list {
 		data, err := s.read(h.offer, h.block)
 		if err == nil {
@@ -197,6 +192,21 @@ func (s *Site) giveBlock(w http.ResponseWriter, r *http.Request) {
 	missing(w, r, true)
 }
 
+// enter waits for the turn to give something, until leave is called; nil: there is none, and
+// that was answered.
+func (s *Site) enter(w http.ResponseWriter, r *http.Request) (leave func()) {
+	timer := time.NewTimer(queueTime)
+	defer timer.Stop()
+	select {
+	case s.uploads <- struct{}{}:
+		return func() { <-s.uploads }
+	case <-r.Context().Done():
+	case <-timer.C:
+		busy(w)
+	}
+	return nil
+}
+
 // missing says that a block is not there, and if it was said to be, that this is taken
 // back.
 func missing(w http.ResponseWriter, r *http.Request, said bool) {
@@ -207,7 +217,7 @@ func missing(w http.ResponseWriter, r *http.Request, said bool) {
 	http.NotFound(w, r)
 }
 
-// give writes a block, as fast as the cap allows, and to nobody who takes it slower than
+// give writes a block or a document, as fast as the cap allows, and to nobody who takes it slower than
 // the slowest cap would be.
 func (s *Site) give(w http.ResponseWriter, r *http.Request, data []byte) {
 	w.Header().Set("Content-Type", "application/octet-stream")
@@ -231,7 +241,7 @@ func (s *Site) give(w http.ResponseWriter, r *http.Request, data []byte) {
 	_ = http.NewResponseController(w).SetWriteDeadline(time.Time{}) // for what the connection is used for next
 }
 
-// Given is how many bytes of blocks were given to others.
+// Given is how many bytes of blocks and documents were given to others.
 func (s *Site) Given() int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -20,6 +20,8 @@ type Share struct {
 	index  block.Index
 	settle time.Time // from then on it may be fetched
 	turn   turn
+	// follows: it fetches nothing from the origin, and never has its turn.
+	follows bool
 	// withdrawals are how often a device took back that it has a block.
 	withdrawals map[string]int
 
@@ -44,18 +46,28 @@ type turn struct {
 // Join makes known that the artifact is made in the file at path, until Leave. Nil when
 // this device takes no part.
 func (s *Site) Join(artifact string, index block.Index, path string) *Share {
+	return s.join(artifact, index, path, false)
+}
+
+// Follow is Join for a device that fetches nothing from the origin now: nobody waits for it,
+// and Turn says that it is its turn when nobody else brings a block.
+func (s *Site) Follow(artifact string, index block.Index, path string) *Share {
+	return s.join(artifact, index, path, true)
+}
+
+func (s *Site) join(artifact string, index block.Index, path string, follows bool) *Share {
 	if s == nil || s.Out() != "" {
 		return nil
 	}
 	o := newOffer(artifact, index.Length)
-	o.path = path
-	o.know(index.Blocks)
+	o.path, o.making = path, !follows
+	o.know(index)
 	s.mu.Lock()
 	s.put(o)
 	s.mu.Unlock()
 	s.announce()
 	sh := &Share{
-		site: s, offer: o, index: index, settle: time.Now().Add(s.opt.Settle), patience: maxStrangers, withdrawals: map[string]int{},
+		site: s, offer: o, index: index, follows: follows, settle: time.Now().Add(s.opt.Settle), patience: maxStrangers, withdrawals: map[string]int{},
 		turn:  turn{waited: map[string]time.Duration{}},
 		views: map[*neighbour]state{}, without: map[*neighbour]time.Time{}, asked: map[*neighbour]bool{},
 	}
@@ -104,6 +116,25 @@ func (sh *Share) Alone() bool {
 		return true
 	}
 	return len(sh.seen(func(_ *neighbour, v state) bool { return v.Making || v.Have > 0 })) == 0
+}
+
+// News asks the others what they have, and reports whether somebody has block i now. It
+// reports false when ctx ends.
+func (sh *Share) News(ctx context.Context, i int) bool {
+	if sh == nil || sh.site.Out() != "" {
+		return false
+	}
+	sh.refresh(ctx)
+	return ctx.Err() == nil && sh.Has(i)
+}
+
+// Ahead is News, and true as well where somebody may have block i soon.
+func (sh *Share) Ahead(ctx context.Context, i int) bool {
+	if sh == nil || sh.site.Out() != "" {
+		return false
+	}
+	sh.refresh(ctx)
+	return ctx.Err() == nil && len(sh.seen(func(_ *neighbour, v state) bool { return v.Have > i || v.Making || v.Fetching > i })) > 0
 }
 
 // Has reports whether a peer says that it has block i, and may be asked now.

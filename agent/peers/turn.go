@@ -113,6 +113,8 @@ func (sh *Share) elect(segment, first, end, i int) (best *neighbour) {
 	switch {
 	case busy != nil:
 		return busy
+	case best != nil && sh.follows:
+		return best
 	case best != nil && weight(sh.short(), segment, names[best]) > weight(sh.short(), segment, sh.site.name):
 		return best
 	}

@@ -25,6 +25,11 @@ import (
 // that one has it not and the others did not say.
 type Source interface {
 	Root(ctx context.Context, repo trust.Repository, version int64, accept func([]byte) error) error
+	lists
+}
+
+// lists brings what is named by its digest.
+type lists interface {
 	Snapshot(ctx context.Context, pin topics.SnapshotPin, accept func([]byte) error) error
 	Targets(ctx context.Context, pin trust.TargetsPin, accept func([]byte) error) error
 }
@@ -250,20 +255,25 @@ func (v *Verifier) Images(ctx context.Context, pin topics.SnapshotPin) (trust.Im
 	} else if err != nil {
 		return trust.Images{}, err
 	}
+	return v.listed(ctx, pin, v.source)
+}
+
+// listed is the list of releases that a manifest pins, as it is held or comes from a source.
+func (v *Verifier) listed(ctx context.Context, pin topics.SnapshotPin, from lists) (trust.Images, error) {
 	v.mu.Lock()
 	needed := v.state.NeedsSnapshot(pin)
 	v.mu.Unlock()
 	if needed {
-		if err := v.fetchImages(ctx, pin); err != nil {
+		if err := v.fetchImages(ctx, pin, from); err != nil {
 			return trust.Images{}, err
 		}
 	}
 	return v.Held()
 }
 
-func (v *Verifier) fetchImages(ctx context.Context, pin topics.SnapshotPin) error {
+func (v *Verifier) fetchImages(ctx context.Context, pin topics.SnapshotPin, from lists) error {
 	var names trust.TargetsPin
-	err := v.source.Snapshot(ctx, pin, func(raw []byte) error {
+	err := from.Snapshot(ctx, pin, func(raw []byte) error {
 		return v.apply(func(s trust.State, now time.Time) (next trust.State, err error) {
 			next, names, err = s.Snapshot(raw, pin, now)
 			return next, err
@@ -272,7 +282,7 @@ func (v *Verifier) fetchImages(ctx context.Context, pin topics.SnapshotPin) erro
 	if err != nil {
 		return err
 	}
-	return v.source.Targets(ctx, names, func(raw []byte) error {
+	return from.Targets(ctx, names, func(raw []byte) error {
 		return v.apply(func(s trust.State, now time.Time) (next trust.State, err error) {
 			next, _, err = s.Targets(raw, now)
 			return next, err

@@ -1,7 +1,10 @@
 package verify
 
 import (
+	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -302,6 +305,67 @@ func TestSilentSourceDoesNotHoldUpTheListOfReleases(t *testing.T) {
 	w.failures["director root 2"] = errors.New("no answer of anybody")
 	if _, err := v.Images(t.Context(), w.pin); err == nil {
 		t.Fatal("nobody said that there is no newer root")
+	}
+}
+
+// TestListOfReleasesComesFromPeers as it would from a source, which is not asked: what they
+// give is verified, and what is held is not asked for.
+func TestListOfReleasesComesFromPeers(t *testing.T) {
+	w, other := newWorld(t), newWorld(t)
+	has := w.open() // a peer
+	if _, err := has.Images(t.Context(), w.pin); err != nil {
+		t.Fatal(err)
+	}
+	w.dir = t.TempDir()
+	v := w.open()
+	w.asked = nil
+	asked, given := 0, has.Document
+	peers := func(_ context.Context, d topics.Document) ([]byte, error) {
+		asked++
+		if raw := given(d.SHA256); raw != nil {
+			return raw, nil
+		}
+		return nil, fetch.ErrNotFound
+	}
+	nothing := func(string) []byte { return nil }
+	for name, c := range map[string]struct {
+		give func(string) []byte
+		want error
+	}{
+		"nothing":         {nothing, fetch.ErrNotFound},
+		"something else":  {func(string) []byte { return w.files["targets 1"] }, trust.ErrMalformed},
+		"another one":     {func(string) []byte { return other.files["snapshot 1"] }, trust.ErrPin},
+		"no list with it": {func(sha256 string) []byte { return map[string][]byte{w.pin.SHA256: has.Document(sha256)}[sha256] }, fetch.ErrNotFound},
+	} {
+		given = c.give
+		if _, err := v.FromPeers(t.Context(), w.pin, peers); !errors.Is(err, c.want) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if _, err := v.Held(); err == nil {
+			t.Errorf("%s: a list is held", name)
+		}
+	}
+	given, asked = has.Document, 0
+	for range 2 {
+		images, err := v.FromPeers(t.Context(), w.pin, peers)
+		if _, ok := images.Lookup("system/camera/1.1.0"); err != nil || !ok {
+			t.Errorf("it is listed: %v, %v", ok, err)
+		}
+	}
+	if asked != 2 || len(w.asked) > 0 {
+		t.Errorf("peers were asked for %d documents, sources for %q", asked, w.asked)
+	}
+	// It gives them in its turn, also after a restart; nothing else.
+	v = w.open()
+	for name, want := range map[string][]byte{"snapshot 1": w.files["snapshot 1"], "targets 1": w.files["targets 1"], "root": nil} {
+		raw := w.files[name]
+		if raw == nil {
+			raw = w.imageRoot
+		}
+		sum := sha256.Sum256(raw)
+		if got := v.Document(hex.EncodeToString(sum[:])); !bytes.Equal(got, want) {
+			t.Errorf("%s: %d bytes", name, len(got))
+		}
 	}
 }
 

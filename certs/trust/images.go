@@ -22,6 +22,17 @@ func (s State) NeedsSnapshot(pin topics.SnapshotPin) bool {
 	return err != nil
 }
 
+// Document is the snapshot or the list of releases that was accepted last, as received, if
+// it has that SHA-256 (lower-case hex); nil: neither has it.
+func (s State) Document(sha256 string) []byte {
+	for _, raw := range [][]byte{s.ImageSnapshot, s.ImageTargets} {
+		if raw != nil && digestOf(raw) == sha256 {
+			return raw
+		}
+	}
+	return nil
+}
+
 // held reads the targets that the verified snapshot names.
 func (s State) held() (Images, error) {
 	if s.ImageTargets == nil || s.TargetsPin.SHA256 != digestOf(s.ImageTargets) {
@@ -93,6 +104,7 @@ func (s State) Snapshot(raw []byte, pin topics.SnapshotPin, now time.Time) (Stat
 	after := s
 	after.SnapshotMark = mark
 	after.TargetsPin = names
+	after.ImageSnapshot = bytes.Clone(raw)
 	return after, names, nil
 }
 

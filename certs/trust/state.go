@@ -32,6 +32,9 @@ type State struct {
 	TimestampMark Mark       `json:"timestamp,omitzero"`
 	SnapshotMark  Mark       `json:"snapshot,omitzero"`
 	TargetsPin    TargetsPin `json:"targets_pin,omitzero"` // what the snapshot names
+	// ImageSnapshot is the snapshot of SnapshotMark as received. Absent: none yet, or it
+	// was accepted by an agent of before 2026-12.
+	ImageSnapshot []byte `json:"image_snapshot,omitempty"`
 	// ImageTargets is the newest accepted list of releases, as received.
 	// Absent: none yet.
 	ImageTargets []byte `json:"image_targets,omitempty"`
@@ -181,7 +184,7 @@ func (s State) Root(repo Repository, raw []byte) (State, error) {
 			after.ImageTargets = nil
 		}
 		if before.dropped(next, RoleTargets) || before.dropped(next, RoleSnapshot) || before.dropped(next, RoleTimestamp) {
-			after.TimestampMark, after.SnapshotMark, after.TargetsPin = Mark{}, Mark{}, TargetsPin{}
+			after.TimestampMark, after.SnapshotMark, after.TargetsPin, after.ImageSnapshot = Mark{}, Mark{}, TargetsPin{}, nil
 		}
 	}
 	if err := after.checkRoots(); err != nil {

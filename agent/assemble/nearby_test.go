@@ -1,0 +1,342 @@
+package assemble
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"groundswell/agent/allowance"
+	"groundswell/agent/clock"
+	"groundswell/agent/fetch"
+	"groundswell/agent/peers"
+	"groundswell/agent/peers/peerstest"
+	"groundswell/agent/wake"
+	"groundswell/certs"
+	"groundswell/internal/devstack/devtest"
+	"groundswell/topics"
+)
+
+// copies has a device take what others have. What the sources were asked for meanwhile is
+// an error.
+func copies(d *device, o *origin, a fetch.Artifact) error {
+	d.t.Helper()
+	before := o.asked()
+	err := Nearby{d.Downloads}.Artifact(d.t.Context(), a, d.path, func(have int64, x topics.Transfer) { d.have, d.last = have, x })
+	if n := o.asked() - before; n > 0 {
+		d.t.Errorf("the sources were asked %d times", n)
+	}
+	return err
+}
+
+// half brings more than a half of an artifact.
+func half(d *device, a fetch.Artifact) {
+	d.t.Helper()
+	ctx, stop := context.WithCancel(d.t.Context())
+	defer stop()
+	err := d.Artifact(ctx, a, d.path, func(have int64, x topics.Transfer) {
+		if d.have, d.last = have, x; have > a.Length/2 {
+			stop()
+		}
+	})
+	if err == nil {
+		d.t.Fatal("it has it all")
+	}
+}
+
+// TestWhoMayNotDownloadCopiesAll, with the block index, and asks no source for anything. What
+// nobody has it does not bring; it goes on with what it has, and nothing comes twice.
+func TestWhoMayNotDownloadCopiesAll(t *testing.T) {
+	o := newOrigin(t)
+	data := noise(7, 4<<20)
+	a := o.release(data, false)
+	s := newSite(t, o, 2, nil)
+	d := s.devices[1]
+	if err := copies(d, o, a); !errors.Is(err, wake.ErrSpent) || d.last != (topics.Transfer{}) {
+		t.Errorf("nobody has anything: %v, %+v", err, d.last)
+	}
+	half(s.devices[0], a)
+	if err := copies(d, o, a); !errors.Is(err, wake.ErrSpent) || d.have != s.devices[0].have || d.last.Peer != d.have+a.Index.Length || d.last.Received() != d.last.Peer {
+		t.Errorf("the other one has %d: %v, %d, %+v", s.devices[0].have, err, d.have, d.last)
+	}
+	had := d.have
+	if err := copies(d, o, a); !errors.Is(err, wake.ErrSpent) || d.last.Received() != 0 || d.have != had {
+		t.Errorf("nothing is new: %v, %d, %+v", err, d.have, d.last)
+	}
+	s.devices[0].must(a, data)
+	if err := copies(d, o, a); err != nil || d.last.Received() != a.Length-had {
+		t.Errorf("the other one has all: %v, %+v", err, d.last)
+	}
+	d.holds(data)
+}
+
+// TestWhatCameFromPeersIsNotDownloaded when that is allowed again.
+func TestWhatCameFromPeersIsNotDownloaded(t *testing.T) {
+	o := newOrigin(t)
+	data := noise(8, 4<<20)
+	a := o.release(data, false)
+	s := newSite(t, o, 2, nil)
+	d := s.devices[1]
+	half(s.devices[0], a)
+	if err := copies(d, o, a); !errors.Is(err, wake.ErrSpent) {
+		t.Fatal(err)
+	}
+	had, sent := d.have, o.copies(a)
+	d.must(a, data)
+	if d.last.Full != a.Length-had || d.last.Received() != d.last.Full {
+		t.Errorf("%d bytes were there: %+v", had, d.last)
+	}
+	if more := o.copies(a) - sent; more > float64(a.Length-had)/float64(a.Length)+0.01 {
+		t.Errorf("%.2f copies more, with %d bytes of %d there", more, had, a.Length)
+	}
+}
+
+// TestWhatRunsIsNotReadForNothing: only if the others have something that is not there.
+func TestWhatRunsIsNotReadForNothing(t *testing.T) {
+	o := newOrigin(t)
+	data := noise(14, 4<<20)
+	a := o.release(data, false)
+	s := newSite(t, o, 2, nil)
+	d := s.devices[1]
+	a.Seed = runs(t, data[:3<<20])
+	open, opened := a.Seed.Open, 0
+	a.Seed.Open = func() (fetch.ReadAtCloser, error) { opened++; return open() }
+	other := a
+	other.Seed = nil
+	half(s.devices[0], other)
+	for round, want := range []int{1, 1, 1} {
+		if err := copies(d, o, a); !errors.Is(err, wake.ErrSpent) || opened != want {
+			t.Errorf("round %d: what runs was opened %d times: %v", round, opened, err)
+		}
+	}
+	if d.have < s.devices[0].have {
+		t.Errorf("%d bytes are there, the other one has %d", d.have, s.devices[0].have)
+	}
+	s.devices[0].must(other, data)
+	if err := copies(d, o, a); err != nil || opened != 2 {
+		t.Errorf("what runs was opened %d times: %v", opened, err)
+	}
+	d.holds(data)
+}
+
+// TestWhoMayNotDownloadFollowsOneThatDoes, which never waits for it.
+func TestWhoMayNotDownloadFollowsOneThatDoes(t *testing.T) {
+	o := newOrigin(t)
+	data := noise(9, 8<<20)
+	a := o.release(data, false)
+	s := newSite(t, o, 2, nil)
+	var working sync.WaitGroup
+	working.Go(func() { s.devices[0].must(a, data) })
+	d := s.devices[1]
+	var last topics.Transfer
+	devtest.Eventually(t, devtest.Patience, "all to be copied", func() error {
+		return Nearby{d.Downloads}.Artifact(t.Context(), a, d.path, func(_ int64, x topics.Transfer) { last = x })
+	})
+	working.Wait()
+	d.holds(data)
+	if got := s.devices[0].last; got.Full < a.Length || o.copies(a) > 1.01 || last.Received() != last.Peer {
+		t.Errorf("the origin has sent %.2f copies, one has %+v, the other %+v", o.copies(a), got, last)
+	}
+}
+
+// TestAWrongIndexOfAPeerCostsThatIndex: who sends it is not asked again.
+func TestAWrongIndexOfAPeerCostsThatIndex(t *testing.T) {
+	o := newOrigin(t)
+	data := noise(10, 4<<20)
+	a := o.release(data, false)
+	var asked, blocks atomic.Int64
+	liar := hostile(&asked, func(w http.ResponseWriter, r *http.Request) {
+		if !strings.HasPrefix(r.URL.Path, "/documents/") {
+			blocks.Add(1)
+		}
+		_, _ = w.Write(make([]byte, a.Index.Length))
+	})
+	s := newSite(t, o, 2, func(ca *certs.CA) []string { return []string{peerstest.Serve(t, ca, "liar", liar)} })
+	d := s.devices[1]
+	for range 3 {
+		if err := copies(d, o, a); !errors.Is(err, wake.ErrSpent) {
+			t.Fatal(err)
+		}
+	}
+	if asked.Load() != 1 || blocks.Load() != 0 {
+		t.Errorf("it was asked %d times, for blocks %d times", asked.Load(), blocks.Load())
+	}
+	if _, err := os.Stat(d.path); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("something was begun: %v", err)
+	}
+	s.devices[0].must(a, data)
+	if err := copies(d, o, a); err != nil {
+		t.Errorf("another one has it: %v", err)
+	}
+	d.holds(data)
+}
+
+// unasked is a site whose only other device fails the test when it is asked.
+func unasked(t *testing.T, o *origin) *device {
+	t.Helper()
+	s := newSite(t, o, 1, func(ca *certs.CA) []string {
+		return []string{peerstest.Serve(t, ca, "other", func(_ http.ResponseWriter, r *http.Request) { t.Errorf("asked for %s", r.URL.Path) })}
+	})
+	return s.devices[0]
+}
+
+// TestNobodyIsAskedOverAMeteredLink for what may not be downloaded; nor by a device that
+// sleeps between its wakes.
+func TestNobodyIsAskedOverAMeteredLink(t *testing.T) {
+	o := newOrigin(t)
+	a := o.release(noise(11, 1<<20), false)
+	d := unasked(t, o)
+	command := filepath.Join(t.TempDir(), "unmetered")
+	if err := os.WriteFile(command, []byte("#!/bin/sh\necho it is LTE\nexit 21\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	allowed := allowance.New(allowance.Config{Metered: allowance.Metered{Unmetered: []string{command}}}, "cam-1", clock.New(time.Now(), nil), slog.New(slog.DiscardHandler))
+	asleep := wake.New(wake.Limits{Bytes: 1 << 20})
+	asleep.Begin()
+	if hold := allowed.Look(t.Context(), nil); hold == nil || hold.Reason != allowance.ReasonMetered || !allowed.Metered() {
+		t.Fatalf("%+v, metered %v", hold, allowed.Metered())
+	}
+	for name, cfg := range map[string]fetch.Config{"metered": {Allowance: allowed}, "asleep": {Wake: asleep}} {
+		cfg.Sources = func() []string { return []string{o.URL} }
+		d.Client = fetch.New(cfg)
+		defer d.Client.Close()
+		if err := copies(d, o, a); !errors.Is(err, wake.ErrSpent) {
+			t.Errorf("%s: %v", name, err)
+		}
+		n := Nearby{d.Downloads}
+		if _, err := n.Document(t.Context(), a.SHA256, *a.Index); !errors.Is(err, peers.ErrNobody) || n.Near(a.SHA256) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// TestASourceThatWantsToBeLeftAloneKeepsNobodyFromPeers: whether it says so at once, or
+// when some was fetched; and also if they have nothing yet.
+func TestASourceThatWantsToBeLeftAloneKeepsNobodyFromPeers(t *testing.T) {
+	for name, begun := range map[string]bool{"at once": false, "in the middle": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			o := newOrigin(t)
+			data := noise(12, 4<<20)
+			a := o.release(data, false)
+			s := newSite(t, o, 2, nil)
+			d := s.devices[1]
+			d.Again = 50 * time.Millisecond
+			if begun {
+				half(d, a)
+			}
+			had := d.have
+			// Another source, which it does not know, has what this one does not give.
+			other := newOrigin(t)
+			other.release(data, false)
+			s.devices[0].Client = newDevice(t, other.URL).Client
+			refused := make(chan struct{}, 100)
+			o.set(func(w http.ResponseWriter, r *http.Request) bool {
+				w.Header().Set("Retry-After", "3600")
+				w.WriteHeader(http.StatusServiceUnavailable)
+				refused <- struct{}{}
+				return true
+			})
+			before := o.asked()
+			ended := make(chan error, 1)
+			go func() { ended <- d.fetch(a) }()
+			<-refused
+			s.devices[0].must(a, data)
+			if err := <-ended; err != nil {
+				t.Error(err)
+			}
+			d.holds(data)
+			if n := o.asked() - before; n != 1 || d.last.Received() != d.last.Peer || d.last.Peer < a.Length-had {
+				t.Errorf("the source was asked %d times: %+v", n, d.last)
+			}
+		})
+	}
+}
+
+// TestWhatPeersBringMeanwhileClosesNoWay: a source that had no time is asked again for the
+// packed blocks, when peers have nothing more.
+func TestWhatPeersBringMeanwhileClosesNoWay(t *testing.T) {
+	o, other := newOrigin(t), newOrigin(t)
+	data := text(15, 4<<20)
+	a := o.release(data, true)
+	other.release(data, true)
+	s := newSite(t, o, 2, nil)
+	d := s.devices[1]
+	d.Again = 20 * time.Millisecond
+	s.devices[0].Client = newDevice(t, other.URL).Client
+	refused, once := make(chan struct{}), sync.Once{}
+	o.set(func(w http.ResponseWriter, r *http.Request) (did bool) {
+		if strings.HasPrefix(r.URL.Path, "/packs/") {
+			once.Do(func() {
+				w.Header().Set("Retry-After", "2")
+				w.WriteHeader(http.StatusServiceUnavailable)
+				did = true
+				close(refused)
+			})
+		}
+		return did
+	})
+	ended := make(chan error, 1)
+	go func() { ended <- d.fetch(a) }()
+	<-refused
+	half(s.devices[0], a)
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	d.holds(data)
+	if d.last.Peer < a.Length/2 || d.last.Packed == 0 || d.last.Full > 0 {
+		t.Errorf("%+v", d.last)
+	}
+}
+
+// TestAnOlderPeerGivesItsBlocks, though it has no index: 404 is no reason to pass it over.
+func TestAnOlderPeerGivesItsBlocks(t *testing.T) {
+	o := newOrigin(t)
+	data := noise(13, 4<<20)
+	a := o.release(data, false)
+	s := newSite(t, o, 1, nil)
+	s.devices[0].must(a, data)
+	front := older(t, s)
+	d := newDevice(t, o.URL)
+	d.Peers = peerstest.Site(t, s.ca, "cam-9", "127.0.0.1:0", []string{front}, nil)
+	takesPart(t, d.Peers)
+	if err := copies(d, o, a); !errors.Is(err, wake.ErrSpent) {
+		t.Fatal(err)
+	}
+	d.must(a, data)
+	if d.last.Peer != a.Length || d.last.Index != a.Index.Length {
+		t.Errorf("%+v", d.last)
+	}
+}
+
+// older is a device that passes on what one has, but for what older ones do not know.
+func older(t *testing.T, s *site) (addr string) {
+	t.Helper()
+	to := s.devices[0].Peers.Addr()
+	client := &http.Client{Transport: &http.Transport{TLSClientConfig: peerstest.TLS(t, s.ca, "older")}}
+	t.Cleanup(client.CloseIdleConnections)
+	return peerstest.Serve(t, s.ca, "older", func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasPrefix(r.URL.Path, "/documents/") {
+			http.NotFound(w, r)
+			return
+		}
+		resp, err := client.Get("https://" + to + r.URL.Path)
+		if err != nil {
+			panic(http.ErrAbortHandler)
+		}
+		defer resp.Body.Close()
+		if n := resp.Header.Get("Content-Length"); n != "" {
+			w.Header().Set("Content-Length", n)
+		}
+		w.WriteHeader(resp.StatusCode)
+		_, _ = io.Copy(w, resp.Body) // who is gone asks again
+	})
+}
