@@ -77,7 +77,7 @@ func TestOnlyWhatLooksThroughIsListed(t *testing.T) {
 	r := f.rollout("1.1.0")
 	source := f.work(f.config(), r, "a delta that devices know of", func(s fleet.DeltaSource) bool { return s.Listed })
 	x := f.index()
-	if x.Artifact != to.SHA256 || len(x.Deltas) != 0 || len(x.Expanded) != 1 || x.Expanded[0].From != from.SHA256 || x.Expanded[0].Document != source.Delta {
+	if x.Artifact != to.SHA256 || len(x.Deltas) != 0 || len(x.Expanded) != 1 || x.Expanded[0].From != from.SHA256 || x.Expanded[0].Document != source.Delta || source.Plain < 10*source.Delta.Length {
 		t.Fatalf("the delta index: %+v, the delta %+v", x, source)
 	}
 	raw := f.read(x.Expanded[0].Document)
@@ -130,7 +130,7 @@ func TestBothAreListed(t *testing.T) {
 		return len(x.Expanded) == 1 && s.Delta == x.Expanded[0].Document
 	})
 	x := f.index()
-	if len(x.Deltas) != 1 || len(x.Expanded) != 1 || x.Expanded[0].Length > x.Deltas[0].Length/10 || source.Delta != x.Expanded[0].Document {
+	if len(x.Deltas) != 1 || len(x.Expanded) != 1 || x.Expanded[0].Length > x.Deltas[0].Length/10 || source.Delta != x.Expanded[0].Document || source.Plain != x.Deltas[0].Length {
 		t.Errorf("the delta index: %+v, the delta %+v", x, source)
 	}
 	f.read(x.Deltas[0].Document)
@@ -147,7 +147,7 @@ func TestThePlainDeltaDoesNotWaitForTheOther(t *testing.T) {
 	r := f.both("through: hang")
 	plainOnly := func(s fleet.DeltaSource) {
 		t.Helper()
-		if x := f.index(); len(x.Deltas) != 1 || len(x.Expanded) != 0 || s.Delta != x.Deltas[0].Document || !s.Listed || s.State != fleet.DeltaReady {
+		if x := f.index(); len(x.Deltas) != 1 || len(x.Expanded) != 0 || s.Delta != x.Deltas[0].Document || s.Plain != 0 || !s.Listed || s.State != fleet.DeltaReady {
 			t.Errorf("the delta index: %+v, the delta %+v", x, s)
 		}
 		if _, e, err := f.db.Evidence(t.Context(), r.ID); err != nil || e.Deltas != nil {

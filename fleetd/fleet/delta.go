@@ -89,6 +89,9 @@ type DeltaSource struct {
 	Artifact string
 	State    DeltaState
 	Delta    topics.Document // of a ready or useless one: the smaller of those that are listed, or will be
+	// Plain is how many bytes the plain one has, where Delta looks through compression; 0: it
+	// does not.
+	Plain int64
 	// Listed: it stands in the delta index that manifests pin.
 	Listed bool
 	Error  string // of the newest attempt

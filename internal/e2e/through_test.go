@@ -119,7 +119,7 @@ func TestARolloutLooksThroughCompression(t *testing.T) {
 	devtest.Eventually(t, time.Minute, "both devices' bytes in InfluxDB", func() error {
 		out, err := p.Influx.InfluxQL(t.Context(), "groundswell", `SELECT count("delta_bytes"), sum("delta_bytes"), sum("full_bytes") FROM "status" WHERE "state" = 'committed'`)
 		if want := fmt.Sprintf(",2,%d,0]", whole.Delta+rest.Delta); err != nil || !strings.Contains(out, want) {
-			return fmt.Errorf("want %s: %s, %w", want, strings.TrimSpace(out), err)
+			return fmt.Errorf("want %s: %s, %v", want, strings.TrimSpace(out), err)
 		}
 		return nil
 	})
