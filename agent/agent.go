@@ -226,7 +226,7 @@ func manage(ctx context.Context, cfg Config, parts []part, alive *vitals, judged
 			Component: p.Name, Itself: p.itself, Device: id.Name, Model: id.Model, Hardware: id.Hardware, Location: location,
 			Health: examine, Conditions: p.Conditions, Wake: awake, Allowance: allowed, RetryMin: cfg.Retry.Min, RetryMax: cfg.Retry.Max,
 			PenaltyMin: cfg.Penalty.Min, PenaltyMax: cfg.Penalty.Max, Log: tail.String, At: faultsOf(p.Name),
-		}, device, p.slots, verifier, assemble.Downloads{Client: fetcher, Peers: site, Log: log}, records, clk, log.With("component", p.Name)))
+		}, device, p.slots, verifier, assemble.Downloads{Client: fetcher, Peers: site, Log: log, Battery: func() bool { return usesBattery(awake) }, Energy: cfg.Energy}, records, clk, log.With("component", p.Name)))
 	}
 
 	server := ops.NewServer(cfg.Ops, registry, log)
