@@ -79,7 +79,7 @@ func mostlyNew(t *testing.T) fixture {
 	t.Helper()
 	mostlyNewOnce.Do(func() {
 		make := func(version byte) []byte {
-			edited, content := noise(1, 1_500_000), letters(version, 2<<20)
+			edited, content := noise(1, 1_300_000), letters(version, 1_300_000)
 			for i := 0; i < len(edited); i += 10_000 {
 				edited[i] = version
 			}
@@ -161,9 +161,9 @@ func TestOnBatteryWhatIsDearIsTakenWhereItPays(t *testing.T) {
 	full := map[bool]int64{}
 	for _, battery := range []bool{true, false} {
 		d := newDevice(t, o.URL)
-		d.Battery, d.Energy = func() bool { return battery }, DefaultEnergy()
+		d.Battery, d.Energy = func() bool { return battery }, Energy{Radio: 5, Processor: 4000, Rate: 1_500_000}
 		d.must(a, f.data)
-		if full[battery] = d.last.Full; d.last.Delta <= headGuess || d.last.Full > int64(len(f.data))/2 {
+		if full[battery] = d.last.Full; d.last.Delta <= headGuess || d.last.Full > int64(len(f.data))*2/3 {
 			t.Errorf("battery: %v: %+v", battery, d.last)
 		}
 	}
