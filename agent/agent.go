@@ -187,7 +187,7 @@ func manage(ctx context.Context, cfg Config, parts []part, alive *vitals, judged
 	if err != nil {
 		return err
 	}
-	downloads := assemble.Downloads{Client: fetcher, Peers: site, Log: log}
+	downloads := assemble.Downloads{Client: fetcher, Peers: site, Log: log, Battery: func() bool { return usesBattery(awake) }, Energy: cfg.Energy}
 	session = link.New(link.Config{
 		Device: id.Name, Servers: cfg.MQTT.Servers, TLS: brokerTLS, KeepAlive: cfg.MQTT.KeepAlive,
 		SessionExpiry: cfg.MQTT.SessionExpiry, CheckInTimeout: cfg.MQTT.CheckInTimeout,

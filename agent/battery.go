@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"groundswell/agent/link"
+	"groundswell/agent/telemetry"
 	"groundswell/agent/wake"
 )
 
@@ -37,6 +38,15 @@ func (p *Polling) limits() wake.Limits { return wake.Limits{Awake: p.Awake, Byte
 
 func (p *Polling) saving() link.Saving {
 	return link.Saving{Below: p.BelowPercent, Back: p.BackPercent, Every: batteryEvery}
+}
+
+// usesBattery reports whether what the device does now is taken from a battery: it has one, is
+// not plugged in, and does not charge. Of a battery that the kernel knows nothing of it says
+// enough that the device sleeps between its check-ins.
+func usesBattery(awake *wake.Wake) bool {
+	p, known := telemetry.Machine{Root: machineRoot}.Power()
+	sleeps, _ := awake.Sleeps()
+	return !p.External && (known || sleeps)
 }
 
 // tickets are the TLS sessions that the next connections may resume, which saves both

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"groundswell/agent/allowance"
+	"groundswell/agent/assemble"
 	"groundswell/agent/condition"
 	"groundswell/agent/health"
 	"groundswell/agent/link"
@@ -64,6 +65,10 @@ type Config struct {
 	// Download is what downloads may cost: rate, daily budget, windows of their own,
 	// metered links. See docs/artifacts.md.
 	Download allowance.Config `yaml:"download"`
+	// Energy is what bytes and processor time take of a battery, by which a device that runs
+	// on it chooses between deltas: radio_uj, processor_mw, decode_rate. What is absent has
+	// the defaults of assemble.Energy, each for itself. See docs/battery.md.
+	Energy assemble.Energy `yaml:"energy"`
 
 	// Mode is "connected" (default) or "polling", unless the assignment says
 	// otherwise.
@@ -261,6 +266,7 @@ func DefaultConfig() Config {
 		Renewal:   Renewal{After: 10 * time.Minute},
 		Fetch:     Fetch{Stall: 30 * time.Second, MinRate: 1024},
 		Peers:     peers.Default(),
+		Energy:    assemble.DefaultEnergy(),
 		Firmware: Firmware{
 			Addr: "127.0.0.1:0", Tries: 3, Grace: 5 * time.Second,
 			Backoff: Backoff{500 * time.Millisecond, 30 * time.Second},
@@ -331,6 +337,9 @@ func (c *Config) Validate() error {
 	}
 	if err := c.Download.Validate(); err != nil {
 		return fmt.Errorf("download.%w", err)
+	}
+	if err := c.Energy.Validate(); err != nil {
+		return fmt.Errorf("energy.%w", err)
 	}
 	if err := c.Peers.Validate(); err != nil {
 		return fmt.Errorf("peers.%w", err)

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"runtime"
+	"strings"
 	"time"
 	"unicode"
 
@@ -67,7 +68,7 @@ func (c *Config) validateDeltas() error {
 		return errors.New("deltas.memory: must be at least 134217728 (128 MiB)")
 	case d.Timeout < time.Second || d.Timeout > 7*24*time.Hour:
 		return errors.New("deltas.timeout: must be from 1s to 168h")
-	case d.Coder == "" || fleet.CheckCoder("", d.Coder) != nil:
+	case d.Coder == "" || fleet.CheckCoder("", d.Coder) != nil || strings.HasPrefix(d.Coder, fleet.CoderPlain):
 		return errors.New("deltas.coder: must be mixed, zstd or auto")
 	case d.PublishEvery < time.Second || d.PublishEvery > time.Hour:
 		return errors.New("deltas.publish_every: must be from 1s to 1h")

@@ -340,6 +340,11 @@ func TestAWrongConfigurationNamesItsField(t *testing.T) {
 			t.Errorf("%s: %v", want, err)
 		}
 	}
+	policyOnly := valid()
+	policyOnly.Deltas.Coder = "plain-zstd"
+	if err := policyOnly.Validate(); err == nil || !strings.HasPrefix(err.Error(), "deltas.coder:") {
+		t.Errorf("a coder for policies only: %v", err)
+	}
 	plain := valid()
 	plain.API.TLS, plain.API.Listen = TLS{}, "127.0.0.1:0"
 	if err := plain.Validate(); err != nil {

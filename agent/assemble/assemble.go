@@ -24,6 +24,10 @@ type Downloads struct {
 	// source can be asked. Default 1 min.
 	Again time.Duration
 	Log   *slog.Logger
+	// Battery says whether the device runs on its battery, so that Energy is to be weighed
+	// and not bytes alone. It is asked when a download begins or goes on. Nil: it never does.
+	Battery func() bool
+	Energy  Energy
 	// Free says how many bytes the file system of a folder has left. Nil: as the kernel
 	// says.
 	Free func(dir string) (int64, error)

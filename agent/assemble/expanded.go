@@ -6,16 +6,19 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"sort"
 	"syscall"
 
 	"groundswell/agent/fetch"
 	"groundswell/internal/block"
 	"groundswell/internal/expand"
+	"groundswell/topics"
 )
 
 // expanded are units of a delta that looks through compression.
 type expanded struct {
 	from     fetch.Object
+	plain    *topics.Document // the plain delta; nil: there is none
 	head     *expand.Head
 	decoder  *expand.Decoder
 	segments []segment
@@ -32,8 +35,8 @@ const spare = 16 << 20
 // newExpanded is the delta with that head, if it makes the artifact from what runs, and if
 // there is room for what it needs beside the rest of the artifact: its own bytes, and the
 // content of the large streams in what runs.
-func (r *run) newExpanded(raw []byte, o fetch.Object) (*expanded, error) {
-	w := &expanded{from: o, segments: r.plan.segments}
+func (r *run) newExpanded(raw []byte, o fetch.Object, plain *topics.Document) (*expanded, error) {
+	w := &expanded{from: o, plain: plain, segments: r.plan.segments}
 	err := guarded(func() (err error) {
 		w.head, err = expand.ReadHead(raw)
 		return err
@@ -97,24 +100,59 @@ func (w *expanded) object() fetch.Object { return w.from }
 // unit is what block i is made by: with those before it that are needed and not kept.
 func (w *expanded) unit(i int) unit {
 	n := segmentAt(w.segments, i)
-	first := n
-	if !w.decoder.Follows(n) {
-		for first = w.head.Since(n); first < n && w.kept.has(first); {
-			first++
-		}
+	if w.decoder.Follows(n) {
+		return w.units(n, n, w.head.Units[n].Start)
 	}
-	return w.units(first, n)
+	first := w.head.Since(n)
+	for first < n && w.kept.has(first) {
+		first++
+	}
+	return w.units(first, n, w.begin(n))
 }
 
-func (w *expanded) units(first, n int) unit {
-	last := w.head.Units[n]
-	return unit{w.head.Units[first].Offset, last.Offset + last.Length, w.segments[n].first, w.segments[n].end}
+// units are the units first to n, of which n makes something of what the image has from at on.
+func (w *expanded) units(first, n int, at int64) unit {
+	from, last := w.head.Units[first].Offset, w.head.Units[n]
+	to := last.Offset + last.Length
+	slow := slowly(w.head.Inner.Coder, to-from) + w.content(at, last.Start+last.Size)
+	return unit{from, to, w.segments[n].first, w.segments[n].end, slow}
+}
+
+// whole is all of it.
+func (w *expanded) whole() unit {
+	slow := slowly(w.head.Inner.Coder, w.from.Length) + w.content(0, w.head.NewLength)
+	return unit{0, w.from.Length, 0, len(w.segments), slow}
+}
+
+// streamAt is the first of the streams in the new image that end behind a place.
+func (w *expanded) streamAt(at int64) int {
+	return sort.Search(len(w.head.New), func(i int) bool { return w.head.New[i].At+w.head.New[i].Length > at })
+}
+
+// begin is where unit n is made from when it does not follow: where the stream begins that
+// it begins in.
+func (w *expanded) begin(n int) int64 {
+	at := w.head.Units[n].Start
+	if k := w.streamAt(at); k < len(w.head.New) {
+		return min(at, w.head.New[k].At)
+	}
+	return at
+}
+
+// content is about how many bytes stand for the streams in a range of the new image.
+func (w *expanded) content(from, to int64) (n int64) {
+	for k := w.streamAt(from); k < len(w.head.New) && w.head.New[k].At < to; k++ {
+		s := w.head.New[k]
+		part := min(to, s.At+s.Length) - max(from, s.At)
+		n += int64(float64(s.Size) * float64(part) / float64(s.Length))
+	}
+	return n
 }
 
 // following is u when the one before it is fetched by the same request.
 func (w *expanded) following(u unit) unit {
 	n := segmentAt(w.segments, u.first)
-	return w.units(n, n)
+	return w.units(n, n, w.head.Units[n].Start)
 }
 
 func (w *expanded) decode(u unit, data []byte) ([]byte, error) {

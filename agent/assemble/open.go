@@ -41,14 +41,11 @@ func (r *run) openWays(ctx context.Context) error {
 			return err
 		}
 	}
-	// Only one of the two: their heads may be long.
-	if err := r.openWay(ctx, kindExpanded, r.openExpanded); err != nil {
-		return err
+	if r.Battery != nil && r.Battery() {
+		r.plan.energy = &r.Energy
 	}
-	if r.plan.ways[kindExpanded] == nil {
-		if err := r.openWay(ctx, kindDelta, r.openDelta); err != nil {
-			return err
-		}
+	if err := r.openDeltas(ctx); err != nil {
+		return err
 	}
 	r.opened = true
 	return nil
@@ -178,7 +175,7 @@ func (r *run) openDelta(ctx context.Context) (way, error) {
 }
 
 func (r *run) openExpanded(ctx context.Context) (way, error) {
-	_, d, err := r.deltas(ctx)
+	plain, d, err := r.deltas(ctx)
 	if d == nil {
 		return nil, err
 	}
@@ -187,7 +184,7 @@ func (r *run) openExpanded(ctx context.Context) (way, error) {
 	if err != nil {
 		return nil, err
 	}
-	w, err := r.newExpanded(raw, o)
+	w, err := r.newExpanded(raw, o, plain)
 	if err != nil {
 		if !errors.Is(err, errRoom) { // there may be later
 			r.shelf.forgetHead(o)

@@ -24,7 +24,8 @@ type step struct {
 	units      []unit // none for kindLocal and kindPeer
 }
 
-// plan chooses how each segment of an artifact is made, by the fewest fetched bytes.
+// plan chooses how each segment of an artifact is made: by the fewest fetched bytes, or on
+// battery by the least energy.
 type plan struct {
 	index    block.Index
 	segments []segment
@@ -37,10 +38,30 @@ type plan struct {
 	peer func(i int) bool
 	// stretch is how many segments may be fetched at once; 0: any number.
 	stretch func() int
+	// energy is what to weigh; nil: bytes alone.
+	energy *Energy
 }
 
-// choice is how the rest of segment n is made, from block at on.
-func (p *plan) choice(n, at int) kind {
+// cost is what a unit costs: in bytes, or in µJ.
+func (p *plan) cost(u unit) int64 {
+	if p.energy != nil {
+		return p.energy.of(u)
+	}
+	return u.cost()
+}
+
+// unit is what block i is made by; follows: right behind the unit before it.
+func (p *plan) unit(k kind, i int, follows bool) unit {
+	u := p.ways[k].unit(i)
+	if w, ok := p.ways[k].(*expanded); ok && follows {
+		u = w.following(u)
+	}
+	return u
+}
+
+// choice is how the rest of segment n is made, from block at on. behind is by which way the
+// segment before it is made in the same step; "": by none.
+func (p *plan) choice(n, at int, behind kind) kind {
 	end := p.segments[n].end
 	missing := false
 	costs := map[kind]int64{}
@@ -51,7 +72,7 @@ func (p *plan) choice(n, at int) kind {
 		missing = true
 		for _, k := range []kind{kindPacked, kindFull} {
 			if w := p.ways[k]; w != nil {
-				costs[k] += w.unit(i).cost()
+				costs[k] += p.cost(w.unit(i))
 			}
 		}
 	}
@@ -59,11 +80,11 @@ func (p *plan) choice(n, at int) kind {
 		return kindLocal
 	}
 	if w := p.ways[kindDelta]; w != nil && !p.spoilt[n] {
-		costs[kindDelta] = w.unit(at).cost()
+		costs[kindDelta] = p.cost(w.unit(at))
 	}
 	if w := p.ways[kindExpanded]; w != nil {
-		if c := w.unit(at).cost(); c <= maxUnit {
-			costs[kindExpanded] = c
+		if u := p.unit(kindExpanded, at, behind == kindExpanded); u.cost() <= maxUnit {
+			costs[kindExpanded] = p.cost(u)
 		}
 	}
 	best := kindFull
@@ -79,7 +100,7 @@ func (p *plan) choice(n, at int) kind {
 // limit bytes if at least one unit fits into them, else one unit; 0: no limit.
 func (p *plan) next(at int, limit int64) step {
 	n := segmentAt(p.segments, at)
-	k := p.choice(n, at)
+	k := p.choice(n, at, "")
 	if k == kindLocal || !k.bySegments() && p.local(p.index.Blocks[at]) {
 		end := at + 1
 		for end < p.segments[n].end && p.local(p.index.Blocks[end]) {
@@ -95,17 +116,14 @@ func (p *plan) next(at int, limit int64) step {
 	for s.end < len(p.index.Blocks) {
 		if s.end == p.segments[n].end {
 			n++
-			if p.choice(n, s.end) != k || most > 0 && n == begun+most {
+			if p.choice(n, s.end, k) != k || most > 0 && n == begun+most {
 				break
 			}
 		}
 		if !k.bySegments() && p.local(p.index.Blocks[s.end]) {
 			break
 		}
-		u := p.ways[k].unit(s.end)
-		if w, ok := p.ways[k].(*expanded); ok && len(s.units) > 0 {
-			u = w.following(u)
-		}
+		u := p.unit(k, s.end, len(s.units) > 0)
 		if len(s.units) > 0 && (u.from != s.units[len(s.units)-1].to || limit > 0 && cost+u.cost() > limit) {
 			break
 		}

@@ -15,6 +15,7 @@ import (
 type unit struct {
 	from, to   int64
 	first, end int
+	slow       int64 // bytes that take processor time, see Energy
 }
 
 func (u unit) cost() int64 { return u.to - u.from }
@@ -41,7 +42,7 @@ func (w full) object() fetch.Object {
 
 func (w full) unit(i int) unit {
 	b := w.index.Blocks[i]
-	return unit{b.Offset, b.Offset + int64(b.Length), i, i + 1}
+	return unit{from: b.Offset, to: b.Offset + int64(b.Length), first: i, end: i + 1}
 }
 
 func (w full) decode(_ unit, data []byte) ([]byte, error) { return data, nil }
@@ -59,7 +60,7 @@ func (w *packed) object() fetch.Object { return w.from }
 
 func (w *packed) unit(i int) unit {
 	from, to := w.table.Range(i)
-	return unit{from, to, i, i + 1}
+	return unit{from: from, to: to, first: i, end: i + 1}
 }
 
 func (w *packed) decode(u unit, data []byte) (out []byte, err error) {
@@ -112,7 +113,7 @@ func segmentAt(segments []segment, i int) int {
 func (w *differences) unit(i int) unit {
 	n := segmentAt(w.segments, i)
 	s := w.head.Segments[n]
-	return unit{s.Offset, s.Offset + s.Length, w.segments[n].first, w.segments[n].end}
+	return unit{s.Offset, s.Offset + s.Length, w.segments[n].first, w.segments[n].end, slowly(w.head.Coder, s.Length)}
 }
 
 func (w *differences) decode(u unit, data []byte) ([]byte, error) {

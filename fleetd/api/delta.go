@@ -8,6 +8,7 @@ type DeltaSource struct {
 	Devices int64  `json:"devices" doc:"That the rollout is to move; with those that it has moved they get fewer"`
 	State   string `json:"state" enum:"none,pending,running,ready,useless,failed" doc:"Of the delta. none: not asked for, or nothing to make it from; useless: not worth its bytes; failed: given up for a day"`
 	Bytes   int64  `json:"bytes,omitempty" doc:"Of the delta"`
+	Plain   int64  `json:"plain_bytes,omitempty" doc:"Of the plain delta, where the one of bytes looks through compression; absent: it does not"`
 	Listed  bool   `json:"listed,omitempty" doc:"Devices know of it"`
 	Error   string `json:"error,omitempty" doc:"Of the newest attempt"`
 }
@@ -21,7 +22,7 @@ func deltaState(s fleet.DeltaState) string {
 
 func viewDeltas(sources []fleet.DeltaSource) (out []DeltaSource) {
 	for _, s := range sources {
-		out = append(out, DeltaSource{From: s.From, Devices: s.Devices, State: deltaState(s.State), Bytes: s.Delta.Length, Listed: s.Listed, Error: s.Error})
+		out = append(out, DeltaSource{From: s.From, Devices: s.Devices, State: deltaState(s.State), Bytes: s.Delta.Length, Plain: s.Plain, Listed: s.Listed, Error: s.Error})
 	}
 	return out
 }

@@ -330,6 +330,8 @@ func TestThePolicyOrTheDevicesPowerChoosesTheCoder(t *testing.T) {
 		{"the policy before it", "mixed", "zstd", 3, delta.Mixed},
 		{"auto for most that sleep", "auto", "mixed", 2, delta.Zstd},
 		{"auto for few that sleep", "auto", "zstd", 1, delta.Mixed},
+		{"auto for most that sleep, plain", "plain-auto", "mixed", 2, delta.Zstd},
+		{"plain and mixed", "plain-mixed", "zstd", 3, delta.Mixed},
 		{"auto in the configuration", "", "auto", 3, delta.Zstd},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -16,6 +16,7 @@
 // One that looks through compression (package expand) is a job of its own, behind all plain
 // ones: nobody waits for it, and if it fails, that costs only that one. It is kept and listed
 // too if it is much smaller. Only where the plain delta saves nothing it is made at once.
+// While the newest rollout's policy says so (fleet.CoderPlain), none is made.
 //
 // Nobody has to trust a delta: devices check each block that it makes by the index that
 // the release role signed.

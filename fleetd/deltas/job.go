@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"time"
 
 	"groundswell/certs/trust"
@@ -50,9 +51,9 @@ func (w *Worker) try(ctx context.Context, job fleet.DeltaJob) fleet.DeltaResult 
 		result.Error = fmt.Sprintf("it would need %d bytes of memory, deltas.memory allows %d", need, w.cfg.Memory)
 		return result
 	}
-	var err error
-	if result.Coder, err = w.coder(ctx, job); err == nil {
-		err = w.make(ctx, job, &result)
+	coder, through, err := w.coder(ctx, job)
+	if result.Coder = coder; err == nil {
+		err = w.make(ctx, job, through, &result)
 	}
 	result.Seconds = time.Since(began).Seconds()
 	if err != nil {
@@ -61,21 +62,21 @@ func (w *Worker) try(ctx context.Context, job fleet.DeltaJob) fleet.DeltaResult 
 	return result
 }
 
-// coder is how a delta is to be coded: the rollout's word, or else that of the
-// configuration.
-func (w *Worker) coder(ctx context.Context, job fleet.DeltaJob) (string, error) {
-	coder := job.Coder
+// coder is how a delta is to be coded, and through whether one may look through compression:
+// the rollout's word, or else that of the configuration.
+func (w *Worker) coder(ctx context.Context, job fleet.DeltaJob) (coder string, through bool, err error) {
+	coder, plain := strings.CutPrefix(job.Coder, fleet.CoderPlain)
 	if coder == "" {
 		coder = w.cfg.Coder
 	}
 	if coder != fleet.CoderAuto {
-		return coder, nil
+		return coder, !plain, nil
 	}
 	sleepy, err := w.cfg.Store.Sleepy(ctx, job.Source.SHA256)
 	if sleepy {
-		return fleet.CoderZstd, err
+		return fleet.CoderZstd, !plain, err
 	}
-	return fleet.CoderMixed, err
+	return fleet.CoderMixed, !plain, err
 }
 
 // leastThrough is how long looking through compression may take in any case, unless the
@@ -85,8 +86,8 @@ const leastThrough = 2 * time.Minute
 
 // make makes the plain delta, which is to be known to devices before anything else is tried;
 // or the one that looks through compression, if that is the job, or if the plain one is not
-// worth its bytes.
-func (w *Worker) make(ctx context.Context, job fleet.DeltaJob, result *fleet.DeltaResult) error {
+// worth its bytes and the other may be made (through).
+func (w *Worker) make(ctx context.Context, job fleet.DeltaJob, through bool, result *fleet.DeltaResult) error {
 	var files [4]*os.File
 	for i := range files {
 		f, err := w.scratch()
@@ -127,6 +128,10 @@ func (w *Worker) make(ctx context.Context, job fleet.DeltaJob, result *fleet.Del
 			return err
 		}
 		result.State, result.Later = fleet.DeltaReady, true
+		return nil
+	}
+	if !through { // until a rollout lets it be made
+		result.State, result.Later = fleet.DeltaUseless, true
 		return nil
 	}
 	limit := max(leastThrough, 2*time.Since(began))

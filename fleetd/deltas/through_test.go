@@ -77,7 +77,7 @@ func TestOnlyWhatLooksThroughIsListed(t *testing.T) {
 	r := f.rollout("1.1.0")
 	source := f.work(f.config(), r, "a delta that devices know of", func(s fleet.DeltaSource) bool { return s.Listed })
 	x := f.index()
-	if x.Artifact != to.SHA256 || len(x.Deltas) != 0 || len(x.Expanded) != 1 || x.Expanded[0].From != from.SHA256 || x.Expanded[0].Document != source.Delta {
+	if x.Artifact != to.SHA256 || len(x.Deltas) != 0 || len(x.Expanded) != 1 || x.Expanded[0].From != from.SHA256 || x.Expanded[0].Document != source.Delta || source.Plain < 10*source.Delta.Length {
 		t.Fatalf("the delta index: %+v, the delta %+v", x, source)
 	}
 	raw := f.read(x.Expanded[0].Document)
@@ -106,12 +106,12 @@ func TestOnlyWhatLooksThroughIsListed(t *testing.T) {
 
 // both has a release whose plain delta from the one before is worth it, and one that looks
 // through compression as well; they begin with an order for who makes that.
-func (f *fixture) both(order string) fleet.Rollout {
+func (f *fixture) both(order string, policy fleet.PolicySpec) fleet.Rollout {
 	f.T.Helper()
 	same := append([]byte(order), noise(7, 400_000)...)
 	f.release("1.0.0", append(bytes.Clone(same), compressed(f.T, 1)...))
 	f.release("1.1.0", append(bytes.Clone(same), compressed(f.T, 2)...))
-	return f.rollout("1.1.0")
+	return f.rolloutBy("1.1.0", policy)
 }
 
 // expanded is how the second delta stands: its state, attempts and error.
@@ -122,7 +122,7 @@ func (f *fixture) expanded() string {
 // TestBothAreListed where the plain one is worth it too.
 func TestBothAreListed(t *testing.T) {
 	f := newFixture(t)
-	source := f.work(f.config(), f.both(""), "both deltas", func(s fleet.DeltaSource) bool {
+	source := f.work(f.config(), f.both("", fleet.PolicySpec{}), "both deltas", func(s fleet.DeltaSource) bool {
 		if !s.Listed || strings.TrimSpace(f.Exec(`SELECT expanded_listed FROM delta`)) != "t" {
 			return false
 		}
@@ -130,7 +130,7 @@ func TestBothAreListed(t *testing.T) {
 		return len(x.Expanded) == 1 && s.Delta == x.Expanded[0].Document
 	})
 	x := f.index()
-	if len(x.Deltas) != 1 || len(x.Expanded) != 1 || x.Expanded[0].Length > x.Deltas[0].Length/10 || source.Delta != x.Expanded[0].Document {
+	if len(x.Deltas) != 1 || len(x.Expanded) != 1 || x.Expanded[0].Length > x.Deltas[0].Length/10 || source.Delta != x.Expanded[0].Document || source.Plain != x.Deltas[0].Length {
 		t.Errorf("the delta index: %+v, the delta %+v", x, source)
 	}
 	f.read(x.Deltas[0].Document)
@@ -144,10 +144,10 @@ func TestBothAreListed(t *testing.T) {
 // hangs, or is given up.
 func TestThePlainDeltaDoesNotWaitForTheOther(t *testing.T) {
 	f := newFixture(t)
-	r := f.both("through: hang")
+	r := f.both("through: hang", fleet.PolicySpec{})
 	plainOnly := func(s fleet.DeltaSource) {
 		t.Helper()
-		if x := f.index(); len(x.Deltas) != 1 || len(x.Expanded) != 0 || s.Delta != x.Deltas[0].Document || !s.Listed || s.State != fleet.DeltaReady {
+		if x := f.index(); len(x.Deltas) != 1 || len(x.Expanded) != 0 || s.Delta != x.Deltas[0].Document || s.Plain != 0 || !s.Listed || s.State != fleet.DeltaReady {
 			t.Errorf("the delta index: %+v, the delta %+v", x, s)
 		}
 		if _, e, err := f.db.Evidence(t.Context(), r.ID); err != nil || e.Deltas != nil {
@@ -172,7 +172,7 @@ func TestThePlainDeltaDoesNotWaitForTheOther(t *testing.T) {
 func TestWhatFailsInLookingThroughCostsOnlyThat(t *testing.T) {
 	for order, says := range map[string]string{"through: crash": "told to crash", "through: lie": "makes something else"} {
 		f := newFixture(t)
-		source := f.work(f.config(), f.both(order), "it to be given up", func(fleet.DeltaSource) bool {
+		source := f.work(f.config(), f.both(order, fleet.PolicySpec{}), "it to be given up", func(fleet.DeltaSource) bool {
 			f.Exec(`UPDATE delta SET expanded_until = NULL WHERE expanded_state = 'pending'`)
 			return strings.HasPrefix(f.expanded(), "failed|3|")
 		})
@@ -201,5 +201,43 @@ func TestWhatLooksThroughMayComeLaterThanAPlainDeltaThatSavesNothing(t *testing.
 	})
 	if x := f.index(); len(x.Deltas) != 0 || len(x.Expanded) != 1 || source.Delta != x.Expanded[0].Document || source.State != fleet.DeltaReady {
 		t.Errorf("the delta index: %+v, the delta %+v", x, source)
+	}
+}
+
+// TestAPolicyMayBeAgainstLookingThrough: none is made while the newest rollout that says
+// anything says so, whether the plain delta is worth it or not.
+func TestAPolicyMayBeAgainstLookingThrough(t *testing.T) {
+	plain := fleet.PolicySpec{DeltaCoder: "plain-zstd"}
+	for name, c := range map[string]struct {
+		state  fleet.DeltaState
+		listed int
+		begin  func(f *fixture) fleet.Rollout
+	}{
+		"worth it": {fleet.DeltaReady, 1, func(f *fixture) fleet.Rollout { return f.both("", plain) }},
+		"not worth it": {fleet.DeltaUseless, 0, func(f *fixture) fleet.Rollout {
+			f.release("1.0.0", compressed(t, 1))
+			f.release("1.1.0", compressed(t, 2))
+			return f.rolloutBy("1.1.0", plain)
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t)
+			r := c.begin(f)
+			f.work(f.config(), r, "the plain delta alone", func(s fleet.DeltaSource) bool {
+				return s.State == c.state && s.Listed == (c.listed > 0) && s.Plain == 0
+			})
+			if job, ok, err := f.db.ClaimDelta(t.Context(), "two", time.Minute); err != nil || ok {
+				t.Fatalf("to be made: %+v, %v", job, err)
+			}
+			if text := f.expanded(); text != "pending|0|" {
+				t.Fatalf("noted: %s", text)
+			}
+			storetest.Must(f.db.CancelRollout(t.Context(), storetest.Alice, r.ID, storetest.Must(f.db.Rollout(t.Context(), r.ID)).Revision, ""))
+			r = f.rolloutBy("1.1.0", fleet.PolicySpec{DeltaCoder: "zstd"})
+			source := f.work(f.config(), r, "the other, by a rollout that lets it be made", func(s fleet.DeltaSource) bool { return s.Listed && s.Plain > 0 })
+			if x := f.index(); len(x.Deltas) != c.listed || len(x.Expanded) != 1 || source.Delta != x.Expanded[0].Document {
+				t.Errorf("the delta index: %+v, the delta %+v", x, source)
+			}
+		})
 	}
 }

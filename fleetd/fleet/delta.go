@@ -2,6 +2,7 @@ package fleet
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"groundswell/topics"
@@ -27,15 +28,20 @@ const (
 	// CoderAuto is zstd from a version that mostly devices run which sleep between their
 	// check-ins, on battery that is, and mixed from the others.
 	CoderAuto = "auto"
+	// CoderPlain before one of them: so, and no delta is made that looks through compression.
+	CoderPlain = "plain-"
 )
 
 // CheckCoder returns a FieldError at pointer unless coder is empty or one of those.
 func CheckCoder(pointer, coder string) error {
-	switch coder {
-	case "", CoderMixed, CoderZstd, CoderAuto:
+	switch strings.TrimPrefix(coder, CoderPlain) {
+	case CoderMixed, CoderZstd, CoderAuto:
 		return nil
 	}
-	return Invalid(pointer, "%q is not one of mixed, zstd, auto", coder)
+	if coder == "" {
+		return nil
+	}
+	return Invalid(pointer, "%q is not one of mixed, zstd, auto, plain-mixed, plain-zstd, plain-auto", coder)
 }
 
 // DeltaJob is a delta that is to be made, and leased to who makes it.
@@ -89,6 +95,9 @@ type DeltaSource struct {
 	Artifact string
 	State    DeltaState
 	Delta    topics.Document // of a ready or useless one: the smaller of those that are listed, or will be
+	// Plain is how many bytes the plain one has, where Delta looks through compression; 0: it
+	// does not.
+	Plain int64
 	// Listed: it stands in the delta index that manifests pin.
 	Listed bool
 	Error  string // of the newest attempt

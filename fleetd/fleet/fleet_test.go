@@ -182,6 +182,8 @@ func TestPolicyRefusalsPointAtTheField(t *testing.T) {
 		`{"windows":[{"start":"25:00","end":"05:00"}]}`:                   "/policy/windows/0/start",
 		`{"windows":[{"days":["monday"],"start":"22:00","end":"05:00"}]}`: "/policy/windows/0/days/0",
 		`{"delta_coder":"lzma"}`:                                          "/policy/delta_coder",
+		`{"delta_coder":"plain-"}`:                                        "/policy/delta_coder",
+		`{"delta_coder":"plain-plain-zstd"}`:                              "/policy/delta_coder",
 		`{"download_windows":[{"start":"01:00","end":"5"}]}`:              "/policy/download_windows/0/end",
 	} {
 		_, err := spec(t, text).Resolve(topics.EntryUpdate)

@@ -47,7 +47,7 @@ type Policy struct {
 	// deadline. 0: it does not wait.
 	DeltaWait Duration `json:"delta_wait"`
 	// DeltaCoder is how deltas to the release are coded that are yet to be made: CoderMixed,
-	// CoderZstd or CoderAuto. Absent: as fleetd's configuration says.
+	// CoderZstd or CoderAuto, with CoderPlain before it or not. Absent: as fleetd's configuration says.
 	DeltaCoder string `json:"delta_coder,omitempty"`
 	// Windows is when devices may begin to install. Absent: always.
 	Windows []topics.Window `json:"windows,omitempty"`

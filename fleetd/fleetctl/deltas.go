@@ -8,6 +8,7 @@ type deltaSource struct {
 	Devices int    `json:"devices"`
 	State   string `json:"state"`
 	Bytes   int64  `json:"bytes"`
+	Plain   int64  `json:"plain_bytes"` // 0: Bytes are those of the plain one
 	Listed  bool   `json:"listed"`
 	Error   string `json:"error"`
 }
@@ -24,6 +25,9 @@ var deltaTable = table[deltaSource]{
 	{"SIZE", func(d deltaSource) string {
 		if d.Bytes == 0 {
 			return ""
+		}
+		if d.Plain > 0 {
+			return size(d.Bytes) + " through compression, else " + size(d.Plain)
 		}
 		return size(d.Bytes)
 	}},

@@ -351,11 +351,11 @@ func TestARolloutShowsItsDeltasAndWhereTheBytesCameFrom(t *testing.T) {
 	const waits = "waiting for deltas: 1 of 2 missing, until 2027-01-01T00:00:00Z"
 	flags := server(t, func(w http.ResponseWriter, _ *http.Request) {
 		fmt.Fprint(w, `{"id":"r-1","state":"running","waves":[{"index":0,"state":"pending","gate":"`+waits+`"}],
-			"deltas":[{"from":"1.0.0","devices":20,"state":"ready","bytes":2048,"listed":true},{"from":"0.9.0","devices":3,"state":"failed","error":"too large"}],
+			"deltas":[{"from":"1.0.0","devices":20,"state":"ready","bytes":2048,"plain_bytes":5120,"listed":true},{"from":"0.9.0","devices":3,"state":"failed","error":"too large"}],
 			"transfer":{"devices":5,"origin_bytes":3072,"saved_by_delta_bytes":7168,"regions":[{"region":"eu","devices":4,"delta_bytes":1024},{"region":"us","devices":1}]}}`)
 	})
 	out := mustRun(t, append([]string{"rollout", "show", "r-1"}, flags...)...)
-	for _, part := range []string{waits, "1.0.0", "2.0 KiB", "too large", "SAVED BY DELTA", "7.0 KiB", "all", "eu"} {
+	for _, part := range []string{waits, "1.0.0", "2.0 KiB through compression, else 5.0 KiB", "too large", "SAVED BY DELTA", "7.0 KiB", "all", "eu"} {
 		if !strings.Contains(out, part) {
 			t.Errorf("it shows no %q:\n%s", part, out)
 		}

@@ -106,7 +106,7 @@ func (s *Store) ClaimDelta(ctx context.Context, holder string, lease time.Durati
 			return err
 		}
 		if ok = true; !job.Through {
-			if job.Coder, err = coderOf(ctx, tx, job.Target.SHA256); err != nil {
+			if err := tx.QueryRow(ctx, `SELECT coalesce(`+coderFor("$1")+`, '')`, job.Target.SHA256).Scan(&job.Coder); err != nil {
 				return err
 			}
 		}
@@ -121,16 +121,11 @@ func (s *Store) ClaimDelta(ctx context.Context, holder string, lease time.Durati
 	return job, ok, nil
 }
 
-// coderOf is what the newest rollout says that brings an artifact; "": none says anything.
-func coderOf(ctx context.Context, tx pgx.Tx, target string) (coder string, err error) {
-	err = tx.QueryRow(ctx, `
-			SELECT r.policy->>'delta_coder' FROM rollout r JOIN release l ON l.name = r.release AND l.version = r.version
-			WHERE l.sha256 = $1 AND r.state IN ('scheduled', 'running', 'paused') AND r.policy ? 'delta_coder'
-			ORDER BY r.sequence DESC LIMIT 1`, target).Scan(&coder)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return "", nil
-	}
-	return coder, err
+// coderFor is what the newest rollout says that brings an artifact; null: none says anything.
+func coderFor(target string) string {
+	return `(SELECT r.policy->>'delta_coder' FROM rollout r JOIN release l ON l.name = r.release AND l.version = r.version
+		WHERE l.sha256 = ` + target + ` AND r.state IN ('scheduled', 'running', 'paused') AND r.policy ? 'delta_coder'
+		ORDER BY r.sequence DESC LIMIT 1)`
 }
 
 // Sleepy reports whether at least half of the devices that run an artifact sleep between

@@ -34,6 +34,7 @@ func deltaSources(ctx context.Context, tx pgx.Tx, r fleet.Rollout, release fleet
 		)
 		SELECT run.version, run.devices, run.canary, coalesce(l.sha256, ''), coalesce(x.state, ''), CASE WHEN `+bothListed+` THEN x.expanded_length ELSE coalesce(x.length, 0) END,
 			CASE WHEN `+bothListed+` THEN x.expanded_sha256 ELSE coalesce(x.sha256, '') END,
+			CASE WHEN `+bothListed+` THEN coalesce(x.length, 0) ELSE 0 END,
 			coalesce(x.listed, false), coalesce(x.error, '')
 		FROM run
 		LEFT JOIN release l ON l.name = $7 AND l.version = run.version AND l.component = $5 AND l.sha256 <> $8
@@ -44,7 +45,7 @@ func deltaSources(ctx context.Context, tx pgx.Tx, r fleet.Rollout, release fleet
 		return nil, fmt.Errorf("count what devices of %s run: %w", r.ID, err)
 	}
 	sources, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (d fleet.DeltaSource, err error) {
-		err = row.Scan(&d.From, &d.Devices, &d.Canary, &d.Artifact, &d.State, &d.Delta.Length, &d.Delta.SHA256, &d.Listed, &d.Error)
+		err = row.Scan(&d.From, &d.Devices, &d.Canary, &d.Artifact, &d.State, &d.Delta.Length, &d.Delta.SHA256, &d.Plain, &d.Listed, &d.Error)
 		return d, err
 	})
 	if err != nil {

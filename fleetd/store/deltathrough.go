@@ -11,7 +11,7 @@ import (
 )
 
 // claimThrough leases a delta that is to look through compression, where the plain one is
-// there already; ok is false when there is none.
+// there already, and no rollout's policy is against it; ok is false when there is none.
 func claimThrough(ctx context.Context, tx pgx.Tx, job *fleet.DeltaJob, lease time.Duration) (ok bool, err error) {
 	_, err = tx.Exec(ctx, `
 		UPDATE delta SET expanded_state = 'failed', expanded_at = clock_timestamp(), expanded_until = NULL, expanded_holder = '',
@@ -27,6 +27,7 @@ func claimThrough(ctx context.Context, tx pgx.Tx, job *fleet.DeltaJob, lease tim
 			SELECT x.target, x.source FROM delta x
 			WHERE (x.expanded_state = 'pending' AND (x.expanded_until IS NULL OR x.expanded_until <= clock_timestamp())
 				OR x.expanded_state = 'running' AND x.expanded_until <= clock_timestamp()) AND `+ofActive+`
+				AND coalesce(`+coderFor("x.target")+`, '') NOT LIKE '`+fleet.CoderPlain+`%'
 			ORDER BY x.devices DESC, x.created_at, x.source LIMIT 1 FOR UPDATE SKIP LOCKED)
 		RETURNING target, source, expanded_attempts, length, sha256, coder, seconds`, job.Holder, lease)
 	if err != nil {

@@ -58,7 +58,7 @@ func checkTurns(r *stack.Rollout) error {
 
 // checkGood is the promise about a good release: every wave passed in its turn,
 // and every device committed it at the first attempt.
-func checkGood(r *stack.Rollout, devices int) error {
+func checkGood(r *stack.Rollout, devices int, delta stack.Delta) error {
 	if r.State != "completed" || r.Count("committed") != devices {
 		return fmt.Errorf("rollout of %s is %s (%s) with %d of %d devices committed",
 			r.Release.Version, r.State, r.Reason, r.Count("committed"), devices)
@@ -72,6 +72,9 @@ func checkGood(r *stack.Rollout, devices int) error {
 		}
 	}
 	if err := checkTransfer(r, devices); err != nil {
+		return err
+	}
+	if err := checkThrough(r, devices, delta); err != nil {
 		return err
 	}
 	return checkTurns(r)

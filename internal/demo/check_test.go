@@ -25,6 +25,9 @@ func good() *stack.Rollout {
 	return r
 }
 
+// through is the delta that it went by.
+var through = stack.Delta{From: oldVersion, Bytes: 800, Plain: 400_000, Listed: true}
+
 // stopped is a bad release's rollout that the breaker paused in time.
 func stopped() *stack.Rollout {
 	r := &stack.Rollout{State: "paused", Reason: "breaker: 2 of 2 devices failed (100 %, limit 2 % in 10m0s)", Waves: []stack.Wave{
@@ -36,7 +39,7 @@ func stopped() *stack.Rollout {
 }
 
 func TestAGoodRolloutThatDidNotComeTrueIsNamed(t *testing.T) {
-	if err := checkGood(good(), 12); err != nil {
+	if err := checkGood(good(), 12, through); err != nil {
 		t.Fatal(err)
 	}
 	for want, spoil := range map[string]func(*stack.Rollout){
@@ -51,10 +54,13 @@ func TestAGoodRolloutThatDidNotComeTrueIsNamed(t *testing.T) {
 		"Delta:0":                          func(r *stack.Rollout) { r.Transfer.Delta = 0 },
 		"Saved:100000":                     func(r *stack.Rollout) { r.Transfer.Saved = 100_000 },
 		"Full:1":                           func(r *stack.Rollout) { r.Transfer.Full = 1 },
+		"Delta:58753":                      func(r *stack.Rollout) { r.Transfer.Delta = 12*(800+4096) + 1 },
+		"Delta:4799":                       func(r *stack.Rollout) { r.Transfer.Delta = 12*400 - 1 },
+		"Origin:1200001":                   func(r *stack.Rollout) { r.Transfer.Origin = 3*400_000 + 1 },
 	} {
 		r := good()
 		spoil(r)
-		wantError(t, checkGood(r, 12), want)
+		wantError(t, checkGood(r, 12, through), want)
 	}
 }
 

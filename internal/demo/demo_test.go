@@ -163,6 +163,13 @@ func (r *running) checkWritten() {
 				Delta  int64 `json:"delta_bytes"`
 				Saved  int64 `json:"saved_by_delta_bytes"`
 			}
+			Delta struct {
+				Kind  string
+				Bytes int64
+				Plain int64 `json:"plain_bytes"`
+				Full  int64 `json:"full_bytes"`
+				Saved int64 `json:"saved_vs_plain_bytes"`
+			}
 			Waves []struct {
 				OpenedAt *time.Time `json:"opened_at"`
 				ClosedAt *time.Time `json:"closed_at"`
@@ -181,6 +188,9 @@ func (r *running) checkWritten() {
 	}
 	if b := good.Transfer; b.Delta == 0 || b.Origin == 0 || b.Saved < 4*b.Origin {
 		r.t.Errorf("the good one's bytes: %+v", b)
+	}
+	if d := good.Delta; d.Kind != "expanded" || d.Bytes == 0 || d.Bytes > d.Plain/4 || d.Plain > d.Full || d.Saved != 12*d.Plain-good.Transfer.Delta {
+		r.t.Errorf("the good one's delta: %+v", d)
 	}
 	for i, w := range good.Waves {
 		if w.OpenedAt == nil || w.ClosedAt == nil || w.ClosedAt.Before(*w.OpenedAt) {

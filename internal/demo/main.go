@@ -2,8 +2,9 @@
 // private PostgreSQL and InfluxDB, a broker, fleetd, and 40 agents, each a
 // process with its own certificate, slots and firmware.
 //
-// It publishes signed firmware, rolls a good version out in waves to the whole
-// fleet (pausing once on the way, to measure how fast that reaches the devices),
+// It publishes signed firmware, a part of which is compressed, rolls a good version out
+// in waves to the whole fleet, by a delta that looks through that compression (pausing
+// once on the way, to measure how fast that reaches the devices),
 // then a bad one, which its canary devices refuse by their health check and roll
 // back, so that the breaker stops it. It shows the waves while they run, prints
 // a summary, writes demo.json, and exits 0 only if all of that came true.
@@ -64,7 +65,12 @@ func run(ctx context.Context, keep bool, agents int, out string, limit time.Dura
 	if _, err := devstack.Binaries(ctx); err != nil {
 		return err
 	}
-	firmware, err := buildFirmware(ctx)
+	images, discard, err := devstack.TempDir("groundswell-firmware-")
+	if err != nil {
+		return err
+	}
+	defer discard()
+	firmware, err := buildFirmware(ctx, images)
 	if err != nil {
 		return err
 	}

@@ -4,9 +4,9 @@ import (
 	"context"
 	"fmt"
 	"net/url"
+	"os"
 	"time"
 
-	"groundswell/internal/devstack"
 	"groundswell/internal/devstack/stack"
 )
 
@@ -23,7 +23,7 @@ type demo struct {
 	say    func(string, ...any)
 	view   *view
 	agents int
-	// firmware is the path of each version's program.
+	// firmware is the path of each version.
 	firmware map[string]string
 	good     string // the id of the rollout of the good version
 }
@@ -42,20 +42,6 @@ func policy(percents ...float64) map[string]any {
 		"silent":  map[string]any{"factor": 10, "at_least": "40s"},
 		"settle":  "2s", "health_timeout": "6s", "attempts": 1,
 	}
-}
-
-// buildFirmware builds the three versions: old, good, and one that starts and
-// then fails its health check.
-func buildFirmware(ctx context.Context) (map[string]string, error) {
-	firmware := map[string]string{}
-	for _, v := range []string{oldVersion, goodVersion, badVersion} {
-		path, err := devstack.Firmware(ctx, v, v != badVersion)
-		if err != nil {
-			return nil, err
-		}
-		firmware[v] = path
-	}
-	return firmware, nil
 }
 
 // play is the demo from the firmware's signing to the checked outcome. The result
@@ -109,15 +95,19 @@ func (d *demo) awaitFleet(ctx context.Context, n int, version string) error {
 }
 
 func (d *demo) start(ctx context.Context, version string, policy map[string]any) (*stack.Rollout, error) {
-	return d.stack.CreateRollout(ctx, map[string]any{
+	return d.stack.CreateRollout(ctx, rollout(version, policy))
+}
+
+func rollout(version string, policy map[string]any) map[string]any {
+	return map[string]any{
 		"release": map[string]string{"name": release, "version": version},
 		"cohorts": []string{regions[0].name, regions[1].name}, "policy": policy, "note": "demo",
-	})
+	}
 }
 
 // rollGood brings the good version to everybody, with a pause on the way.
 func (d *demo) rollGood(ctx context.Context, result *Result) error {
-	r, err := d.start(ctx, goodVersion, policy(5, 30, 100))
+	r, delta, err := d.prepare(ctx, goodVersion, policy(5, 30, 100))
 	if err != nil {
 		return err
 	}
@@ -137,8 +127,14 @@ func (d *demo) rollGood(ctx context.Context, result *Result) error {
 	if err != nil {
 		return err
 	}
-	result.Rollouts = append(result.Rollouts, outcomeOf(r))
-	return checkGood(r, d.agents)
+	info, err := os.Stat(d.firmware[goodVersion])
+	if err != nil {
+		return err
+	}
+	outcome := outcomeOf(r)
+	outcome.Delta = deltaOf(r, d.agents, delta, info.Size())
+	result.Rollouts = append(result.Rollouts, outcome)
+	return checkGood(r, d.agents, delta)
 }
 
 // measurePause pauses the running rollout, waits until the last connected

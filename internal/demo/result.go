@@ -44,6 +44,8 @@ type Outcome struct {
 	Outcomes map[string]int `json:"outcomes"` // devices by their newest state
 	// Transfer is where the bytes came from that the devices got, as they say.
 	Transfer stack.Transfer `json:"transfer"`
+	// Delta is what it went by; absent: it was not asked about.
+	Delta *Delta `json:"delta,omitempty"`
 }
 
 // Wave is one wave of a rollout that is over.
@@ -115,6 +117,9 @@ func (r *Result) print(out io.Writer) {
 			fmt.Fprintf(out, "%s: %d devices fetched %s (%s of deltas, %s packed, %s full, %s of indexes), had %s already; deltas saved %s.\n",
 				o.Release, t.Devices, kilobytes(t.Origin), kilobytes(t.Delta), kilobytes(t.Packed), kilobytes(t.Full), kilobytes(t.Index),
 				kilobytes(t.Local), kilobytes(t.Saved))
+		}
+		if o.Delta != nil {
+			o.Delta.print(out, o.Release)
 		}
 	}
 	versions := make([]string, 0, len(r.Versions))

@@ -21,8 +21,22 @@ type Rollout struct {
 	Reason    string     `json:"reason"`
 	StartedAt *time.Time `json:"started_at"`
 	Waves     []Wave     `json:"waves"`
+	// Deltas are those from what its devices run that it is to move, most of them first.
+	Deltas []Delta `json:"deltas"`
 	// Transfer is where the bytes came from; absent: no device has said.
 	Transfer Transfer `json:"transfer"`
+}
+
+// Delta is the delta from a version that devices of a rollout run.
+type Delta struct {
+	From    string `json:"from"`
+	Devices int    `json:"devices"`
+	State   string `json:"state"`
+	Bytes   int64  `json:"bytes"`
+	// Plain is how many bytes the plain one has, where this one looks through compression;
+	// 0: it does not.
+	Plain  int64 `json:"plain_bytes"`
+	Listed bool  `json:"listed"` // devices know of it
 }
 
 // Transfer is where the bytes came from that the devices of a rollout got.
