@@ -51,7 +51,7 @@ func encode(ctx context.Context, name, oldPath, newPath, deltaPath string) error
 	} else {
 		err = delta.Encode(ctx, &out, before, after, delta.Options{Coder: coder})
 	}
-	if err != nil {
+	if err != nil && !errors.Is(err, find.ErrNothing) { // an empty delta says that
 		return err
 	}
 	return os.WriteFile(deltaPath, out.Bytes(), 0o600)

@@ -64,6 +64,9 @@ func measure(ctx context.Context, t tool, p pair, work string, patience time.Dur
 	if err != nil {
 		return r, err
 	}
+	if r.bytes == 0 {
+		return r, nil // it has nothing for such a pair
+	}
 	r.decode, _, err = command(ctx, j, t.decode(j))
 	if err != nil {
 		return r, err
@@ -135,7 +138,7 @@ func print(p pair, results []result) error {
 	}
 	best := int64(0) // of the others
 	for _, r := range results {
-		if !strings.HasPrefix(r.tool.name, "ours-") && r.gaveUp == 0 && (best == 0 || r.bytes < best) {
+		if !strings.HasPrefix(r.tool.name, "ours-") && r.gaveUp == 0 && r.bytes > 0 && (best == 0 || r.bytes < best) {
 			best = r.bytes
 		}
 	}
@@ -144,6 +147,10 @@ func print(p pair, results []result) error {
 	for _, r := range results {
 		if r.gaveUp > 0 {
 			fmt.Printf("| %s | gave up | | > %.0f | | | | | | |\n", r.tool.label, r.gaveUp.Seconds())
+			continue
+		}
+		if r.bytes == 0 {
+			fmt.Printf("| %s | nothing to look through | | | | | | | | |\n", r.tool.label)
 			continue
 		}
 		share := "-"
