@@ -53,8 +53,10 @@ func (e Energy) Validate() error {
 	return nil
 }
 
-// of is the µJ that a unit takes. Nothing overflows: no unit has 8 GB.
-func (e Energy) of(u unit) int64 { return e.Radio*u.cost() + 1000*e.Processor*u.slow/e.Rate }
+// of is the µJ that a unit takes, or a whole delta: nothing overflows up to 2^43 bytes.
+func (e Energy) of(u unit) int64 {
+	return e.Radio*u.cost() + int64(1000*float64(e.Processor)*float64(u.slow)/float64(e.Rate))
+}
 
 // slowly is how many slow bytes there are in so many of a delta.
 func slowly(c delta.Coder, n int64) int64 {
@@ -78,10 +80,21 @@ func (r *run) openDeltas(ctx context.Context) error {
 	if open {
 		w.close() // its head stays on the shelf
 		delete(r.plan.ways, kindExpanded)
+		r.aside = true
 	}
-	if err := r.openWay(ctx, kindDelta, r.openDelta); err != nil || !open || r.plan.ways[kindDelta] != nil {
+	if err := r.openWay(ctx, kindDelta, r.openDelta); err != nil || r.plan.ways[kindDelta] != nil {
 		return err
 	}
+	return r.instead(ctx)
+}
+
+// instead opens the delta that looks through compression, if it was left aside for the plain
+// one, which is no way any more.
+func (r *run) instead(ctx context.Context) error {
+	if !r.aside {
+		return nil
+	}
+	r.aside = false
 	return r.openWay(ctx, kindExpanded, r.openExpanded)
 }
 

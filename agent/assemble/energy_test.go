@@ -224,10 +224,40 @@ func TestUnitsThatFollowComeByOneRequest(t *testing.T) {
 		ways: map[kind]way{kindFull: full{"", index}, kindExpanded: w},
 	}
 	inside := slices.IndexFunc(head.Units, func(u expand.Unit) bool { return w.begin(slices.Index(head.Units, u)) < u.Start })
-	if alone := p.choice(inside, w.segments[inside].first, ""); alone != kindFull {
-		t.Fatalf("unit %d alone comes by %s", inside, alone)
+	first := w.segments[inside].first
+	if s := p.next(first, 1); s.kind != kindFull {
+		t.Fatalf("unit %d alone comes by %s", inside, s.kind)
 	}
 	if s := p.next(0, 0); s.kind != kindExpanded || s.end <= w.segments[inside].first {
 		t.Errorf("%s from %d to %d, unit %d begins at %d", s.kind, s.first, s.end, inside, w.segments[inside].first)
+	}
+}
+
+// TestWhatIsMadeOnceMoreServesTheRestOfTheStream, as far as the step brings it: a download that
+// goes on inside of one does not leave the delta for that.
+func TestWhatIsMadeOnceMoreServesTheRestOfTheStream(t *testing.T) {
+	head := &expand.Head{Inner: &delta.Head{}, NewLength: 11_000_000, New: []expand.Stream{{At: 500_000, Length: 9_000_000, Size: 27_000_000}}}
+	w := &expanded{head: head}
+	for n := range int64(11) {
+		head.Units = append(head.Units, expand.Unit{Offset: n * 1000, Length: 1000, Start: n * 1_000_000, Size: 1_000_000})
+		w.segments = append(w.segments, segment{int(n), int(n) + 1})
+	}
+	for _, c := range []struct {
+		unit       int
+		limit      int64
+		own, again int64 // content
+	}{
+		{0, 0, 1_500_000, 0},                  // begins before the stream
+		{5, 0, 3_000_000, 13_500_000 / 9 * 2}, // 4.5 of its 9 MB are left
+		{5, 1, 3_000_000, 13_500_000},         // alone
+		{5, 2500, 3_000_000, 13_500_000 / 2},  // two units fit
+		{5, 5000, 3_000_000, 13_500_000 / 9 * 2},
+		{9, 0, 1_500_000, 25_500_000}, // the last one of it
+		{10, 0, 0, 0},
+	} {
+		u := w.units(c.unit, c.unit, w.begin(c.unit))
+		if got := w.spread(u, c.limit).slow; got < c.own+c.again-2 || got > c.own+c.again+2 {
+			t.Errorf("unit %d, at most %d bytes: %d, expected %d", c.unit, c.limit, got, c.own+c.again)
+		}
 	}
 }

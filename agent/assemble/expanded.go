@@ -139,6 +139,31 @@ func (w *expanded) begin(n int) int64 {
 	return at
 }
 
+// spread is u, which does not follow: what is made once more from the begin of a stream serves
+// all units of the stream that limit bytes bring as well (0: the rest of it), so each bears its
+// share.
+func (w *expanded) spread(u unit, limit int64) unit {
+	n := segmentAt(w.segments, u.first)
+	first := w.head.Units[n]
+	begin := w.begin(n)
+	if begin == first.Start {
+		return u
+	}
+	stream := w.head.New[w.streamAt(first.Start)]
+	last := first
+	for _, v := range w.head.Units[n+1:] {
+		if v.Start >= stream.At+stream.Length || limit > 0 && v.Offset+v.Length-u.from > limit {
+			break
+		}
+		last = v
+	}
+	own := min(first.Start+first.Size, stream.At+stream.Length) - first.Start
+	all := min(last.Start+last.Size, stream.At+stream.Length) - first.Start
+	again := w.content(begin, first.Start)
+	u.slow -= again - int64(float64(again)*float64(own)/float64(all))
+	return u
+}
+
 // content is about how many bytes stand for the streams in a range of the new image.
 func (w *expanded) content(from, to int64) (n int64) {
 	for k := w.streamAt(from); k < len(w.head.New) && w.head.New[k].At < to; k++ {

@@ -48,7 +48,7 @@ func (r *run) fetch(ctx context.Context, s step) error {
 		case errors.Is(err, errSent):
 			switch {
 			case s.kind == kindDelta:
-				return r.spoil(err)
+				return r.spoil(ctx, err)
 			case s.kind == kindExpanded && !errors.Is(err, expand.ErrSum):
 				r.Log.Warn("the delta that looks through compression does not make the artifact", "err", err)
 				return r.leave(ctx, kindExpanded) // it is the same from everybody
@@ -82,8 +82,11 @@ func (r *run) leave(ctx context.Context, k kind) error {
 		r.shelf.forgetHead(w.from) // it may be that which is wrong
 	}
 	delete(r.plan.ways, k)
-	if k == kindExpanded {
+	switch k {
+	case kindExpanded:
 		return r.openWay(ctx, kindDelta, r.openDelta)
+	case kindDelta:
+		return r.instead(ctx)
 	}
 	return nil
 }
@@ -92,11 +95,12 @@ func (r *run) against(base string, k kind) { r.strikes[strike{base, k}]++ }
 
 // spoil leaves the segment that is next to the other ways, and the delta when it has
 // failed too often. Whoever sent it, or whoever changed what runs, may be at fault.
-func (r *run) spoil(err error) error {
+func (r *run) spoil(ctx context.Context, err error) error {
 	n := segmentAt(r.plan.segments, r.file.at)
 	r.Log.Warn("the delta does not make a segment", "segment", n, "err", err)
 	if r.plan.spoilt[n] = true; len(r.plan.spoilt) >= maxStrikes {
 		delete(r.plan.ways, kindDelta)
+		return r.instead(ctx)
 	}
 	return nil
 }

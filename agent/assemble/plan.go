@@ -40,6 +40,9 @@ type plan struct {
 	stretch func() int
 	// energy is what to weigh; nil: bytes alone.
 	energy *Energy
+	// limit is how many bytes the next step may bring if it brings more than one unit; 0:
+	// any number.
+	limit int64
 }
 
 // cost is what a unit costs: in bytes, or in µJ.
@@ -53,8 +56,11 @@ func (p *plan) cost(u unit) int64 {
 // unit is what block i is made by; follows: right behind the unit before it.
 func (p *plan) unit(k kind, i int, follows bool) unit {
 	u := p.ways[k].unit(i)
-	if w, ok := p.ways[k].(*expanded); ok && follows {
-		u = w.following(u)
+	switch w, ok := p.ways[k].(*expanded); {
+	case ok && follows:
+		return w.following(u)
+	case ok:
+		return w.spread(u, p.limit)
 	}
 	return u
 }
@@ -99,6 +105,7 @@ func (p *plan) choice(n, at int, behind kind) kind {
 // next is what to do from block at on: as much as one request can bring, of at most
 // limit bytes if at least one unit fits into them, else one unit; 0: no limit.
 func (p *plan) next(at int, limit int64) step {
+	p.limit = limit
 	n := segmentAt(p.segments, at)
 	k := p.choice(n, at, "")
 	if k == kindLocal || !k.bySegments() && p.local(p.index.Blocks[at]) {

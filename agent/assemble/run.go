@@ -32,6 +32,7 @@ type run struct {
 	seed     *seed
 	plan     *plan
 	opened   bool         // what the origin has is known
+	aside    bool         // the delta that looks through compression can be had, and is not open
 	share    *peers.Share // nil: there are no peers
 	unpacker *block.Unpacker
 	transfer *topics.Transfer

@@ -8,7 +8,7 @@ type DeltaSource struct {
 	Devices int64  `json:"devices" doc:"That the rollout is to move; with those that it has moved they get fewer"`
 	State   string `json:"state" enum:"none,pending,running,ready,useless,failed" doc:"Of the delta. none: not asked for, or nothing to make it from; useless: not worth its bytes; failed: given up for a day"`
 	Bytes   int64  `json:"bytes,omitempty" doc:"Of the delta"`
-	Plain   int64  `json:"plain_bytes,omitempty" doc:"Of the plain delta, where the one of bytes looks through compression; absent: it does not"`
+	Plain   int64  `json:"plain_bytes,omitempty" doc:"Of the plain delta, where the one of bytes looks through compression, whether the plain one is worth its bytes or not; absent: it does not"`
 	Listed  bool   `json:"listed,omitempty" doc:"Devices know of it"`
 	Error   string `json:"error,omitempty" doc:"Of the newest attempt"`
 }

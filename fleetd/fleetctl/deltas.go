@@ -27,7 +27,7 @@ var deltaTable = table[deltaSource]{
 			return ""
 		}
 		if d.Plain > 0 {
-			return size(d.Bytes) + " through compression, else " + size(d.Plain)
+			return size(d.Bytes) + " through compression (" + size(d.Plain) + " without)"
 		}
 		return size(d.Bytes)
 	}},

@@ -355,7 +355,7 @@ func TestARolloutShowsItsDeltasAndWhereTheBytesCameFrom(t *testing.T) {
 			"transfer":{"devices":5,"origin_bytes":3072,"saved_by_delta_bytes":7168,"regions":[{"region":"eu","devices":4,"delta_bytes":1024},{"region":"us","devices":1}]}}`)
 	})
 	out := mustRun(t, append([]string{"rollout", "show", "r-1"}, flags...)...)
-	for _, part := range []string{waits, "1.0.0", "2.0 KiB through compression, else 5.0 KiB", "too large", "SAVED BY DELTA", "7.0 KiB", "all", "eu"} {
+	for _, part := range []string{waits, "1.0.0", "2.0 KiB through compression (5.0 KiB without)", "too large", "SAVED BY DELTA", "7.0 KiB", "all", "eu"} {
 		if !strings.Contains(out, part) {
 			t.Errorf("it shows no %q:\n%s", part, out)
 		}

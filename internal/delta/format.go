@@ -32,7 +32,7 @@ const (
 	// MaxHead is the largest head in bytes.
 	MaxHead = 4 << 20
 	// MaxCopies is the largest number of copies: 15 bytes of memory each at most, and
-	// 12 to look addresses up.
+	// 16 to look addresses up.
 	MaxCopies = 1 << 19
 	// maxSpaces is the largest number of programs in the old image whose addresses
 	// are looked up.

@@ -31,6 +31,10 @@ const (
 // more content need no room elsewhere.
 const Window = 256 << 10
 
+// What is read back is more than a group and what a caller has at hand of it, 64 KiB at most,
+// before the end: it was kept.
+const _ = uint(Window - maxContent - len(kept{}.room) - 64<<10)
+
 // Bounds of a group, in bytes. A group ends behind the packet that reaches one of the
 // first two.
 const (

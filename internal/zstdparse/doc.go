@@ -59,4 +59,7 @@ const (
 	MaxForm = 1<<31 - 1
 
 	maxBlock = 128 << 10 // of content, and in the frame (RFC 8878, 3.1.1.2)
+
+	// A block that is not in memory, and 64 KiB that a caller has at hand, are given before.
+	_ = uint(Window - maxBlock - 64<<10)
 )
