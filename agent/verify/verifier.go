@@ -207,8 +207,10 @@ func (v *Verifier) RootsChanged() <-chan struct{} { return v.roots }
 const maxRoots = 1024
 
 // WalkRoots looks for newer roots of both repositories and takes them one by
-// one. The newest is the one after which no source has another.
+// one. The newest is the one after which no source has another. fetch.ErrUnsure means that
+// for each repository at least one source says so, and not all do.
 func (v *Verifier) WalkRoots(ctx context.Context) error {
+	var unsure error
 	changed := false
 	defer func() {
 		if changed {
@@ -237,13 +239,20 @@ func (v *Verifier) WalkRoots(ctx context.Context) error {
 				break
 			}
 			if err != nil {
-				return fmt.Errorf("%s root %d: %w", repo, next, err)
+				err = fmt.Errorf("%s root %d: %w", repo, next, err)
+			}
+			if errors.Is(err, fetch.ErrUnsure) {
+				unsure = errors.Join(unsure, err) // the other repository is another question
+				break
+			}
+			if err != nil {
+				return err
 			}
 			changed = true
 			v.log.Info("root accepted", "repository", string(repo), "version", next)
 		}
 	}
-	return nil
+	return unsure
 }
 
 // Images brings the list of releases that a manifest pins: newer roots first,

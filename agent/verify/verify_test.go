@@ -302,6 +302,9 @@ func TestSilentSourceDoesNotHoldUpTheListOfReleases(t *testing.T) {
 	if _, err := v.Images(t.Context(), w.pin); err != nil {
 		t.Fatal(err)
 	}
+	if want := []string{"director root 2", "image root 2"}; fmt.Sprint(w.asked[:2]) != fmt.Sprint(want) {
+		t.Errorf("it asked for %v", w.asked)
+	}
 	w.failures["director root 2"] = errors.New("no answer of anybody")
 	if _, err := v.Images(t.Context(), w.pin); err == nil {
 		t.Fatal("nobody said that there is no newer root")
