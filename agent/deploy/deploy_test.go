@@ -121,6 +121,7 @@ func TestOnlyWhatCannotMendItselfEndsTheAttempt(t *testing.T) {
 		{fmt.Errorf("%w: %w", errDisk, slot.ErrArtifact), "artifact", true},
 		{trust.ErrExpired, "metadata", false},
 		{trust.ErrPin, "metadata", false},
+		{trust.ErrKey, "metadata", false},
 		{fetch.ErrNotFound, "fetch", false},
 		{fetch.ErrNoSource, "fetch", false},
 		{errNoManifest, "fetch", false},

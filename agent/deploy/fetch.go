@@ -142,12 +142,13 @@ func (d *Driver) download(ctx context.Context, images trust.Images, bring func(c
 	})
 }
 
-// agreed brings the list of releases, once this device may run the entry's by it.
+// agreed brings the list of releases, once this device may run the entry's by it. Peers are
+// asked for it only where no source says anything.
 func (d *Driver) agreed(ctx context.Context) (images trust.Images, err error) {
 	for round, refused := 1, 0; ; round++ {
 		change := d.device.change() // before the look
 		err := d.aloud(ctx, func() (err error) {
-			if images, err = d.images(ctx); err == nil || ctx.Err() != nil || !d.near() {
+			if images, err = d.images(ctx); err == nil || ctx.Err() != nil || !unanswered(err) || !d.near() {
 				return err
 			}
 			d.account.stands(err)
@@ -288,6 +289,8 @@ func (s *stones) ahead(version string) map[string]bool {
 var errDisk = errors.New("disk")
 
 const (
+	reasonBusy     = "busy"
+	reasonFetch    = "fetch"
 	reasonMetadata = "metadata"
 	reasonRequires = "requires"
 )
@@ -329,6 +332,7 @@ func reasonOf(err error) (slug string, final bool) {
 		{trust.ErrVanished, reasonMetadata, false},
 		{trust.ErrTrustDomain, reasonMetadata, false},
 		{trust.ErrKind, reasonMetadata, false},
+		{trust.ErrKey, reasonMetadata, false},
 		{trust.ErrTooLarge, reasonMetadata, false},
 		{fetch.ErrTooLarge, reasonMetadata, false},
 	} {
@@ -337,9 +341,17 @@ func reasonOf(err error) (slug string, final bool) {
 		}
 	}
 	if errors.As(err, new(fetch.Busy)) {
-		return "busy", false
+		return reasonBusy, false
 	}
-	return "fetch", false
+	return reasonFetch, false
+}
+
+// unanswered reports whether metadata could not be had because no source has given any. What
+// one has sent counts also where it was refused or could not be kept: a root that the device
+// cannot take may withdraw the keys that it would go on with.
+func unanswered(err error) bool {
+	slug, _ := reasonOf(err)
+	return (slug == reasonFetch || slug == reasonBusy) && !errors.Is(err, fetch.ErrRefused)
 }
 
 func (d *Driver) image() slot.Image {

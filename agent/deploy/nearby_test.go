@@ -49,6 +49,10 @@ type lan struct {
 	pin      topics.SnapshotPin
 	artifact fetch.Artifact
 	roots    verify.Roots
+	mirrors  []string       // sources besides the origin
+	spec     trust.RootSpec // of the image repository's root
+	root     *trust.Key     // of it
+	director trust.RoleKeys
 
 	mu    sync.Mutex // guards what follows
 	files map[string][]byte
@@ -84,7 +88,9 @@ func newLAN(t *testing.T) *lan {
 	snapshotKey, snapshot := key()
 	_, timestamp := key()
 	_, director := key()
-	imageRoot, errImage := trust.InitRoot(trust.RootSpec{TrustDomain: peerstest.Domain, Repository: trust.Image, Expires: expires, Root: root, Targets: release, Snapshot: snapshot, Timestamp: timestamp}, rootKey)
+	l.spec = trust.RootSpec{TrustDomain: peerstest.Domain, Repository: trust.Image, Expires: expires, Root: root, Targets: release, Snapshot: snapshot, Timestamp: timestamp}
+	l.root, l.director = rootKey, director
+	imageRoot, errImage := trust.InitRoot(l.spec, rootKey)
 	directorRoot, errDirector := trust.InitRoot(trust.RootSpec{TrustDomain: peerstest.Domain, Repository: trust.Director, Expires: expires, Root: root, Targets: director}, rootKey)
 	r := trust.Release{Schema: 1, Component: "system", Name: "camera", Version: "1.1.0", Models: []string{"cam-a"}, Index: &pin}
 	image := trust.ReleaseImage{Path: trust.ReleasePath(r), Length: l.artifact.Length, SHA256: l.artifact.SHA256, Release: r}
@@ -138,6 +144,29 @@ func (c tally) Write(p []byte) (int, error) {
 	return n, err
 }
 
+// publish gives the origin the image repository's next root, with other release keys.
+func (l *lan) publish(release trust.RoleKeys) {
+	l.t.Helper()
+	spec := l.spec
+	spec.Targets = release
+	raw, err := trust.RotateRoot(l.roots.Image, spec, l.root)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.files[secondRoot] = raw
+}
+
+const secondRoot = "/repository/image/2.root.json"
+
+// asks is how often the origin was asked for something.
+func (l *lan) asks(path string) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.asked[path]
+}
+
 // forget has the origin count anew, and answer by fault; nil: as it should.
 func (l *lan) forget(fault http.HandlerFunc) {
 	l.mu.Lock()
@@ -156,9 +185,9 @@ func (l *lan) counted() (requests, index int, sent int64) {
 	return requests, l.asked["/artifacts/"+l.artifact.Index.SHA256], l.sent
 }
 
-func (l *lan) verifier(clk *clock.Clock, source verify.Source, device string) *verify.Verifier {
+func (l *lan) verifier(dir string, clk *clock.Clock, source verify.Source, device string) *verify.Verifier {
 	l.t.Helper()
-	v, err := verify.Open(l.t.TempDir(), peerstest.Domain, device, l.roots, clk, time.Now(), source, slog.New(slog.DiscardHandler))
+	v, err := verify.Open(dir, peerstest.Domain, device, l.roots, clk, time.Now(), source, slog.New(slog.DiscardHandler))
 	if err != nil {
 		l.t.Fatal(err)
 	}
@@ -178,7 +207,7 @@ func (l *lan) newPeer(addr string) *peer {
 	l.t.Helper()
 	client := fetch.New(fetch.Config{Sources: func() []string { return []string{l.URL} }})
 	l.t.Cleanup(client.Close)
-	v := l.verifier(clock.New(time.Now(), nil), client, "cam-0")
+	v := l.verifier(l.t.TempDir(), clock.New(time.Now(), nil), client, "cam-0")
 	if _, err := v.Images(l.t.Context(), l.pin); err != nil {
 		l.t.Fatal(err)
 	}
@@ -212,6 +241,7 @@ type near struct {
 	*Driver
 	l       *lan
 	slots   shelf
+	trust   string // the directory of what it trusts
 	journal *journal.Journal
 	allowed *allowance.Allowance
 	began   time.Time
@@ -240,7 +270,7 @@ func (m member) World() decide.World {
 // newNear is a device with an allowance, that knows others at these places.
 func (l *lan) newNear(cfg allowance.Config, conditions condition.Config, w *wake.Wake, static ...string) *near {
 	l.t.Helper()
-	n := &near{l: l, began: time.Now(), slots: shelf{&bank{}, filepath.Join(l.t.TempDir(), "staging")}, ended: make(chan update.Event, 1)}
+	n := &near{l: l, trust: l.t.TempDir(), began: time.Now(), slots: shelf{&bank{}, filepath.Join(l.t.TempDir(), "staging")}, ended: make(chan update.Event, 1)}
 	log := slog.New(slog.DiscardHandler)
 	clk := clock.NewFrom(n.began.Add(-time.Hour), n.now, func() time.Duration { return time.Since(n.began) })
 	j, err := journal.Open(l.t.TempDir(), time.Now(), log)
@@ -250,7 +280,7 @@ func (l *lan) newNear(cfg allowance.Config, conditions condition.Config, w *wake
 	n.journal = j
 	n.allowed = allowance.New(cfg, "cam-1", clk, log)
 	n.allowed.Remember(j, func() *time.Location { return time.UTC })
-	client := fetch.New(fetch.Config{Sources: func() []string { return []string{l.URL} }, Allowance: n.allowed, Wake: w, BackoffMin: time.Millisecond, BackoffMax: 5 * time.Millisecond})
+	client := fetch.New(fetch.Config{Sources: func() []string { return append([]string{l.URL}, l.mirrors...) }, Allowance: n.allowed, Wake: w, BackoffMin: time.Millisecond, BackoffMax: 5 * time.Millisecond})
 	l.t.Cleanup(client.Close)
 	site := peerstest.Site(l.t, l.ca, "cam-1", "127.0.0.1:0", static, nil)
 	takesPart(l.t, site)
@@ -259,7 +289,7 @@ func (l *lan) newNear(cfg allowance.Config, conditions condition.Config, w *wake
 	n.Driver = New(Config{
 		Component: "system", Device: "cam-1", Model: "cam-a", Allowance: n.allowed, Wake: w,
 		Peers: assemble.Nearby{Downloads: downloads}, PeersAgain: backoff.Range{Min: 20 * time.Millisecond, Max: 20 * time.Millisecond},
-	}, NewDevice(world, conditions), n.slots, l.verifier(clk, client, "cam-1"), downloads, j, clk, log)
+	}, NewDevice(world, conditions), n.slots, l.verifier(n.trust, clk, client, "cam-1"), downloads, j, clk, log)
 	n.dep = journal.Deployment{State: update.Downloading, Cohort: "lobby", Attempt: 1, From: "1.0.0", Entry: l.entry}
 	return n
 }

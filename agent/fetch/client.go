@@ -32,6 +32,9 @@ var (
 	// ErrUnsure: a source says that it does not have it, and what the others would
 	// say is not known: they did not answer, or with something that was refused.
 	ErrUnsure = errors.New("not every source could be asked")
+	// ErrRefused: a source has sent metadata, and it was refused; others could not be
+	// asked, or were refused as well.
+	ErrRefused = errors.New("what a source sent was refused")
 	// ErrSlow: a source sent too little for too long.
 	ErrSlow = errors.New("source is too slow")
 	// ErrEncoding: a source sent something compressed that was not asked for.
@@ -146,7 +149,8 @@ func (c *Client) Targets(ctx context.Context, pin trust.TargetsPin, accept func(
 // metadata asks each source once, until what one sent is accepted. Otherwise the
 // error is ErrNotFound when no source has the file, ErrUnsure when at least one
 // has it not, and what it was refused for only when every source was refused:
-// what another source would have sent may be good.
+// what another source would have sent may be good. It is ErrRefused besides when one
+// was refused and none says that it has it not.
 func (c *Client) metadata(ctx context.Context, path string, limit int64, accept func([]byte) error) error {
 	sources := c.cfg.Sources()
 	if len(sources) == 0 {
@@ -177,9 +181,9 @@ func (c *Client) metadata(ctx context.Context, path string, limit int64, accept 
 	case missing > 0:
 		return fmt.Errorf("%s: %w: %v", path, ErrUnsure, errors.Join(refused, errors.Join(failures...)))
 	case refused != nil && len(failures) > 0:
-		return fmt.Errorf("fetch %s: %w; refused: %v", path, errors.Join(failures...), refused)
+		return fmt.Errorf("fetch %s: %w; %w: %v", path, errors.Join(failures...), ErrRefused, refused)
 	case refused != nil:
-		return fmt.Errorf("fetch %s: %w", path, refused)
+		return fmt.Errorf("fetch %s: %w: %w", path, ErrRefused, refused)
 	}
 	return fmt.Errorf("fetch %s: %w", path, errors.Join(failures...))
 }

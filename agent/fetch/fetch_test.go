@@ -348,7 +348,15 @@ func TestRefusedMetadataIsAskedOfTheNextSource(t *testing.T) {
 	if err := client(t, lie.URL, packed.URL, good.URL).Root(t.Context(), trust.Image, 2, accept); err != nil {
 		t.Fatal(err)
 	}
-	if err := client(t, lie.URL, packed.URL).Root(t.Context(), trust.Image, 2, accept); !errors.Is(err, refused) || !errors.Is(err, ErrEncoding) {
+	if err := client(t, lie.URL, packed.URL).Root(t.Context(), trust.Image, 2, accept); !errors.Is(err, refused) || !errors.Is(err, ErrEncoding) || !errors.Is(err, ErrRefused) {
+		t.Fatalf("got %v", err)
+	}
+	// Where others cannot be asked, it is not known what is wrong, but that one has answered.
+	down := newSource(t, func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(http.StatusInternalServerError) })
+	if err := client(t, lie.URL, down.URL).Root(t.Context(), trust.Image, 2, accept); errors.Is(err, refused) || !errors.Is(err, ErrRefused) {
+		t.Fatalf("got %v", err)
+	}
+	if err := client(t, down.URL).Root(t.Context(), trust.Image, 2, accept); err == nil || errors.Is(err, ErrRefused) {
 		t.Fatalf("got %v", err)
 	}
 }

@@ -24,33 +24,38 @@ func (s *Site) giveDocument(w http.ResponseWriter, r *http.Request) {
 		http.NotFound(w, r)
 		return
 	}
+	document := s.document(digest)
+	if document == nil {
+		http.NotFound(w, r) // at once: who asks for what is not here costs nobody a turn
+		return
+	}
 	leave := s.enter(w, r)
 	if leave == nil {
 		return
 	}
 	defer leave()
-	raw := s.index(digest)
-	if raw == nil && s.opt.Document != nil {
-		raw = s.opt.Document(hex.EncodeToString(digest[:]))
-	}
-	if raw == nil {
-		http.NotFound(w, r)
-		return
-	}
-	s.give(w, r, raw)
+	s.give(w, r, document())
 }
 
-// index is the block index with that digest; nil: it is of nothing that is offered.
-func (s *Site) index(digest [32]byte) []byte {
+// document is what makes the document with that digest; nil: it is not here.
+func (s *Site) document(digest [32]byte) func() []byte {
 	s.mu.Lock()
-	i := slices.IndexFunc(s.offers, func(o *offer) bool { return o.index.Blocks != nil && o.digest == digest })
-	if i < 0 {
-		s.mu.Unlock()
+	for _, o := range s.offers {
+		if o.index.Blocks != nil && o.digest == digest {
+			x := o.index // its blocks stay as they are
+			s.mu.Unlock()
+			return x.Bytes
+		}
+	}
+	s.mu.Unlock()
+	if s.opt.Document == nil {
 		return nil
 	}
-	x := s.offers[i].index // its blocks stay as they are
-	s.mu.Unlock()
-	return x.Bytes()
+	raw := s.opt.Document(hex.EncodeToString(digest[:]))
+	if raw == nil {
+		return nil
+	}
+	return func() []byte { return raw }
 }
 
 // Near reports whether somebody may have something of an artifact: it is announced, or

@@ -3,7 +3,11 @@ package peers
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
@@ -197,4 +201,36 @@ func (s *Site) announced() []string {
 	service, _ := s.service()
 	list, _ := artifactsOf(service.Text, here)
 	return list
+}
+
+// TestWhatIsNotHereTakesNobodysTurn: of documents as of blocks. What is here waits for its own.
+func TestWhatIsNotHereTakesNobodysTurn(t *testing.T) {
+	a := newArtifact(t, 1<<20)
+	index, list := sha256.Sum256(a.index.Bytes()), sha256.Sum256([]byte("list"))
+	for name, c := range map[string]struct {
+		digest [32]byte
+		want   int
+	}{
+		"index": {index, http.StatusServiceUnavailable}, "list": {list, http.StatusServiceUnavailable}, "unknown": {[32]byte{1}, http.StatusNotFound},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := aSite()
+				s.opt.Document = func(sha256 string) []byte {
+					return map[string][]byte{hex.EncodeToString(list[:]): []byte("list")}[sha256]
+				}
+				o := newOffer(a.name, int64(len(a.data)))
+				o.know(a.index)
+				s.put(o)
+				s.uploads <- struct{}{} // the only one
+				r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/", nil)
+				r.SetPathValue("sha256", hex.EncodeToString(c.digest[:]))
+				w := httptest.NewRecorder()
+				s.giveDocument(w, r)
+				if w.Code != c.want {
+					t.Errorf("got %d, want %d", w.Code, c.want)
+				}
+			})
+		})
+	}
 }

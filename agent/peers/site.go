@@ -33,7 +33,8 @@ type Options struct {
 	// Holds lists the SHA-256 of what Contents would open.
 	Holds func() []string
 	// Document is a document about releases by its SHA-256 (lower-case hex), as it was
-	// verified; nil: it is not here. A nil Document: only block indexes are given.
+	// verified; nil: it is not here. It is asked whatever others want to know, so it must be
+	// quick. A nil Document: only block indexes are given.
 	Document func(sha256 string) []byte
 	// Settle is how long a download waits for others to answer before it fetches its
 	// first block. Default 2 s; 0 where all peers are Static.

@@ -37,10 +37,13 @@ func (d documents) document(ctx context.Context, doc topics.Document, accept fun
 	return accept(raw)
 }
 
-// Document is trust.State's, for others of the site.
+// Document is one of trust.State's Documents, for others of the site; nil: it is none of them.
+// They are looked at once for each state, however often others ask.
 func (v *Verifier) Document(sha256 string) []byte {
 	v.mu.Lock()
-	s := v.state // what it points to stays as it is
-	v.mu.Unlock()
-	return s.Document(sha256)
+	defer v.mu.Unlock()
+	if v.documents == nil {
+		v.documents = v.state.Documents()
+	}
+	return v.documents[sha256]
 }

@@ -46,10 +46,11 @@ type Verifier struct {
 	log    *slog.Logger
 	roots  chan struct{}
 
-	mu     sync.Mutex // guards what follows; never held while fetching
-	file   *journal.File
-	state  trust.State
-	floors *floors
+	mu        sync.Mutex // guards what follows; never held while fetching
+	file      *journal.File
+	state     trust.State
+	documents map[string][]byte // of state; nil: it was not looked yet
+	floors    *floors
 }
 
 // Open reads the state from dir, or begins with the provisioned roots when
@@ -117,7 +118,7 @@ func (v *Verifier) keep(next trust.State) error {
 	if next.Floor().Before(v.state.Floor()) {
 		v.clock.Reset(v.built) // the key that signed the floor was withdrawn
 	}
-	v.state = next
+	v.state, v.documents = next, nil
 	v.clock.Raise(next.Floor())
 	return nil
 }
@@ -206,8 +207,10 @@ func (v *Verifier) RootsChanged() <-chan struct{} { return v.roots }
 const maxRoots = 1024
 
 // WalkRoots looks for newer roots of both repositories and takes them one by
-// one. The newest is the one after which no source has another.
+// one. The newest is the one after which no source has another. fetch.ErrUnsure means that
+// for each repository at least one source says so, and not all do.
 func (v *Verifier) WalkRoots(ctx context.Context) error {
+	var unsure error
 	changed := false
 	defer func() {
 		if changed {
@@ -236,13 +239,20 @@ func (v *Verifier) WalkRoots(ctx context.Context) error {
 				break
 			}
 			if err != nil {
-				return fmt.Errorf("%s root %d: %w", repo, next, err)
+				err = fmt.Errorf("%s root %d: %w", repo, next, err)
+			}
+			if errors.Is(err, fetch.ErrUnsure) {
+				unsure = errors.Join(unsure, err) // the other repository is another question
+				break
+			}
+			if err != nil {
+				return err
 			}
 			changed = true
 			v.log.Info("root accepted", "repository", string(repo), "version", next)
 		}
 	}
-	return nil
+	return unsure
 }
 
 // Images brings the list of releases that a manifest pins: newer roots first,
@@ -271,20 +281,28 @@ func (v *Verifier) listed(ctx context.Context, pin topics.SnapshotPin, from list
 	return v.Held()
 }
 
+// fetchImages takes the snapshot and the targets that it names, or neither: who gives the one
+// need not have the other, and with a snapshot alone the list that is held would be none.
 func (v *Verifier) fetchImages(ctx context.Context, pin topics.SnapshotPin, from lists) error {
+	var snapshot []byte
 	var names trust.TargetsPin
-	err := from.Snapshot(ctx, pin, func(raw []byte) error {
-		return v.apply(func(s trust.State, now time.Time) (next trust.State, err error) {
-			next, names, err = s.Snapshot(raw, pin, now)
-			return next, err
-		})
+	err := from.Snapshot(ctx, pin, func(raw []byte) (err error) {
+		v.mu.Lock()
+		s := v.state
+		v.mu.Unlock()
+		_, names, err = s.Snapshot(raw, pin, v.clock.Now())
+		snapshot = raw
+		return err
 	})
 	if err != nil {
 		return err
 	}
 	return from.Targets(ctx, names, func(raw []byte) error {
-		return v.apply(func(s trust.State, now time.Time) (next trust.State, err error) {
-			next, _, err = s.Targets(raw, now)
+		return v.apply(func(s trust.State, now time.Time) (trust.State, error) {
+			next, _, err := s.Snapshot(snapshot, pin, now) // again: much may have come meanwhile
+			if err == nil {
+				next, _, err = next.Targets(raw, now)
+			}
 			return next, err
 		})
 	})

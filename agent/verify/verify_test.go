@@ -302,6 +302,9 @@ func TestSilentSourceDoesNotHoldUpTheListOfReleases(t *testing.T) {
 	if _, err := v.Images(t.Context(), w.pin); err != nil {
 		t.Fatal(err)
 	}
+	if want := []string{"director root 2", "image root 2"}; fmt.Sprint(w.asked[:2]) != fmt.Sprint(want) {
+		t.Errorf("it asked for %v", w.asked)
+	}
 	w.failures["director root 2"] = errors.New("no answer of anybody")
 	if _, err := v.Images(t.Context(), w.pin); err == nil {
 		t.Fatal("nobody said that there is no newer root")
@@ -365,6 +368,71 @@ func TestListOfReleasesComesFromPeers(t *testing.T) {
 		sum := sha256.Sum256(raw)
 		if got := v.Document(hex.EncodeToString(sum[:])); !bytes.Equal(got, want) {
 			t.Errorf("%s: %d bytes", name, len(got))
+		}
+	}
+}
+
+// TestASnapshotWithoutItsListMovesNothing: from whom it comes, peers or a source, the list
+// that is held stays, and another cohort's manifest still finds it.
+func TestASnapshotWithoutItsListMovesNothing(t *testing.T) {
+	w := newWorld(t)
+	if _, err := w.open().Images(t.Context(), w.pin); err != nil {
+		t.Fatal(err)
+	}
+	targets := must[[]byte](t)(trust.SignTargets(trust.TargetsSpec{Root: w.imageRoot, Previous: w.files["targets 1"], Now: now, Expires: now.AddDate(0, 2, 0)}, w.release))
+	snapshot, pin, err := trust.MakeSnapshot(targets, 2, now.AddDate(0, 1, 0), w.snapshot)
+	if err != nil {
+		t.Fatal(err)
+	}
+	given := map[string][]byte{pin.SHA256: snapshot}
+	peers := func(_ context.Context, d topics.Document) ([]byte, error) {
+		if raw := given[d.SHA256]; raw != nil {
+			return raw, nil
+		}
+		return nil, fetch.ErrNotFound
+	}
+	v := w.open()
+	for name, images := range map[string]func() (trust.Images, error){
+		"peers":    func() (trust.Images, error) { return v.FromPeers(t.Context(), pin, peers) },
+		"a source": func() (trust.Images, error) { w.files["snapshot 2"] = snapshot; return v.Images(t.Context(), pin) },
+	} {
+		if _, err := images(); !errors.Is(err, fetch.ErrNotFound) {
+			t.Errorf("%s: %v", name, err)
+		}
+		for range 2 {
+			if _, err := v.Held(); err != nil {
+				t.Errorf("%s: held: %v", name, err)
+			}
+			if _, err := v.Images(t.Context(), w.pin); err != nil {
+				t.Errorf("%s: of another cohort: %v", name, err)
+			}
+			if v.Document(pin.SHA256) != nil || v.Document(w.pin.SHA256) == nil {
+				t.Errorf("%s: it gives others the snapshot alone", name)
+			}
+			v = w.open()
+		}
+	}
+	sum := sha256.Sum256(targets)
+	given[hex.EncodeToString(sum[:])] = targets
+	if v.Document(pin.SHA256) != nil {
+		t.Error("it has the snapshot")
+	}
+	if _, err := v.FromPeers(t.Context(), pin, peers); err != nil || v.Document(pin.SHA256) == nil {
+		t.Errorf("both: %v", err)
+	}
+}
+
+// TestWhatOthersAskForIsNotHashedEachTime: a digest is made of memory that is allocated, so
+// what allocates nothing makes none.
+func TestWhatOthersAskForIsNotHashedEachTime(t *testing.T) {
+	w := newWorld(t)
+	v := w.open()
+	if _, err := v.Images(t.Context(), w.pin); err != nil {
+		t.Fatal(err)
+	}
+	for _, digest := range []string{fmt.Sprintf("%064d", 1), w.pin.SHA256} {
+		if n := testing.AllocsPerRun(100, func() { v.Document(digest) }); n > 0 {
+			t.Errorf("%s: %v allocations", digest, n)
 		}
 	}
 }

@@ -22,15 +22,19 @@ func (s State) NeedsSnapshot(pin topics.SnapshotPin) bool {
 	return err != nil
 }
 
-// Document is the snapshot or the list of releases that was accepted last, as received, if
-// it has that SHA-256 (lower-case hex); nil: neither has it.
-func (s State) Document(sha256 string) []byte {
-	for _, raw := range [][]byte{s.ImageSnapshot, s.ImageTargets} {
-		if raw != nil && digestOf(raw) == sha256 {
-			return raw
-		}
+// Documents are the snapshot and the list of releases that were accepted last, as received,
+// by their SHA-256 (lower-case hex). There are none without the list that the snapshot names:
+// the one is of no use to others without the other.
+func (s State) Documents() map[string][]byte {
+	documents := map[string][]byte{}
+	if _, err := s.held(); err != nil {
+		return documents
 	}
-	return nil
+	documents[s.TargetsPin.SHA256] = s.ImageTargets
+	if s.ImageSnapshot != nil {
+		documents[digestOf(s.ImageSnapshot)] = s.ImageSnapshot
+	}
+	return documents
 }
 
 // held reads the targets that the verified snapshot names.

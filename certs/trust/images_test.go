@@ -238,6 +238,20 @@ func TestOlderPinNeedsNothing(t *testing.T) {
 	}
 }
 
+// TestASnapshotAloneIsNoDocument: whoever took it would wait for its list in vain.
+func TestASnapshotAloneIsNoDocument(t *testing.T) {
+	w := newWorld(t)
+	s, _ := w.synced()
+	if got := s.Documents(); len(got) != 2 || !bytes.Equal(got[digest(w.snapshot)], w.snapshot) || !bytes.Equal(got[digest(w.targets)], w.targets) {
+		t.Errorf("of both: %d documents", len(got))
+	}
+	raw, pin := pinOf(t, w, w.signTargets(w.targets), 2)
+	s, _, err := s.Snapshot(raw, pin, now)
+	if got := s.Documents(); err != nil || len(got) != 0 {
+		t.Errorf("of a snapshot alone: %d documents, %v", len(got), err)
+	}
+}
+
 func TestTimestampNamesTheSnapshot(t *testing.T) {
 	w := newWorld(t)
 	w.publish(5)
