@@ -30,7 +30,7 @@ import (
 func copies(d *device, o *origin, a fetch.Artifact) error {
 	d.t.Helper()
 	before := o.asked()
-	err := Nearby{d.Downloads}.Artifact(d.t.Context(), a, d.path, func(have int64, x topics.Transfer) { d.have, d.last = have, x })
+	err := Nearby{d.Downloads}.Artifact(d.t.Context(), a, d.path, nil, func(have int64, x topics.Transfer) { d.have, d.last = have, x })
 	if n := o.asked() - before; n > 0 {
 		d.t.Errorf("the sources were asked %d times", n)
 	}
@@ -138,7 +138,7 @@ func TestWhoMayNotDownloadFollowsOneThatDoes(t *testing.T) {
 	d := s.devices[1]
 	var last topics.Transfer
 	devtest.Eventually(t, devtest.Patience, "all to be copied", func() error {
-		return Nearby{d.Downloads}.Artifact(t.Context(), a, d.path, func(_ int64, x topics.Transfer) { last = x })
+		return Nearby{d.Downloads}.Artifact(t.Context(), a, d.path, nil, func(_ int64, x topics.Transfer) { last = x })
 	})
 	working.Wait()
 	d.holds(data)

@@ -30,13 +30,17 @@ func (n Nearby) Document(ctx context.Context, artifact string, doc topics.Docume
 // Artifact brings as much of an artifact into the file at path as the others have, or fetch
 // meanwhile, with its block index. It returns nil when the file is complete and verified,
 // wake.ErrSpent when nobody brings the rest, and otherwise as Downloads.Artifact does, whose
-// tell is the same.
-func (n Nearby) Artifact(ctx context.Context, a fetch.Artifact, path string, tell func(have int64, t topics.Transfer)) error {
+// tell is the same. Nobody is waited for once patient, if not nil, says false; it is asked
+// about every second then.
+func (n Nearby) Artifact(ctx context.Context, a fetch.Artifact, path string, patient func() bool, tell func(have int64, t topics.Transfer)) error {
 	if a.Index == nil || !n.Near(a.SHA256) {
 		return wake.ErrSpent
 	}
 	var t topics.Transfer
-	err := n.Downloads.assemble(ctx, a, path, &t, tell, true)
+	if patient == nil {
+		patient = func() bool { return true }
+	}
+	err := n.Downloads.assemble(ctx, a, path, &t, tell, patient)
 	if errors.Is(err, errWhole) {
 		return fmt.Errorf("%w: %w", wake.ErrSpent, err)
 	}
@@ -82,7 +86,7 @@ func (r *run) join() {
 		return
 	}
 	join := r.Peers.Join
-	if r.follows {
+	if r.follows() {
 		join = r.Peers.Follow
 	}
 	r.share = join(r.wanted.SHA256, r.file.index, r.file.f.Name())
@@ -93,7 +97,39 @@ func (r *run) join() {
 func (r *run) turn(ctx context.Context, i int) (mine bool, err error) {
 	n := segmentAt(r.plan.segments, i)
 	s := r.plan.segments[n]
-	return r.share.Turn(ctx, n, s.first, s.end, i)
+	if r.patient == nil {
+		return r.share.Turn(ctx, n, s.first, s.end, i)
+	}
+	waiting, end := r.whilePatient(ctx)
+	defer end()
+	mine, err = r.share.Turn(waiting, n, s.first, s.end, i)
+	if err != nil && ctx.Err() == nil || mine {
+		err = wake.ErrSpent // nobody brings it in time
+	}
+	return false, err
+}
+
+// glance is the time between two questions whether others may be waited for any longer.
+const glance = time.Second
+
+// whilePatient is a context that ends when others may not be waited for any longer.
+func (r *run) whilePatient(ctx context.Context) (waiting context.Context, end func()) {
+	waiting, cancel := context.WithCancel(ctx)
+	watched := make(chan struct{})
+	go func() {
+		defer close(watched)
+		defer cancel()
+		tick := time.NewTicker(glance)
+		defer tick.Stop()
+		for r.patient() {
+			select {
+			case <-waiting.Done():
+				return
+			case <-tick.C:
+			}
+		}
+	}()
+	return waiting, func() { cancel(); <-watched }
 }
 
 // alone is how many segments a device fetches at once that knows of no others: some may
