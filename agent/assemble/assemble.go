@@ -71,30 +71,29 @@ var errWhole = errors.New("not by blocks")
 
 // assemble brings the artifact. patient is Nearby.Artifact's; nil: sources are asked as well.
 func (d Downloads) assemble(ctx context.Context, a fetch.Artifact, path string, t *topics.Transfer, tell func(int64, topics.Transfer), patient func() bool) error {
-	follows := patient != nil
-	if left, limited := d.Client.Left(); limited && left == 0 && !follows {
+	r := &run{Downloads: d, shelf: shelf{d.Client, path}, wanted: a, patient: patient, transfer: t, tell: tell, strikes: map[strike]int{}, good: map[strike]int{}}
+	if left, limited := d.Client.Left(); limited && left == 0 && !r.follows() {
 		return wake.ErrSpent
 	}
-	keep := shelf{d.Client, path}
 	bring := d.blockIndex
-	if follows {
+	if r.follows() {
 		bring = d.indexOfPeers
 	}
-	index, err := bring(ctx, keep, a, t)
+	index, err := bring(ctx, r.shelf, a, t)
 	if err != nil {
 		return err
+	}
+	defer func() { r.share.Leave() }()
+	if r.follows() && !r.follow(ctx, index) {
+		return wake.ErrSpent // before what is there, and what runs, is read for nothing
 	}
 	f, err := openFile(path, index)
 	if err != nil {
 		return err
 	}
-	r := &run{Downloads: d, shelf: keep, wanted: a, patient: patient, file: f, began: f.at, transfer: t, tell: tell, strikes: map[strike]int{}, good: map[strike]int{}}
+	r.file, r.began = f, f.at
 	r.join()
-	if follows {
-		r.told() // the index has come, perhaps, and nothing else does
-	}
 	err = r.all(ctx)
-	r.share.Leave()
 	r.close()
 	r.seed.close()
 	if r.unpacker != nil {

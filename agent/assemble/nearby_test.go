@@ -127,6 +127,36 @@ func TestWhatRunsIsNotReadForNothing(t *testing.T) {
 	d.holds(data)
 }
 
+// TestWhatIsThereIsNotReadForNothing: what is wrong in it is cut off only when the others have
+// more, and the device says all the while how much is there.
+func TestWhatIsThereIsNotReadForNothing(t *testing.T) {
+	o := newOrigin(t)
+	data := noise(16, 4<<20)
+	a := o.release(data, false)
+	s := newSite(t, o, 2, nil)
+	d := s.devices[1]
+	half(s.devices[0], a)
+	if err := copies(d, o, a); !errors.Is(err, wake.ErrSpent) || d.have == 0 {
+		t.Fatalf("%d bytes: %v", d.have, err)
+	}
+	had := d.have
+	spoilt := append([]byte{data[0] + 1}, data[1:had]...)
+	if err := os.WriteFile(d.path, spoilt, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := copies(d, o, a); !errors.Is(err, wake.ErrSpent) || d.have != had {
+			t.Errorf("%d bytes of %d: %v", d.have, had, err)
+		}
+		d.holds(spoilt)
+	}
+	s.devices[0].must(a, data)
+	if err := copies(d, o, a); err != nil {
+		t.Error(err)
+	}
+	d.holds(data)
+}
+
 // TestWhoMayNotDownloadFollowsOneThatDoes, which never waits for it.
 func TestWhoMayNotDownloadFollowsOneThatDoes(t *testing.T) {
 	o := newOrigin(t)

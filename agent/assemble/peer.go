@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"time"
 
 	"groundswell/agent/fetch"
@@ -82,15 +83,29 @@ func (d Downloads) indexOfPeers(ctx context.Context, keep shelf, a fetch.Artifac
 // join makes known to the other devices of the site what is made here. A device that
 // sleeps between its wakes takes no part: it would keep the others waiting.
 func (r *run) join() {
-	if r.Client.Sleeps() || r.file.done() {
-		return
+	if !r.follows() && !r.Client.Sleeps() && !r.file.done() {
+		r.share = r.Peers.Join(r.wanted.SHA256, r.file.index, r.file.f.Name())
 	}
-	join := r.Peers.Join
-	if r.follows() {
-		join = r.Peers.Follow
-	}
-	r.share = join(r.wanted.SHA256, r.file.index, r.file.f.Name())
 	r.share.Have(r.file.at)
+}
+
+// follow is join for who asks no source, before anything is read: the file has as many
+// blocks as its length says, until they are. It reports whether somebody has more, or soon.
+func (r *run) follow(ctx context.Context, index block.Index) (ahead bool) {
+	n := 0
+	if info, err := os.Stat(r.shelf.path); err == nil {
+		n = within(index, info.Size())
+	}
+	if r.tell != nil {
+		r.tell(begins(index, n), *r.transfer) // the index has come, perhaps, and nothing else does
+	}
+	if n == len(index.Blocks) {
+		return true
+	}
+	r.share = r.Peers.Follow(r.wanted.SHA256, index, r.shelf.path, n)
+	segments := segmentsOf(index)
+	s := segments[segmentAt(segments, n)]
+	return r.share.Ahead(ctx, s.first, s.end, n)
 }
 
 // turn waits until a peer has block i, or it is this device's turn to fetch it.

@@ -49,9 +49,6 @@ func (r *run) all(ctx context.Context) error {
 	if r.file.done() {
 		return nil
 	}
-	if r.follows() && !r.share.Ahead(ctx, r.file.at) {
-		return wake.ErrSpent // before what runs is read, for nothing
-	}
 	if err := r.open(ctx); err != nil {
 		return err
 	}
