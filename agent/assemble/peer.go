@@ -2,9 +2,13 @@ package assemble
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"os"
+	"sync"
 	"time"
 
 	"groundswell/agent/fetch"
@@ -15,16 +19,21 @@ import (
 	"groundswell/topics"
 )
 
-// Nearby is what the other devices of the site have. No source is asked for any of it.
-type Nearby struct{ Downloads Downloads }
+// Nearby is what the other devices of the site have. No source is asked for any of it. It is
+// safe for concurrent use.
+type Nearby struct {
+	Downloads Downloads
+	// wrong are the artifacts, by digest, whose blocks by that index make another one.
+	wrong sync.Map // string to topics.Document
+}
 
 // Near reports whether somebody may have something of an artifact (lower-case hex). Nobody
 // is asked by who sleeps between wakes, nor where the link costs by the byte.
-func (n Nearby) Near(artifact string) bool { return n.Downloads.near(artifact) }
+func (n *Nearby) Near(artifact string) bool { return n.Downloads.near(artifact) }
 
 // Document brings a document about an artifact, by its digest; peers.ErrNobody when nobody
 // has it.
-func (n Nearby) Document(ctx context.Context, artifact string, doc topics.Document) ([]byte, error) {
+func (n *Nearby) Document(ctx context.Context, artifact string, doc topics.Document) ([]byte, error) {
 	return n.Downloads.documentOfPeers(ctx, artifact, doc)
 }
 
@@ -32,10 +41,15 @@ func (n Nearby) Document(ctx context.Context, artifact string, doc topics.Docume
 // meanwhile, with its block index. It returns nil when the file is complete and verified,
 // wake.ErrSpent when nobody brings the rest, and otherwise as Downloads.Artifact does, whose
 // tell is the same. Nobody is waited for once patient, if not nil, says false; it is asked
-// about every second then.
-func (n Nearby) Artifact(ctx context.Context, a fetch.Artifact, path string, patient func() bool, tell func(have int64, t topics.Transfer)) error {
+// about every second then. Where the blocks make another artifact than they should, that is
+// wake.ErrSpent as well: the file stays for Downloads.Artifact to judge, and nobody is asked
+// again for blocks by that index.
+func (n *Nearby) Artifact(ctx context.Context, a fetch.Artifact, path string, patient func() bool, tell func(have int64, t topics.Transfer)) error {
 	if a.Index == nil || !n.Near(a.SHA256) {
 		return wake.ErrSpent
+	}
+	if index, ok := n.wrong.Load(a.SHA256); ok && index == *a.Index {
+		return fmt.Errorf("%w: %w", wake.ErrSpent, errOther)
 	}
 	var t topics.Transfer
 	if patient == nil {
@@ -48,7 +62,32 @@ func (n Nearby) Artifact(ctx context.Context, a fetch.Artifact, path string, pat
 	if err != nil {
 		return fmt.Errorf("copy from peers: %w", err)
 	}
-	return n.Downloads.Client.Artifact(ctx, a, path, nil) // it is whole, so this asks nobody
+	if err := check(path, a.SHA256); !errors.Is(err, errOther) {
+		return err
+	}
+	n.wrong.Store(a.SHA256, *a.Index)
+	n.Downloads.Log.Warn("peers are not asked for the artifact any more", "artifact", a.SHA256, "err", errOther)
+	return fmt.Errorf("%w: %w", wake.ErrSpent, errOther)
+}
+
+// errOther: each block is as the index says, and the whole is not as the release says.
+var errOther = errors.New("the blocks of the index make another artifact")
+
+// check is errOther unless what is in the file has a digest. Its other errors are the disk's.
+func check(path, digest string) error {
+	file, err := os.Open(path)
+	if err != nil {
+		return diskError{err}
+	}
+	defer file.Close()
+	sum := sha256.New()
+	if _, err := io.Copy(sum, file); err != nil {
+		return diskError{err}
+	}
+	if hex.EncodeToString(sum.Sum(nil)) != digest {
+		return errOther
+	}
+	return nil
 }
 
 func (d Downloads) documentOfPeers(ctx context.Context, artifact string, doc topics.Document) ([]byte, error) {
