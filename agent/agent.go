@@ -225,7 +225,7 @@ func manage(ctx context.Context, cfg Config, parts []part, alive *vitals, judged
 		}
 		drivers = append(drivers, deploy.New(deploy.Config{
 			Component: p.Name, Itself: p.itself, Device: id.Name, Model: id.Model, Hardware: id.Hardware, Location: location,
-			Health: examine, Conditions: p.Conditions, Wake: awake, Allowance: allowed, Peers: assemble.Nearby{Downloads: downloads}, RetryMin: cfg.Retry.Min, RetryMax: cfg.Retry.Max,
+			Health: examine, Conditions: p.Conditions, Wake: awake, Allowance: allowed, Peers: &assemble.Nearby{Downloads: downloads}, RetryMin: cfg.Retry.Min, RetryMax: cfg.Retry.Max,
 			PenaltyMin: cfg.Penalty.Min, PenaltyMax: cfg.Penalty.Max, Log: tail.String, At: faultsOf(p.Name),
 		}, device, p.slots, verifier, downloads, records, clk, log.With("component", p.Name)))
 	}

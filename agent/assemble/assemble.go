@@ -43,7 +43,7 @@ func (d Downloads) Pause(ctx context.Context, n int) error { return d.Client.Pau
 func (d Downloads) Artifact(ctx context.Context, a fetch.Artifact, path string, tell func(have int64, t topics.Transfer)) error {
 	var t topics.Transfer
 	if a.Index != nil {
-		switch err := d.assemble(ctx, a, path, &t, tell, false); {
+		switch err := d.assemble(ctx, a, path, &t, tell, nil); {
 		case err == nil:
 		case errors.Is(err, errWhole):
 			d.Log.Warn("the artifact is fetched as a whole", "artifact", a.SHA256, "err", err)
@@ -69,30 +69,31 @@ func (d Downloads) Artifact(ctx context.Context, a fetch.Artifact, path string, 
 // errWhole: blocks cannot be had, for a reason that the whole may not have.
 var errWhole = errors.New("not by blocks")
 
-func (d Downloads) assemble(ctx context.Context, a fetch.Artifact, path string, t *topics.Transfer, tell func(int64, topics.Transfer), follows bool) error {
-	if left, limited := d.Client.Left(); limited && left == 0 && !follows {
+// assemble brings the artifact. patient is Nearby.Artifact's; nil: sources are asked as well.
+func (d Downloads) assemble(ctx context.Context, a fetch.Artifact, path string, t *topics.Transfer, tell func(int64, topics.Transfer), patient func() bool) error {
+	r := &run{Downloads: d, shelf: shelf{d.Client, path}, wanted: a, patient: patient, transfer: t, tell: tell, strikes: map[strike]int{}, good: map[strike]int{}}
+	if left, limited := d.Client.Left(); limited && left == 0 && !r.follows() {
 		return wake.ErrSpent
 	}
-	keep := shelf{d.Client, path}
 	bring := d.blockIndex
-	if follows {
+	if r.follows() {
 		bring = d.indexOfPeers
 	}
-	index, err := bring(ctx, keep, a, t)
+	index, err := bring(ctx, r.shelf, a, t)
 	if err != nil {
 		return err
+	}
+	defer func() { r.share.Leave() }()
+	if r.follows() && !r.follow(ctx, index) {
+		return wake.ErrSpent // before what is there, and what runs, is read for nothing
 	}
 	f, err := openFile(path, index)
 	if err != nil {
 		return err
 	}
-	r := &run{Downloads: d, shelf: keep, wanted: a, follows: follows, file: f, began: f.at, transfer: t, tell: tell, strikes: map[strike]int{}, good: map[strike]int{}}
+	r.file, r.began = f, f.at
 	r.join()
-	if follows {
-		r.told() // the index has come, perhaps, and nothing else does
-	}
 	err = r.all(ctx)
-	r.share.Leave()
 	r.close()
 	r.seed.close()
 	if r.unpacker != nil {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 
 	"groundswell/internal/block"
 )
@@ -40,10 +41,7 @@ func (f *file) resume() error {
 		return err
 	}
 	var buffer []byte
-	for _, b := range f.index.Blocks {
-		if b.Offset+int64(b.Length) > info.Size() {
-			break
-		}
+	for _, b := range f.index.Blocks[:within(f.index, info.Size())] {
 		if cap(buffer) < b.Length {
 			buffer = make([]byte, b.Length)
 		}
@@ -63,13 +61,25 @@ func (f *file) resume() error {
 	return err
 }
 
-// have is how many bytes are there.
-func (f *file) have() int64 {
-	if f.at == len(f.index.Blocks) {
-		return f.index.Length
+// within is how many whole blocks so many bytes have.
+func within(index block.Index, size int64) int {
+	i := slices.IndexFunc(index.Blocks, func(b block.Block) bool { return b.Offset+int64(b.Length) > size })
+	if i < 0 {
+		return len(index.Blocks)
 	}
-	return f.index.Blocks[f.at].Offset
+	return i
 }
+
+// begins is where block i begins, or the artifact ends.
+func begins(index block.Index, i int) int64 {
+	if i == len(index.Blocks) {
+		return index.Length
+	}
+	return index.Blocks[i].Offset
+}
+
+// have is how many bytes are there.
+func (f *file) have() int64 { return begins(f.index, f.at) }
 
 func (f *file) done() bool { return f.at == len(f.index.Blocks) }
 

@@ -29,8 +29,13 @@ import (
 // an error.
 func copies(d *device, o *origin, a fetch.Artifact) error {
 	d.t.Helper()
+	return copiesBy(&Nearby{Downloads: d.Downloads}, d, o, a)
+}
+
+func copiesBy(n *Nearby, d *device, o *origin, a fetch.Artifact) error {
+	d.t.Helper()
 	before := o.asked()
-	err := Nearby{d.Downloads}.Artifact(d.t.Context(), a, d.path, func(have int64, x topics.Transfer) { d.have, d.last = have, x })
+	err := n.Artifact(d.t.Context(), a, d.path, nil, func(have int64, x topics.Transfer) { d.have, d.last = have, x })
 	if n := o.asked() - before; n > 0 {
 		d.t.Errorf("the sources were asked %d times", n)
 	}
@@ -127,6 +132,36 @@ func TestWhatRunsIsNotReadForNothing(t *testing.T) {
 	d.holds(data)
 }
 
+// TestWhatIsThereIsNotReadForNothing: what is wrong in it is cut off only when the others have
+// more, and the device says all the while how much is there.
+func TestWhatIsThereIsNotReadForNothing(t *testing.T) {
+	o := newOrigin(t)
+	data := noise(16, 4<<20)
+	a := o.release(data, false)
+	s := newSite(t, o, 2, nil)
+	d := s.devices[1]
+	half(s.devices[0], a)
+	if err := copies(d, o, a); !errors.Is(err, wake.ErrSpent) || d.have == 0 {
+		t.Fatalf("%d bytes: %v", d.have, err)
+	}
+	had := d.have
+	spoilt := append([]byte{data[0] + 1}, data[1:had]...)
+	if err := os.WriteFile(d.path, spoilt, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := copies(d, o, a); !errors.Is(err, wake.ErrSpent) || d.have != had {
+			t.Errorf("%d bytes of %d: %v", d.have, had, err)
+		}
+		d.holds(spoilt)
+	}
+	s.devices[0].must(a, data)
+	if err := copies(d, o, a); err != nil {
+		t.Error(err)
+	}
+	d.holds(data)
+}
+
 // TestWhoMayNotDownloadFollowsOneThatDoes, which never waits for it.
 func TestWhoMayNotDownloadFollowsOneThatDoes(t *testing.T) {
 	o := newOrigin(t)
@@ -136,9 +171,10 @@ func TestWhoMayNotDownloadFollowsOneThatDoes(t *testing.T) {
 	var working sync.WaitGroup
 	working.Go(func() { s.devices[0].must(a, data) })
 	d := s.devices[1]
+	n := &Nearby{Downloads: d.Downloads}
 	var last topics.Transfer
 	devtest.Eventually(t, devtest.Patience, "all to be copied", func() error {
-		return Nearby{d.Downloads}.Artifact(t.Context(), a, d.path, func(_ int64, x topics.Transfer) { last = x })
+		return n.Artifact(t.Context(), a, d.path, nil, func(_ int64, x topics.Transfer) { last = x })
 	})
 	working.Wait()
 	d.holds(data)
@@ -179,6 +215,45 @@ func TestAWrongIndexOfAPeerCostsThatIndex(t *testing.T) {
 	d.holds(data)
 }
 
+// TestAnIndexOfAnotherArtifactIsFollowedOnce: no source is asked for the artifact, and no
+// peer again, but for blocks by another index.
+func TestAnIndexOfAnotherArtifactIsFollowedOnce(t *testing.T) {
+	o := newOrigin(t)
+	other, data := noise(17, 1<<20), noise(18, 1<<20)
+	right := o.release(data, false)
+	a := o.release(other, false)
+	a.SHA256 = right.SHA256
+	s := newSite(t, o, 2, nil)
+	peer, d := s.devices[0], s.devices[1]
+	gives := func(data []byte) {
+		t.Helper()
+		if err := os.WriteFile(peer.path, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		index := indexOf(t, data)
+		peer.Peers.Join(a.SHA256, index, peer.path).Have(len(index.Blocks))
+	}
+	gives(other)
+	n := &Nearby{Downloads: d.Downloads}
+	for _, want := range [][]byte{other, nil} {
+		if err := copiesBy(n, d, o, a); !errors.Is(err, wake.ErrSpent) || errors.Is(err, fetch.ErrWrongBytes) {
+			t.Errorf("the blocks make another artifact: %v", err)
+		}
+		d.holds(want)
+		if err := os.Truncate(d.path, 0); err != nil { // it would have to come again
+			t.Fatal(err)
+		}
+		if given := peer.Peers.Given(); given != a.Length+a.Index.Length {
+			t.Errorf("%d bytes were given, of %d", given, a.Length+a.Index.Length)
+		}
+	}
+	gives(data)
+	if err := copiesBy(n, d, o, right); err != nil {
+		t.Error(err)
+	}
+	d.holds(data)
+}
+
 // unasked is a site whose only other device fails the test when it is asked.
 func unasked(t *testing.T, o *origin) *device {
 	t.Helper()
@@ -211,7 +286,7 @@ func TestNobodyIsAskedOverAMeteredLink(t *testing.T) {
 		if err := copies(d, o, a); !errors.Is(err, wake.ErrSpent) {
 			t.Errorf("%s: %v", name, err)
 		}
-		n := Nearby{d.Downloads}
+		n := &Nearby{Downloads: d.Downloads}
 		if _, err := n.Document(t.Context(), a.SHA256, *a.Index); !errors.Is(err, peers.ErrNobody) || n.Near(a.SHA256) {
 			t.Errorf("%s: %v", name, err)
 		}

@@ -26,7 +26,7 @@ type run struct {
 	Downloads
 	shelf    shelf
 	wanted   fetch.Artifact
-	follows  bool // no source is asked
+	patient  func() bool // others may be waited for; no source is asked. Nil: sources are
 	file     *file
 	began    int // blocks that were there
 	seed     *seed
@@ -43,12 +43,12 @@ type run struct {
 	buffer   []byte         // of a unit
 }
 
+// follows reports whether no source is asked.
+func (r *run) follows() bool { return r.patient != nil }
+
 func (r *run) all(ctx context.Context) error {
 	if r.file.done() {
 		return nil
-	}
-	if r.follows && !r.share.Ahead(ctx, r.file.at) {
-		return wake.ErrSpent // before what runs is read, for nothing
 	}
 	if err := r.open(ctx); err != nil {
 		return err
@@ -99,16 +99,13 @@ func (r *run) step(ctx context.Context) error {
 	switch {
 	case s.kind == kindLocal:
 		return r.copy(ctx, s)
-	case r.follows && !r.near(r.wanted.SHA256):
+	case r.follows() && !r.near(r.wanted.SHA256):
 		return wake.ErrSpent
 	case s.kind == kindPeer:
 		return r.receive(ctx, s.first)
 	}
 	if mine, err := r.turn(ctx, s.first); err != nil || !mine {
 		return err
-	}
-	if r.follows {
-		return wake.ErrSpent // nobody brings it
 	}
 	if !r.opened {
 		return r.openWays(ctx)

@@ -6,6 +6,7 @@ import (
 
 	"groundswell/agent/allowance"
 	"groundswell/agent/condition"
+	"groundswell/agent/fetch"
 	"groundswell/certs/trust"
 	"groundswell/topics"
 )
@@ -76,11 +77,19 @@ func (d *Driver) copyFromPeers(ctx context.Context) (final bool, err error) {
 	if err := d.eligible(images); err != nil {
 		return false, err
 	}
-	err = d.download(ctx, images, d.cfg.Peers.Artifact)
+	err = d.download(ctx, images, func(ctx context.Context, a fetch.Artifact, path string, tell func(int64, topics.Transfer)) error {
+		return d.cfg.Peers.Artifact(ctx, a, path, func() bool { return d.mayWait(ctx) }, tell)
+	})
 	if err != nil {
 		_, final = reasonOf(err)
 	}
 	return final, err
+}
+
+// mayWait reports whether peers may be waited for: not once they need not be, as bytes may
+// come from the internet, nor while another component wants to download.
+func (d *Driver) mayWait(ctx context.Context) bool {
+	return d.device.waiting.Load() == 0 && d.cfg.Allowance.Look(ctx, d.newest().DownloadWindows) != nil
 }
 
 // untilPeers is how long the device rests that a hold keeps from downloading: until that is

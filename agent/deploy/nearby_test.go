@@ -288,7 +288,7 @@ func (l *lan) newNear(cfg allowance.Config, conditions condition.Config, w *wake
 	world := member{l: l}
 	n.Driver = New(Config{
 		Component: "system", Device: "cam-1", Model: "cam-a", Allowance: n.allowed, Wake: w,
-		Peers: assemble.Nearby{Downloads: downloads}, PeersAgain: backoff.Range{Min: 20 * time.Millisecond, Max: 20 * time.Millisecond},
+		Peers: &assemble.Nearby{Downloads: downloads}, PeersAgain: backoff.Range{Min: 20 * time.Millisecond, Max: 20 * time.Millisecond},
 	}, NewDevice(world, conditions), n.slots, l.verifier(n.trust, clk, client, "cam-1"), downloads, j, clk, log)
 	n.dep = journal.Deployment{State: update.Downloading, Cohort: "lobby", Attempt: 1, From: "1.0.0", Entry: l.entry}
 	return n

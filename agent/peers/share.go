@@ -46,23 +46,34 @@ type turn struct {
 // Join makes known that the artifact is made in the file at path, until Leave. Nil when
 // this device takes no part.
 func (s *Site) Join(artifact string, index block.Index, path string) *Share {
-	return s.join(artifact, index, path, false)
+	return s.join(artifact, index, path, 0, false)
 }
 
 // Follow is Join for a device that fetches nothing from the origin now: nobody waits for it,
-// and Turn says that it is its turn when nobody else brings a block.
-func (s *Site) Follow(artifact string, index block.Index, path string) *Share {
-	return s.join(artifact, index, path, true)
+// and Turn says that it is its turn when nobody else brings a block. The first have blocks
+// seem to be there.
+func (s *Site) Follow(artifact string, index block.Index, path string, have int) *Share {
+	return s.join(artifact, index, path, have, true)
 }
 
-func (s *Site) join(artifact string, index block.Index, path string, follows bool) *Share {
+func (s *Site) join(artifact string, index block.Index, path string, have int, follows bool) *Share {
 	if s == nil || s.Out() != "" {
 		return nil
 	}
 	o := newOffer(artifact, index.Length)
-	o.path, o.making = path, !follows
+	o.path, o.making, o.have = path, !follows, have
 	o.know(index)
 	s.mu.Lock()
+	// What was given until now still is, or others would ask for it in vain. What was not
+	// what it should be is not given before it was looked at.
+	i := slices.IndexFunc(s.offers, func(old *offer) bool { return old.artifact == artifact && old.path == path })
+	switch {
+	case i < 0:
+	case follows:
+		o.have = min(have, s.offers[i].sound)
+	default:
+		o.have = s.offers[i].given()
+	}
 	s.put(o)
 	s.mu.Unlock()
 	s.announce()
@@ -128,13 +139,15 @@ func (sh *Share) News(ctx context.Context, i int) bool {
 	return ctx.Err() == nil && sh.Has(i)
 }
 
-// Ahead is News, and true as well where somebody may have block i soon.
-func (sh *Share) Ahead(ctx context.Context, i int) bool {
+// Ahead is News, and true as well where somebody may have block i soon, of a segment that has
+// the blocks [first, end): who fetches it, or could have the turn.
+func (sh *Share) Ahead(ctx context.Context, first, end, i int) bool {
 	if sh == nil || sh.site.Out() != "" {
 		return false
 	}
 	sh.refresh(ctx)
-	return ctx.Err() == nil && len(sh.seen(func(_ *neighbour, v state) bool { return v.Have > i || v.Making || v.Fetching > i })) > 0
+	now := time.Now()
+	return ctx.Err() == nil && len(sh.seen(func(n *neighbour, v state) bool { return v.Have > i || v.Fetching > i || takes(n, v, first, end, now) })) > 0
 }
 
 // Has reports whether a peer says that it has block i, and may be asked now.

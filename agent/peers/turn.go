@@ -103,8 +103,7 @@ func (sh *Share) elect(segment, first, end, i int) (best *neighbour) {
 			return false
 		}
 		names[n] = n.name
-		// Whoever is far behind would keep the others waiting.
-		return v.Making && !now.Before(n.idle) && !now.Before(n.busy) && v.Have+2*(end-first) >= first
+		return takes(n, v, first, end, now)
 	}) {
 		if best == nil || weight(sh.short(), segment, names[n]) > weight(sh.short(), segment, names[best]) {
 			best = n
@@ -119,6 +118,12 @@ func (sh *Share) elect(segment, first, end, i int) (best *neighbour) {
 		return best
 	}
 	return nil
+}
+
+// takes reports whether a neighbour may have the turn for the blocks [first, end). Whoever is
+// far behind would keep the others waiting. The caller holds Site.mu.
+func takes(n *neighbour, v state, first, end int, now time.Time) bool {
+	return v.Making && !now.Before(n.idle) && !now.Before(n.busy) && v.Have+2*(end-first) >= first
 }
 
 func (sh *Share) short() string { return sh.offer.artifact[:shortDigest] }
