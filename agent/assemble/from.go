@@ -117,6 +117,9 @@ func (r *run) from(ctx context.Context, base string, w way, s step) error {
 	}
 	defer body.Close()
 	for i, u := range s.units {
+		if ctx.Err() != nil {
+			return ctx.Err() // whatever the network has brought by now
+		}
 		if left, limited := r.Client.Left(); i > 0 && limited && left == 0 {
 			return wake.ErrSpent // by the clock, or by others
 		}
