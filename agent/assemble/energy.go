@@ -53,7 +53,7 @@ func (e Energy) Validate() error {
 	return nil
 }
 
-// of is the µJ that a unit takes, or a whole delta: nothing overflows up to 2^43 bytes.
+// of is the µJ that a unit takes, or a whole delta: nothing overflows up to 2^42 bytes.
 func (e Energy) of(u unit) int64 {
 	return e.Radio*u.cost() + int64(1000*float64(e.Processor)*float64(u.slow)/float64(e.Rate))
 }

@@ -228,6 +228,19 @@ func TestUnitsThatFollowComeByOneRequest(t *testing.T) {
 	if s := p.next(first, 1); s.kind != kindFull {
 		t.Fatalf("unit %d alone comes by %s", inside, s.kind)
 	}
+	// Nothing is made again behind the unit that was made last.
+	if _, err := decoder.Unit(0, func(int) ([]byte, error) {
+		u := head.Units[0]
+		return f.through[u.Offset : u.Offset+u.Length], nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	for _, limit := range []int64{0, 1} {
+		p.limit = limit
+		if got, own := p.unit(kindExpanded, first, false).slow, w.content(head.Units[1].Start, head.Units[1].Start+head.Units[1].Size); inside != 1 || got < own || got > own+head.Units[1].Length {
+			t.Errorf("at most %d bytes: unit 1 takes %d behind unit 0, and has %d", limit, got, own)
+		}
+	}
 	if s := p.next(0, 0); s.kind != kindExpanded || s.end <= w.segments[inside].first {
 		t.Errorf("%s from %d to %d, unit %d begins at %d", s.kind, s.first, s.end, inside, w.segments[inside].first)
 	}

@@ -139,6 +139,9 @@ func (w *expanded) begin(n int) int64 {
 	return at
 }
 
+// follows is whether nothing is made once more for u, as the unit before it was made last.
+func (w *expanded) follows(u unit) bool { return w.decoder.Follows(segmentAt(w.segments, u.first)) }
+
 // spread is u, which does not follow: what is made once more from the begin of a stream serves
 // all units of the stream that limit bytes bring as well (0: the rest of it), so each bears its
 // share.

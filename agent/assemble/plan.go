@@ -59,7 +59,7 @@ func (p *plan) unit(k kind, i int, follows bool) unit {
 	switch w, ok := p.ways[k].(*expanded); {
 	case ok && follows:
 		return w.following(u)
-	case ok:
+	case ok && !w.follows(u):
 		return w.spread(u, p.limit)
 	}
 	return u

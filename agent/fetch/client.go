@@ -3,6 +3,7 @@ package fetch
 import (
 	"context"
 	"crypto/tls"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -149,15 +150,16 @@ func (c *Client) Targets(ctx context.Context, pin trust.TargetsPin, accept func(
 // metadata asks each source once, until what one sent is accepted. Otherwise the
 // error is ErrNotFound when no source has the file, ErrUnsure when at least one
 // has it not, and what it was refused for only when every source was refused:
-// what another source would have sent may be good. It is ErrRefused besides when one
-// was refused and none says that it has it not.
+// what another source would have sent may be good. It is ErrRefused besides when what
+// was refused looks like metadata (JSON: not what a portal sends in place of all pages), and
+// none says that it has it not.
 func (c *Client) metadata(ctx context.Context, path string, limit int64, accept func([]byte) error) error {
 	sources := c.cfg.Sources()
 	if len(sources) == 0 {
 		return ErrNoSource
 	}
 	var refusals, failures []error
-	missing := 0
+	missing, metadata := 0, false // what was refused looks like some
 	for _, base := range sources {
 		data, err := c.small(ctx, base, path, limit)
 		switch {
@@ -166,6 +168,7 @@ func (c *Client) metadata(ctx context.Context, path string, limit int64, accept 
 				return nil
 			}
 			refusals = append(refusals, fmt.Errorf("%s: %w", host(base), err))
+			metadata = metadata || json.Valid(data)
 		case errors.Is(err, ErrNotFound):
 			missing++
 		case errors.Is(err, ErrTooLarge), errors.Is(err, ErrEncoding):
@@ -174,16 +177,19 @@ func (c *Client) metadata(ctx context.Context, path string, limit int64, accept 
 			failures = append(failures, err)
 		}
 	}
-	refused := errors.Join(refusals...)
+	refused, others := errors.Join(refusals...), len(failures) > 0
+	if metadata {
+		failures = append(failures, ErrRefused)
+	}
 	switch {
 	case missing == len(sources):
 		return fmt.Errorf("%s: %w", path, ErrNotFound)
 	case missing > 0:
 		return fmt.Errorf("%s: %w: %v", path, ErrUnsure, errors.Join(refused, errors.Join(failures...)))
-	case refused != nil && len(failures) > 0:
-		return fmt.Errorf("fetch %s: %w; %w: %v", path, errors.Join(failures...), ErrRefused, refused)
+	case refused != nil && others:
+		return fmt.Errorf("fetch %s: %w: %v", path, errors.Join(failures...), refused)
 	case refused != nil:
-		return fmt.Errorf("fetch %s: %w: %w", path, ErrRefused, refused)
+		return fmt.Errorf("fetch %s: %w", path, errors.Join(append(failures, refused)...))
 	}
 	return fmt.Errorf("fetch %s: %w", path, errors.Join(failures...))
 }

@@ -332,7 +332,8 @@ func TestMetadataIsBoundedAndItsAbsenceToldApart(t *testing.T) {
 // What one source sends is refused by whoever knows the signatures: another may
 // have the real one.
 func TestRefusedMetadataIsAskedOfTheNextSource(t *testing.T) {
-	lie := newSource(t, func(w http.ResponseWriter, r *http.Request) { _, _ = w.Write([]byte("lie")) })
+	lie := newSource(t, func(w http.ResponseWriter, r *http.Request) { _, _ = w.Write([]byte(`{"signed":"lie"}`)) })
+	portal := newSource(t, func(w http.ResponseWriter, r *http.Request) { _, _ = w.Write([]byte("<html>Log in first")) })
 	packed := newSource(t, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Encoding", "gzip")
 		_, _ = w.Write([]byte("root"))
@@ -356,8 +357,10 @@ func TestRefusedMetadataIsAskedOfTheNextSource(t *testing.T) {
 	if err := client(t, lie.URL, down.URL).Root(t.Context(), trust.Image, 2, accept); errors.Is(err, refused) || !errors.Is(err, ErrRefused) {
 		t.Fatalf("got %v", err)
 	}
-	if err := client(t, down.URL).Root(t.Context(), trust.Image, 2, accept); err == nil || errors.Is(err, ErrRefused) {
-		t.Fatalf("got %v", err)
+	for _, sources := range [][]string{{down.URL}, {portal.URL}, {portal.URL, down.URL}, {packed.URL}} { // none has sent metadata
+		if err := client(t, sources...).Root(t.Context(), trust.Image, 2, accept); err == nil || errors.Is(err, ErrRefused) {
+			t.Fatalf("%v: got %v", sources, err)
+		}
 	}
 }
 

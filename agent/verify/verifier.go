@@ -299,6 +299,9 @@ func (v *Verifier) fetchImages(ctx context.Context, pin topics.SnapshotPin, from
 	}
 	return from.Targets(ctx, names, func(raw []byte) error {
 		return v.apply(func(s trust.State, now time.Time) (trust.State, error) {
+			if !s.NeedsSnapshot(pin) {
+				return s, nil // somebody has brought it, or a newer one, meanwhile
+			}
 			next, _, err := s.Snapshot(snapshot, pin, now) // again: much may have come meanwhile
 			if err == nil {
 				next, _, err = next.Targets(raw, now)
