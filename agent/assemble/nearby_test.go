@@ -1,6 +1,7 @@
 package assemble
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -252,6 +253,54 @@ func TestAnIndexOfAnotherArtifactIsFollowedOnce(t *testing.T) {
 		t.Error(err)
 	}
 	d.holds(data)
+}
+
+// TestADiskThatSpoilsABlockIsNoWrongIndex: what is before the block stays, and peers are asked
+// for the rest.
+func TestADiskThatSpoilsABlockIsNoWrongIndex(t *testing.T) {
+	o := newOrigin(t)
+	data := noise(19, 1<<20)
+	a := o.release(data, false)
+	s := newSite(t, o, 2, nil)
+	s.devices[0].must(a, data)
+	d := s.devices[1]
+	n := &Nearby{Downloads: d.Downloads}
+	if err := copiesBy(n, d, o, a); err != nil {
+		t.Fatal(err)
+	}
+	index := indexOf(t, data)
+	bad := bytes.Clone(data)
+	bad[index.Blocks[len(index.Blocks)/2].Offset] ^= 1
+	if err := os.WriteFile(d.path, bad, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.judge(d.path, a); !errors.Is(err, wake.ErrSpent) || errors.Is(err, errOther) {
+		t.Errorf("a spoilt block: %v", err)
+	}
+	d.holds(data[:index.Blocks[len(index.Blocks)/2].Offset])
+	if err := copiesBy(n, d, o, a); err != nil {
+		t.Error(err)
+	}
+	d.holds(data)
+}
+
+// TestWhoIsStoppedStops, whatever the network has brought by then.
+func TestWhoIsStoppedStops(t *testing.T) {
+	o := newOrigin(t)
+	data := noise(20, 4<<20)
+	a := o.release(data, false)
+	d := newDevice(t, o.URL)
+	ctx, stop := context.WithCancel(t.Context())
+	told := 0
+	err := d.Artifact(ctx, a, d.path, func(have int64, _ topics.Transfer) {
+		if have > 0 {
+			told++
+			stop()
+		}
+	})
+	if !errors.Is(err, context.Canceled) || told != 1 {
+		t.Errorf("it goes on for %d units: %v", told-1, err)
+	}
 }
 
 // unasked is a site whose only other device fails the test when it is asked.
