@@ -86,9 +86,6 @@ func (d *Driver) bring(ctx context.Context) error {
 		case err != nil || whole:
 			return err
 		case asked:
-			if d.cfg.Allowance.Look(ctx, d.newest().DownloadWindows) == nil {
-				d.held.until = time.Time{} // what is remembered is over
-			}
 			continue // that may have taken long
 		}
 		if err := d.keptBy(ctx, condition.Download, hold); err != nil {

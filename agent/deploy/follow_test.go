@@ -81,7 +81,7 @@ func TestWhoMayDownloadWaitsForNobody(t *testing.T) {
 	n := l.spent(addr)
 	n.begins()
 	other.follows(n)
-	n.later.Add(int64(time.Minute)) // it is the next day
+	n.tomorrow()
 	n.fetched()
 	if _, _, sent := l.counted(); sent == 0 || n.dep.Transfer.Peer == 0 {
 		t.Errorf("the peer got %d blocks of %d; the origin has sent %d bytes: %+v", other.have.Load(), len(other.index.Blocks), sent, n.dep.Transfer)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"groundswell/agent/allowance"
 	"groundswell/agent/condition"
 	"groundswell/agent/decide"
 	"groundswell/agent/health"
@@ -285,13 +286,17 @@ func (d *Driver) allowed(ctx context.Context, phase condition.Phase) (*condition
 	return hold, d.keptBy(ctx, phase, hold)
 }
 
-// heldBy asks what the device itself wants before a phase.
+// heldBy asks what the device itself wants before a phase. A condition is not asked more often
+// than it wants; what its downloads may cost is known at any time, and may have changed.
 func (d *Driver) heldBy(ctx context.Context, phase condition.Phase) (*condition.Hold, error) {
 	what := string(phase) + " " + d.dep.Entry.Rollout
 	if d.held.what == what && time.Now().Before(d.held.until) {
-		hold := d.held.hold // it is not asked more often than it wants
-		hold.Again = time.Until(d.held.until)
-		return &hold, nil
+		hold := d.held.hold
+		if !allowance.Keeps(&hold) || d.cfg.Allowance.Look(ctx, d.newest().DownloadWindows) != nil {
+			hold.Again = time.Until(d.held.until)
+			return &hold, nil
+		}
+		d.held.until = time.Time{}
 	}
 	hold := d.device.look(ctx, phase)
 	if hold == nil {
