@@ -42,7 +42,7 @@ func (s *Site) document(digest [32]byte) func() []byte {
 	s.mu.Lock()
 	for _, o := range s.offers {
 		if o.index.Blocks != nil && o.digest == digest {
-			x := o.index // its blocks stay as they are
+			x := o.index
 			s.mu.Unlock()
 			return x.Bytes
 		}

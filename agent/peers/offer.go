@@ -22,9 +22,7 @@ type offer struct {
 	artifact string
 	length   int64
 	path     string // of the file that it is made in; "": it runs or is staged
-	index    block.Index
-	digest   [32]byte         // of the index
-	numbers  map[[32]byte]int // of the first block with that digest
+	blocks
 	have     int
 	sound    int       // blocks from this one on were not what they should be when they were read
 	making   bool      // more are to come
@@ -56,12 +54,19 @@ func (o *offer) withdrawn() bool { return o.state() == state{} }
 // come.
 func (o *offer) lost() bool { return o.withdrawn() || o.sound < o.have && !o.making }
 
-// know sets the blocks.
-func (o *offer) know(x block.Index) {
-	o.index, o.digest, o.numbers = x, sha256.Sum256(x.Bytes()), make(map[[32]byte]int, len(x.Blocks))
-	for i, b := range slices.Backward(x.Blocks) {
-		o.numbers[b.SHA256] = i
+// blocks are those of an artifact, and what they are found by. They stay as they are.
+type blocks struct {
+	index   block.Index
+	digest  [32]byte         // of the index
+	numbers map[[32]byte]int // of the first block with that digest
+}
+
+func blocksOf(x block.Index) blocks {
+	b := blocks{x, sha256.Sum256(x.Bytes()), make(map[[32]byte]int, len(x.Blocks))}
+	for i, one := range slices.Backward(x.Blocks) {
+		b.numbers[one.SHA256] = i
 	}
+	return b
 }
 
 // tell wakes those who wait for more.
@@ -149,12 +154,13 @@ func (s *Site) cut(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
+		known := blocksOf(index)
 		s.mu.Lock()
 		if err != nil {
 			s.opt.Log.Warn("what runs cannot be given to others", "artifact", o.artifact, "err", err)
 			o.again = time.Now().Add(recut)
 		}
-		o.know(index)
+		o.blocks = known
 		o.have, o.making = len(index.Blocks), false
 		o.tell()
 		s.mu.Unlock()

@@ -220,7 +220,7 @@ func TestWhatIsNotHereTakesNobodysTurn(t *testing.T) {
 					return map[string][]byte{hex.EncodeToString(list[:]): []byte("list")}[sha256]
 				}
 				o := newOffer(a.name, int64(len(a.data)))
-				o.know(a.index)
+				o.blocks = blocksOf(a.index)
 				s.put(o)
 				s.uploads <- struct{}{} // the only one
 				r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/", nil)

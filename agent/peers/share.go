@@ -62,7 +62,7 @@ func (s *Site) join(artifact string, index block.Index, path string, have int, f
 	}
 	o := newOffer(artifact, index.Length)
 	o.path, o.making, o.have = path, !follows, have
-	o.know(index)
+	o.blocks = blocksOf(index)
 	s.mu.Lock()
 	// What was given until now still is, or others would ask for it in vain. What was not
 	// what it should be is not given before it was looked at.
