@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"runtime/debug"
 	"strings"
 	"testing"
 
@@ -203,5 +204,18 @@ func TestCertificateOfAnotherDeviceIsRefused(t *testing.T) {
 			t.Errorf("%s: code %d, %s", c.new, code, errOut.String())
 		}
 		d.replace(c.new, c.old)
+	}
+}
+
+// TestTheLimitOfMemoryGivesWayToTheEnvironment.
+func TestTheLimitOfMemoryGivesWayToTheEnvironment(t *testing.T) {
+	before := debug.SetMemoryLimit(-1)
+	t.Cleanup(func() { debug.SetMemoryLimit(before) })
+	for env, want := range map[string]int64{"": memoryLimit, "1GiB": 1 << 40} {
+		debug.SetMemoryLimit(1 << 40) // what Go made of the environment
+		t.Setenv("GOMEMLIMIT", env)
+		if limitMemory(); debug.SetMemoryLimit(-1) != want {
+			t.Errorf("%q: %d bytes, want %d", env, debug.SetMemoryLimit(-1), want)
+		}
 	}
 }

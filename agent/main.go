@@ -24,11 +24,15 @@ import (
 const memoryLimit = 24 << 20
 
 func main() {
+	limitMemory()
+	launch()
+	daemon().Main()
+}
+
+func limitMemory() {
 	if os.Getenv("GOMEMLIMIT") == "" {
 		debug.SetMemoryLimit(memoryLimit)
 	}
-	launch()
-	daemon().Main()
 }
 
 // launch is what `agent launch` does, before anything else is looked at: it goes on only

@@ -422,6 +422,32 @@ func TestASnapshotWithoutItsListMovesNothing(t *testing.T) {
 	}
 }
 
+// TestAListThatCameMeanwhileIsNoRefusal: a newer one was brought for another cohort while the
+// older one was on its way.
+func TestAListThatCameMeanwhileIsNoRefusal(t *testing.T) {
+	w := newWorld(t)
+	targets := must[[]byte](t)(trust.SignTargets(trust.TargetsSpec{Root: w.imageRoot, Previous: w.files["targets 1"], Now: now, Expires: now.AddDate(0, 2, 0)}, w.release))
+	snapshot, newer, err := trust.MakeSnapshot(targets, 2, now.AddDate(0, 1, 0), w.snapshot)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum := sha256.Sum256(targets)
+	given := map[string][]byte{newer.SHA256: snapshot, hex.EncodeToString(sum[:]): targets, w.pin.SHA256: w.files["snapshot 1"]}
+	v := w.open()
+	peers := func(ctx context.Context, d topics.Document) ([]byte, error) {
+		if raw := given[d.SHA256]; raw != nil {
+			return raw, nil
+		}
+		if _, err := v.FromPeers(ctx, newer, func(_ context.Context, d topics.Document) ([]byte, error) { return given[d.SHA256], nil }); err != nil {
+			t.Error(err)
+		}
+		return w.files["targets 1"], nil
+	}
+	if _, err := v.FromPeers(t.Context(), w.pin, peers); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestWhatOthersAskForIsNotHashedEachTime: a digest is made of memory that is allocated, so
 // what allocates nothing makes none.
 func TestWhatOthersAskForIsNotHashedEachTime(t *testing.T) {

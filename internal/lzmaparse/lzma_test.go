@@ -195,6 +195,42 @@ func TestTheWholeWindowIsInMemory(t *testing.T) {
 	}
 }
 
+// TestTheNextStreamHasNothingOfTheLastOne: what was read back of that is at the same place.
+func TestTheNextStreamHasNothingOfTheLastOne(t *testing.T) {
+	var r Reader
+	var w Writer
+	for _, mask := range []byte{0, 0xff} {
+		data := noise(2 * Window)
+		for i := range data {
+			data[i] ^= mask
+		}
+		data = append(append(data, data[:200]...), make([]byte, 60_000)...) // zeros, so that it is no stored chunk
+		stream, kind := xz(t, data, "-6")
+		back, form, buffer := &memory{}, []byte(nil), make([]byte, 1000)
+		for r.Reset(bytes.NewReader(stream), kind, back); ; {
+			n, err := r.Read(buffer)
+			_, _ = back.WriteAt(buffer[:n], int64(len(form))) // never fails
+			if form = append(form, buffer[:n]...); err == io.EOF {
+				break
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		if bytes.Count(form, data[20:180]) != 2 {
+			t.Errorf("mask %#x: the form has other content", mask)
+		}
+		w.Reset(kind, &memory{})
+		out, err := w.Write(nil, form)
+		if err == nil {
+			out, err = w.Finish(out)
+		}
+		if err != nil || !bytes.HasPrefix(stream, out) {
+			t.Errorf("mask %#x: %d bytes of %d, or others: %v", mask, len(out), len(stream), err)
+		}
+	}
+}
+
 // TestTheNextStreamAllocatesNothing: a file system has thousands of them.
 func TestTheNextStreamAllocatesNothing(t *testing.T) {
 	stream, kind := xz(t, content(500_000), "-6")
