@@ -9,6 +9,8 @@ import (
 	"io"
 	"slices"
 
+	"golang.org/x/sync/errgroup"
+
 	"groundswell/internal/delta"
 	"groundswell/internal/expand"
 )
@@ -27,8 +29,11 @@ type Options struct {
 	Ends    []int64
 	Coder   delta.Coder
 	Workers int // zero: one
-	// Memory is how many bytes it may take; zero: as many as it needs.
+	// Memory is how many bytes it may take besides the images; zero: as many as it needs.
 	Memory int64
+	// Expanded is called when the old image is read no more, and when the new one is: whoever
+	// mapped them into memory may let go of it. Optional.
+	Expanded func()
 }
 
 // piece is about how many bytes of the expanded image a segment makes: half of what
@@ -36,15 +41,18 @@ type Options struct {
 const piece = 512 << 10
 
 // Encode writes a delta that makes new of old, between their expanded forms. ErrNothing or
-// ErrMemory if there is none. It holds both forms besides what delta.Encode does.
+// ErrMemory if there is none. It holds both forms besides what delta.Encode takes.
 func Encode(ctx context.Context, w io.Writer, old, new []byte, o Options) error {
 	workers := max(o.Workers, 1)
-	most := o.Memory / 8 // see need
-	before, err := streams(ctx, old, most)
-	if err != nil {
+	most := o.Memory / 8 // of each image one is read at a time, into memory that grows
+	var before, after []found
+	err := both(workers, func() (err error) {
+		before, err = streams(ctx, old, most)
 		return err
-	}
-	after, err := streams(ctx, new, most)
+	}, func() (err error) {
+		after, err = streams(ctx, new, most)
+		return err
+	})
 	if err != nil {
 		return err
 	}
@@ -52,10 +60,11 @@ func Encode(ctx context.Context, w io.Writer, old, new []byte, o Options) error 
 	if len(before) == 0 || len(after) == 0 {
 		return ErrNothing
 	}
-	if need := need(old, before, new, after); o.Memory > 0 && need > o.Memory {
-		return fmt.Errorf("%w: %d bytes", ErrMemory, need)
+	forms := size(old, before) + size(new, after)
+	if need := forms + delta.LeastMemory(workers); o.Memory > 0 && need > o.Memory {
+		return fmt.Errorf("%w: %d bytes, of %d", ErrMemory, need, o.Memory)
 	}
-	made, err := remake(ctx, new, after, o.Ends, workers)
+	made, err := remake(ctx, new, after, o.Ends, o.triers(after))
 	if err != nil {
 		return fmt.Errorf("make streams again: %w", err)
 	}
@@ -69,21 +78,38 @@ func Encode(ctx context.Context, w io.Writer, old, new []byte, o Options) error 
 	for _, r := range made {
 		h.New = append(h.New, r.Stream)
 	}
-	expandedOld, err := expanded(old, h.Old)
+	// One after the other: what holds the first image may go before the second is read.
+	expandedOld, err := o.expanded(old, h.Old)
 	if err != nil {
 		return err
 	}
-	expandedNew, err := expanded(new, h.New)
+	expandedNew, err := o.expanded(new, h.New)
 	if err != nil {
 		return err
 	}
 	ends := places(made, o.Ends)
+	inside := delta.Options{Ends: pieces(ends), Coder: o.Coder, Workers: workers}
+	if o.Memory > 0 {
+		inside.Memory = o.Memory - forms
+	}
 	var inner bytes.Buffer
-	err = delta.Encode(ctx, &inner, expandedOld, expandedNew, delta.Options{Ends: pieces(ends), Coder: o.Coder, Workers: workers})
+	err = delta.Encode(ctx, &inner, expandedOld, expandedNew, inside)
+	if errors.Is(err, delta.ErrMemory) {
+		return fmt.Errorf("%w: %w", ErrMemory, err)
+	}
 	if err != nil {
 		return err
 	}
 	return write(w, h, inner.Bytes(), o.Ends, ends)
+}
+
+// both does two things, at once if there are workers for it.
+func both(workers int, one, two func() error) error {
+	var g errgroup.Group
+	g.SetLimit(workers)
+	g.Go(one)
+	g.Go(two)
+	return g.Wait()
 }
 
 // changed are the streams that stand in one image only: what stands in both is copied as
@@ -104,22 +130,31 @@ func digests(image []byte, list []found) map[[sha256.Size]byte]bool {
 	return out
 }
 
-// need is how many bytes of memory encoding takes at most.
-func need(old []byte, before []found, new []byte, after []found) int64 {
-	oldSize, newSize := int64(len(old)), int64(len(new))
-	largest := int64(0)
-	for _, f := range before {
-		oldSize += f.Size - f.Length
+// size is how long an image is when its streams are expanded.
+func size(image []byte, streams []found) int64 {
+	n := int64(len(image))
+	for _, f := range streams {
+		n += f.Size - f.Length
 	}
-	for _, f := range after {
-		newSize += f.Size - f.Length
+	return n
+}
+
+// triers is how many workers may try to make streams again: each holds two times what stands
+// for one.
+func (o Options) triers(streams []found) int {
+	workers := max(o.Workers, 1)
+	largest := int64(1)
+	for _, f := range streams {
 		largest = max(largest, f.Size)
 	}
-	return 192<<20 + 5*oldSize + 3*newSize + 2*largest
+	if o.Memory > 0 {
+		workers = min(workers, int(max((o.Memory-delta.LeastMemory(0))/(2*largest), 1)))
+	}
+	return workers
 }
 
 // expanded is an image with the contents of its streams in their places.
-func expanded(image []byte, streams []expand.Stream) ([]byte, error) {
+func (o Options) expanded(image []byte, streams []expand.Stream) ([]byte, error) {
 	size := int64(len(image))
 	for _, s := range streams {
 		size += s.Size - s.Length
@@ -136,7 +171,11 @@ func expanded(image []byte, streams []expand.Stream) ([]byte, error) {
 		}
 		out = out[:len(out)+int(s.Size)]
 	}
-	return append(out, image[at:]...), nil
+	out = append(out, image[at:]...)
+	if o.Expanded != nil {
+		o.Expanded()
+	}
+	return out, nil
 }
 
 // again fills content with what stands for a stream in the expanded image.

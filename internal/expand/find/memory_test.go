@@ -1,0 +1,45 @@
+package find
+
+import (
+	"bytes"
+	"errors"
+	"slices"
+	"testing"
+
+	"groundswell/internal/delta"
+)
+
+// TestMemoryIsBounded: what does not fit is refused, what fits is made as with more, and whoever
+// holds the images hears when each is read no more.
+func TestMemoryIsBounded(t *testing.T) {
+	const length = 2 << 20
+	old := slices.Concat(noise(1, 50_000), gzip(t, text(1, length)))
+	new := slices.Concat(noise(1, 50_000), gzip(t, text(2, length)))
+	encode := func(memory int64) (out bytes.Buffer, read int, err error) {
+		o := Options{Ends: ends(t, new), Coder: delta.Zstd, Workers: 1, Memory: memory, Expanded: func() { read++ }}
+		err = Encode(t.Context(), &out, old, new, o)
+		return out, read, err
+	}
+	whole, _, err := encode(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	forms := int64(2 * (50_000 + length))
+	for name, memory := range map[string]int64{
+		"a stream that is too large": 8 * (length - 2_000_000),
+		"both forms":                 delta.LeastMemory(1) + forms/2,
+		"the delta itself":           delta.LeastMemory(1) + forms,
+	} {
+		out, _, err := encode(memory)
+		if !errors.Is(err, ErrMemory) && (name[0] != 'a' || !errors.Is(err, ErrNothing)) || out.Len() != 0 {
+			t.Errorf("no room for %s: %v, and %d bytes of a delta", name, err, out.Len())
+		}
+	}
+	enough, read, err := encode(delta.LeastMemory(1) + forms + 8*length)
+	if err != nil || !bytes.Equal(enough.Bytes(), whole.Bytes()) {
+		t.Errorf("%v, %d bytes, by as much memory as it needs %d", err, enough.Len(), whole.Len())
+	}
+	if read != 2 {
+		t.Errorf("said %d times that an image is read no more", read)
+	}
+}
