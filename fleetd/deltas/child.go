@@ -32,7 +32,7 @@ type Child struct {
 
 // Need is what internal/delta takes at least, besides what the page cache keeps of both. With
 // more it sorts more of old.
-func (c Child) Need(old, _ int64) int64 { return delta.LeastMemory(max(c.CPUs, 1)) + old/64 }
+func (c Child) Need(old, _ int64) int64 { return delta.LeastMemory(1) + old/64 }
 
 // Order is what the child is told, on its standard input.
 type Order struct {
@@ -51,6 +51,20 @@ const (
 	indexFile
 	outFile
 )
+
+// ErrMemory: a delta needs more memory than it may have; so it will the next time.
+var ErrMemory = errors.New("deltas.memory is too little")
+
+// exitMemory is how the child ends then.
+const exitMemory = 3
+
+// ExitCode is how a process ends whose RunChild failed.
+func ExitCode(err error) int {
+	if errors.Is(err, delta.ErrMemory) {
+		return exitMemory
+	}
+	return 1
+}
 
 // maxComplaint is how much of what a child says when it fails is kept, in bytes.
 const maxComplaint = 2 << 10
@@ -92,6 +106,9 @@ func (c Child) run(ctx context.Context, o Order, old, new, index, out *os.File) 
 	}
 	if ctx.Err() != nil {
 		return effort, context.Cause(ctx)
+	}
+	if cmd.ProcessState != nil && cmd.ProcessState.ExitCode() == exitMemory {
+		return effort, fmt.Errorf("%w: %s", ErrMemory, said.text())
 	}
 	if err != nil {
 		return effort, fmt.Errorf("the encoder ended with %w: %s", err, said.text())

@@ -32,7 +32,7 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == deltas.ChildCommand {
 		if err := deltas.RunChild(context.Background(), encode, lookThrough); err != nil {
 			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
+			os.Exit(deltas.ExitCode(err))
 		}
 		os.Exit(0)
 	}

@@ -3,6 +3,7 @@ package delta
 import (
 	"errors"
 	"fmt"
+	"runtime"
 )
 
 // ErrMemory: encoding takes more memory than Options.Memory allows, however little of the
@@ -55,3 +56,15 @@ func (l limits) fits(workers, makes int) error {
 // LeastMemory is what encoding takes at least besides the images, with so many workers, in
 // bytes; images that have less in common take more.
 func LeastMemory(workers int) int64 { return baseMemory + int64(workers)*workerMemory }
+
+// WorkersWithin is how many of so many workers (zero: one per processor) encoding has memory
+// for: they may take half of it, and there is one at least.
+func WorkersWithin(memory int64, workers int) int {
+	if workers <= 0 {
+		workers = runtime.NumCPU()
+	}
+	if memory <= 0 {
+		return workers
+	}
+	return int(max(min((memory/2-baseMemory)/workerMemory, int64(workers)), 1))
+}

@@ -28,7 +28,7 @@ type Options struct {
 	// Ends are where the units end, as delta.Options has it of segments.
 	Ends    []int64
 	Coder   delta.Coder
-	Workers int // zero: one
+	Workers int // zero: one; fewer, where there is no memory for them
 	// Memory is how many bytes it may take besides the images; zero: as many as it needs.
 	Memory int64
 	// Expanded is called when the old image is read no more, and when the new one is: whoever
@@ -43,8 +43,10 @@ const piece = 512 << 10
 // Encode writes a delta that makes new of old, between their expanded forms. ErrNothing or
 // ErrMemory if there is none. It holds both forms besides what delta.Encode takes.
 func Encode(ctx context.Context, w io.Writer, old, new []byte, o Options) error {
-	workers := max(o.Workers, 1)
-	most := o.Memory / 8 // of each image one is read at a time, into memory that grows
+	workers := delta.WorkersWithin(o.Memory, max(o.Workers, 1))
+	// Of each image one is read at a time, and what stands parsed is kept meanwhile, in memory
+	// that grows: three times of that at most.
+	most := o.Memory / 8
 	var before, after []found
 	err := both(workers, func() (err error) {
 		before, err = streams(ctx, old, most)
@@ -64,7 +66,7 @@ func Encode(ctx context.Context, w io.Writer, old, new []byte, o Options) error 
 	if need := forms + delta.LeastMemory(workers); o.Memory > 0 && need > o.Memory {
 		return fmt.Errorf("%w: %d bytes, of %d", ErrMemory, need, o.Memory)
 	}
-	made, err := remake(ctx, new, after, o.Ends, o.triers(after))
+	made, err := remake(ctx, new, after, o.Ends, o.triers(workers, after))
 	if err != nil {
 		return fmt.Errorf("make streams again: %w", err)
 	}
@@ -139,16 +141,15 @@ func size(image []byte, streams []found) int64 {
 	return n
 }
 
-// triers is how many workers may try to make streams again: each holds two times what stands
-// for one.
-func (o Options) triers(streams []found) int {
-	workers := max(o.Workers, 1)
+// triers is how many of the workers may try to make streams again: each holds what stands for
+// one, and what of it was passed, in memory that grows.
+func (o Options) triers(workers int, streams []found) int {
 	largest := int64(1)
 	for _, f := range streams {
 		largest = max(largest, f.Size)
 	}
 	if o.Memory > 0 {
-		workers = min(workers, int(max((o.Memory-delta.LeastMemory(0))/(2*largest), 1)))
+		workers = min(workers, int(max((o.Memory-delta.LeastMemory(0))/(4*largest), 1)))
 	}
 	return workers
 }

@@ -26,12 +26,11 @@ func TestMemoryIsBounded(t *testing.T) {
 	}
 	forms := int64(2 * (50_000 + length))
 	for name, memory := range map[string]int64{
-		"a stream that is too large": 8 * (length - 2_000_000),
-		"both forms":                 delta.LeastMemory(1) + forms/2,
-		"the delta itself":           delta.LeastMemory(1) + forms,
+		"both forms":       delta.LeastMemory(1) + forms/2,
+		"the delta itself": delta.LeastMemory(1) + forms,
 	} {
 		out, _, err := encode(memory)
-		if !errors.Is(err, ErrMemory) && (name[0] != 'a' || !errors.Is(err, ErrNothing)) || out.Len() != 0 {
+		if !errors.Is(err, ErrMemory) || out.Len() != 0 {
 			t.Errorf("no room for %s: %v, and %d bytes of a delta", name, err, out.Len())
 		}
 	}
@@ -41,5 +40,18 @@ func TestMemoryIsBounded(t *testing.T) {
 	}
 	if read != 2 {
 		t.Errorf("said %d times that an image is read no more", read)
+	}
+}
+
+// TestWhatIsKeptWhileItIsReadIsBounded, also where it does not grow: of deflate nothing is kept.
+func TestWhatIsKeptWhileItIsReadIsBounded(t *testing.T) {
+	data := noise(1, 500_000)
+	for name, want := range map[string]map[int64]int{"zstd": {0: 1, 1 << 20: 1, 400_000: 0}, "gzip": {0: 1, 400_000: 1}} {
+		file := compressed(t, data, name)
+		for most, n := range want {
+			if list, err := streams(t.Context(), file, most); err != nil || len(list) != n {
+				t.Errorf("%s, at most %d: %d streams, want %d (%v)", name, most, len(list), n, err)
+			}
+		}
 	}
 }
