@@ -48,6 +48,9 @@ type Releases interface {
 	// FromPeers is Images without a question to any source: what is held, or comes as the
 	// documents that peers brings by their digests.
 	FromPeers(ctx context.Context, pin topics.SnapshotPin, peers func(context.Context, topics.Document) ([]byte, error)) (trust.Images, error)
+	// ImageRoots asks for newer roots of the image repository alone, and says how many were
+	// taken, also beside an error. fetch.ErrUnsure: one source knows of no other, and not all say so.
+	ImageRoots(ctx context.Context) (taken int, err error)
 	// Held is what is there without fetching.
 	Held() (trust.Images, error)
 	// Floor is the lowest version that may be installed, by these and all lists before.
@@ -151,8 +154,10 @@ type Driver struct {
 	nearby  nearby
 	// transfer is where the bytes of the download that runs came from.
 	transfer topics.Transfer
-	expired  bool // it was said that something has expired
-	logged   bool // the agent's log about this attempt is queued
+	unasked  bool    // journal.Deployment's, of the fetch that runs
+	inquiry  inquiry // for what is Unasked
+	expired  bool    // it was said that something has expired
+	logged   bool    // the agent's log about this attempt is queued
 	// measured is when dep.Before was; zero: not by this process.
 	measured time.Time
 

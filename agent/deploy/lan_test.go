@@ -242,11 +242,13 @@ type near struct {
 	l       *lan
 	slots   shelf
 	trust   string // the directory of what it trusts
+	dir     string // the journal's
 	journal *journal.Journal
 	allowed *allowance.Allowance
 	began   time.Time
 	later   atomic.Int64 // by its clock, in nanoseconds
 	ended   chan update.Event
+	doing   context.Context // ends with what it does
 }
 
 // now is its clock, which the test sets.
@@ -273,7 +275,8 @@ func (l *lan) newNear(cfg allowance.Config, conditions condition.Config, w *wake
 	n := &near{l: l, trust: l.t.TempDir(), began: time.Now(), slots: shelf{&bank{}, filepath.Join(l.t.TempDir(), "staging")}, ended: make(chan update.Event, 1)}
 	log := slog.New(slog.DiscardHandler)
 	clk := clock.NewFrom(n.began.Add(-time.Hour), n.now, func() time.Duration { return time.Since(n.began) })
-	j, err := journal.Open(l.t.TempDir(), time.Now(), log)
+	n.dir = l.t.TempDir()
+	j, err := journal.Open(n.dir, time.Now(), log)
 	if err != nil {
 		l.t.Fatal(err)
 	}
@@ -311,12 +314,17 @@ func (l *lan) spent(static ...string) *near {
 func (n *near) tomorrow() { n.later.Add(int64(time.Minute)) }
 
 // begins has it fetch until the end of the test, or until it has it.
-func (n *near) begins() {
+func (n *near) begins() { n.does(n.fetch) }
+
+// does has it perform something until the end of the test, or until that ends.
+func (n *near) does(what func(context.Context) (update.Event, error)) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
+	n.doing = ctx
 	go func() {
 		defer close(done)
-		event, err := n.fetch(ctx)
+		defer cancel()
+		event, err := what(ctx)
 		if err != nil && ctx.Err() == nil {
 			n.l.t.Error(err)
 		}

@@ -2,6 +2,7 @@ package deploy
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"groundswell/agent/allowance"
@@ -101,6 +102,9 @@ func (d *Driver) untilPeers(hold *condition.Hold) time.Duration {
 	return min(hold.Again, max(0, d.nearby.again-d.clock.Uptime()))
 }
 
+// errNoPeers: the device does not copy from others any more.
+var errNoPeers = errors.New("no peers to ask")
+
 // offered is the list of releases that the entry's manifest pins, as it is held or as peers
 // give it.
 func (d *Driver) offered(ctx context.Context) (trust.Images, error) {
@@ -108,9 +112,16 @@ func (d *Driver) offered(ctx context.Context) (trust.Images, error) {
 	if !ok || m.Images == nil {
 		return trust.Images{}, errNoManifest
 	}
-	return d.releases.FromPeers(ctx, *m.Images, func(ctx context.Context, doc topics.Document) ([]byte, error) {
+	images, err := d.releases.FromPeers(ctx, *m.Images, func(ctx context.Context, doc topics.Document) ([]byte, error) {
+		if d.cfg.Peers == nil {
+			return nil, errNoPeers
+		}
 		return d.cfg.Peers.Document(ctx, d.dep.Entry.Target.SHA256, doc)
 	})
+	if err == nil {
+		d.unasked = true
+	}
+	return images, err
 }
 
 // copied is how many bytes peers have sent for this attempt.

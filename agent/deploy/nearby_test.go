@@ -185,6 +185,9 @@ func TestABusyOriginKeepsNobodyFromPeers(t *testing.T) {
 	n := l.newNear(allowance.Config{}, condition.Config{}, nil, addr...)
 	n.begins()
 	n.fetched()
+	if !n.dep.Unasked {
+		t.Error("a source has said something about roots")
+	}
 	if requests, _, sent := l.counted(); requests != 2 || sent != 0 { // for a root, and for the index
 		t.Errorf("the origin was asked %d times: %v", requests, l.asked)
 	}

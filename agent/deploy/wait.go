@@ -229,6 +229,16 @@ func (d *Driver) jump(ctx context.Context, decision decide.Decision) (event upda
 		d.device.block(d.cfg.Component)
 		return "", *hold, nil
 	}
+	event, hold, err = d.inquire(ctx)
+	if hold != nil {
+		if hold.Again != atOnce {
+			d.device.block(d.cfg.Component)
+		}
+		return "", *hold, err
+	}
+	if event != "" || err != nil {
+		return event, condition.Hold{}, err
+	}
 	if first := d.device.take(d.cfg.Component); first != "" {
 		return "", condition.Hold{Reason: reasonComponent}, d.tell(ctx, condition.Install, &condition.Hold{
 			Reason: reasonComponent, Detail: "component " + first + " is installed first", Again: longest,
@@ -364,17 +374,20 @@ func (d *Driver) tell(ctx context.Context, phase condition.Phase, hold *conditio
 }
 
 // lastCheck asks once more whether the release may run here: a newer list of
-// releases may have raised the security floor.
+// releases may have raised the security floor, and a newer root withdrawn a key.
 func (d *Driver) lastCheck(ctx context.Context, decision decide.Decision) (update.Event, error) {
 	images, err := d.releases.Held()
-	if err != nil {
+	switch {
+	case d.dep.Unasked: // nobody knows of newer roots
+		images, err = d.offered(ctx)
+	case err != nil:
 		images, err = d.images(ctx)
 	}
 	if err == nil {
 		err = d.eligible(images)
 	}
 	if err != nil {
-		reason, final := reasonOf(err)
+		reason, final := d.inquiry.refusal(err)
 		if ctx.Err() != nil {
 			return "", ctx.Err()
 		}
@@ -405,7 +418,11 @@ func (d *Driver) images(ctx context.Context) (trust.Images, error) {
 	if !ok || m.Images == nil {
 		return trust.Images{}, errNoManifest
 	}
-	return d.releases.Images(ctx, *m.Images)
+	images, err := d.releases.Images(ctx, *m.Images)
+	if err == nil {
+		d.unasked = false
+	}
+	return images, err
 }
 
 // attempt is the number of the next attempt at a rollout.
