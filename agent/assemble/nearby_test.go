@@ -237,7 +237,7 @@ func TestAnIndexOfAnotherArtifactIsFollowedOnce(t *testing.T) {
 	gives(other)
 	n := &Nearby{Downloads: d.Downloads}
 	for _, want := range [][]byte{other, nil} {
-		if err := copiesBy(n, d, o, a); !errors.Is(err, wake.ErrSpent) || errors.Is(err, fetch.ErrWrongBytes) {
+		if err := copiesBy(n, d, o, a); !errors.Is(err, wake.ErrSpent) || !errors.Is(err, fetch.ErrAnother) || errors.Is(err, fetch.ErrWrongBytes) {
 			t.Errorf("the blocks make another artifact: %v", err)
 		}
 		d.holds(want)
@@ -274,7 +274,7 @@ func TestADiskThatSpoilsABlockIsNoWrongIndex(t *testing.T) {
 	if err := os.WriteFile(d.path, bad, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := n.judge(d.path, a); !errors.Is(err, wake.ErrSpent) || errors.Is(err, errOther) {
+	if err := n.judge(d.path, a); !errors.Is(err, wake.ErrSpent) || errors.Is(err, fetch.ErrAnother) {
 		t.Errorf("a spoilt block: %v", err)
 	}
 	d.holds(data[:index.Blocks[len(index.Blocks)/2].Offset])

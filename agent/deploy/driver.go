@@ -73,7 +73,8 @@ type Peers interface {
 	// Document brings a document about an artifact, by its digest.
 	Document(ctx context.Context, artifact string, d topics.Document) ([]byte, error)
 	// Artifact is that of Downloads, without a question to any source; wake.ErrSpent when
-	// nobody brings the rest, or would have to be waited for, and patient says false.
+	// nobody brings the rest, or would have to be waited for, and patient says false; with
+	// fetch.ErrAnother where all of it is there and makes another artifact.
 	Artifact(ctx context.Context, a fetch.Artifact, path string, patient func() bool, tell func(have int64, t topics.Transfer)) error
 }
 

@@ -106,6 +106,7 @@ func (d *Driver) bring(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	d.nearby.another = false // a source makes it good, and what it has sent is there
 	return d.download(ctx, images, d.downloads.Artifact)
 }
 

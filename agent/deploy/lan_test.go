@@ -45,6 +45,7 @@ type lan struct {
 	ca       *certs.CA
 	data     []byte // the artifact
 	index    []byte
+	blocks   []block.Block
 	entry    topics.Entry
 	pin      topics.SnapshotPin
 	artifact fetch.Artifact
@@ -66,13 +67,22 @@ func its(data []byte) string { return fmt.Sprintf("%x", sha256.Sum256(data)) }
 
 func newLAN(t *testing.T) *lan {
 	t.Helper()
+	return newLANOf(t, nil)
+}
+
+// newLANOf has the index of another artifact of 4 MiB, unless that is nil.
+func newLANOf(t *testing.T, other []byte) *lan {
+	t.Helper()
 	l := &lan{t: t, ca: peerstest.CA(t, peerstest.Domain), data: make([]byte, 4<<20), files: map[string][]byte{}, asked: map[string]int{}}
 	_, _ = rand.NewChaCha8([32]byte{1}).Read(l.data) // never fails
-	index, err := block.Make(t.Context(), bytes.NewReader(l.data), int64(len(l.data)))
+	if other == nil {
+		other = l.data
+	}
+	index, err := block.Make(t.Context(), bytes.NewReader(other), int64(len(other)))
 	if err != nil {
 		t.Fatal(err)
 	}
-	l.index = index.Bytes()
+	l.index, l.blocks = index.Bytes(), index.Blocks
 	pin := topics.Document{Length: int64(len(l.index)), SHA256: its(l.index)}
 	l.artifact = fetch.Artifact{Length: int64(len(l.data)), SHA256: its(l.data), Index: &pin}
 	key := func() (*trust.Key, trust.RoleKeys) {

@@ -17,6 +17,8 @@ type nearby struct {
 	what  string        // rollout
 	round int           // how often they were asked
 	again time.Duration // by uptime
+	// another: what they brought is all there, and is not what the release says.
+	another bool
 }
 
 // near reports whether peers may have something of what the entry wants. A device that
@@ -60,6 +62,7 @@ func (d *Driver) askPeers(ctx context.Context, hold *condition.Hold) (asked, who
 	case final:
 		return true, false, err
 	}
+	d.nearby.another = d.nearby.another || errors.Is(err, fetch.ErrAnother)
 	d.log.Info("peers do not bring all of it", "rollout", d.dep.Entry.Rollout, "have", d.downloaded(), "of", d.dep.Entry.Target.Length, "err", err)
 	return true, false, nil
 }

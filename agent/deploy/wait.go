@@ -358,6 +358,9 @@ func (d *Driver) tell(ctx context.Context, phase condition.Phase, hold *conditio
 		s.DownloadedBytes = d.downloaded()
 		if copied > 0 {
 			s.Detail = fmt.Sprintf("%s; %d of %d bytes are there, peers have sent %d", s.Detail, s.DownloadedBytes, s.Bytes, copied)
+			if d.nearby.another {
+				s.Detail += ", which make another artifact"
+			}
 		}
 	}
 	d.log.Info("the device waits", "rollout", s.Rollout, "reason", s.Reason, "detail", s.Detail, "again", hold.Again)

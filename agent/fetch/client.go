@@ -30,6 +30,8 @@ var (
 	ErrTooLarge = errors.New("source sent too much")
 	// ErrWrongBytes: every source sent whole artifacts that were wrong.
 	ErrWrongBytes = errors.New("sources have other bytes")
+	// ErrAnother: each block is as the index says, and the whole is not as the release says.
+	ErrAnother = errors.New("the blocks of the index make another artifact")
 	// ErrUnsure: a source says that it does not have it, and what the others would
 	// say is not known: they did not answer, or with something that was refused.
 	ErrUnsure = errors.New("not every source could be asked")
