@@ -220,6 +220,12 @@ const (
 // make makes the artifact as a download does.
 func (a artifact) make(t testing.TB, s *Site) (m made) {
 	t.Helper()
+	return a.makeBy(t, s, fetching)
+}
+
+// makeBy is make over a link by which a block takes so long.
+func (a artifact) makeBy(t testing.TB, s *Site, fetching time.Duration) (m made) {
+	t.Helper()
 	sh := s.Join(a.name, a.index, "")
 	defer sh.Leave()
 	for i := 0; i < len(a.index.Blocks); {
