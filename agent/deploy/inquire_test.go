@@ -46,11 +46,26 @@ func (n *near) restarts() {
 	n.journal, n.dep = j, j.Snapshot().Deployments["system"]
 }
 
+// signedAnew is a snapshot that a key signed which no device knows.
+func (l *lan) signedAnew() []byte {
+	l.t.Helper()
+	k, err := trust.GenerateKey()
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	raw, _, err := trust.MakeSnapshot(l.files["/repository/image/1.targets.json"], 2, time.Now().AddDate(1, 0, 0), k)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	return raw
+}
+
 // TestAKeyThatWasWithdrawnMeanwhile: the release came from peers, with its list, while nothing
 // might be downloaded, and that is still so when it is installed.
 func TestAKeyThatWasWithdrawnMeanwhile(t *testing.T) {
 	for name, c := range map[string]struct {
-		meanwhile func(*testing.T, *lan)
+		besides   bool // peers hold another list
+		meanwhile func(*testing.T, *lan, *near)
 		event     update.Event // "": it waits
 		reason    string
 		unasked   bool // still
@@ -59,26 +74,41 @@ func TestAKeyThatWasWithdrawnMeanwhile(t *testing.T) {
 		"no": {event: update.Jump, asks: 1},
 		"by another list": {
 			// As for what was fetched from a source, which is asked once.
-			meanwhile: func(_ *testing.T, l *lan) {
+			meanwhile: func(_ *testing.T, l *lan, _ *near) {
 				l.pin = topics.SnapshotPin{Version: 2, Length: 3, SHA256: its([]byte("new"))}
 			},
 			event: update.Jump, asks: 1,
 		},
 		"yes": {
-			meanwhile: func(t *testing.T, l *lan) { l.publish(stranger(t)) },
+			meanwhile: func(t *testing.T, l *lan, _ *near) { l.publish(stranger(t)) },
 			event:     update.Fail, reason: "metadata", asks: 1,
 		},
 		"by a root that cannot be taken": {
-			meanwhile: func(_ *testing.T, l *lan) { l.publish(l.director) },
+			meanwhile: func(_ *testing.T, l *lan, _ *near) { l.publish(l.director) },
 			event:     update.Fail, reason: "metadata", asks: patience, unasked: true,
 		},
 		"nobody knows": {
-			meanwhile: func(t *testing.T, l *lan) { l.publish(stranger(t)); l.Close() },
+			meanwhile: func(t *testing.T, l *lan, _ *near) { l.publish(stranger(t)); l.Close() },
 			event:     update.Jump, unasked: true,
 		},
 		"nobody knows, and the manifest has another list": {
-			meanwhile: func(t *testing.T, l *lan) {
+			meanwhile: func(t *testing.T, l *lan, _ *near) {
 				l.pin = topics.SnapshotPin{Version: 2, Length: 3, SHA256: its([]byte("new"))}
+				l.Close()
+			},
+			unasked: true,
+		},
+		"nobody knows, and a peer holds the other list, that a new key signed": {
+			besides: true,
+			meanwhile: func(_ *testing.T, l *lan, _ *near) {
+				l.pin = topics.SnapshotPin{Version: 2, Length: int64(len(l.besides)), SHA256: its(l.besides)}
+				l.Close()
+			},
+			unasked: true,
+		},
+		"nobody knows, and the list has expired": {
+			meanwhile: func(_ *testing.T, l *lan, n *near) {
+				n.later.Store(int64(2 * 365 * 24 * time.Hour))
 				l.Close()
 			},
 			unasked: true,
@@ -86,6 +116,9 @@ func TestAKeyThatWasWithdrawnMeanwhile(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			l := newLAN(t)
+			if c.besides {
+				l.besides = l.signedAnew()
+			}
 			addr := peerstest.Addrs(t, 1)
 			l.newPeer(addr[0]).fetch(l.artifact.Length)
 			l.forget(nil)
@@ -96,13 +129,13 @@ func TestAKeyThatWasWithdrawnMeanwhile(t *testing.T) {
 				t.Fatal("somebody was asked for roots")
 			}
 			if c.meanwhile != nil {
-				c.meanwhile(t, l)
+				c.meanwhile(t, l, n)
 			}
 			n.restarts()
 			n.does(n.await)
 			if c.event == "" {
 				devtest.Eventually(t, devtest.Patience, "the device to wait", devtest.True(func() bool { _, ok := n.Rest(); return ok }))
-				for range 3 {
+				for range 2 * patience {
 					n.Look(n.doing)
 				}
 				if len(n.ended) > 0 {

@@ -51,6 +51,7 @@ type lan struct {
 	artifact fetch.Artifact
 	roots    verify.Roots
 	mirrors  []string       // sources besides the origin
+	besides  []byte         // a document that peers hold as well
 	spec     trust.RootSpec // of the image repository's root
 	root     *trust.Key     // of it
 	director trust.RoleKeys
@@ -221,7 +222,14 @@ func (l *lan) newPeer(addr string) *peer {
 	if _, err := v.Images(l.t.Context(), l.pin); err != nil {
 		l.t.Fatal(err)
 	}
-	site := peerstest.Site(l.t, l.ca, "cam-0", addr, nil, func(o *peers.Options) { o.Document = v.Document })
+	site := peerstest.Site(l.t, l.ca, "cam-0", addr, nil, func(o *peers.Options) {
+		o.Document = func(sha256 string) []byte {
+			if l.besides != nil && its(l.besides) == sha256 {
+				return l.besides
+			}
+			return v.Document(sha256)
+		}
+	})
 	takesPart(l.t, site)
 	return &peer{assemble.Downloads{Client: client, Peers: site, Log: slog.New(slog.DiscardHandler)}, l, filepath.Join(l.t.TempDir(), "staging"), 0}
 }
@@ -271,7 +279,7 @@ type member struct {
 }
 
 func (m member) World() decide.World {
-	later := time.Now().AddDate(0, 6, 0)
+	later := time.Now().AddDate(3, 0, 0)
 	return decide.World{
 		Assigned: true, Assignment: topics.Assignment{Cohorts: []string{"lobby"}}, AssignmentUntil: later,
 		Manifests: map[string]topics.Manifest{"lobby": {Images: &m.l.pin, Entries: []topics.Entry{m.l.entry}}},

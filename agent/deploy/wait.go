@@ -390,7 +390,10 @@ func (d *Driver) lastCheck(ctx context.Context, decision decide.Decision) (updat
 		err = d.eligible(images)
 	}
 	if err != nil {
-		reason, final := d.inquiry.refusal(err)
+		reason, final := reasonOf(err)
+		if !d.dep.Unasked { // otherwise no source has refused anything
+			reason, final = d.inquiry.refusal(err)
+		}
 		if ctx.Err() != nil {
 			return "", ctx.Err()
 		}
