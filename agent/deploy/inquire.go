@@ -25,17 +25,34 @@ type inquiry struct {
 	attempt string        // rollout and attempt; "": nobody was asked
 	until   time.Duration // by uptime: nobody answered, and is not asked again before that
 	refused int           // how often what came, or verified no longer, was refused
+	// hold is what a refusal keeps the device by, and again, by uptime, when it asks anew:
+	// what wakes it meanwhile says nothing about that.
+	hold  condition.Hold
+	again time.Duration
 }
 
 // refusal is reasonOf for a device that has asked: what was refused as often as agreed would
-// take it is final.
+// take it is final. What one source has sent counts also where others say nothing.
 func (i *inquiry) refusal(err error) (slug string, final bool) {
 	slug, final = reasonOf(err)
-	if slug == reasonMetadata && i.attempt != "" {
+	if i.attempt == "" {
+		return slug, final
+	}
+	if !final && errors.Is(err, fetch.ErrRefused) {
+		slug = reasonMetadata
+	}
+	if slug == reasonMetadata {
 		i.refused++
 		final = i.refused >= patience
 	}
 	return slug, final
+}
+
+// refuses keeps the device for a while because of a refusal.
+func (d *Driver) refuses(ctx context.Context, reason, detail string) (*condition.Hold, error) {
+	hold := condition.Hold{Reason: reason, Detail: detail, Again: longest}
+	d.inquiry.hold, d.inquiry.again = hold, d.clock.Uptime()+longest
+	return &hold, d.tell(ctx, condition.Install, &hold)
 }
 
 // inquire asks for newer roots of the image repository before the jump to a release that was
@@ -49,7 +66,13 @@ func (d *Driver) inquire(ctx context.Context) (update.Event, *condition.Hold, er
 	if d.inquiry.attempt != attempt {
 		d.inquiry = inquiry{}
 	}
-	if !d.dep.Unasked || d.clock.Uptime() < d.inquiry.until {
+	now := d.clock.Uptime()
+	if now < d.inquiry.again {
+		hold := d.inquiry.hold
+		hold.Again = d.inquiry.again - now
+		return "", &hold, nil
+	}
+	if !d.dep.Unasked || now < d.inquiry.until {
 		return "", nil, nil
 	}
 	d.inquiry.attempt = attempt
@@ -77,8 +100,8 @@ func (d *Driver) inquire(ctx context.Context) (update.Event, *condition.Hold, er
 		d.dep.Reason, d.dep.Detail = reason, err.Error()
 		return update.Fail, nil, nil
 	}
-	hold := &condition.Hold{Reason: reason, Detail: fmt.Sprintf("newer roots: %v", err), Again: longest}
-	return "", hold, d.tell(ctx, condition.Install, hold)
+	hold, err := d.refuses(ctx, reason, fmt.Sprintf("newer roots: %v", err))
+	return "", hold, err
 }
 
 // errMetered: the device waits for a link that costs nothing, and takes nothing until then.

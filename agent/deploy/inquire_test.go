@@ -2,6 +2,7 @@ package deploy
 
 import (
 	"log/slog"
+	"net/http"
 	"os"
 	"path/filepath"
 	"testing"
@@ -87,6 +88,13 @@ func TestAKeyThatWasWithdrawnMeanwhile(t *testing.T) {
 			meanwhile: func(_ *testing.T, l *lan, _ *near) { l.publish(l.director) },
 			event:     update.Fail, reason: "metadata", asks: patience, unasked: true,
 		},
+		"by what is no root, and another source is away": {
+			meanwhile: func(_ *testing.T, l *lan, _ *near) {
+				l.mirrors = []string{"http://127.0.0.1:1"}
+				l.forget(noRoot)
+			},
+			event: update.Fail, reason: "metadata", asks: patience, unasked: true,
+		},
 		"nobody knows": {
 			meanwhile: func(t *testing.T, l *lan, _ *near) { l.publish(stranger(t)); l.Close() },
 			event:     update.Jump, unasked: true,
@@ -136,7 +144,7 @@ func TestAKeyThatWasWithdrawnMeanwhile(t *testing.T) {
 			if c.event == "" {
 				devtest.Eventually(t, devtest.Patience, "the device to wait", devtest.True(func() bool { _, ok := n.Rest(); return ok }))
 				for range 2 * patience {
-					n.Look(n.doing)
+					n.wakes()
 				}
 				if len(n.ended) > 0 {
 					t.Errorf("it ends with %q", <-n.ended)
@@ -165,11 +173,85 @@ func (n *near) answers() (event update.Event) {
 		case event = <-n.ended:
 			return true
 		default:
-			n.Look(n.doing)
+			n.wakes()
 			return false
 		}
 	}))
 	return event
+}
+
+// wakes has it look again after as long as it sleeps at most.
+func (n *near) wakes() {
+	n.up.Add(int64(longest))
+	n.Look(n.doing)
+}
+
+// noRoot answers with metadata that is refused.
+func noRoot(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(`{"signed":{}}`)) }
+
+// TestARefusalIsNotAskedAboutAtEachWake: whatever wakes the device, it asks once a minute, and
+// after a restart.
+func TestARefusalIsNotAskedAboutAtEachWake(t *testing.T) {
+	for name, c := range map[string]struct {
+		meanwhile func(*lan)
+		restarts  bool
+	}{
+		"of a root": {func(l *lan) { l.forget(noRoot) }, true},
+		"of a root, and another source is away": {func(l *lan) {
+			l.mirrors = []string{"http://127.0.0.1:1"}
+			l.forget(noRoot)
+		}, true},
+		// After a restart it does not ask about roots again: it has the newer one.
+		"of the list, by a newer root": {func(l *lan) { l.publish(stranger(l.t)) }, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := newLAN(t)
+			addr := peerstest.Addrs(t, 1)
+			l.newPeer(addr[0]).fetch(l.artifact.Length)
+			l.forget(nil)
+			n := l.spent(addr...)
+			n.begins()
+			n.fetched()
+			c.meanwhile(l)
+			before := n.refused(0)
+			if c.restarts {
+				n.stop()
+				if event := <-n.ended; event != "" {
+					t.Errorf("it ended with %q: %s", event, n.dep.Detail)
+				}
+				n.refused(before)
+			}
+			if event := n.answers(); event != update.Fail || n.dep.Reason != "metadata" {
+				t.Errorf("it ends with %q: %s %s", event, n.dep.Reason, n.dep.Detail)
+			}
+		})
+	}
+}
+
+// refused has it start, ask, be refused, and wake often. It returns how often the origin was
+// asked.
+func (n *near) refused(before int) (asked int) {
+	t := n.l.t
+	t.Helper()
+	n.restarts()
+	n.does(n.await)
+	devtest.Eventually(t, devtest.Patience, "the device to wait", devtest.True(func() bool {
+		r, ok := n.Rest()
+		return len(n.ended) > 0 || ok && r.Reason == "metadata"
+	}))
+	if asked, _, _ = n.l.counted(); asked == before {
+		t.Error("nobody was asked")
+	}
+	for range 2 * patience {
+		n.Look(n.doing)
+	}
+	if r, _ := n.Rest(); r.Reason != "metadata" {
+		t.Errorf("it rests: %+v", r)
+	}
+	if again, _, _ := n.l.counted(); again != asked {
+		t.Errorf("the origin was asked for %v", n.l.asked)
+	}
+	return asked
 }
 
 // TestAMeteredLinkIsNotUsedForRoots where the device is to wait for another.

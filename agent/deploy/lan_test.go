@@ -265,8 +265,10 @@ type near struct {
 	allowed *allowance.Allowance
 	began   time.Time
 	later   atomic.Int64 // by its clock, in nanoseconds
+	up      atomic.Int64 // by its uptime, likewise
 	ended   chan update.Event
 	doing   context.Context // ends with what it does
+	stop    func()          // ends it
 }
 
 // now is its clock, which the test sets.
@@ -292,7 +294,7 @@ func (l *lan) newNear(cfg allowance.Config, conditions condition.Config, w *wake
 	l.t.Helper()
 	n := &near{l: l, trust: l.t.TempDir(), began: time.Now(), slots: shelf{&bank{}, filepath.Join(l.t.TempDir(), "staging")}, ended: make(chan update.Event, 1)}
 	log := slog.New(slog.DiscardHandler)
-	clk := clock.NewFrom(n.began.Add(-time.Hour), n.now, func() time.Duration { return time.Since(n.began) })
+	clk := clock.NewFrom(n.began.Add(-time.Hour), n.now, func() time.Duration { return time.Since(n.began) + time.Duration(n.up.Load()) })
 	n.dir = l.t.TempDir()
 	j, err := journal.Open(n.dir, time.Now(), log)
 	if err != nil {
@@ -348,7 +350,8 @@ func (n *near) does(what func(context.Context) (update.Event, error)) {
 		}
 		n.ended <- event
 	}()
-	n.l.t.Cleanup(func() { cancel(); <-done })
+	n.stop = func() { cancel(); <-done }
+	n.l.t.Cleanup(n.stop)
 }
 
 // fetched waits until it has the artifact.

@@ -249,10 +249,13 @@ func (d *Driver) jump(ctx context.Context, decision decide.Decision) (event upda
 			d.device.giveBack(d.cfg.Component)
 		}
 	}()
-	event, err = d.lastCheck(ctx, decision)
+	event, hold, err = d.lastCheck(ctx, decision)
 	if event != update.Jump {
 		d.device.block(d.cfg.Component)
-		return event, condition.Hold{}, err
+		if hold == nil {
+			hold = &condition.Hold{}
+		}
+		return event, *hold, err
 	}
 	release, hold := d.device.seize(&d.cfg.Conditions)
 	if hold != nil { // somebody was faster
@@ -377,8 +380,9 @@ func (d *Driver) tell(ctx context.Context, phase condition.Phase, hold *conditio
 }
 
 // lastCheck asks once more whether the release may run here: a newer list of
-// releases may have raised the security floor, and a newer root withdrawn a key.
-func (d *Driver) lastCheck(ctx context.Context, decision decide.Decision) (update.Event, error) {
+// releases may have raised the security floor, and a newer root withdrawn a key. A hold says
+// after how long to look again; nil: when something changes.
+func (d *Driver) lastCheck(ctx context.Context, decision decide.Decision) (update.Event, *condition.Hold, error) {
 	images, err := d.releases.Held()
 	switch {
 	case d.dep.Unasked: // nobody knows of newer roots
@@ -395,24 +399,28 @@ func (d *Driver) lastCheck(ctx context.Context, decision decide.Decision) (updat
 			reason, final = d.inquiry.refusal(err)
 		}
 		if ctx.Err() != nil {
-			return "", ctx.Err()
+			return "", nil, ctx.Err()
 		}
 		if errors.Is(err, errComing) {
-			return "", d.tell(ctx, condition.Install, &condition.Hold{Reason: reason, Detail: err.Error(), Again: longest})
+			return "", nil, d.tell(ctx, condition.Install, &condition.Hold{Reason: reason, Detail: err.Error(), Again: longest})
 		}
 		if !final {
 			d.log.Warn("cannot check the release before the jump", "err", err)
-			return "", nil
+			if reason == reasonMetadata && d.inquiry.attempt != "" && !d.dep.Unasked {
+				hold, err := d.refuses(ctx, reason, err.Error())
+				return "", hold, err
+			}
+			return "", nil, nil
 		}
 		if errors.Is(err, errStone) { // something else runs now than when it was fetched
-			return d.stepBack(err), nil
+			return d.stepBack(err), nil, nil
 		}
 		d.dep.Reason, d.dep.Detail = reason, err.Error()
-		return update.Fail, nil
+		return update.Fail, nil, nil
 	}
 	d.dep.Entry, d.dep.Cohort = decision.Entry, decision.Cohort
 	d.dep.PreviousBootID = BootID(d.slots)
-	return update.Jump, nil
+	return update.Jump, nil, nil
 }
 
 // errNoManifest: the manifest that delivered the entry is not held now.
