@@ -11,7 +11,8 @@ type Power struct {
 	Percent int
 	// External: it is plugged in, or the battery charges.
 	External bool
-	// Battery: it has one, also one that does not say how much it holds.
+	// Battery: it has one, also one that does not say how much it holds; not one that the
+	// kernel knows of and says is not present.
 	Battery bool
 }
 
@@ -32,6 +33,9 @@ func (m Machine) Power() (p Power, ok bool) {
 		case "Battery":
 			if read("scope") == "Device" {
 				continue // that of a mouse
+			}
+			if read("present") == "0" {
+				continue // the place for one
 			}
 			p.Battery = true
 			status := read("status")

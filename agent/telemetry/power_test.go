@@ -13,6 +13,8 @@ func TestPowerIsThatOfTheMachine(t *testing.T) {
 	}
 	mouse := battery("3", "Discharging")
 	mouse["scope"] = "Device"
+	empty := battery("7", "Full")
+	empty["present"] = "0"
 	for name, c := range map[string]struct {
 		supplies map[string]supply
 		want     Power
@@ -27,6 +29,10 @@ func TestPowerIsThatOfTheMachine(t *testing.T) {
 		"plugged in":                  {map[string]supply{"AC": {"type": "Mains", "online": "1"}, "BAT0": battery("9", "Not charging")}, Power{Percent: 9, External: true, Battery: true}, true},
 		"pulled out":                  {map[string]supply{"AC": {"type": "USB", "online": "0"}, "BAT0": battery("9", "Discharging")}, Power{Percent: 9, Battery: true}, true},
 		"a battery that says nothing": {map[string]supply{"BAT0": {"type": "Battery"}}, Power{Battery: true}, false},
+		"a place for one":             {map[string]supply{"BAT0": {"type": "Battery", "present": "0"}}, Power{}, false},
+		"that says what it held":      {map[string]supply{"BAT0": empty}, Power{}, false},
+		"and one that is there":       {map[string]supply{"BAT0": empty, "BAT1": battery("42", "Discharging")}, Power{Percent: 42, Battery: true}, true},
+		"one that says it is there":   {map[string]supply{"BAT0": {"type": "Battery", "present": "1"}}, Power{Battery: true}, false},
 		"nonsense":                    {map[string]supply{"BAT0": battery("140", "Discharging")}, Power{Battery: true}, false},
 	} {
 		t.Run(name, func(t *testing.T) {
