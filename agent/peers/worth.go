@@ -38,7 +38,11 @@ type own struct {
 	took  time.Duration
 }
 
+// note takes what came of a turn. One that has failed says nothing about the link's rate.
 func (o *own) note(blocks []block.Block, took time.Duration) {
+	if len(blocks) == 0 {
+		return
+	}
 	for _, b := range blocks {
 		o.bytes += int64(b.Length)
 	}
@@ -64,7 +68,7 @@ func (sh *Share) spent() bool { return !sh.follows && sh.turn.all >= sh.most() }
 // tries reports whether it is this device's turn whoever fetches: it has waited for long, and
 // does not know yet how fast it would be.
 func (sh *Share) tries() bool {
-	if sh.follows || sh.own.took > 0 || sh.turn.untried < sh.most() {
+	if sh.follows || sh.own.bytes > 0 || sh.turn.untried < sh.most() {
 		return false
 	}
 	if sh.turn.tried++; sh.turn.tried > maxTries {

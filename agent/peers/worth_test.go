@@ -43,6 +43,25 @@ func TestWhoIsFasterDoesNotWaitForASlowPeer(t *testing.T) {
 	})
 }
 
+// TestATurnThatFailsDoesNotSayHowFastADeviceIs: the origin is away when it first tries.
+func TestATurnThatFailsDoesNotSayHowFastADeviceIs(t *testing.T) {
+	inLAN(t, func(t *testing.T, l *lan) {
+		a := newArtifact(t, 48<<20)
+		s := l.site(l.slowPeer(a, 2*slowest)) // 25 min
+		const each = 100 * time.Millisecond
+		turns := 0
+		m := a.makeOver(t, s, func() bool {
+			time.Sleep(each)
+			turns++
+			return turns > 1
+		})
+		alone := time.Duration(len(a.index.Blocks)) * each
+		if longest := 2*10*s.opt.Patience + s.opt.Patience + slower*alone; m.waited > longest || m.copied == 0 || m.fetched == 0 {
+			t.Errorf("%+v, want at most %v", m, longest)
+		}
+	})
+}
+
 // TestWhoIsNoFasterWaits: the site's link is slow for all, and one that tries that out does so
 // once.
 func TestWhoIsNoFasterWaits(t *testing.T) {
