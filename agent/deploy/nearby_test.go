@@ -258,3 +258,24 @@ func TestAnArtifactThatIsAnotherIsNotCountedAsThere(t *testing.T) {
 		t.Errorf("%d bytes are there", n.downloaded())
 	}
 }
+
+// TestAWholeFileThatIsNotRightIsNotCountedAfterARestart: nobody is there who could say what it
+// is.
+func TestAWholeFileThatIsNotRightIsNotCountedAfterARestart(t *testing.T) {
+	for name, c := range map[string]struct{ length, want int64 }{
+		"all of another artifact": {4 << 20, 0},
+		"a part":                  {1 << 20, 1 << 20},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := newLAN(t)
+			n := l.spent()
+			if err := os.WriteFile(n.slots.path, make([]byte, c.length), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			n.begins()
+			if s := n.rests(allowance.ReasonBudget)[0]; s.DownloadedBytes != c.want || s.Bytes != l.artifact.Length {
+				t.Errorf("it says %+v", s)
+			}
+		})
+	}
+}

@@ -359,6 +359,9 @@ func (d *Driver) tell(ctx context.Context, phase condition.Phase, hold *conditio
 	s.Reason, s.Detail = hold.Reason, hold.Detail
 	if phase == condition.Download {
 		s.DownloadedBytes = d.downloaded()
+		if s.DownloadedBytes == s.Bytes { // who had all of it, and right, would not wait
+			s.DownloadedBytes = 0
+		}
 		if copied > 0 {
 			s.Detail = fmt.Sprintf("%s; %d of %d bytes are there, peers have sent %d", s.Detail, s.DownloadedBytes, s.Bytes, copied)
 			if d.nearby.another {
