@@ -183,7 +183,7 @@ func manage(ctx context.Context, cfg Config, parts []part, alive *vitals, judged
 		return err
 	}
 	registry := ops.NewRegistry()
-	site, err := newSite(cfg, id, current, authority, clk, parts, verifier, registry, log)
+	site, err := newSite(cfg, id, current, authority, clk, parts, verifier, awake, registry, log)
 	if err != nil {
 		return err
 	}

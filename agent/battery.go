@@ -40,13 +40,19 @@ func (p *Polling) saving() link.Saving {
 	return link.Saving{Below: p.BelowPercent, Back: p.BackPercent, Every: batteryEvery}
 }
 
-// usesBattery reports whether what the device does now is taken from a battery: it has one, is
-// not plugged in, and does not charge. Of a battery that the kernel knows nothing of it says
-// enough that the device sleeps between its check-ins.
+// usesBattery reports whether what the device does now is taken from a battery, or may be: it
+// has one, is not plugged in, and does not charge. What the battery says of itself is not
+// needed, for it says least when it is in trouble; and of one that the kernel knows nothing of
+// it says enough that the device sleeps between its check-ins. That is the safe answer for
+// each who asks:
+//   - a download, which weighs processor time against bytes: it receives some bytes more than
+//     it would have to;
+//   - its site, in which only who is on mains takes part: the others fetch what it would have
+//     given, and do not wait for what may go out at any moment.
 func usesBattery(awake *wake.Wake) bool {
-	p, known := telemetry.Machine{Root: machineRoot}.Power()
+	p, _ := telemetry.Machine{Root: machineRoot}.Power()
 	sleeps, _ := awake.Sleeps()
-	return !p.External && (known || sleeps)
+	return !p.External && (p.Battery || sleeps)
 }
 
 // tickets are the TLS sessions that the next connections may resume, which saves both

@@ -21,6 +21,7 @@ import (
 func TestWhatADeviceRunsOn(t *testing.T) {
 	const battery, full, charging, usb, unplugged = "BAT0/type=Battery BAT0/capacity=50 BAT0/status=Discharging",
 		"BAT0/type=Battery BAT0/capacity=99 BAT0/status=Full", "BAT0/type=Battery BAT0/capacity=50 BAT0/status=Charging", "USB/type=USB USB/online=1", "USB/type=USB USB/online=0"
+	const nothing = "BAT0/type=Battery"
 	for _, c := range []struct {
 		name, supplies string
 		sleeps, want   bool
@@ -33,6 +34,14 @@ func TestWhatADeviceRunsOn(t *testing.T) {
 		{"a battery that charges", charging, true, false},
 		{"a battery that is full", full, false, false},
 		{"a battery, plugged in", battery + " " + usb, false, false},
+		{"a battery that says nothing", nothing, false, true},
+		{"a battery that says nothing, plugged in", nothing + " " + usb, false, false},
+		{"a battery that does not say what it does", "BAT0/type=Battery BAT0/capacity=50 BAT0/status=Unknown", false, true},
+		{"a battery that says only that it charges", nothing + " BAT0/status=Charging", false, false},
+		{"a place for a battery", nothing + " BAT0/present=0", false, false},
+		{"a place for a battery, a device that sleeps", nothing + " BAT0/present=0", true, true},
+		{"a battery that says nonsense", "BAT0/type=Battery BAT0/capacity=400", false, true},
+		{"a mouse", "hid/type=Battery hid/scope=Device hid/capacity=9 hid/status=Discharging", false, false},
 		{"a battery, not plugged in", battery + " " + unplugged, false, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {

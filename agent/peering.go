@@ -8,15 +8,15 @@ import (
 	"groundswell/agent/clock"
 	"groundswell/agent/peers"
 	"groundswell/agent/slot"
-	"groundswell/agent/telemetry"
 	"groundswell/agent/verify"
+	"groundswell/agent/wake"
 	"groundswell/certs"
 	"groundswell/internal/ops"
 )
 
 // newSite makes the device one of those of its site; nil where the configuration does not
 // say so.
-func newSite(cfg Config, id certs.Identity, current *renewed, authority *certs.Authority, clk *clock.Clock, parts []part, verifier *verify.Verifier, registry *ops.Registry, log *slog.Logger) (*peers.Site, error) {
+func newSite(cfg Config, id certs.Identity, current *renewed, authority *certs.Authority, clk *clock.Clock, parts []part, verifier *verify.Verifier, awake *wake.Wake, registry *ops.Registry, log *slog.Logger) (*peers.Site, error) {
 	if cfg.Peers.Listen == "" {
 		return nil, nil
 	}
@@ -26,10 +26,7 @@ func newSite(cfg Config, id certs.Identity, current *renewed, authority *certs.A
 	}
 	site := peers.New(peers.Options{
 		Config: cfg.Peers, Device: id.Name, TrustDomain: id.TrustDomain, TLS: config, Log: log,
-		Mains: func() bool {
-			p, battery := telemetry.Machine{Root: machineRoot}.Power()
-			return !battery || p.External
-		},
+		Mains:    func() bool { return !usesBattery(awake) },
 		Document: verifier.Document,
 		Contents: func(artifact string) (peers.Contents, bool) {
 			for _, c := range contents(parts) {

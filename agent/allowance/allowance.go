@@ -109,6 +109,17 @@ func Keeps(h *condition.Hold) bool {
 	return false
 }
 
+// TakesNothing reports whether not even metadata may come now: the link costs by the byte,
+// and the configuration has the device wait for another one. Windows and budgets are about
+// more than that.
+func (a *Allowance) TakesNothing(ctx context.Context) bool {
+	if a == nil {
+		return false
+	}
+	a.ask(ctx)
+	return a.Metered() && a.then() == ThenWait
+}
+
 // Metered reports whether the link costs by the byte, as it was found out last, by Look or
 // after Begin. It is not where nobody can find out.
 func (a *Allowance) Metered() bool {

@@ -36,7 +36,8 @@ type Metered struct {
 	// link is metered.
 	Unmetered []string `yaml:"unmetered"`
 	// Then is what happens to downloads: "wait" (default) for another link, "budget", or
-	// "allow".
+	// "allow". With "wait" not even a question for newer roots goes over the link before
+	// what peers brought is installed.
 	Then string `yaml:"then"`
 	// DailyBudget is how many bytes a day may come over metered links, with "budget";
 	// they count for the other daily budget as well.

@@ -39,14 +39,14 @@ func (n *Nearby) Document(ctx context.Context, artifact string, doc topics.Docum
 // wake.ErrSpent when nobody brings the rest, and otherwise as Downloads.Artifact does, whose
 // tell is the same. Nobody is waited for once patient, if not nil, says false; it is asked
 // about every second then. Where the blocks make another artifact than they should, that is
-// wake.ErrSpent as well: the file stays for Downloads.Artifact to judge, and nobody is asked
+// wake.ErrSpent and fetch.ErrAnother: the file stays for Downloads.Artifact to judge, and nobody is asked
 // again for blocks by that index.
 func (n *Nearby) Artifact(ctx context.Context, a fetch.Artifact, path string, patient func() bool, tell func(have int64, t topics.Transfer)) error {
 	if a.Index == nil || !n.Near(a.SHA256) {
 		return wake.ErrSpent
 	}
 	if index, ok := n.wrong.Load(a.SHA256); ok && index == *a.Index {
-		return fmt.Errorf("%w: %w", wake.ErrSpent, errOther)
+		return fmt.Errorf("%w: %w", wake.ErrSpent, fetch.ErrAnother)
 	}
 	var t topics.Transfer
 	if patient == nil {
@@ -61,9 +61,6 @@ func (n *Nearby) Artifact(ctx context.Context, a fetch.Artifact, path string, pa
 	}
 	return n.judge(path, a)
 }
-
-// errOther: each block is as the index says, and the whole is not as the release says.
-var errOther = errors.New("the blocks of the index make another artifact")
 
 // judge is whether the file is the artifact: nil, or wake.ErrSpent. Where its blocks are what
 // the index says, it is the index that is wrong; where one is not, it was the disk, and what is
@@ -89,8 +86,8 @@ func (n *Nearby) judge(path string, a fetch.Artifact) error {
 		return fmt.Errorf("%w: %w", wake.ErrSpent, damaged)
 	}
 	n.wrong.Store(a.SHA256, *a.Index)
-	n.Downloads.Log.Warn("peers are not asked for the artifact any more", "artifact", a.SHA256, "err", errOther)
-	return fmt.Errorf("%w: %w", wake.ErrSpent, errOther)
+	n.Downloads.Log.Warn("peers are not asked for the artifact any more", "artifact", a.SHA256, "err", fetch.ErrAnother)
+	return fmt.Errorf("%w: %w", wake.ErrSpent, fetch.ErrAnother)
 }
 
 func (d Downloads) documentOfPeers(ctx context.Context, artifact string, doc topics.Document) ([]byte, error) {

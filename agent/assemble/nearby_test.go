@@ -1,7 +1,6 @@
 package assemble
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -11,7 +10,6 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -184,106 +182,6 @@ func TestWhoMayNotDownloadFollowsOneThatDoes(t *testing.T) {
 	}
 }
 
-// TestAWrongIndexOfAPeerCostsThatIndex: who sends it is not asked again.
-func TestAWrongIndexOfAPeerCostsThatIndex(t *testing.T) {
-	o := newOrigin(t)
-	data := noise(10, 4<<20)
-	a := o.release(data, false)
-	var asked, blocks atomic.Int64
-	liar := hostile(&asked, func(w http.ResponseWriter, r *http.Request) {
-		if !strings.HasPrefix(r.URL.Path, "/documents/") {
-			blocks.Add(1)
-		}
-		_, _ = w.Write(make([]byte, a.Index.Length))
-	})
-	s := newSite(t, o, 2, func(ca *certs.CA) []string { return []string{peerstest.Serve(t, ca, "liar", liar)} })
-	d := s.devices[1]
-	for range 3 {
-		if err := copies(d, o, a); !errors.Is(err, wake.ErrSpent) {
-			t.Fatal(err)
-		}
-	}
-	if asked.Load() != 1 || blocks.Load() != 0 {
-		t.Errorf("it was asked %d times, for blocks %d times", asked.Load(), blocks.Load())
-	}
-	if _, err := os.Stat(d.path); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("something was begun: %v", err)
-	}
-	s.devices[0].must(a, data)
-	if err := copies(d, o, a); err != nil {
-		t.Errorf("another one has it: %v", err)
-	}
-	d.holds(data)
-}
-
-// TestAnIndexOfAnotherArtifactIsFollowedOnce: no source is asked for the artifact, and no
-// peer again, but for blocks by another index.
-func TestAnIndexOfAnotherArtifactIsFollowedOnce(t *testing.T) {
-	o := newOrigin(t)
-	other, data := noise(17, 1<<20), noise(18, 1<<20)
-	right := o.release(data, false)
-	a := o.release(other, false)
-	a.SHA256 = right.SHA256
-	s := newSite(t, o, 2, nil)
-	peer, d := s.devices[0], s.devices[1]
-	gives := func(data []byte) {
-		t.Helper()
-		if err := os.WriteFile(peer.path, data, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		index := indexOf(t, data)
-		peer.Peers.Join(a.SHA256, index, peer.path).Have(len(index.Blocks))
-	}
-	gives(other)
-	n := &Nearby{Downloads: d.Downloads}
-	for _, want := range [][]byte{other, nil} {
-		if err := copiesBy(n, d, o, a); !errors.Is(err, wake.ErrSpent) || errors.Is(err, fetch.ErrWrongBytes) {
-			t.Errorf("the blocks make another artifact: %v", err)
-		}
-		d.holds(want)
-		if err := os.Truncate(d.path, 0); err != nil { // it would have to come again
-			t.Fatal(err)
-		}
-		if given := peer.Peers.Given(); given != a.Length+a.Index.Length {
-			t.Errorf("%d bytes were given, of %d", given, a.Length+a.Index.Length)
-		}
-	}
-	gives(data)
-	if err := copiesBy(n, d, o, right); err != nil {
-		t.Error(err)
-	}
-	d.holds(data)
-}
-
-// TestADiskThatSpoilsABlockIsNoWrongIndex: what is before the block stays, and peers are asked
-// for the rest.
-func TestADiskThatSpoilsABlockIsNoWrongIndex(t *testing.T) {
-	o := newOrigin(t)
-	data := noise(19, 1<<20)
-	a := o.release(data, false)
-	s := newSite(t, o, 2, nil)
-	s.devices[0].must(a, data)
-	d := s.devices[1]
-	n := &Nearby{Downloads: d.Downloads}
-	if err := copiesBy(n, d, o, a); err != nil {
-		t.Fatal(err)
-	}
-	index := indexOf(t, data)
-	bad := bytes.Clone(data)
-	bad[index.Blocks[len(index.Blocks)/2].Offset] ^= 1
-	if err := os.WriteFile(d.path, bad, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := n.judge(d.path, a); !errors.Is(err, wake.ErrSpent) || errors.Is(err, errOther) {
-		t.Errorf("a spoilt block: %v", err)
-	}
-	d.holds(data[:index.Blocks[len(index.Blocks)/2].Offset])
-	if err := copiesBy(n, d, o, a); err != nil {
-		t.Error(err)
-	}
-	d.holds(data)
-}
-
 // TestWhoIsStoppedStops, whatever the network has brought by then.
 func TestWhoIsStoppedStops(t *testing.T) {
 	o := newOrigin(t)
@@ -339,85 +237,6 @@ func TestNobodyIsAskedOverAMeteredLink(t *testing.T) {
 		if _, err := n.Document(t.Context(), a.SHA256, *a.Index); !errors.Is(err, peers.ErrNobody) || n.Near(a.SHA256) {
 			t.Errorf("%s: %v", name, err)
 		}
-	}
-}
-
-// TestASourceThatWantsToBeLeftAloneKeepsNobodyFromPeers: whether it says so at once, or
-// when some was fetched; and also if they have nothing yet.
-func TestASourceThatWantsToBeLeftAloneKeepsNobodyFromPeers(t *testing.T) {
-	for name, begun := range map[string]bool{"at once": false, "in the middle": true} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			o := newOrigin(t)
-			data := noise(12, 4<<20)
-			a := o.release(data, false)
-			s := newSite(t, o, 2, nil)
-			d := s.devices[1]
-			d.Again = 50 * time.Millisecond
-			if begun {
-				half(d, a)
-			}
-			had := d.have
-			// Another source, which it does not know, has what this one does not give.
-			other := newOrigin(t)
-			other.release(data, false)
-			s.devices[0].Client = newDevice(t, other.URL).Client
-			refused := make(chan struct{}, 100)
-			o.set(func(w http.ResponseWriter, r *http.Request) bool {
-				w.Header().Set("Retry-After", "3600")
-				w.WriteHeader(http.StatusServiceUnavailable)
-				refused <- struct{}{}
-				return true
-			})
-			before := o.asked()
-			ended := make(chan error, 1)
-			go func() { ended <- d.fetch(a) }()
-			<-refused
-			s.devices[0].must(a, data)
-			if err := <-ended; err != nil {
-				t.Error(err)
-			}
-			d.holds(data)
-			if n := o.asked() - before; n != 1 || d.last.Received() != d.last.Peer || d.last.Peer < a.Length-had {
-				t.Errorf("the source was asked %d times: %+v", n, d.last)
-			}
-		})
-	}
-}
-
-// TestWhatPeersBringMeanwhileClosesNoWay: a source that had no time is asked again for the
-// packed blocks, when peers have nothing more.
-func TestWhatPeersBringMeanwhileClosesNoWay(t *testing.T) {
-	o, other := newOrigin(t), newOrigin(t)
-	data := text(15, 4<<20)
-	a := o.release(data, true)
-	other.release(data, true)
-	s := newSite(t, o, 2, nil)
-	d := s.devices[1]
-	d.Again = 20 * time.Millisecond
-	s.devices[0].Client = newDevice(t, other.URL).Client
-	refused, once := make(chan struct{}), sync.Once{}
-	o.set(func(w http.ResponseWriter, r *http.Request) (did bool) {
-		if strings.HasPrefix(r.URL.Path, "/packs/") {
-			once.Do(func() {
-				w.Header().Set("Retry-After", "2")
-				w.WriteHeader(http.StatusServiceUnavailable)
-				did = true
-				close(refused)
-			})
-		}
-		return did
-	})
-	ended := make(chan error, 1)
-	go func() { ended <- d.fetch(a) }()
-	<-refused
-	half(s.devices[0], a)
-	if err := <-ended; err != nil {
-		t.Error(err)
-	}
-	d.holds(data)
-	if d.last.Peer < a.Length/2 || d.last.Packed == 0 || d.last.Full > 0 {
-		t.Errorf("%+v", d.last)
 	}
 }
 

@@ -84,8 +84,18 @@ type progress struct {
 	have int64
 }
 
-// downloaded is how many bytes of the artifact are there.
+// downloaded is how many bytes of the artifact are there; none, where peers have brought
+// another one.
 func (d *Driver) downloaded() int64 {
+	n, e := d.there(), d.dep.Entry
+	if d.nearby.another && d.nearby.what == e.Rollout && n == e.Target.Length {
+		return 0
+	}
+	return n
+}
+
+// there is how many bytes there are.
+func (d *Driver) there() int64 {
 	path, err := d.slots.Staging(d.dep.Entry.Target.SHA256)
 	if err != nil {
 		return 0

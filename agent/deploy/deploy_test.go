@@ -60,6 +60,9 @@ func (f floor) Images(context.Context, topics.SnapshotPin) (trust.Images, error)
 func (f floor) FromPeers(context.Context, topics.SnapshotPin, func(context.Context, topics.Document) ([]byte, error)) (trust.Images, error) {
 	return trust.Images{}, errors.New("not asked for here")
 }
+func (f floor) ImageRoots(context.Context) (int, error) {
+	return 0, errors.New("not asked for here")
+}
 func (f floor) Held() (trust.Images, error) { return trust.Images{}, errors.New("not asked for here") }
 func (f floor) Floor(trust.Images, string, trust.Facts) (string, error) {
 	if f == "full" {

@@ -48,6 +48,9 @@ type Releases interface {
 	// FromPeers is Images without a question to any source: what is held, or comes as the
 	// documents that peers brings by their digests.
 	FromPeers(ctx context.Context, pin topics.SnapshotPin, peers func(context.Context, topics.Document) ([]byte, error)) (trust.Images, error)
+	// ImageRoots asks for newer roots of the image repository alone, and says how many were
+	// taken, also beside an error. fetch.ErrUnsure: one source knows of no other, and not all say so.
+	ImageRoots(ctx context.Context) (taken int, err error)
 	// Held is what is there without fetching.
 	Held() (trust.Images, error)
 	// Floor is the lowest version that may be installed, by these and all lists before.
@@ -70,7 +73,8 @@ type Peers interface {
 	// Document brings a document about an artifact, by its digest.
 	Document(ctx context.Context, artifact string, d topics.Document) ([]byte, error)
 	// Artifact is that of Downloads, without a question to any source; wake.ErrSpent when
-	// nobody brings the rest, or would have to be waited for, and patient says false.
+	// nobody brings the rest, or would have to be waited for, and patient says false; with
+	// fetch.ErrAnother where all of it is there and makes another artifact.
 	Artifact(ctx context.Context, a fetch.Artifact, path string, patient func() bool, tell func(have int64, t topics.Transfer)) error
 }
 
@@ -151,8 +155,10 @@ type Driver struct {
 	nearby  nearby
 	// transfer is where the bytes of the download that runs came from.
 	transfer topics.Transfer
-	expired  bool // it was said that something has expired
-	logged   bool // the agent's log about this attempt is queued
+	unasked  bool    // journal.Deployment's, of the fetch that runs
+	inquiry  inquiry // for what is Unasked
+	expired  bool    // it was said that something has expired
+	logged   bool    // the agent's log about this attempt is queued
 	// measured is when dep.Before was; zero: not by this process.
 	measured time.Time
 

@@ -27,6 +27,7 @@ func (s stopped) Error() string { return s.reason }
 func (d *Driver) fetch(ctx context.Context) (update.Event, error) {
 	d.account.said() // that it begins, or goes on
 	d.account.moves()
+	d.unasked = d.dep.Unasked
 	working, cancel := context.WithCancelCause(ctx)
 	watched := make(chan struct{})
 	go func() {
@@ -50,6 +51,7 @@ func (d *Driver) fetch(ctx context.Context) (update.Event, error) {
 	cancel(nil)
 	<-watched // it reads d.dep
 	d.dep.Transfer, d.transfer = d.dep.Transfer.Plus(d.transfer), topics.Transfer{}
+	d.dep.Unasked = d.unasked
 	if ctx.Err() != nil {
 		return "", ctx.Err()
 	}
@@ -104,6 +106,7 @@ func (d *Driver) bring(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	d.nearby.another = false // a source makes it good, and what it has sent is there
 	return d.download(ctx, images, d.downloads.Artifact)
 }
 

@@ -71,7 +71,7 @@ func (s *dripping) serve(w http.ResponseWriter, r *http.Request) {
 // follows waits until the device has something of what the peer gets.
 func (s *dripping) follows(n *near) {
 	s.l.t.Helper()
-	devtest.Eventually(s.l.t, devtest.Patience, "something to be copied", devtest.True(func() bool { return n.downloaded() > 0 }))
+	devtest.Eventually(s.l.t, devtest.Patience, "something to be copied", devtest.True(func() bool { return n.there() > 0 }))
 }
 
 // TestWhoMayDownloadWaitsForNobody: a peer gets on, slowly, and the budget is a new one.
@@ -97,7 +97,7 @@ func TestWhoFollowsKeepsNobodyFromDownloading(t *testing.T) {
 	n.begins()
 	other.follows(n)
 	had := l.artifact.Length
-	err := n.device.fetch(t.Context(), func(context.Context, func(int64)) error { had = n.downloaded(); return nil })
+	err := n.device.fetch(t.Context(), func(context.Context, func(int64)) error { had = n.there(); return nil })
 	if err != nil || had == l.artifact.Length {
 		t.Errorf("%d bytes of %d were copied before another component had its turn: %v", had, l.artifact.Length, err)
 	}

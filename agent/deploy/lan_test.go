@@ -45,11 +45,13 @@ type lan struct {
 	ca       *certs.CA
 	data     []byte // the artifact
 	index    []byte
+	blocks   []block.Block
 	entry    topics.Entry
 	pin      topics.SnapshotPin
 	artifact fetch.Artifact
 	roots    verify.Roots
 	mirrors  []string       // sources besides the origin
+	besides  []byte         // a document that peers hold as well
 	spec     trust.RootSpec // of the image repository's root
 	root     *trust.Key     // of it
 	director trust.RoleKeys
@@ -66,13 +68,22 @@ func its(data []byte) string { return fmt.Sprintf("%x", sha256.Sum256(data)) }
 
 func newLAN(t *testing.T) *lan {
 	t.Helper()
+	return newLANOf(t, nil)
+}
+
+// newLANOf has the index of another artifact of 4 MiB, unless that is nil.
+func newLANOf(t *testing.T, other []byte) *lan {
+	t.Helper()
 	l := &lan{t: t, ca: peerstest.CA(t, peerstest.Domain), data: make([]byte, 4<<20), files: map[string][]byte{}, asked: map[string]int{}}
 	_, _ = rand.NewChaCha8([32]byte{1}).Read(l.data) // never fails
-	index, err := block.Make(t.Context(), bytes.NewReader(l.data), int64(len(l.data)))
+	if other == nil {
+		other = l.data
+	}
+	index, err := block.Make(t.Context(), bytes.NewReader(other), int64(len(other)))
 	if err != nil {
 		t.Fatal(err)
 	}
-	l.index = index.Bytes()
+	l.index, l.blocks = index.Bytes(), index.Blocks
 	pin := topics.Document{Length: int64(len(l.index)), SHA256: its(l.index)}
 	l.artifact = fetch.Artifact{Length: int64(len(l.data)), SHA256: its(l.data), Index: &pin}
 	key := func() (*trust.Key, trust.RoleKeys) {
@@ -211,7 +222,14 @@ func (l *lan) newPeer(addr string) *peer {
 	if _, err := v.Images(l.t.Context(), l.pin); err != nil {
 		l.t.Fatal(err)
 	}
-	site := peerstest.Site(l.t, l.ca, "cam-0", addr, nil, func(o *peers.Options) { o.Document = v.Document })
+	site := peerstest.Site(l.t, l.ca, "cam-0", addr, nil, func(o *peers.Options) {
+		o.Document = func(sha256 string) []byte {
+			if l.besides != nil && its(l.besides) == sha256 {
+				return l.besides
+			}
+			return v.Document(sha256)
+		}
+	})
 	takesPart(l.t, site)
 	return &peer{assemble.Downloads{Client: client, Peers: site, Log: slog.New(slog.DiscardHandler)}, l, filepath.Join(l.t.TempDir(), "staging"), 0}
 }
@@ -242,11 +260,15 @@ type near struct {
 	l       *lan
 	slots   shelf
 	trust   string // the directory of what it trusts
+	dir     string // the journal's
 	journal *journal.Journal
 	allowed *allowance.Allowance
 	began   time.Time
 	later   atomic.Int64 // by its clock, in nanoseconds
+	up      atomic.Int64 // by its uptime, likewise
 	ended   chan update.Event
+	doing   context.Context // ends with what it does
+	stop    func()          // ends it
 }
 
 // now is its clock, which the test sets.
@@ -259,7 +281,7 @@ type member struct {
 }
 
 func (m member) World() decide.World {
-	later := time.Now().AddDate(0, 6, 0)
+	later := time.Now().AddDate(3, 0, 0)
 	return decide.World{
 		Assigned: true, Assignment: topics.Assignment{Cohorts: []string{"lobby"}}, AssignmentUntil: later,
 		Manifests: map[string]topics.Manifest{"lobby": {Images: &m.l.pin, Entries: []topics.Entry{m.l.entry}}},
@@ -272,8 +294,9 @@ func (l *lan) newNear(cfg allowance.Config, conditions condition.Config, w *wake
 	l.t.Helper()
 	n := &near{l: l, trust: l.t.TempDir(), began: time.Now(), slots: shelf{&bank{}, filepath.Join(l.t.TempDir(), "staging")}, ended: make(chan update.Event, 1)}
 	log := slog.New(slog.DiscardHandler)
-	clk := clock.NewFrom(n.began.Add(-time.Hour), n.now, func() time.Duration { return time.Since(n.began) })
-	j, err := journal.Open(l.t.TempDir(), time.Now(), log)
+	clk := clock.NewFrom(n.began.Add(-time.Hour), n.now, func() time.Duration { return time.Since(n.began) + time.Duration(n.up.Load()) })
+	n.dir = l.t.TempDir()
+	j, err := journal.Open(n.dir, time.Now(), log)
 	if err != nil {
 		l.t.Fatal(err)
 	}
@@ -311,18 +334,24 @@ func (l *lan) spent(static ...string) *near {
 func (n *near) tomorrow() { n.later.Add(int64(time.Minute)) }
 
 // begins has it fetch until the end of the test, or until it has it.
-func (n *near) begins() {
+func (n *near) begins() { n.does(n.fetch) }
+
+// does has it perform something until the end of the test, or until that ends.
+func (n *near) does(what func(context.Context) (update.Event, error)) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
+	n.doing = ctx
 	go func() {
 		defer close(done)
-		event, err := n.fetch(ctx)
+		defer cancel()
+		event, err := what(ctx)
 		if err != nil && ctx.Err() == nil {
 			n.l.t.Error(err)
 		}
 		n.ended <- event
 	}()
-	n.l.t.Cleanup(func() { cancel(); <-done })
+	n.stop = func() { cancel(); <-done }
+	n.l.t.Cleanup(n.stop)
 }
 
 // fetched waits until it has the artifact.

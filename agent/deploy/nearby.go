@@ -2,6 +2,7 @@ package deploy
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"groundswell/agent/allowance"
@@ -16,6 +17,8 @@ type nearby struct {
 	what  string        // rollout
 	round int           // how often they were asked
 	again time.Duration // by uptime
+	// another: what they brought is all there, and is not what the release says.
+	another bool
 }
 
 // near reports whether peers may have something of what the entry wants. A device that
@@ -59,6 +62,7 @@ func (d *Driver) askPeers(ctx context.Context, hold *condition.Hold) (asked, who
 	case final:
 		return true, false, err
 	}
+	d.nearby.another = d.nearby.another || errors.Is(err, fetch.ErrAnother)
 	d.log.Info("peers do not bring all of it", "rollout", d.dep.Entry.Rollout, "have", d.downloaded(), "of", d.dep.Entry.Target.Length, "err", err)
 	return true, false, nil
 }
@@ -101,6 +105,9 @@ func (d *Driver) untilPeers(hold *condition.Hold) time.Duration {
 	return min(hold.Again, max(0, d.nearby.again-d.clock.Uptime()))
 }
 
+// errNoPeers: the device does not copy from others any more.
+var errNoPeers = errors.New("no peers to ask")
+
 // offered is the list of releases that the entry's manifest pins, as it is held or as peers
 // give it.
 func (d *Driver) offered(ctx context.Context) (trust.Images, error) {
@@ -108,9 +115,16 @@ func (d *Driver) offered(ctx context.Context) (trust.Images, error) {
 	if !ok || m.Images == nil {
 		return trust.Images{}, errNoManifest
 	}
-	return d.releases.FromPeers(ctx, *m.Images, func(ctx context.Context, doc topics.Document) ([]byte, error) {
+	images, err := d.releases.FromPeers(ctx, *m.Images, func(ctx context.Context, doc topics.Document) ([]byte, error) {
+		if d.cfg.Peers == nil {
+			return nil, errNoPeers
+		}
 		return d.cfg.Peers.Document(ctx, d.dep.Entry.Target.SHA256, doc)
 	})
+	if err == nil {
+		d.unasked = true
+	}
+	return images, err
 }
 
 // copied is how many bytes peers have sent for this attempt.

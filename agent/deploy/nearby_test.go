@@ -3,6 +3,7 @@ package deploy
 import (
 	"bytes"
 	"fmt"
+	"math/rand/v2"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -185,6 +186,9 @@ func TestABusyOriginKeepsNobodyFromPeers(t *testing.T) {
 	n := l.newNear(allowance.Config{}, condition.Config{}, nil, addr...)
 	n.begins()
 	n.fetched()
+	if !n.dep.Unasked {
+		t.Error("a source has said something about roots")
+	}
 	if requests, _, sent := l.counted(); requests != 2 || sent != 0 { // for a root, and for the index
 		t.Errorf("the origin was asked %d times: %v", requests, l.asked)
 	}
@@ -206,4 +210,72 @@ func TestWhatIsRememberedOfAHoldEndsWithIt(t *testing.T) {
 	n.tomorrow()
 	n.begins()
 	n.fetched()
+}
+
+// TestAnArtifactThatIsAnotherIsNotCountedAsThere: each of its blocks is as the index says, and
+// the release was made with the index of something else. A source brings it nevertheless.
+func TestAnArtifactThatIsAnotherIsNotCountedAsThere(t *testing.T) {
+	other := make([]byte, 4<<20)
+	_, _ = rand.NewChaCha8([32]byte{2}).Read(other) // never fails
+	l := newLANOf(t, other)
+	files := map[string][]byte{its(l.index): l.index}
+	for _, list := range []string{"/repository/image/1.snapshot.json", "/repository/image/1.targets.json"} {
+		files[its(l.files[list])] = l.files[list]
+	}
+	for _, b := range l.blocks {
+		block := other[b.Offset:][:b.Length]
+		files[its(block)] = block
+	}
+	var blocks atomic.Int64
+	has := peerstest.Serve(t, l.ca, "has-another", func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasPrefix(r.URL.Path, "/artifacts/") {
+			fmt.Fprintf(w, `{"have":%d}`, len(l.blocks))
+			return
+		}
+		if strings.HasPrefix(r.URL.Path, "/blocks/") {
+			blocks.Add(1)
+		}
+		file := files[r.URL.Path[strings.LastIndex(r.URL.Path, "/")+1:]]
+		w.Header().Set("Content-Length", fmt.Sprint(len(file)))
+		_, _ = w.Write(file)
+	})
+	n := l.spent(has)
+	n.begins()
+	s := n.rests(allowance.ReasonBudget)[0]
+	want := fmt.Sprintf("8388608 bytes were used of 8388608 a day; 0 of %d bytes are there, peers have sent %d, which make another artifact", l.artifact.Length, l.artifact.Length+l.artifact.Index.Length)
+	if s.State != topics.StateDownloading || s.Detail != want || s.DownloadedBytes != 0 {
+		t.Errorf("it says %+v, want %q", s, want)
+	}
+	for range 3 {
+		n.Look(t.Context())
+	}
+	if requests, _, _ := l.counted(); requests != 0 || len(n.said()) != 1 || blocks.Load() != int64(len(l.blocks)) {
+		t.Errorf("the origin was asked %d times, the peer for %d blocks of %d, it says %+v", requests, blocks.Load(), len(l.blocks), n.said())
+	}
+	n.tomorrow()
+	n.fetched()
+	if n.downloaded() != l.artifact.Length {
+		t.Errorf("%d bytes are there", n.downloaded())
+	}
+}
+
+// TestAWholeFileThatIsNotRightIsNotCountedAfterARestart: nobody is there who could say what it
+// is.
+func TestAWholeFileThatIsNotRightIsNotCountedAfterARestart(t *testing.T) {
+	for name, c := range map[string]struct{ length, want int64 }{
+		"all of another artifact": {4 << 20, 0},
+		"a part":                  {1 << 20, 1 << 20},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := newLAN(t)
+			n := l.spent()
+			if err := os.WriteFile(n.slots.path, make([]byte, c.length), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			n.begins()
+			if s := n.rests(allowance.ReasonBudget)[0]; s.DownloadedBytes != c.want || s.Bytes != l.artifact.Length {
+				t.Errorf("it says %+v", s)
+			}
+		})
+	}
 }

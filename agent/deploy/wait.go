@@ -229,6 +229,16 @@ func (d *Driver) jump(ctx context.Context, decision decide.Decision) (event upda
 		d.device.block(d.cfg.Component)
 		return "", *hold, nil
 	}
+	event, hold, err = d.inquire(ctx)
+	if hold != nil {
+		if hold.Again != atOnce {
+			d.device.block(d.cfg.Component)
+		}
+		return "", *hold, err
+	}
+	if event != "" || err != nil {
+		return event, condition.Hold{}, err
+	}
 	if first := d.device.take(d.cfg.Component); first != "" {
 		return "", condition.Hold{Reason: reasonComponent}, d.tell(ctx, condition.Install, &condition.Hold{
 			Reason: reasonComponent, Detail: "component " + first + " is installed first", Again: longest,
@@ -239,10 +249,13 @@ func (d *Driver) jump(ctx context.Context, decision decide.Decision) (event upda
 			d.device.giveBack(d.cfg.Component)
 		}
 	}()
-	event, err = d.lastCheck(ctx, decision)
+	event, hold, err = d.lastCheck(ctx, decision)
 	if event != update.Jump {
 		d.device.block(d.cfg.Component)
-		return event, condition.Hold{}, err
+		if hold == nil {
+			hold = &condition.Hold{}
+		}
+		return event, *hold, err
 	}
 	release, hold := d.device.seize(&d.cfg.Conditions)
 	if hold != nil { // somebody was faster
@@ -346,8 +359,14 @@ func (d *Driver) tell(ctx context.Context, phase condition.Phase, hold *conditio
 	s.Reason, s.Detail = hold.Reason, hold.Detail
 	if phase == condition.Download {
 		s.DownloadedBytes = d.downloaded()
+		if s.DownloadedBytes == s.Bytes { // who had all of it, and right, would not wait
+			s.DownloadedBytes = 0
+		}
 		if copied > 0 {
 			s.Detail = fmt.Sprintf("%s; %d of %d bytes are there, peers have sent %d", s.Detail, s.DownloadedBytes, s.Bytes, copied)
+			if d.nearby.another {
+				s.Detail += ", which make another artifact"
+			}
 		}
 	}
 	d.log.Info("the device waits", "rollout", s.Rollout, "reason", s.Reason, "detail", s.Detail, "again", hold.Again)
@@ -364,10 +383,14 @@ func (d *Driver) tell(ctx context.Context, phase condition.Phase, hold *conditio
 }
 
 // lastCheck asks once more whether the release may run here: a newer list of
-// releases may have raised the security floor.
-func (d *Driver) lastCheck(ctx context.Context, decision decide.Decision) (update.Event, error) {
+// releases may have raised the security floor, and a newer root withdrawn a key. A hold says
+// after how long to look again; nil: when something changes.
+func (d *Driver) lastCheck(ctx context.Context, decision decide.Decision) (update.Event, *condition.Hold, error) {
 	images, err := d.releases.Held()
-	if err != nil {
+	switch {
+	case d.dep.Unasked: // nobody knows of newer roots
+		images, err = d.offered(ctx)
+	case err != nil:
 		images, err = d.images(ctx)
 	}
 	if err == nil {
@@ -375,25 +398,32 @@ func (d *Driver) lastCheck(ctx context.Context, decision decide.Decision) (updat
 	}
 	if err != nil {
 		reason, final := reasonOf(err)
+		if !d.dep.Unasked { // otherwise no source has refused anything
+			reason, final = d.inquiry.refusal(err)
+		}
 		if ctx.Err() != nil {
-			return "", ctx.Err()
+			return "", nil, ctx.Err()
 		}
 		if errors.Is(err, errComing) {
-			return "", d.tell(ctx, condition.Install, &condition.Hold{Reason: reason, Detail: err.Error(), Again: longest})
+			return "", nil, d.tell(ctx, condition.Install, &condition.Hold{Reason: reason, Detail: err.Error(), Again: longest})
 		}
 		if !final {
 			d.log.Warn("cannot check the release before the jump", "err", err)
-			return "", nil
+			if reason == reasonMetadata && d.inquiry.attempt != "" && !d.dep.Unasked {
+				hold, err := d.refuses(ctx, reason, err.Error())
+				return "", hold, err
+			}
+			return "", nil, nil
 		}
 		if errors.Is(err, errStone) { // something else runs now than when it was fetched
-			return d.stepBack(err), nil
+			return d.stepBack(err), nil, nil
 		}
 		d.dep.Reason, d.dep.Detail = reason, err.Error()
-		return update.Fail, nil
+		return update.Fail, nil, nil
 	}
 	d.dep.Entry, d.dep.Cohort = decision.Entry, decision.Cohort
 	d.dep.PreviousBootID = BootID(d.slots)
-	return update.Jump, nil
+	return update.Jump, nil, nil
 }
 
 // errNoManifest: the manifest that delivered the entry is not held now.
@@ -405,7 +435,11 @@ func (d *Driver) images(ctx context.Context) (trust.Images, error) {
 	if !ok || m.Images == nil {
 		return trust.Images{}, errNoManifest
 	}
-	return d.releases.Images(ctx, *m.Images)
+	images, err := d.releases.Images(ctx, *m.Images)
+	if err == nil {
+		d.unasked = false
+	}
+	return images, err
 }
 
 // attempt is the number of the next attempt at a rollout.

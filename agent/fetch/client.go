@@ -30,6 +30,8 @@ var (
 	ErrTooLarge = errors.New("source sent too much")
 	// ErrWrongBytes: every source sent whole artifacts that were wrong.
 	ErrWrongBytes = errors.New("sources have other bytes")
+	// ErrAnother: each block is as the index says, and the whole is not as the release says.
+	ErrAnother = errors.New("the blocks of the index make another artifact")
 	// ErrUnsure: a source says that it does not have it, and what the others would
 	// say is not known: they did not answer, or with something that was refused.
 	ErrUnsure = errors.New("not every source could be asked")
@@ -152,7 +154,8 @@ func (c *Client) Targets(ctx context.Context, pin trust.TargetsPin, accept func(
 // has it not, and what it was refused for only when every source was refused:
 // what another source would have sent may be good. It is ErrRefused besides when what
 // was refused looks like metadata (JSON: not what a portal sends in place of all pages), and
-// none says that it has it not.
+// none says that it has it not. Of the time that ctx leaves each source has its share, so that
+// who says nothing does not speak for the others; a long list has all of it.
 func (c *Client) metadata(ctx context.Context, path string, limit int64, accept func([]byte) error) error {
 	sources := c.cfg.Sources()
 	if len(sources) == 0 {
@@ -160,8 +163,13 @@ func (c *Client) metadata(ctx context.Context, path string, limit int64, accept 
 	}
 	var refusals, failures []error
 	missing, metadata := 0, false // what was refused looks like some
-	for _, base := range sources {
-		data, err := c.small(ctx, base, path, limit)
+	for i, base := range sources {
+		within, cancel := ctx, context.CancelFunc(func() {})
+		if end, ok := ctx.Deadline(); ok && limit <= trust.MaxRoot {
+			within, cancel = context.WithTimeout(ctx, time.Until(end)/time.Duration(len(sources)-i))
+		}
+		data, err := c.small(within, base, path, limit)
+		cancel()
 		switch {
 		case err == nil:
 			if err = accept(data); err == nil {

@@ -64,6 +64,10 @@ type Deployment struct {
 	From    string       `json:"from"`    // version before the attempt
 	// Downloaded is when the last byte was verified; zero before that.
 	Downloaded time.Time `json:"downloaded,omitzero"`
+	// Unasked: the list of releases by which it began is what was held, or came from peers,
+	// and no source has said since whether newer roots of the image repository withdraw the
+	// keys that it is signed with. Older agents do not write it.
+	Unasked bool `json:"unasked,omitempty"`
 	// Transfer is where the bytes came from. What came after the last write before a
 	// kill is missing from it.
 	Transfer topics.Transfer `json:"transfer,omitzero"`

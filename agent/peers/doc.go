@@ -19,7 +19,8 @@
 // talking whose turn it is: for each segment of an artifact the one with the highest hash
 // of (artifact, segment, name) fetches it, and the others wait for its blocks as they
 // come. Who does not deliver in time is passed over, for longer each time, and what it may
-// cost is counted for the whole artifact. So nobody waits for ever, and the worst that all
+// cost is counted for the whole artifact, for each and for all together, by what the device
+// brings itself in that time (worth.go). So nobody waits for ever, and the worst that all
 // others together can do is to cost a device time, and then the bytes that it would have
 // fetched without them.
 //

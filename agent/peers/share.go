@@ -20,6 +20,7 @@ type Share struct {
 	index  block.Index
 	settle time.Time // from then on it may be fetched
 	turn   turn
+	own    own
 	// follows: it fetches nothing from the origin, and never has its turn.
 	follows bool
 	// withdrawals are how often a device took back that it has a block.
@@ -34,13 +35,6 @@ type Share struct {
 	views   map[*neighbour]state
 	without map[*neighbour]time.Time // when it said that it has nothing
 	asked   map[*neighbour]bool      // and has not answered yet
-}
-
-// turn is what was waited for.
-type turn struct {
-	leader *neighbour
-	// waited is by device, for the whole artifact: what it cost, less what it brought.
-	waited map[string]time.Duration
 }
 
 // Join makes known that the artifact is made in the file at path, until Leave. Nil when
@@ -110,8 +104,12 @@ func (sh *Share) Fetches(end int) (done func()) {
 	if sh == nil {
 		return func() {}
 	}
-	sh.set(func(o *offer) { o.fetching = end })
-	return func() { sh.set(func(o *offer) { o.fetching = 0 }) }
+	began, from := time.Now(), 0
+	sh.set(func(o *offer) { o.fetching, from = end, o.have })
+	return func() {
+		sh.set(func(o *offer) { o.fetching, end = 0, o.have })
+		sh.own.note(sh.index.Blocks[from:max(from, min(end, len(sh.index.Blocks)))], time.Since(began))
+	}
 }
 
 func (sh *Share) set(change func(*offer)) {
@@ -251,9 +249,6 @@ func (sh *Share) Block(ctx context.Context, i int, buffer []byte) (received int6
 var errClaim = errors.New("peer does not have what it says")
 
 const (
-	// slowest is the rate in bytes a second at which a peer must bring blocks, on average,
-	// to be waited for any longer.
-	slowest = minRate / 4
 	// maxWithdrawals is how often a device may take back, of one artifact, that it has a
 	// block: what runs there may have changed it.
 	maxWithdrawals = 3
@@ -261,18 +256,6 @@ const (
 	// prove that there is somebody. They are asked all the same.
 	maxStrangers = 2 * connectTime
 )
-
-// credit has waiting been worth while for those who have block i: it has come.
-func (sh *Share) credit(giver *neighbour, i int) {
-	long := time.Duration(sh.index.Blocks[i].Length) * time.Second / slowest
-	devices := map[string]bool{sh.device(giver): true}
-	for _, n := range sh.seen(func(_ *neighbour, v state) bool { return v.Have > i }) {
-		devices[sh.device(n)] = true
-	}
-	for device := range devices {
-		sh.turn.waited[device] = max(0, sh.turn.waited[device]-long)
-	}
-}
 
 // device is who a neighbour is, by its certificate.
 func (sh *Share) device(n *neighbour) string {

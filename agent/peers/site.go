@@ -43,8 +43,8 @@ type Options struct {
 	// Default 5 s.
 	Grace time.Duration
 	// Patience is the longest wait for the next block of one that says that it fetches
-	// it, and a tenth of the longest wait for one peer, for a whole artifact, beyond what its
-	// blocks are worth. Default 30 s.
+	// it, and a tenth of the longest wait for one peer, and for all, for a whole artifact,
+	// beyond what their blocks are worth. Default 30 s.
 	Patience time.Duration
 	Log      *slog.Logger
 }

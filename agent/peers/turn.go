@@ -19,7 +19,7 @@ func (sh *Share) Turn(ctx context.Context, n, first, end, i int) (mine bool, err
 		return true, nil
 	}
 	for {
-		if sh.site.Out() != "" {
+		if sh.site.Out() != "" || sh.tries() {
 			return true, nil
 		}
 		who := sh.leader(i)
@@ -81,6 +81,9 @@ func first(list []*neighbour, before func(a, b *neighbour) bool) (best *neighbou
 
 // late reports whether a neighbour was waited for long enough. The caller holds Site.mu.
 func (sh *Share) late(n *neighbour, v state, i int) bool {
+	if sh.spent() {
+		return true
+	}
 	limit := sh.site.opt.Grace
 	if v.Fetching > i {
 		limit = 10 * sh.site.opt.Patience
@@ -169,6 +172,8 @@ func (sh *Share) await(ctx context.Context, n *neighbour, i int) error {
 	spent := time.Since(began)
 	device := sh.device(n)
 	sh.turn.waited[device] += spent
+	sh.turn.all += spent
+	sh.turn.untried += spent
 	switch waited := sh.turn.waited[device]; {
 	case err != nil: // heard has judged it
 	case waited >= 10*s.opt.Patience:

@@ -11,6 +11,9 @@ type Power struct {
 	Percent int
 	// External: it is plugged in, or the battery charges.
 	External bool
+	// Battery: it has one, also one that does not say how much it holds; not one that the
+	// kernel knows of and says is not present.
+	Battery bool
 }
 
 // Power reads what the machine runs on, from the kernel's
@@ -31,6 +34,10 @@ func (m Machine) Power() (p Power, ok bool) {
 			if read("scope") == "Device" {
 				continue // that of a mouse
 			}
+			if read("present") == "0" {
+				continue // the place for one
+			}
+			p.Battery = true
 			status := read("status")
 			p.External = p.External || status == "Charging" || status == "Full"
 			percent, err := strconv.Atoi(read("capacity"))

@@ -14,7 +14,8 @@ type documents func(ctx context.Context, d topics.Document) ([]byte, error)
 // FromPeers is Images without any question to a source: what is held, or else what peers
 // give of what the manifest pins. Nobody is asked for newer roots, which is as if the only
 // source that answers knew of none; what has expired by the roots that are held, or is
-// signed by newer ones, is refused as ever.
+// signed by newer ones, is refused as ever. Who installs what is listed so asks ImageRoots
+// before that.
 func (v *Verifier) FromPeers(ctx context.Context, pin topics.SnapshotPin, peers func(context.Context, topics.Document) ([]byte, error)) (trust.Images, error) {
 	return v.listed(ctx, pin, documents(peers))
 }

@@ -211,48 +211,60 @@ const maxRoots = 1024
 // for each repository at least one source says so, and not all do.
 func (v *Verifier) WalkRoots(ctx context.Context) error {
 	var unsure error
-	changed := false
+	for _, repo := range []trust.Repository{trust.Director, trust.Image} {
+		_, err := v.walk(ctx, repo)
+		if errors.Is(err, fetch.ErrUnsure) {
+			unsure = errors.Join(unsure, err) // the other repository is another question
+			continue
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return unsure
+}
+
+// ImageRoots is WalkRoots for the image repository alone, and says how many it took, also
+// beside an error. Unless there are newer roots that is one short question to each source: who
+// sends what is no next root is read once, at most trust.MaxRoot bytes.
+func (v *Verifier) ImageRoots(ctx context.Context) (taken int, err error) {
+	return v.walk(ctx, trust.Image)
+}
+
+// walk is WalkRoots for one repository.
+func (v *Verifier) walk(ctx context.Context, repo trust.Repository) (taken int, err error) {
 	defer func() {
-		if changed {
+		if taken > 0 {
 			select {
 			case v.roots <- struct{}{}:
 			default: // one reminder is enough
 			}
 		}
 	}()
-	for _, repo := range []trust.Repository{trust.Director, trust.Image} {
-		for range maxRoots {
-			v.mu.Lock()
-			next := v.state.RootVersion(repo) + 1
-			v.mu.Unlock()
-			err := v.source.Root(ctx, repo, next, func(raw []byte) error {
-				return v.apply(func(s trust.State, _ time.Time) (trust.State, error) {
-					after, err := s.Root(repo, raw)
-					if err == nil && after.RootVersion(repo) != next {
-						// The one in force is accepted again, and leads nowhere.
-						return s, fmt.Errorf("%w: the source sent version %d", trust.ErrVersionGap, after.RootVersion(repo))
-					}
-					return after, err
-				})
+	for range maxRoots {
+		v.mu.Lock()
+		next := v.state.RootVersion(repo) + 1
+		v.mu.Unlock()
+		err := v.source.Root(ctx, repo, next, func(raw []byte) error {
+			return v.apply(func(s trust.State, _ time.Time) (trust.State, error) {
+				after, err := s.Root(repo, raw)
+				if err == nil && after.RootVersion(repo) != next {
+					// The one in force is accepted again, and leads nowhere.
+					return s, fmt.Errorf("%w: the source sent version %d", trust.ErrVersionGap, after.RootVersion(repo))
+				}
+				return after, err
 			})
-			if errors.Is(err, fetch.ErrNotFound) {
-				break
-			}
-			if err != nil {
-				err = fmt.Errorf("%s root %d: %w", repo, next, err)
-			}
-			if errors.Is(err, fetch.ErrUnsure) {
-				unsure = errors.Join(unsure, err) // the other repository is another question
-				break
-			}
-			if err != nil {
-				return err
-			}
-			changed = true
-			v.log.Info("root accepted", "repository", string(repo), "version", next)
+		})
+		if errors.Is(err, fetch.ErrNotFound) {
+			return taken, nil
 		}
+		if err != nil {
+			return taken, fmt.Errorf("%s root %d: %w", repo, next, err)
+		}
+		taken++
+		v.log.Info("root accepted", "repository", string(repo), "version", next)
 	}
-	return unsure
+	return taken, nil
 }
 
 // Images brings the list of releases that a manifest pins: newer roots first,

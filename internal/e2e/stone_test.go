@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -44,7 +43,7 @@ func TestDevicesWalkOverASteppingStone(t *testing.T) {
 	devtest.Eventually(t, time.Minute, "both devices to be known", func() error {
 		devices, err := p.Devices(ctx, nil)
 		if err != nil || len(devices) != 2 || devices[0].Versions["system"] == "" || devices[1].Versions["system"] == "" {
-			return fmt.Errorf("%+v, %w", devices, errors.Join(err))
+			return fmt.Errorf("%+v, %v", devices, err)
 		}
 		return nil
 	})
@@ -93,7 +92,7 @@ func TestDevicesWalkOverASteppingStone(t *testing.T) {
 		devices, err := p.Devices(ctx, nil)
 		for _, d := range devices {
 			if d.Versions["system"] != "3.0.0" {
-				return fmt.Errorf("%s runs %s, %w", d.ID, d.Versions["system"], err)
+				return fmt.Errorf("%s runs %s, %v", d.ID, d.Versions["system"], err)
 			}
 		}
 		return err

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"io"
-	"math/rand/v2"
 	"testing"
 )
 
@@ -33,14 +32,6 @@ func read(t testing.TB, r *Reader, frame []byte) ([]byte, int, error) {
 	}
 	readerBounds(t, r)
 	return b.form, len(frame) - src.Len(), err
-}
-
-// readerBounds are what a Reader may keep, whatever it was given.
-func readerBounds(t testing.TB, r *Reader) {
-	t.Helper()
-	if n := cap(r.window) + cap(r.block) + cap(r.parse) + cap(r.longs) + cap(r.literal) + 8*cap(r.blocks.list); n > 2<<20+800<<10 {
-		t.Fatalf("%d bytes kept", n)
-	}
 }
 
 // write makes a frame of a form that may be hostile.
@@ -78,120 +69,6 @@ func seeds(t testing.TB) [][]byte {
 	}
 	long := append(bytes.Repeat([]byte("abcdefgh"), 300), text[:3000]...)
 	return append(list, zstd(t, append(append(long, noise(2, 1000)...), long...), true))
-}
-
-func TestTruncatedFramesAndForms(t *testing.T) {
-	var r Reader
-	var w Writer
-	for _, frame := range seeds(t) {
-		form, n, err := read(t, &r, append(bytes.Clone(frame), "behind"...))
-		if err != nil || n != len(frame) {
-			t.Fatalf("%d bytes of %d: %v", n, len(frame), err)
-		}
-		step := 1 + len(frame)/300
-		for cut := 0; cut < len(frame); cut += step {
-			if _, _, err := read(t, &r, frame[:cut]); !errors.Is(err, ErrTruncated) {
-				t.Fatalf("cut at %d of %d: %v", cut, len(frame), err)
-			}
-		}
-		step = 1 + len(form)/300
-		for cut := 0; cut < len(form); cut += step {
-			if out, err := write(t, &w, form[:cut], 1000); !errors.Is(err, ErrTruncated) || !bytes.HasPrefix(frame, out) {
-				t.Fatalf("cut at %d of %d: %v", cut, len(form), err)
-			}
-		}
-		if out, err := write(t, &w, append(bytes.Clone(form), 0), 1<<20); !errors.Is(err, ErrCorrupt) || !bytes.Equal(out, frame) {
-			t.Fatal("a byte more:", err)
-		}
-	}
-}
-
-// TestFormsInAnyPieces make the same.
-func TestFormsInAnyPieces(t *testing.T) {
-	var r Reader
-	var w Writer
-	for _, frame := range seeds(t) {
-		form, _, err := read(t, &r, frame)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, piece := range []int{1, 2, 13, 1000, 1 << 20} {
-			if got := made(t, &w, form, piece); !bytes.Equal(got, frame) {
-				t.Fatalf("%d bytes at a time: %d of %d bytes, or others", piece, len(got), len(frame))
-			}
-		}
-		for _, piece := range []int{1, 17, 1 << 20} {
-			r.Reset(bytes.NewReader(frame), nil)
-			var got []byte
-			buf := make([]byte, piece)
-			for err = nil; err == nil; {
-				var n int
-				n, err = r.Read(buf)
-				got = append(got, buf[:n]...)
-			}
-			if err != io.EOF || !bytes.Equal(got, form) {
-				t.Fatalf("read by %d: %d of %d bytes, or others: %v", piece, len(got), len(form), err)
-			}
-		}
-	}
-}
-
-// TestDamagedFramesAndForms are refused, or are other frames and other forms.
-func TestDamagedFramesAndForms(t *testing.T) {
-	var r Reader
-	var w Writer
-	rnd := rand.New(rand.NewPCG(1, 2))
-	refused := map[error]int{}
-	for _, frame := range seeds(t) {
-		form, _, err := read(t, &r, frame)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for range 300 {
-			bad := bytes.Clone(frame)
-			for range 1 + rnd.IntN(3) {
-				bad[rnd.IntN(len(bad))] = byte(rnd.Uint32())
-			}
-			checkFrame(t, &r, &w, bad)
-			bad = bytes.Clone(form)
-			for range 1 + rnd.IntN(3) {
-				bad[rnd.IntN(min(len(bad), 1+rnd.IntN(len(bad))))] = byte(rnd.Uint32())
-			}
-			refused[checkForm(t, &w, bad)]++
-		}
-	}
-	if refused[ErrCorrupt] < 100 || refused[nil] < 100 {
-		t.Error(refused)
-	}
-}
-
-// checkFrame takes apart what may be a frame. If there is a form, and a frame of it, then
-// that frame's form is the same one.
-func checkFrame(t testing.TB, r *Reader, w *Writer, frame []byte) {
-	t.Helper()
-	form, _, err := read(t, r, frame)
-	if err != nil {
-		return
-	}
-	made, err := write(t, w, form, 1<<20)
-	if err != nil {
-		return
-	}
-	if again, n, err := read(t, r, made); err != nil || n != len(made) || !bytes.Equal(again, form) {
-		t.Fatalf("%d bytes of form, again %d: %v", len(form), len(again), err)
-	}
-}
-
-// checkForm makes a frame of what may be a form, and returns how that ended: the same for
-// all pieces.
-func checkForm(t testing.TB, w *Writer, form []byte) error {
-	t.Helper()
-	one, err := write(t, w, form, 1<<20)
-	two, errTwo := write(t, w, form, 11)
-	if err != errTwo || !bytes.Equal(one, two) {
-		t.Fatalf("%d bytes and %v, in pieces %d and %v", len(one), err, len(two), errTwo)
-	}
-	return err
 }
 
 // frameOf is a frame of such blocks, without its size or a checksum.
@@ -250,69 +127,6 @@ func TestHostileFrames(t *testing.T) {
 	}
 }
 
-// endless is a frame of blocks that never end: runs of zeros, 32,000 times as long as they
-// are in the frame.
-type endless struct{ at int }
-
-func (e *endless) ReadByte() (byte, error) {
-	b := [4]byte{}
-	copy(b[:], block(false, blockRLE, maxBlock))
-	if e.at++; e.at <= 6 {
-		return frameOf()[e.at-1], nil
-	}
-	return b[(e.at-7)%4], nil
-}
-
-func (e *endless) Read(p []byte) (int, error) {
-	for i := range p {
-		p[i], _ = e.ReadByte() // never fails
-	}
-	return len(p), nil
-}
-
-func TestEndlessFrame(t *testing.T) {
-	var r Reader
-	r.Reset(&endless{}, nil)
-	n, err := io.Copy(io.Discard, onlyReader{&r})
-	if !errors.Is(err, ErrTooLarge) || n > MaxForm || n < MaxForm-2*maxBlock {
-		t.Errorf("%d bytes, %v", n, err)
-	}
-	readerBounds(t, &r)
-}
-
-// TestTooManyBlocks: of very many small ones only the last are remembered.
-func TestTooManyBlocks(t *testing.T) {
-	var blocks [][]byte
-	for range 3 * maxBlocks {
-		blocks = append(blocks, block(false, blockRaw, 20, make([]byte, 20)...))
-	}
-	// A match of 3 at the distance that the code of an offset and its bits say.
-	match := func(code byte, extra uint32) []byte {
-		body := []byte{0, 1, 0x54, 0, code, 0}
-		v := extra | 1<<code
-		for ; v > 0; v >>= 8 {
-			body = append(body, byte(v))
-		}
-		return block(true, blockCompressed, len(body), body...)
-	}
-	var r Reader
-	near := frameOf(append(blocks, match(20, 5000))...)
-	form, _, err := read(t, &r, near)
-	if err != nil {
-		t.Error(err)
-	}
-	var w Writer
-	if got := made(t, &w, form, 1<<20); !bytes.Equal(got, near) {
-		t.Error("another frame")
-	}
-	if _, _, err := read(t, &r, frameOf(append(blocks, match(21, 1_500_000))...)); !errors.Is(err, ErrTooFar) {
-		t.Error(err)
-	}
-	if _, _, err := read(t, &r, frameOf(append(blocks, match(22, 100_000))...)); !errors.Is(err, ErrCorrupt) { // there is less
-		t.Error(err)
-	}
-}
-
 func TestHostileForms(t *testing.T) {
 	begin := func(h head) []byte {
 		b := make([]byte, headLength)
@@ -346,47 +160,5 @@ func TestHostileForms(t *testing.T) {
 		if _, err := write(t, &w, c.form, 1000); !errors.Is(err, c.want) {
 			t.Errorf("%s: %v, want %v", name, err, c.want)
 		}
-	}
-}
-
-func FuzzReader(f *testing.F) {
-	for _, frame := range seeds(f) {
-		f.Add(frame)
-	}
-	f.Fuzz(func(t *testing.T, frame []byte) {
-		checkFrame(t, &Reader{}, &Writer{}, frame)
-	})
-}
-
-func FuzzWriter(f *testing.F) {
-	for _, frame := range seeds(f) {
-		f.Add(forms(f, frame)[0])
-	}
-	f.Fuzz(func(t *testing.T, form []byte) {
-		_ = checkForm(t, &Writer{}, form)
-	})
-}
-
-// TestNothingIsAllocatedForTheNextFrame: an image has thousands of them.
-func TestNothingIsAllocatedForTheNextFrame(t *testing.T) {
-	frame := zstd(t, prose(7, 128<<10), true, "-15")
-	form := forms(t, frame)[0]
-	var r Reader
-	var w Writer
-	src := bytes.NewReader(nil)
-	buf, out := make([]byte, 10_000), make([]byte, 0, 1<<20)
-	if n := testing.AllocsPerRun(5, func() {
-		src.Reset(frame)
-		r.Reset(src, nil)
-		for err := error(nil); err == nil; {
-			_, err = r.Read(buf)
-		}
-		w.Reset()
-		out, _ = w.Write(out[:0], form) // compared below
-	}); n != 0 {
-		t.Errorf("%v allocations", n)
-	}
-	if !bytes.Equal(out, frame) {
-		t.Error("another frame")
 	}
 }
