@@ -60,11 +60,13 @@ const (
 )
 
 // magic begins a delta of this kind; the byte behind it is the format's version. A delta of
-// deflate streams alone has the first one.
+// deflate streams alone, whose content stands in the expanded images, has the first one; one
+// with deflate streams whose parsed form stands there has the last.
 const (
 	magic          = "gsx"
 	versionDeflate = 1
 	versionCodecs  = 2
+	versionParsed  = 3
 )
 
 // Stream is a compressed stream in an image.

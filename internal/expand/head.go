@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"slices"
 
 	"groundswell/internal/deflate"
@@ -24,7 +25,7 @@ func HeadLength(begin []byte) (int64, error) {
 	if string(begin[:len(magic)]) != magic {
 		return 0, ErrCorrupt
 	}
-	if v := begin[len(magic)]; v != versionDeflate && v != versionCodecs {
+	if v := begin[len(magic)]; v < versionDeflate || v > versionParsed {
 		return 0, fmt.Errorf("%w: version %d", ErrVersion, v)
 	}
 	size := int64(binary.LittleEndian.Uint32(begin[len(magic)+1:]))
@@ -67,7 +68,7 @@ func ReadHead(raw []byte) (*Head, error) {
 	if h.Inner.Length != int64(len(inner)) {
 		return nil, ErrCorrupt
 	}
-	if err := h.parse(list, raw[len(magic)] == versionCodecs); err != nil {
+	if err := h.parse(list, raw[len(magic)]); err != nil {
 		return nil, err
 	}
 	if err := h.divide(); err != nil {
@@ -76,11 +77,24 @@ func ReadHead(raw []byte) (*Head, error) {
 	return h, nil
 }
 
+// since is the first version of the format with such streams.
+func (c Codec) since() byte {
+	switch {
+	case c == Deflate:
+		return versionDeflate
+	case c < DeflateParsed:
+		return versionCodecs
+	case c < codecs:
+		return versionParsed
+	}
+	return math.MaxUint8
+}
+
 // numbers reads variable-length numbers and remembers the first failure.
 type numbers struct {
-	rest   []byte
-	codecs bool // there are streams of others than deflate
-	err    error
+	rest    []byte
+	version byte
+	err     error
 }
 
 func (n *numbers) next(most int64) int64 {
@@ -107,8 +121,8 @@ func (n *numbers) column(count int, most int64, set func(i int, v int64)) {
 	}
 }
 
-func (h *Head) parse(list []byte, codecs bool) error {
-	n := &numbers{rest: list, codecs: codecs}
+func (h *Head) parse(list []byte, version byte) error {
+	n := &numbers{rest: list, version: version}
 	h.OldLength, h.NewLength = n.next(delta.MaxImage), n.next(delta.MaxImage)
 	h.Old = n.streams(false)
 	h.New = n.streams(true)
@@ -153,10 +167,10 @@ func (n *numbers) streams(made bool) []Stream {
 		list[i].At += end
 		end = list[i].At + list[i].Length
 	}
-	if n.codecs {
+	if n.version >= versionCodecs {
 		n.column(count, 1<<8-1, func(i int, v int64) {
 			list[i].Codec = Codec(v)
-			if n.err == nil && list[i].Codec >= codecs {
+			if n.err == nil && list[i].Codec.since() > n.version {
 				n.err = fmt.Errorf("%w: codec %d", ErrVersion, v)
 			}
 		})
@@ -219,12 +233,10 @@ func (h *Head) Marshal(inner []byte, ends []int64) ([]byte, error) {
 	list = binary.AppendUvarint(list, uint64(h.NewLength))
 	version := byte(versionDeflate)
 	for _, s := range slices.Concat(h.Old, h.New) {
-		if s.Codec != Deflate {
-			version = versionCodecs
-		}
+		version = max(version, s.Codec.since())
 	}
-	list = appendStreams(list, h.Old, version == versionCodecs, false)
-	list = appendStreams(list, h.New, version == versionCodecs, true)
+	list = appendStreams(list, h.Old, version >= versionCodecs, false)
+	list = appendStreams(list, h.New, version >= versionCodecs, true)
 	list = binary.AppendUvarint(list, uint64(len(h.Units)))
 	for _, u := range h.Units {
 		list = binary.AppendUvarint(list, uint64(u.Size))

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"testing"
 
+	"groundswell/internal/deflateparse"
 	"groundswell/internal/lzmaparse"
 	"groundswell/internal/zstdparse"
 )
@@ -160,12 +161,13 @@ func TestAShortStreamMayMatchFarBack(t *testing.T) {
 func TestOnlyOneCodecTakesMemory(t *testing.T) {
 	var r Reader
 	var w Writer
-	for _, codec := range []Codec{Zstd, LZMA, Deflate, LZMA2} {
+	for _, codec := range []Codec{Zstd, LZMA, DeflateParsed, Deflate, LZMA2} {
 		if err := errors.Join(r.Reset(codec, bytes.NewReader(nil), nil), w.Reset(Stream{Codec: codec, Way: way}, nil)); err != nil {
 			t.Fatal(err)
 		}
 		for what, has := range map[Codec][]bool{
 			Deflate: {r.deflate != nil, w.deflate != nil}, Zstd: {r.zstd != nil, w.zstd != nil}, LZMA: {r.lzma != nil, w.lzma != nil},
+			DeflateParsed: {r.parsed != nil, w.parsed != nil},
 		} {
 			want := what == codec || what == LZMA && codec == LZMA2
 			if has[0] != want || has[1] != want {
@@ -181,6 +183,7 @@ var errFull = errors.New("no space left on device")
 func TestAFullDiskIsNoCorruptDelta(t *testing.T) {
 	for err, want := range map[error]bool{
 		fmt.Errorf("keep content: %w", errFull): false, lzmaparse.ErrCorrupt: true, zstdparse.ErrTooFar: true, fmt.Errorf("%w: x", lzmaparse.ErrTooLarge): true,
+		deflateparse.ErrTooFar: true,
 	} {
 		if got := corrupt(err); errors.Is(got, ErrCorrupt) != want || !errors.Is(got, err) {
 			t.Errorf("%v", got)

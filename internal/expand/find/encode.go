@@ -55,12 +55,15 @@ func Encode(ctx context.Context, w io.Writer, old, new []byte, o Options) error 
 	if need := need(old, before, new, after); o.Memory > 0 && need > o.Memory {
 		return fmt.Errorf("%w: %d bytes", ErrMemory, need)
 	}
-	made, err := remake(ctx, new, after, o.Ends, workers)
+	made, err := remake(ctx, new, after, o.Ends, most, workers)
 	if err != nil {
 		return fmt.Errorf("make streams again: %w", err)
 	}
 	if len(made) == 0 {
 		return ErrNothing
+	}
+	if before, err = alike(ctx, old, before, made, most); err != nil {
+		return err
 	}
 	h := &expand.Head{OldLength: int64(len(old)), NewLength: int64(len(new))}
 	for _, f := range before {

@@ -1,0 +1,208 @@
+package deflateparse
+
+import "io"
+
+// Reader takes one stream apart: what is read from it is the stream's parsed form. The zero
+// Reader must be Reset before it is used.
+type Reader struct {
+	in    input
+	err   error // what the next call says, once all is given
+	given int64
+
+	block  head // the one at hand: its kind, and whether it is the last
+	inside bool // it goes on
+	ended  bool // the last one was read
+
+	header              header
+	literals, distances decoder
+
+	head    [headLength]byte
+	records []byte
+	content []byte    // window bytes at most, then those of the group
+	start   int       // of the group in content
+	total   int64     // content before the group
+	rest    [4][]byte // of the group, what is still to be given
+}
+
+// Reset makes the Reader take apart the stream that src is at.
+func (r *Reader) Reset(src io.ByteReader) {
+	r.in = input{src: src}
+	r.err, r.given = nil, 0
+	r.inside, r.ended = false, false
+	r.content, r.total = r.content[:0], 0
+	r.rest = [4][]byte{}
+}
+
+// Read gives the next bytes of the form. It returns io.EOF behind the stream, one of the
+// sentinels, or the error of the source.
+func (r *Reader) Read(p []byte) (int, error) {
+	if len(p) == 0 {
+		return 0, nil
+	}
+	for {
+		for i := range r.rest {
+			if len(r.rest[i]) > 0 {
+				n := copy(p, r.rest[i])
+				r.rest[i] = r.rest[i][n:]
+				return n, nil
+			}
+		}
+		if r.err == nil {
+			r.err = r.next()
+		}
+		if r.err != nil {
+			r.rest = [4][]byte{}
+			return 0, r.err
+		}
+	}
+}
+
+// Ahead is how many bytes of the source behind what was read so far were taken.
+func (r *Reader) Ahead() int64 { return r.in.ahead() }
+
+// next reads a group.
+func (r *Reader) next() error {
+	if r.ended {
+		return io.EOF
+	}
+	if r.content == nil {
+		r.content = make([]byte, 0, window+maxContent)
+		r.records = make([]byte, 0, maxRecords*recordLength)
+	}
+	r.total += int64(len(r.content) - r.start)
+	if over := len(r.content) - window; over > 0 {
+		r.content = r.content[:copy(r.content, r.content[over:])]
+	}
+	r.start = len(r.content)
+	g := head{kind: goesOn, final: r.block.final}
+	r.header.form, r.records = r.header.form[:0], r.records[:0]
+	err := r.group(&g)
+	if failed := r.in.failed(); failed != nil {
+		err = failed
+	}
+	if err != nil {
+		return err
+	}
+	g.header, g.content, g.records = len(r.header.form), len(r.content)-r.start, len(r.records)/recordLength
+	g.put(r.head[:])
+	r.rest = [4][]byte{r.head[:], r.header.form, r.records, r.content[r.start:]}
+	for _, part := range r.rest {
+		r.given += int64(len(part))
+	}
+	if r.given > MaxForm {
+		return ErrTooLarge
+	}
+	return nil
+}
+
+func (r *Reader) group(g *head) error {
+	if !r.inside {
+		r.in.fill()
+		g.final, g.kind = r.in.take(1) == 1, uint8(r.in.take(2))
+		r.block = *g
+		if err := r.begin(g); err != nil {
+			return err
+		}
+	}
+	if g.kind != stored {
+		if err := r.symbols(g); err != nil {
+			return err
+		}
+	}
+	r.inside = !g.ends
+	if r.ended = g.ends && g.final; r.ended && g.kind != stored {
+		g.padding = uint8(r.in.take(r.in.n & 7))
+	}
+	return nil
+}
+
+// begin reads the header of a block, and all of a stored one.
+func (r *Reader) begin(g *head) error {
+	literals, distances := fixedLengths[:fixedCodes], fixedLengths[fixedCodes:]
+	switch g.kind {
+	case stored:
+		return r.stored(g)
+	case goesOn:
+		return ErrCorrupt
+	case dynamic:
+		if !r.header.read(&r.in) {
+			return ErrCorrupt
+		}
+		literals, distances = r.header.sets()
+	}
+	if !r.literals.build(literals) || !r.distances.build(distances) {
+		return ErrCorrupt
+	}
+	return nil
+}
+
+func (r *Reader) stored(g *head) error {
+	g.ends = true
+	g.padding = uint8(r.in.take(r.in.n & 7))
+	n := r.in.read(32)
+	if n&0xffff != n>>16^0xffff {
+		return ErrCorrupt
+	}
+	for range n & 0xffff {
+		r.in.fill()
+		if r.in.failed() != nil {
+			return ErrTruncated
+		}
+		r.content = append(r.content, byte(r.in.take(8)))
+	}
+	return nil
+}
+
+// symbols reads what of a block there is in the group.
+func (r *Reader) symbols(g *head) error {
+	in, content := &r.in, r.content
+	most := r.start + maxContent - maxMatch
+	run := 0
+	for len(content) <= most {
+		in.fill()
+		symbol, n := r.literals.next(in.acc)
+		if symbol < 0 {
+			return ErrCorrupt
+		}
+		in.skip(n)
+		if symbol < endBlock {
+			content = append(content, byte(symbol))
+			run++
+			continue
+		}
+		if symbol == endBlock {
+			g.ends = true
+			break
+		}
+		if symbol -= firstLength; symbol > longestCode {
+			return ErrCorrupt
+		}
+		length := int(lengthBases[symbol]) + in.take(uint(lengthExtra[symbol])) + minMatch
+		code, n := r.distances.next(in.acc)
+		if code < 0 || code >= distanceCodes {
+			return ErrCorrupt
+		}
+		in.skip(n)
+		distance := int(distanceBases[code]) + in.take(uint(distanceExtra[code])) + 1
+		if distance > len(content) {
+			return ErrTooFar
+		}
+		for ; run > maxRun; run -= maxRun {
+			r.note(record{run: maxRun})
+		}
+		r.note(record{run, length, distance, length == maxMatch && symbol != longestCode})
+		run = 0
+		for end := len(content) + length; len(content) < end; {
+			from := len(content) - distance
+			content = append(content, content[from:min(from+end-len(content), len(content))]...)
+		}
+	}
+	r.content = content
+	return nil
+}
+
+func (r *Reader) note(rec record) {
+	n := len(r.records)
+	r.records = r.records[:n+recordLength]
+	rec.put(r.records[n:])
+}
