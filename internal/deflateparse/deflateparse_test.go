@@ -15,11 +15,11 @@ import (
 )
 
 // formOf takes a stream apart, of which all bytes are read.
-func formOf(t testing.TB, stream []byte) []byte {
+func formOf(t testing.TB, stream []byte, effort int) []byte {
 	t.Helper()
 	var r Reader
 	src := bytes.NewReader(append(bytes.Clone(stream), "behind"...))
-	r.Reset(src)
+	r.Reset(src, effort)
 	form, err := io.ReadAll(&r)
 	if err != nil {
 		t.Fatalf("after %d bytes of form: %v", len(form), err)
@@ -71,16 +71,18 @@ func contentOf(t testing.TB, form []byte) []byte {
 // roundTrip takes a stream apart, compares its content and makes it again.
 func roundTrip(t testing.TB, name string, stream, content []byte) {
 	t.Helper()
-	form := formOf(t, stream)
-	if held := contentOf(t, form); !bytes.Equal(held, content) {
-		t.Errorf("%s: content: %d bytes of %d, or others", name, len(held), len(content))
-	}
-	if got := made(t, form, 70_000); !bytes.Equal(got, stream) {
-		i := 0
-		for i < min(len(got), len(stream)) && got[i] == stream[i] {
-			i++
+	for effort := range Efforts {
+		form := formOf(t, stream, effort)
+		if held := contentOf(t, form); !bytes.Equal(held, content) {
+			t.Errorf("%s: content: %d bytes of %d, or others", name, len(held), len(content))
 		}
-		t.Errorf("%s: other bytes from %d of %d on (got %d)", name, i, len(stream), len(got))
+		if got := made(t, form, 70_000); !bytes.Equal(got, stream) {
+			i := 0
+			for i < min(len(got), len(stream)) && got[i] == stream[i] {
+				i++
+			}
+			t.Errorf("%s: other bytes from %d of %d on (got %d)", name, i, len(stream), len(got))
+		}
 	}
 }
 

@@ -24,7 +24,7 @@ const (
 	window     = 32 << 10 // of content, for matches
 	minMatch   = 3
 	maxMatch   = 258
-	maxContent = 1<<16 - 1 // of a group; which a stored block has at most
+	maxContent = 32 << 10 // of a group
 )
 
 // Kinds of groups: what they begin with (RFC 1951, 3.2.3).
@@ -38,19 +38,22 @@ const (
 const (
 	headLength   = 8 // of a group
 	recordLength = 4
+	lengthLength = 2 // of a stored block
 	maxHeader    = 3 + mostSent + literalCodes + distanceCodes
 	maxRecords   = maxContent/minMatch + maxContent/maxRun
 )
 
 // head is what the form says of a group before anything else.
 type head struct {
-	kind    uint8
-	final   bool  // its block is the stream's last one
-	ends    bool  // the block ends with it
-	padding uint8 // bits that fill a byte: before what is stored, behind the last block
-	header  int   // bytes
-	content int
-	records int
+	kind     uint8
+	final    bool  // its block is the stream's last one
+	ends     bool  // the block ends with it
+	padding  uint8 // bits that fill a byte: before what is stored, behind the last block
+	header   int   // bytes: of a dynamic block's, or of the length of a stored one
+	content  int
+	records  int
+	effort   uint8 // of the stream
+	foretold bool  // its records are corrections
 }
 
 func (h *head) put(b []byte) {
@@ -61,7 +64,11 @@ func (h *head) put(b []byte) {
 	if h.ends {
 		b[0] |= 8
 	}
+	b[0] |= h.effort << 4
 	b[1] = h.padding
+	if h.foretold {
+		b[1] |= 1 << 7
+	}
 	binary.LittleEndian.PutUint16(b[2:], uint16(h.header))
 	binary.LittleEndian.PutUint16(b[4:], uint16(h.content))
 	binary.LittleEndian.PutUint16(b[6:], uint16(h.records))
@@ -70,16 +77,23 @@ func (h *head) put(b []byte) {
 // parse reads headLength bytes and reports whether a group may be like that.
 func (h *head) parse(b []byte) bool {
 	*h = head{
-		kind: b[0] & 3, final: b[0]&4 != 0, ends: b[0]&8 != 0, padding: b[1],
+		kind: b[0] & 3, final: b[0]&4 != 0, ends: b[0]&8 != 0, padding: b[1] & (1<<7 - 1),
 		header: int(binary.LittleEndian.Uint16(b[2:])), content: int(binary.LittleEndian.Uint16(b[4:])), records: int(binary.LittleEndian.Uint16(b[6:])),
+		effort: b[0] >> 4, foretold: b[1]>>7 != 0,
 	}
 	switch {
-	case b[0]>>4 != 0, h.header > maxHeader, (h.header > 0) != (h.kind == dynamic), h.records > maxRecords:
+	case int(h.effort) >= Efforts, h.content > maxContent, h.records > maxRecords, h.foretold && h.effort == 0:
 		return false
 	case h.kind == stored:
-		return h.ends && h.records == 0 && h.padding < 1<<7
+		return h.header == lengthLength && h.records == 0 && !h.foretold
+	case h.kind == dynamic:
+		if h.header == 0 || h.header > maxHeader {
+			return false
+		}
+	case h.header != 0:
+		return false
 	}
-	return h.padding < 1<<7 && (h.padding == 0 || h.final && h.ends)
+	return h.padding == 0 || h.final && h.ends
 }
 
 // maxRun is how many literals a record counts at most.

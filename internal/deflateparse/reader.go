@@ -11,25 +11,29 @@ type Reader struct {
 
 	block  head // the one at hand: its kind, and whether it is the last
 	inside bool // it goes on
+	left   int  // of a stored one
 	ended  bool // the last one was read
 
 	header              header
 	literals, distances decoder
 
-	head    [headLength]byte
-	records []byte
-	content []byte    // window bytes at most, then those of the group
-	start   int       // of the group in content
-	total   int64     // content before the group
-	rest    [4][]byte // of the group, what is still to be given
+	predictor   predictor // of which the content is
+	start       int       // of the group there
+	effort      int
+	head        [headLength]byte
+	records     []byte
+	corrections []byte
+	rest        [4][]byte // of the group, what is still to be given
 }
 
-// Reset makes the Reader take apart the stream that src is at.
-func (r *Reader) Reset(src io.ByteReader) {
+// Reset makes the Reader take apart the stream that src is at, with one of the Efforts:
+// whose work it is taken to be decides how long the form is. 0: nobody's.
+func (r *Reader) Reset(src io.ByteReader, effort int) {
 	r.in = input{src: src}
 	r.err, r.given = nil, 0
-	r.inside, r.ended = false, false
-	r.content, r.total = r.content[:0], 0
+	r.inside, r.ended, r.left = false, false, 0
+	r.effort = effort
+	r.predictor.reset(effort)
 	r.rest = [4][]byte{}
 }
 
@@ -65,17 +69,13 @@ func (r *Reader) next() error {
 	if r.ended {
 		return io.EOF
 	}
-	if r.content == nil {
-		r.content = make([]byte, 0, window+maxContent)
+	if r.records == nil {
 		r.records = make([]byte, 0, maxRecords*recordLength)
+		r.corrections = make([]byte, 0, maxRecords*recordLength)
 	}
-	r.total += int64(len(r.content) - r.start)
-	if over := len(r.content) - window; over > 0 {
-		r.content = r.content[:copy(r.content, r.content[over:])]
-	}
-	r.start = len(r.content)
-	g := head{kind: goesOn, final: r.block.final}
+	r.start = r.predictor.slide()
 	r.header.form, r.records = r.header.form[:0], r.records[:0]
+	g := head{kind: goesOn, final: r.block.final, effort: uint8(r.effort)}
 	err := r.group(&g)
 	if failed := r.in.failed(); failed != nil {
 		err = failed
@@ -83,9 +83,15 @@ func (r *Reader) next() error {
 	if err != nil {
 		return err
 	}
-	g.header, g.content, g.records = len(r.header.form), len(r.content)-r.start, len(r.records)/recordLength
+	records, content := r.records, r.predictor.content[r.start:]
+	if r.effort > 0 && r.block.kind != stored {
+		if shorter, ok := r.predictor.corrections(r.corrections[:0], records, r.start); ok {
+			records, g.foretold = shorter, true
+		}
+	}
+	g.header, g.content, g.records = len(r.header.form), len(content), len(records)/recordLength
 	g.put(r.head[:])
-	r.rest = [4][]byte{r.head[:], r.header.form, r.records, r.content[r.start:]}
+	r.rest = [4][]byte{r.head[:], r.header.form, records, content}
 	for _, part := range r.rest {
 		r.given += int64(len(part))
 	}
@@ -95,25 +101,25 @@ func (r *Reader) next() error {
 	return nil
 }
 
-func (r *Reader) group(g *head) error {
+func (r *Reader) group(g *head) (err error) {
 	if !r.inside {
 		r.in.fill()
 		g.final, g.kind = r.in.take(1) == 1, uint8(r.in.take(2))
 		r.block = *g
-		if err := r.begin(g); err != nil {
+		if err = r.begin(g); err != nil {
 			return err
 		}
 	}
-	if g.kind != stored {
-		if err := r.symbols(g); err != nil {
-			return err
-		}
+	if r.block.kind == stored {
+		err = r.stored(g)
+	} else {
+		err = r.symbols(g)
 	}
 	r.inside = !g.ends
-	if r.ended = g.ends && g.final; r.ended && g.kind != stored {
+	if r.ended = g.ends && g.final; r.ended && r.block.kind != stored {
 		g.padding = uint8(r.in.take(r.in.n & 7))
 	}
-	return nil
+	return err
 }
 
 // begin reads the header of a block, and all of a stored one.
@@ -121,7 +127,13 @@ func (r *Reader) begin(g *head) error {
 	literals, distances := fixedLengths[:fixedCodes], fixedLengths[fixedCodes:]
 	switch g.kind {
 	case stored:
-		return r.stored(g)
+		g.padding = uint8(r.in.take(r.in.n & 7))
+		n := r.in.read(32)
+		if r.left = n & 0xffff; r.left != n>>16^0xffff {
+			return ErrCorrupt
+		}
+		r.header.form = append(r.header.form, byte(n), byte(n>>8))
+		return nil
 	case goesOn:
 		return ErrCorrupt
 	case dynamic:
@@ -137,25 +149,19 @@ func (r *Reader) begin(g *head) error {
 }
 
 func (r *Reader) stored(g *head) error {
-	g.ends = true
-	g.padding = uint8(r.in.take(r.in.n & 7))
-	n := r.in.read(32)
-	if n&0xffff != n>>16^0xffff {
-		return ErrCorrupt
-	}
-	for range n & 0xffff {
+	n := min(r.left, maxContent)
+	for range n {
 		r.in.fill()
-		if r.in.failed() != nil {
-			return ErrTruncated
-		}
-		r.content = append(r.content, byte(r.in.take(8)))
+		r.predictor.content = append(r.predictor.content, byte(r.in.take(8)))
 	}
+	r.left -= n
+	g.ends = r.left == 0
 	return nil
 }
 
 // symbols reads what of a block there is in the group.
 func (r *Reader) symbols(g *head) error {
-	in, content := &r.in, r.content
+	in, content := &r.in, r.predictor.content
 	most := r.start + maxContent - maxMatch
 	run := 0
 	for len(content) <= most {
@@ -197,7 +203,7 @@ func (r *Reader) symbols(g *head) error {
 			content = append(content, content[from:min(from+end-len(content), len(content))]...)
 		}
 	}
-	r.content = content
+	r.predictor.content = content
 	return nil
 }
 

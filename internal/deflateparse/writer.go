@@ -8,14 +8,18 @@ type Writer struct {
 	need   int    // bytes of it that are to be there before it can go on
 	head   head
 	inHead bool
+	begun  bool
+	effort uint8
 	final  bool // the block at hand is the last
 	inside bool // it goes on
 	ended  bool
-	total  int64 // content before the group
+	stored bool
+	left   int // of a stored one
 
 	out                 output
 	header              header
 	literals, distances encoder
+	predictor           predictor
 }
 
 // Reset makes the Writer begin a stream.
@@ -24,7 +28,7 @@ func (w *Writer) Reset() {
 		w.buf = make([]byte, 0, headLength+maxHeader+maxRecords*recordLength+maxContent)
 	}
 	w.err = nil
-	w.inside, w.ended, w.total = false, false, 0
+	w.begun, w.inside, w.ended = false, false, false
 	w.out = output{}
 	w.begin()
 }
@@ -66,6 +70,13 @@ func (w *Writer) step() error {
 		if !h.parse(w.buf) || (h.kind == goesOn) != w.inside || w.inside && h.final != w.final {
 			return ErrCorrupt
 		}
+		if !w.begun {
+			w.begun, w.effort = true, h.effort
+			w.predictor.reset(int(h.effort))
+		}
+		if h.effort != w.effort {
+			return ErrCorrupt
+		}
 		w.need += h.header + h.records*recordLength + h.content
 		w.inHead = false
 		return nil
@@ -73,16 +84,17 @@ func (w *Writer) step() error {
 	rest := w.buf[headLength:]
 	header, rest := rest[:h.header], rest[h.header:]
 	records, content := rest[:h.records*recordLength], rest[h.records*recordLength:]
-	if err := w.group(header, records, content); err != nil {
+	start := w.predictor.slide()
+	w.predictor.content = append(w.predictor.content, content...)
+	if err := w.group(header, records, start); err != nil {
 		return err
 	}
-	w.total += int64(h.content)
 	w.final, w.inside, w.ended = h.final, !h.ends, h.ends && h.final
 	w.begin()
 	return nil
 }
 
-func (w *Writer) group(header, records, content []byte) error {
+func (w *Writer) group(header, records []byte, start int) error {
 	h := &w.head
 	if h.kind != goesOn {
 		v := uint64(h.kind) << 1
@@ -93,26 +105,40 @@ func (w *Writer) group(header, records, content []byte) error {
 		w.out.flush()
 	}
 	literals, distances := fixedLengths[:fixedCodes], fixedLengths[fixedCodes:]
+	content := w.predictor.content[start:]
 	switch h.kind {
 	case stored:
 		if !w.out.align(h.padding) {
 			return ErrCorrupt
 		}
-		n := uint64(len(content))
-		w.out.add(n|(n^0xffff)<<16, 32)
+		w.left = int(header[0]) | int(header[1])<<8
+		w.out.add(uint64(w.left)|uint64(w.left^0xffff)<<16, 32)
 		w.out.flush()
-		w.out.out = append(w.out.out, content...)
-		return nil
+		w.stored = true
 	case dynamic:
 		if !w.header.write(&w.out, header) {
 			return ErrCorrupt
 		}
 		literals, distances = w.header.sets()
+		fallthrough
+	case fixed:
+		if w.stored = false; !w.literals.build(literals) || !w.distances.build(distances) {
+			return ErrCorrupt
+		}
 	}
-	if h.kind != goesOn && !(w.literals.build(literals) && w.distances.build(distances)) {
-		return ErrCorrupt
+	if w.stored {
+		w.left -= len(content)
+		if h.ends != (w.left == 0) || w.left < 0 || h.records > 0 || h.padding > 0 && h.kind == goesOn {
+			return ErrCorrupt
+		}
+		w.out.out = append(w.out.out, content...)
+		return nil
 	}
-	if err := w.symbols(records, content); err != nil {
+	symbols := w.symbols
+	if h.foretold {
+		symbols = w.corrected
+	}
+	if err := symbols(records, start); err != nil {
 		return err
 	}
 	if h.ends && !w.symbol(&w.literals, endBlock) || h.ends && h.final && !w.out.align(h.padding) {
@@ -122,9 +148,10 @@ func (w *Writer) group(header, records, content []byte) error {
 	return nil
 }
 
-// symbols appends literals and matches.
-func (w *Writer) symbols(records, content []byte) error {
-	at := 0
+// symbols appends the literals and matches that records say of the content from a place
+// on.
+func (w *Writer) symbols(records []byte, at int) error {
+	content := w.predictor.content
 	for ; len(records) > 0; records = records[recordLength:] {
 		rec, ok := readRecord(records)
 		if !ok || at+rec.run+rec.length > len(content) || !w.run(content[at:at+rec.run]) {
@@ -133,7 +160,7 @@ func (w *Writer) symbols(records, content []byte) error {
 		if at += rec.run; rec.length == 0 {
 			continue
 		}
-		if int64(rec.distance) > w.total+int64(at) {
+		if rec.distance > w.predictor.base+at {
 			return ErrTooFar
 		}
 		if !w.match(rec) {

@@ -36,10 +36,11 @@ type Reader struct {
 	current io.Reader
 }
 
-// Reset makes r begin with a stream. back reads what was read before, by its offset;
+// Reset makes r begin with a stream, of which it has to know the codec and the effort. back reads what was read before, by its offset;
 // nil if nobody keeps it, which only short streams do without. It keeps the memory of one
 // codec.
-func (r *Reader) Reset(codec Codec, src flate.Reader, back io.ReaderAt) error {
+func (r *Reader) Reset(s Stream, src flate.Reader, back io.ReaderAt) error {
+	codec := s.Codec
 	if codec != r.codec {
 		*r = Reader{codec: codec}
 	}
@@ -71,7 +72,7 @@ func (r *Reader) Reset(codec Codec, src flate.Reader, back io.ReaderAt) error {
 		if r.parsed == nil {
 			r.parsed = &deflateparse.Reader{}
 		}
-		r.parsed.Reset(src)
+		r.parsed.Reset(src, int(s.Effort))
 		r.current = r.parsed
 	default:
 		return fmt.Errorf("%w: codec %d", ErrVersion, codec)

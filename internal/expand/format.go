@@ -78,6 +78,9 @@ type Stream struct {
 	// Way is how a deflate stream is made again; of an old image's streams the zero one, as
 	// these need not be.
 	Way deflate.Way
+	// Effort is by which a deflate stream that stands parsed was taken apart: one of
+	// deflateparse.Efforts.
+	Effort uint8
 
 	start int64 // of that in the expanded image
 }

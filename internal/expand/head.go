@@ -11,6 +11,7 @@ import (
 	"slices"
 
 	"groundswell/internal/deflate"
+	"groundswell/internal/deflateparse"
 	"groundswell/internal/delta"
 )
 
@@ -149,7 +150,7 @@ func (h *Head) parse(list []byte, version byte) error {
 }
 
 // streams reads those of an image, by columns: where they begin behind the last one, how
-// long they are, how much they hold, their codecs, and the ways of those that are to be made.
+// long they are, how much they hold, their codecs and efforts, and the ways of those that are to be made.
 func (n *numbers) streams(made bool) []Stream {
 	count := int(n.next(MaxStreams))
 	if n.err == nil && 3*count > len(n.rest) {
@@ -172,6 +173,14 @@ func (n *numbers) streams(made bool) []Stream {
 			list[i].Codec = Codec(v)
 			if n.err == nil && list[i].Codec.since() > n.version {
 				n.err = fmt.Errorf("%w: codec %d", ErrVersion, v)
+			}
+		})
+	}
+	if n.version >= versionParsed {
+		n.column(count, 1<<8-1, func(i int, v int64) {
+			list[i].Effort = uint8(v)
+			if n.err == nil && v > 0 && (list[i].Codec != DeflateParsed || v >= int64(deflateparse.Efforts)) {
+				n.err = fmt.Errorf("%w: effort %d of codec %d", ErrVersion, v, list[i].Codec)
 			}
 		})
 	}
@@ -235,8 +244,8 @@ func (h *Head) Marshal(inner []byte, ends []int64) ([]byte, error) {
 	for _, s := range slices.Concat(h.Old, h.New) {
 		version = max(version, s.Codec.since())
 	}
-	list = appendStreams(list, h.Old, version >= versionCodecs, false)
-	list = appendStreams(list, h.New, version >= versionCodecs, true)
+	list = appendStreams(list, h.Old, version, false)
+	list = appendStreams(list, h.New, version, true)
 	list = binary.AppendUvarint(list, uint64(len(h.Units)))
 	for _, u := range h.Units {
 		list = binary.AppendUvarint(list, uint64(u.Size))
@@ -269,7 +278,7 @@ func (h *Head) Marshal(inner []byte, ends []int64) ([]byte, error) {
 	return append(out, body...), nil
 }
 
-func appendStreams(list []byte, streams []Stream, codecs, made bool) []byte {
+func appendStreams(list []byte, streams []Stream, version byte, made bool) []byte {
 	list = binary.AppendUvarint(list, uint64(len(streams)))
 	end := int64(0)
 	for _, s := range streams {
@@ -282,9 +291,14 @@ func appendStreams(list []byte, streams []Stream, codecs, made bool) []byte {
 	for _, s := range streams {
 		list = binary.AppendUvarint(list, uint64(s.Size))
 	}
-	if codecs {
+	if version >= versionCodecs {
 		for _, s := range streams {
 			list = binary.AppendUvarint(list, uint64(s.Codec))
+		}
+	}
+	if version >= versionParsed {
+		for _, s := range streams {
+			list = binary.AppendUvarint(list, uint64(s.Effort))
 		}
 	}
 	if made {

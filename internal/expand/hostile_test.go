@@ -385,7 +385,7 @@ func FuzzRecipe(f *testing.F) {
 		f.Fatal(err)
 	}
 	list := numbered(uint64(p.head.OldLength), uint64(p.head.NewLength))
-	list = appendStreams(appendStreams(list, p.head.Old, false, false), p.head.New, false, true)
+	list = appendStreams(appendStreams(list, p.head.Old, versionDeflate, false), p.head.New, versionDeflate, true)
 	list = append(list, numbered(2, uint64(p.head.Units[0].Size), uint64(p.head.Units[1].Size), uint64(p.ends[0]), uint64(p.ends[1]-p.ends[0]))...)
 	for i := range 2 {
 		s := head.Segments[i]

@@ -172,7 +172,7 @@ func (o *old) fill(k int, place int64) error {
 func (o *old) inflate(k int, buffer []byte, back io.ReaderAt, use func(data []byte) error) error {
 	s := o.streams[k]
 	o.source.reset(o.image, s.At, s.Length)
-	if err := o.reader.Reset(s.Codec, &o.source, back); err != nil {
+	if err := o.reader.Reset(s, &o.source, back); err != nil {
 		return err
 	}
 	for left := s.Size; left > 0; {

@@ -115,14 +115,14 @@ func TestAShortStreamMayMatchFarBack(t *testing.T) {
 		}
 		var r Reader
 		var form []byte
-		if err := r.Reset(codec, bytes.NewReader(raw), bytes.NewReader(make([]byte, 0))); err != nil {
+		if err := r.Reset(Stream{Codec: codec}, bytes.NewReader(raw), bytes.NewReader(make([]byte, 0))); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := io.ReadAll(&r); err == nil {
 			t.Errorf("%v: nothing of it is far back", program)
 		}
 		var back Memory
-		if err := r.Reset(codec, bytes.NewReader(raw), &back); err != nil {
+		if err := r.Reset(Stream{Codec: codec}, bytes.NewReader(raw), &back); err != nil {
 			t.Fatal(err)
 		}
 		for buffer := make([]byte, 1000); ; {
@@ -162,7 +162,7 @@ func TestOnlyOneCodecTakesMemory(t *testing.T) {
 	var r Reader
 	var w Writer
 	for _, codec := range []Codec{Zstd, LZMA, DeflateParsed, Deflate, LZMA2} {
-		if err := errors.Join(r.Reset(codec, bytes.NewReader(nil), nil), w.Reset(Stream{Codec: codec, Way: way}, nil)); err != nil {
+		if err := errors.Join(r.Reset(Stream{Codec: codec}, bytes.NewReader(nil), nil), w.Reset(Stream{Codec: codec, Way: way}, nil)); err != nil {
 			t.Fatal(err)
 		}
 		for what, has := range map[Codec][]bool{

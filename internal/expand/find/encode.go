@@ -144,7 +144,7 @@ func expanded(image []byte, streams []expand.Stream) ([]byte, error) {
 
 // again fills content with what stands for a stream in the expanded image.
 func again(r *expand.Reader, image []byte, s expand.Stream, content []byte) error {
-	err := r.Reset(s.Codec, bytes.NewReader(image[s.At:s.At+s.Length]), bytes.NewReader(content))
+	err := r.Reset(s, bytes.NewReader(image[s.At:s.At+s.Length]), bytes.NewReader(content))
 	if err == nil {
 		_, err = io.ReadFull(r, content)
 	}

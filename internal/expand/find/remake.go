@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"groundswell/internal/deflate"
+	"groundswell/internal/deflateparse"
 	"groundswell/internal/expand"
 )
 
@@ -24,6 +25,8 @@ const step = 4 << 10
 const (
 	patience = 8
 	large    = 1 << 20
+	// sample is how many bytes of a stream tell by which effort it is taken apart.
+	sample = 256 << 10
 )
 
 // mark says that a place in the image has been passed when so much of a stream's content
@@ -82,6 +85,7 @@ type trier struct {
 	reader  expand.Reader
 	room    expand.Memory
 	last    deflate.Way   // that was right: it likely is for the next one
+	effort  uint8         // by which the last one was taken apart that none was right for
 	vain    int           // how many streams there were since, that none was right for
 	stream  expand.Stream // the one at hand, as it was made again
 	marks   []mark
@@ -152,24 +156,49 @@ func (t *trier) imitate(ctx context.Context, f found, most int) (bool, error) {
 func (t *trier) parse() bool {
 	s := t.stream
 	s.Codec = expand.DeflateParsed
-	source := bytes.NewReader(t.image[s.At : s.At+s.Length])
-	if t.reader.Reset(s.Codec, source, nil) != nil {
+	if t.effort == 0 || s.Size >= large {
+		t.effort = t.choose(s)
+	}
+	s.Effort = t.effort
+	length, size := t.form(s, s.Length)
+	if length != s.Length || t.most > 0 && size-length > t.most {
 		return false
 	}
-	t.content = t.content[:0]
-	for {
-		t.content = slices.Grow(t.content, 64<<10)
-		n, err := t.reader.Read(t.content[len(t.content):cap(t.content)])
-		t.content = t.content[:len(t.content)+n]
-		s.Size = int64(len(t.content))
-		switch {
-		case t.most > 0 && s.Size-s.Length > t.most, err != nil && err != io.EOF:
-			return false
-		case err == io.EOF:
-			t.stream = s
-			return source.Len() == 0 && t.reader.Ahead() == 0
+	s.Size = size
+	t.stream = s
+	return true
+}
+
+// choose finds out by which effort the form of the first bytes of a stream is shortest.
+func (t *trier) choose(s expand.Stream) uint8 {
+	best, shortest := uint8(0), int64(math.MaxInt64)
+	for s.Effort = 1; int(s.Effort) < deflateparse.Efforts; s.Effort++ {
+		if _, size := t.form(s, sample); size < shortest {
+			best, shortest = s.Effort, size
 		}
 	}
+	return best
+}
+
+// form puts the parsed form of so much of a stream into content, and returns how many bytes
+// the stream has, -1 if it did not come to its end, and how many the form has.
+func (t *trier) form(s expand.Stream, length int64) (read, size int64) {
+	source := bytes.NewReader(t.image[s.At : s.At+min(length, s.Length)])
+	t.content = t.content[:0]
+	err := t.reader.Reset(s, source, nil)
+	for err == nil {
+		t.content = slices.Grow(t.content, step)
+		var n int
+		n, err = t.reader.Read(t.content[len(t.content):cap(t.content)])
+		t.content = t.content[:len(t.content)+n]
+		if grown := int64(len(t.content)) - s.Length; t.most > 0 && grown > t.most {
+			break
+		}
+	}
+	if read = -1; err == io.EOF {
+		read = source.Size() - int64(source.Len()) - t.reader.Ahead()
+	}
+	return read, int64(len(t.content))
 }
 
 // make tries whether the stream comes out of its content, or as much of it as comes of the
