@@ -36,7 +36,8 @@ const hashBits = 15
 // predictor foretells what a compressor chooses of content.
 type predictor struct {
 	effort
-	content []byte                // window bytes at most, then those of the group
+	room    [window + maxContent]byte
+	content []byte                // in it: window bytes at most, then those of the group
 	base    int                   // where content begins in the stream
 	noted   int                   // places in content that are known
 	last    [1 << hashBits]uint16 // by hash: the lowest bits of the last place
@@ -51,22 +52,31 @@ func (p *predictor) reset(effort int) {
 	p.effort = efforts[effort]
 	clear(p.last[:])
 	clear(p.before[:])
-	p.content, p.base, p.noted = p.content[:0], 0, 0
+	p.content, p.base, p.noted = p.room[:0], 0, 0
 }
 
 // slide makes room for a group, and returns where it begins in content.
 func (p *predictor) slide() int {
-	if p.content == nil {
-		p.content = make([]byte, 0, window+maxContent)
-	}
 	p.note(len(p.content))
 	if over := len(p.content) - window; over > 0 {
 		p.content = p.content[:copy(p.content, p.content[over:])]
 		p.base += over
 		p.noted -= over
+		now := uint16(p.base + len(p.content))
+		age(p.last[:], now)
+		age(p.before[:], now)
 	}
 	p.found = -1
 	return len(p.content)
+}
+
+// age lets places beyond the window stay there: there are only the lowest bits of them.
+func age(places []uint16, now uint16) {
+	for i, at := range places {
+		if now-at > window {
+			places[i] = now - window
+		}
+	}
 }
 
 func hash(b []byte) int {
@@ -115,21 +125,24 @@ func (p *predictor) longest(at, best int) (length, distance int) {
 	if best >= p.good {
 		chain >>= 2
 	}
-	most := min(p.most, at)
-	pos := uint16(p.base + at)
-	end := binary.LittleEndian.Uint16(scan[best-1:])
-	for d := int(pos - p.last[hash(scan)]); d > 0 && d <= most && chain > 0; chain-- {
-		if binary.LittleEndian.Uint16(content[at-d+best-1:]) == end {
-			if n := common(content[at-d:], scan); n > best && (n > p.least || d <= p.far) {
-				best, length, distance = n, n, d
+	// A longer match must go on where the best one ends, so that is looked at first. By types
+	// whose numbers are all inside the arrays, which spares checks.
+	room, before := &p.room, &p.before
+	pos, place, most := uint16(p.base+at), uint16(at), uint16(min(p.most, at))
+	last, behind := scan[best-1], scan[best]
+	for d := pos - p.last[hash(scan)]; d > 0 && d <= most; {
+		end := place - d + uint16(best)
+		if room[end] == behind && room[end-1] == last {
+			if n := common(content[place-d:], scan); n > best && (n > p.least || int(d) <= p.far) {
+				best, length, distance = n, n, int(d)
 				if n >= p.nice || n == len(scan) {
 					break
 				}
-				end = binary.LittleEndian.Uint16(scan[best-1:])
+				last, behind = scan[best-1], scan[best]
 			}
 		}
-		next := int(pos - p.before[(pos-uint16(d))%window])
-		if next <= d {
+		next := pos - before[(pos-d)%window]
+		if chain--; next <= d || chain == 0 {
 			break
 		}
 		d = next
