@@ -6,9 +6,9 @@ import (
 	"groundswell/internal/expand"
 )
 
-// telling is how many bytes of content tell whose work a stream of the old image is: it
-// is not made again. The first 128 KiB by pigz are as zlib's.
-const telling = 512 << 10
+// telling is how many bytes of a stream of the old image tell whose work it is, as it is not
+// made again. What pigz makes of the first 128 KiB is as zlib's.
+const telling = 256 << 10
 
 // alike lets the parsed form stand for deflate streams of the old image, if it stands for
 // any of the new one's: a parse can only be foretold by another. Those that zlib or GNU gzip

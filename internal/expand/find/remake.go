@@ -131,8 +131,8 @@ func (t *trier) read() error {
 	return again(&t.reader, t.image, t.stream, t.content)
 }
 
-// imitate finds the way in which a deflate stream was made, or in which that of it which
-// comes of so many bytes of content would be.
+// imitate finds the way in which a deflate stream was made, or in which its first most bytes
+// would be.
 func (t *trier) imitate(ctx context.Context, f found, most int) (bool, error) {
 	// Where one of many is nobody's work, most are.
 	if t.vain++; f.Size < large && t.vain > patience && t.vain%patience != 0 {
@@ -201,8 +201,7 @@ func (t *trier) form(s expand.Stream, length int64) (read, size int64) {
 	return read, int64(len(t.content))
 }
 
-// make tries whether the stream comes out of its content, or as much of it as comes of the
-// first most bytes.
+// make tries whether the stream comes out of what stands for it, or the first most bytes of it.
 func (t *trier) make(ctx context.Context, most int) (bool, error) {
 	s := t.stream
 	t.room.Reset()
@@ -230,7 +229,7 @@ func (t *trier) make(ctx context.Context, most int) (bool, error) {
 			return false, nil
 		}
 		came += len(t.made)
-		if at >= most && at < len(t.content) {
+		if came >= most && at < len(t.content) {
 			return true, nil
 		}
 		for ; k < len(t.ends) && t.ends[k] <= s.At+int64(came) && t.ends[k] < s.At+s.Length; k++ {
