@@ -157,6 +157,29 @@ func TestAShortStreamMayMatchFarBack(t *testing.T) {
 	}
 }
 
+// TestWhatIsBehindAStreamIsCounted: a reader may have taken of it.
+func TestWhatIsBehindAStreamIsCounted(t *testing.T) {
+	var stream bytes.Buffer
+	w, err := flate.NewWriter(&stream, 9)
+	if err == nil {
+		err = w.Close()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	source := bytes.NewReader(append(stream.Bytes(), "what is behind"...))
+	var r Reader
+	if err := r.Reset(Stream{Codec: DeflateParsed, Effort: 1}, source, nil); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadAll(&r); err != nil {
+		t.Fatal(err)
+	}
+	if n := int64(source.Len()) + r.Ahead(); n != int64(len("what is behind")) || r.Ahead() == 0 {
+		t.Errorf("%d bytes are behind it, of which it has %d", n, r.Ahead())
+	}
+}
+
 // TestOnlyOneCodecTakesMemory at a time.
 func TestOnlyOneCodecTakesMemory(t *testing.T) {
 	var r Reader

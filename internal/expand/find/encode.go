@@ -65,6 +65,9 @@ func Encode(ctx context.Context, w io.Writer, old, new []byte, o Options) error 
 	if before, err = alike(ctx, old, before, made, most); err != nil {
 		return err
 	}
+	if err := fits(old, before, new, made, o.Memory); err != nil {
+		return err
+	}
 	h := &expand.Head{OldLength: int64(len(old)), NewLength: int64(len(new))}
 	for _, f := range before {
 		h.Old = append(h.Old, f.Stream)
@@ -109,16 +112,35 @@ func digests(image []byte, list []found) map[[sha256.Size]byte]bool {
 
 // need is how many bytes of memory encoding takes at most.
 func need(old []byte, before []found, new []byte, after []found) int64 {
-	oldSize, newSize := int64(len(old)), int64(len(new))
 	largest := int64(0)
-	for _, f := range before {
-		oldSize += f.Size - f.Length
-	}
 	for _, f := range after {
-		newSize += f.Size - f.Length
 		largest = max(largest, f.Size)
 	}
-	return 192<<20 + 5*oldSize + 3*newSize + 2*largest
+	return 192<<20 + 5*size(old, before) + 3*size(new, after) + 2*largest
+}
+
+// size is that of an expanded image.
+func size(image []byte, list []found) int64 {
+	size := int64(len(image))
+	for _, f := range list {
+		size += f.Size - f.Length
+	}
+	return size
+}
+
+// fits is ErrMemory where parsed forms, which are longer than content, make it too much.
+func fits(old []byte, before []found, new []byte, made []remade, memory int64) error {
+	after := make([]found, len(made))
+	for i, m := range made {
+		after[i].Stream = m.Stream
+	}
+	if size := max(size(old, before), size(new, after)); size > delta.MaxImage {
+		return fmt.Errorf("%w: an expanded image of %d bytes", ErrMemory, size)
+	}
+	if need := need(old, before, new, after); memory > 0 && need > memory {
+		return fmt.Errorf("%w: %d bytes", ErrMemory, need)
+	}
+	return nil
 }
 
 // expanded is an image with the contents of its streams in their places.
