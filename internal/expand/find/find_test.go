@@ -138,8 +138,19 @@ func TestWhatIsCompressedIsLookedThrough(t *testing.T) {
 
 // TestAnyUnitCanBeTheFirst: after an interruption, or when others were had otherwise.
 func TestAnyUnitCanBeTheFirst(t *testing.T) {
-	old := image(gzip(t, noiseText(1, 5<<20)), gzip(t, noiseText(1, 100_000)))
-	new := image(gzip(t, noiseText(2, 5<<20)), gzip(t, noiseText(2, 100_000)))
+	for name, compress := range map[string]func(data []byte) []byte{
+		"gzip": func(data []byte) []byte { return gzip(t, data) },
+		"Go":   func(data []byte) []byte { return other(t, data) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			old := image(compress(noiseText(1, 5<<20)), compress(noiseText(1, 100_000)))
+			new := image(compress(noiseText(2, 5<<20)), compress(noiseText(2, 100_000)))
+			eachUnitFirst(t, old, new)
+		})
+	}
+}
+
+func eachUnitFirst(t *testing.T, old, new []byte) {
 	raw := encoded(t, old, new)
 	h, _ := decoder(t, raw, old)
 	if len(h.Units) < 3 {
