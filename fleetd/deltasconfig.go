@@ -21,8 +21,9 @@ type Deltas struct {
 	Jobs int `yaml:"jobs"`
 	// CPUs is how many processors one job uses. 0: half of those that there are.
 	CPUs int `yaml:"cpus"`
-	// Memory is how many bytes of memory one job may take. What would need more is not
-	// tried, and a job that takes more is ended.
+	// Memory is how many bytes of memory one job may take, besides what the page cache holds of
+	// its artifacts. With less than it needs less of a large old artifact is looked through;
+	// what has no room even so is not tried, and a job that takes more is ended.
 	Memory int64 `yaml:"memory"`
 	// Timeout ends a job that takes longer.
 	Timeout time.Duration `yaml:"timeout"`

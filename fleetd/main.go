@@ -29,7 +29,7 @@ func main() {
 		// Not a command for people: makedeltas.go starts it.
 		if err := deltas.RunChild(context.Background(), deltas.Codec, find.Encode); err != nil {
 			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
+			os.Exit(deltas.ExitCode(err))
 		}
 		return
 	}

@@ -14,6 +14,8 @@ import (
 	"runtime/debug"
 	"strings"
 	"syscall"
+
+	"groundswell/internal/delta"
 )
 
 // ChildCommand is the first argument by which a program knows that it is to be RunChild.
@@ -28,15 +30,15 @@ type Child struct {
 	Memory  int64    // bytes that it may have; what is beyond is an error
 }
 
-// Need is what internal/delta takes at most, besides what the page cache keeps of both: four
-// bytes for each byte of old, and two deltas to choose from.
-func (c Child) Need(old, new int64) int64 { return 128<<20 + 4*old + 2*new }
+// Need is what internal/delta takes at least, besides what the page cache keeps of both. With
+// more it sorts more of old.
+func (c Child) Need(old, _ int64) int64 { return delta.LeastMemory(1) + old/64 }
 
-// order is what the child is told, on its standard input.
-type order struct {
+// Order is what the child is told, on its standard input.
+type Order struct {
 	Coder  string `json:"coder"`
-	CPUs   int    `json:"cpus"`
-	Memory int64  `json:"memory"`
+	CPUs   int    `json:"cpus"`   // how many segments are made at once
+	Memory int64  `json:"memory"` // bytes that it may take besides the images; 0: as many as it needs
 	// Plain is how long the plain delta is: one that looks through compression is to be
 	// made. 0: the plain one is.
 	Plain int64 `json:"plain"`
@@ -50,20 +52,34 @@ const (
 	outFile
 )
 
+// ErrMemory: a delta needs more memory than it may have; so it will the next time.
+var ErrMemory = errors.New("deltas.memory is too little")
+
+// exitMemory is how the child ends then.
+const exitMemory = 3
+
+// ExitCode is how a process ends whose RunChild failed.
+func ExitCode(err error) int {
+	if errors.Is(err, delta.ErrMemory) {
+		return exitMemory
+	}
+	return 1
+}
+
 // maxComplaint is how much of what a child says when it fails is kept, in bytes.
 const maxComplaint = 2 << 10
 
 // Encode runs the child for the plain delta. When ctx ends it is killed.
 func (c Child) Encode(ctx context.Context, coder string, old, new, index, out *os.File) (Effort, error) {
-	return c.run(ctx, order{Coder: coder, CPUs: max(c.CPUs, 1), Memory: c.Memory}, old, new, index, out)
+	return c.run(ctx, Order{Coder: coder, CPUs: max(c.CPUs, 1), Memory: c.Memory}, old, new, index, out)
 }
 
 // Expand runs the child to look through compression. When ctx ends it is killed.
 func (c Child) Expand(ctx context.Context, coder string, plain int64, old, new, index, out *os.File) (Effort, error) {
-	return c.run(ctx, order{Coder: coder, CPUs: max(c.CPUs, 1), Memory: c.Memory, Plain: plain}, old, new, index, out)
+	return c.run(ctx, Order{Coder: coder, CPUs: max(c.CPUs, 1), Memory: c.Memory, Plain: plain}, old, new, index, out)
 }
 
-func (c Child) run(ctx context.Context, o order, old, new, index, out *os.File) (effort Effort, err error) {
+func (c Child) run(ctx context.Context, o Order, old, new, index, out *os.File) (effort Effort, err error) {
 	program := c.Program
 	if program == "" {
 		if program, err = os.Executable(); err != nil {
@@ -90,6 +106,9 @@ func (c Child) run(ctx context.Context, o order, old, new, index, out *os.File) 
 	}
 	if ctx.Err() != nil {
 		return effort, context.Cause(ctx)
+	}
+	if cmd.ProcessState != nil && cmd.ProcessState.ExitCode() == exitMemory {
+		return effort, fmt.Errorf("%w: %s", ErrMemory, said.text())
 	}
 	if err != nil {
 		return effort, fmt.Errorf("the encoder ended with %w: %s", err, said.text())
@@ -119,7 +138,7 @@ const headroom = 256 << 20
 // was given, and proves that what it made makes what it should. encode is Codec, expand is
 // find.Encode.
 func RunChild(ctx context.Context, encode Encode, expand Expand) error {
-	var o order
+	var o Order
 	if err := json.NewDecoder(io.LimitReader(os.Stdin, 1<<10)).Decode(&o); err != nil {
 		return fmt.Errorf("%s is for fleetd itself: %w", ChildCommand, err)
 	}
@@ -153,7 +172,7 @@ func RunChild(ctx context.Context, encode Encode, expand Expand) error {
 		return errors.Join(lookThrough(ctx, expand, out, old, target, segments, o), out.Close())
 	}
 	w := bufio.NewWriterSize(out, 1<<20)
-	if err := encode(ctx, w, old, target, segments, o.Coder, o.CPUs); err != nil {
+	if err := encode(ctx, w, old, target, segments, o); err != nil {
 		return err
 	}
 	if err := w.Flush(); err != nil {
@@ -180,4 +199,12 @@ func mapped(fd int) ([]byte, error) {
 		return nil, fmt.Errorf("map file %d: %w", fd, err)
 	}
 	return data, nil
+}
+
+// release lets go of the pages of files that are mapped, until they are read again: they are
+// the page cache's, but count as this process's.
+func release(files ...[]byte) {
+	for _, mapped := range files {
+		_ = syscall.Madvise(mapped, syscall.MADV_DONTNEED) // nothing depends on it
+	}
 }

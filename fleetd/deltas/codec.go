@@ -13,18 +13,17 @@ import (
 // ErrWrong: a delta was made that does not make what it should.
 var ErrWrong = errors.New("the delta makes something else")
 
-// Encode makes new from old, into w. ends are where its segments end, cpus is how many of
-// them are made at once.
-type Encode func(ctx context.Context, w io.Writer, old, new []byte, ends []int64, coder string, cpus int) error
+// Encode makes new from old, into w. ends are where its segments end.
+type Encode func(ctx context.Context, w io.Writer, old, new []byte, ends []int64, o Order) error
 
 // Codec is internal/delta's.
-func Codec(ctx context.Context, w io.Writer, old, new []byte, ends []int64, coder string, cpus int) error {
+func Codec(ctx context.Context, w io.Writer, old, new []byte, ends []int64, o Order) error {
 	for _, c := range []delta.Coder{delta.Mixed, delta.Zstd} {
-		if c.String() == coder {
-			return delta.Encode(ctx, w, old, new, delta.Options{Ends: ends, Coder: c, Workers: cpus})
+		if c.String() == o.Coder {
+			return delta.Encode(ctx, w, old, new, delta.Options{Ends: ends, Coder: c, Workers: o.CPUs, Memory: o.Memory})
 		}
 	}
-	return fmt.Errorf("there is no coder %q", coder)
+	return fmt.Errorf("there is no coder %q", o.Coder)
 }
 
 // prove is ErrWrong unless made makes new from old, segment by segment, as a device does

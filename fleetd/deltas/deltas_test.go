@@ -32,14 +32,14 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == deltas.ChildCommand {
 		if err := deltas.RunChild(context.Background(), encode, lookThrough); err != nil {
 			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
+			os.Exit(deltas.ExitCode(err))
 		}
 		os.Exit(0)
 	}
 	os.Exit(m.Run())
 }
 
-func encode(ctx context.Context, w io.Writer, old, new []byte, ends []int64, coder string, cpus int) error {
+func encode(ctx context.Context, w io.Writer, old, new []byte, ends []int64, o deltas.Order) error {
 	switch {
 	case bytes.HasPrefix(new, []byte("crash")):
 		panic("told to crash")
@@ -62,7 +62,7 @@ func encode(ctx context.Context, w io.Writer, old, new []byte, ends []int64, cod
 		other[len(other)-1]++
 		new = other
 	}
-	return deltas.Codec(ctx, w, old, new, ends, coder, cpus)
+	return deltas.Codec(ctx, w, old, new, ends, o)
 }
 
 func lookThrough(ctx context.Context, w io.Writer, old, new []byte, o find.Options) error {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -30,7 +31,7 @@ type Encoder interface {
 	// Expand makes one that looks through compression. It leaves out empty where none is
 	// much smaller than the plain one, which has so many bytes.
 	Expand(ctx context.Context, coder string, plain int64, old, new, index, out *os.File) (Effort, error)
-	// Need is how many bytes of memory it takes at most for artifacts of so many bytes.
+	// Need is how many bytes of memory it takes at least for artifacts of so many bytes.
 	Need(old, new int64) int64
 }
 
@@ -57,7 +58,7 @@ func (w *Worker) try(ctx context.Context, job fleet.DeltaJob) fleet.DeltaResult 
 	}
 	result.Seconds = time.Since(began).Seconds()
 	if err != nil {
-		result.State, result.Error, result.Again = fleet.DeltaFailed, err.Error(), true
+		result.State, result.Error, result.Again = fleet.DeltaFailed, err.Error(), !errors.Is(err, ErrMemory)
 	}
 	return result
 }

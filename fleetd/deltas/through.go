@@ -25,13 +25,13 @@ type Expand func(ctx context.Context, w io.Writer, old, new []byte, o find.Optio
 // empty where there is nothing to look through, where that would take more memory than the
 // child may have, where it would take devices too much work, and where the delta is not much
 // smaller than the plain one.
-func lookThrough(ctx context.Context, encode Expand, out *os.File, old, target []byte, ends []int64, o order) error {
+func lookThrough(ctx context.Context, encode Expand, out *os.File, old, target []byte, ends []int64, o Order) error {
 	coder := delta.Zstd
 	if o.Coder == delta.Mixed.String() {
 		coder = delta.Mixed
 	}
 	var made bytes.Buffer
-	err := encode(ctx, &made, old, target, find.Options{Ends: ends, Coder: coder, Workers: o.CPUs, Memory: o.Memory})
+	err := encode(ctx, &made, old, target, find.Options{Ends: ends, Coder: coder, Workers: o.CPUs, Memory: o.Memory, Expanded: func() { release(old, target) }})
 	if errors.Is(err, find.ErrNothing) || errors.Is(err, find.ErrMemory) {
 		return nil
 	}

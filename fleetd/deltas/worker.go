@@ -39,7 +39,7 @@ type Config struct {
 	Packed func(ctx context.Context, sha256 string) (int64, bool)
 	// Jobs is how many deltas are made at once by this process. Default 1.
 	Jobs int
-	// Memory is how many bytes a job may take: what would need more is not tried.
+	// Memory is how many bytes a job may take: what needs more in any case is not tried.
 	// Default 2 GiB.
 	Memory int64
 	// Timeout ends a job that takes longer. Default 1 h.

@@ -32,6 +32,10 @@ func child(ctx context.Context, args []string) error {
 	return errors.New("usage: benchdelta encode zstd|mixed|expanded OLD NEW DELTA, or decode OLD DELTA NEW")
 }
 
+// encodeMemory is what encoding may take besides the images, in bytes: as fleetd bounds it, but
+// so that all together is less than 2 GB.
+const encodeMemory = 1_800_000_000
+
 func encode(ctx context.Context, name, oldPath, newPath, deltaPath string) error {
 	coder := delta.Zstd
 	if name != delta.Zstd.String() {
@@ -45,11 +49,19 @@ func encode(ctx context.Context, name, oldPath, newPath, deltaPath string) error
 	if err != nil {
 		return err
 	}
+	debug.SetMemoryLimit(encodeMemory)
 	var out bytes.Buffer
 	if name == lookThrough {
-		err = find.Encode(ctx, &out, before, after, find.Options{Ends: ends(int64(len(after))), Coder: coder, Workers: runtime.NumCPU()})
+		err = find.Encode(ctx, &out, before, after, find.Options{
+			Ends: ends(int64(len(after))), Coder: coder, Workers: runtime.NumCPU(), Memory: encodeMemory,
+			Expanded: func() {
+				for _, image := range [][]byte{before, after} {
+					_ = unix.Madvise(image, unix.MADV_DONTNEED) // it only counts less if that works
+				}
+			},
+		})
 	} else {
-		err = delta.Encode(ctx, &out, before, after, delta.Options{Coder: coder})
+		err = delta.Encode(ctx, &out, before, after, delta.Options{Coder: coder, Memory: encodeMemory})
 	}
 	if err != nil && !errors.Is(err, find.ErrNothing) { // an empty delta says that
 		return err

@@ -6,16 +6,19 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"runtime"
 
 	"golang.org/x/sync/errgroup"
 )
 
-// Encode writes a delta that makes new out of old. The same images, ends and coder
-// make the same bytes. It holds, besides the images, four bytes of memory for each
-// byte of old that is not in new as it is, and some MB per worker.
+// Encode writes a delta that makes new out of old. The same images, ends, coder and memory
+// make the same bytes. It holds, besides the images, up to six bytes of memory for each byte
+// of old that is sorted (all of one of up to 96 MiB), then two for each of new that is not in
+// old as it is (all of it, where old is sorted whole), and 32 MB per worker. ErrMemory if it
+// may not.
 func Encode(ctx context.Context, w io.Writer, old, new []byte, o Options) error {
-	return encodeWithin(ctx, w, old, new, o, sortLimits)
+	limit := sortLimits
+	limit.memory = o.Memory
+	return encodeWithin(ctx, w, old, new, o, limit)
 }
 
 func encodeWithin(ctx context.Context, w io.Writer, old, new []byte, o Options, limit limits) error {
@@ -23,10 +26,7 @@ func encodeWithin(ctx context.Context, w io.Writer, old, new []byte, o Options, 
 	if err != nil {
 		return err
 	}
-	workers := o.Workers
-	if workers <= 0 {
-		workers = runtime.NumCPU()
-	}
+	workers := WorkersWithin(limit.memory, o.Workers)
 	lists, err := findCopies(ctx, old, new, workers, limit)
 	if err != nil {
 		return fmt.Errorf("match the images: %w", err)

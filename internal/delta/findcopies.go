@@ -2,21 +2,11 @@ package delta
 
 import (
 	"context"
+	"errors"
 	"slices"
 
 	"golang.org/x/sync/errgroup"
 )
-
-// limits are what may be sorted of an old image, in bytes.
-type limits struct {
-	// whole is up to which length one is sorted as it is; of a longer one what is not
-	// in the new image already.
-	whole int
-	// most is how much is sorted at most: at four and a half bytes of memory each.
-	most int
-}
-
-var sortLimits = limits{whole: 96 << 20, most: 224 << 20}
 
 // findCopies returns what of the new image resembles which part of the old one, for each
 // of the gains by which that differs.
@@ -49,13 +39,17 @@ type finder struct {
 // newFinder sorts what has to be sorted of the old image.
 func newFinder(ctx context.Context, old, new []byte, workers int, limit limits) (*finder, error) {
 	f := &finder{old: old, new: new, workers: workers}
-	if len(old) > limit.whole {
+	most, makes := limit.sortable(workers), len(new)
+	if len(old) > min(limit.whole, most) {
 		f.same = identical(old, new)
+		for _, c := range f.same {
+			makes -= int(c.size)
+		}
 	}
-	if err := ctx.Err(); err != nil {
+	if err := errors.Join(ctx.Err(), limit.fits(workers, makes)); err != nil {
 		return nil, err
 	}
-	rest := newRemains(old, f.same, limit.most)
+	rest := newRemains(old, f.same, most)
 	sorted, err := newSuffixes(rest.text)
 	if err != nil {
 		return nil, err

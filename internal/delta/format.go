@@ -80,9 +80,12 @@ type Options struct {
 	Ends []int64
 	// Coder of the segments; zero is Zstd.
 	Coder Coder
-	// Workers is how many segments are encoded at once; zero: one per processor. The
-	// result does not depend on it.
+	// Workers is how many segments are encoded at once, if there is memory for them; zero:
+	// one per processor. The result does not depend on it, unless memory is short.
 	Workers int
+	// Memory is how many bytes encoding may take besides the images: with less, less of a
+	// large old image is sorted, and the delta is longer. Zero: as many as it needs.
+	Memory int64
 }
 
 // Segment is a part of the delta that can be decoded by itself.

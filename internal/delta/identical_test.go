@@ -53,7 +53,7 @@ func TestLargeImagesComeOut(t *testing.T) {
 	r := rand.New(rand.NewPCG(4, 4))
 	old, new := large(r)
 	var whole int
-	for _, limit := range []limits{{len(old), len(old)}, {0, len(old)}, {0, 4000}, {0, 0}} {
+	for _, limit := range []limits{{len(old), len(old), 0}, {0, len(old), 0}, {0, 4000, 0}, {0, 0, 0}} {
 		var out bytes.Buffer
 		if err := encodeWithin(context.Background(), &out, old, new, Options{Coder: Mixed}, limit); err != nil {
 			t.Fatal(err)

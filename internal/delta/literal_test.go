@@ -30,6 +30,27 @@ func TestNoiseBesideTextCostsWhatItIs(t *testing.T) {
 	}
 }
 
+// TestModelsAreForWhatTheyMakeMuchShorter: noise with a little text in it is not worth their
+// time.
+func TestModelsAreForWhatTheyMakeMuchShorter(t *testing.T) {
+	const stored, zstd, mixed = 0, 1, 3
+	for prose, methods := range map[int][]byte{2 << 10: {stored, zstd}, 64 << 10: {mixed, mixed + 2}} {
+		r := rand.New(rand.NewPCG(7, 7))
+		new := append(noise(r, 800<<10), text(r, prose)...)
+		made := encode(t, nil, new, delta.Options{Coder: delta.Mixed})
+		h, err := delta.ReadHead(bytes.NewReader(made))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if m := made[h.Segments[0].Offset]; !bytes.Contains(methods, []byte{m}) {
+			t.Errorf("%d bytes of prose: method %d, want one of %d", prose, m, methods)
+		}
+		if got, err := decode(nil, made, nil); err != nil || !bytes.Equal(got, new) {
+			t.Errorf("%d bytes of prose: not what it was: %v", prose, err)
+		}
+	}
+}
+
 // TestFormatSaysWhatADecoderMustKnow: one that does not know marked literals refuses the
 // head, before it has fetched a segment.
 func TestFormatSaysWhatADecoderMustKnow(t *testing.T) {

@@ -12,6 +12,9 @@ const (
 	methodMarked                // as methodMixed, with a mark for each piece of literals that is stored instead
 )
 
+// models is whether decoding takes the time of the models.
+func (m method) models() bool { return m >= methodMixed }
+
 // part is a range of a segment: of a copy from the old image, or literal. There may be as
 // many as a segment has bytes.
 type part struct {

@@ -78,9 +78,17 @@ func (e *segmentEncoder) mixed(s Segment, set uint16, out, want []byte) error {
 	return failed
 }
 
-// offer keeps the shortest.
+// modelWorth: models take a device a hundred times as long as the other methods, so they have
+// to make a segment shorter by more than one part of so many.
+const modelWorth = 200
+
+// offer keeps the shortest, or what is nearly as short and takes a device much less time.
 func (e *segmentEncoder) offer(m method, data []byte) {
-	if 1+len(data) < len(e.best) {
+	most := len(e.best)
+	if m.models() && !method(e.best[0]).models() {
+		most -= most / modelWorth
+	}
+	if 1+len(data) < most {
 		e.best = append([]byte{byte(m)}, data...)
 	}
 }

@@ -58,15 +58,6 @@ func TestMetricsShowWhatWasCounted(t *testing.T) {
 	}
 }
 
-func TestProfilesAreOffUnlessAskedFor(t *testing.T) {
-	for _, on := range []bool{false, true} {
-		s := NewServer(Config{PProf: on}, NewRegistry(), slog.New(slog.DiscardHandler))
-		if code, _ := get(t, s.Handler(), "/debug/pprof/"); (code == 200) != on {
-			t.Errorf("pprof %v: status %d", on, code)
-		}
-	}
-}
-
 func TestServerBindsBeforeRunAndStops(t *testing.T) {
 	s := NewServer(Config{Listen: "127.0.0.1:0"}, NewRegistry(), slog.New(slog.DiscardHandler))
 	if err := s.Listen(); err != nil {

@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"net/http/pprof"
 	"sync"
 	"time"
 )
@@ -18,7 +17,8 @@ type Config struct {
 	// Listen is host:port; port 0 takes a free one. Empty means no ops server.
 	Listen string `yaml:"listen"`
 	// PProf serves Go's profiles below /debug/pprof/. They show memory, so off
-	// unless asked for.
+	// unless asked for. Programs built with the tag noprofiles, as agents are, have none
+	// and say so.
 	PProf bool `yaml:"pprof"`
 }
 
@@ -123,10 +123,7 @@ func (s *Server) Handler() http.Handler {
 	})
 	mux.HandleFunc("GET /readyz", s.readyz)
 	if s.cfg.PProf {
-		mux.HandleFunc("GET /debug/pprof/", pprof.Index)
-		mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
-		mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
-		mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
+		profiles(mux, s.log)
 	}
 	return mux
 }

@@ -9,6 +9,8 @@ import (
 	"io"
 	"slices"
 
+	"golang.org/x/sync/errgroup"
+
 	"groundswell/internal/delta"
 	"groundswell/internal/expand"
 )
@@ -26,9 +28,12 @@ type Options struct {
 	// Ends are where the units end, as delta.Options has it of segments.
 	Ends    []int64
 	Coder   delta.Coder
-	Workers int // zero: one
-	// Memory is how many bytes it may take; zero: as many as it needs.
+	Workers int // zero: one; fewer, where there is no memory for them
+	// Memory is how many bytes it may take besides the images; zero: as many as it needs.
 	Memory int64
+	// Expanded is called when the old image is read no more, and when the new one is: whoever
+	// mapped them into memory may let go of it. Optional.
+	Expanded func()
 }
 
 // piece is about how many bytes of the expanded image a segment makes: half of what
@@ -36,15 +41,20 @@ type Options struct {
 const piece = 512 << 10
 
 // Encode writes a delta that makes new of old, between their expanded forms. ErrNothing or
-// ErrMemory if there is none. It holds both forms besides what delta.Encode does.
+// ErrMemory if there is none. It holds both forms besides what delta.Encode takes.
 func Encode(ctx context.Context, w io.Writer, old, new []byte, o Options) error {
-	workers := max(o.Workers, 1)
-	most := o.Memory / 8 // see need
-	before, err := streams(ctx, old, most)
-	if err != nil {
+	workers := delta.WorkersWithin(o.Memory, max(o.Workers, 1))
+	// Of each image one is read at a time, and what stands parsed is kept meanwhile, in memory
+	// that grows: three times of that at most.
+	most := o.Memory / 8
+	var before, after []found
+	err := both(workers, func() (err error) {
+		before, err = streams(ctx, old, most)
 		return err
-	}
-	after, err := streams(ctx, new, most)
+	}, func() (err error) {
+		after, err = streams(ctx, new, most)
+		return err
+	})
 	if err != nil {
 		return err
 	}
@@ -52,10 +62,10 @@ func Encode(ctx context.Context, w io.Writer, old, new []byte, o Options) error 
 	if len(before) == 0 || len(after) == 0 {
 		return ErrNothing
 	}
-	if need := need(old, before, new, after); o.Memory > 0 && need > o.Memory {
-		return fmt.Errorf("%w: %d bytes", ErrMemory, need)
+	if err := o.fits(workers, size(old, bare(before)), size(new, bare(after))); err != nil {
+		return err
 	}
-	made, err := remake(ctx, new, after, o.Ends, most, workers)
+	made, err := remake(ctx, new, after, o.Ends, most, o.triers(workers, bare(after)))
 	if err != nil {
 		return fmt.Errorf("make streams again: %w", err)
 	}
@@ -65,31 +75,55 @@ func Encode(ctx context.Context, w io.Writer, old, new []byte, o Options) error 
 	if before, err = alike(ctx, old, before, made, most); err != nil {
 		return err
 	}
-	if err := fits(old, before, new, made, o.Memory); err != nil {
-		return err
-	}
 	h := &expand.Head{OldLength: int64(len(old)), NewLength: int64(len(new))}
-	for _, f := range before {
-		h.Old = append(h.Old, f.Stream)
-	}
+	h.Old = bare(before)
 	for _, r := range made {
 		h.New = append(h.New, r.Stream)
 	}
-	expandedOld, err := expanded(old, h.Old)
+	if err := o.fits(workers, size(old, h.Old), size(new, h.New)); err != nil { // parsed forms are longer
+		return err
+	}
+	// One after the other: what holds the first image may go before the second is read.
+	expandedOld, err := o.expanded(old, h.Old)
 	if err != nil {
 		return err
 	}
-	expandedNew, err := expanded(new, h.New)
+	expandedNew, err := o.expanded(new, h.New)
 	if err != nil {
 		return err
 	}
 	ends := places(made, o.Ends)
+	inside := delta.Options{Ends: pieces(ends), Coder: o.Coder, Workers: workers}
+	if o.Memory > 0 {
+		inside.Memory = o.Memory - int64(len(expandedOld)) - int64(len(expandedNew))
+	}
 	var inner bytes.Buffer
-	err = delta.Encode(ctx, &inner, expandedOld, expandedNew, delta.Options{Ends: pieces(ends), Coder: o.Coder, Workers: workers})
+	err = delta.Encode(ctx, &inner, expandedOld, expandedNew, inside)
+	if errors.Is(err, delta.ErrMemory) {
+		return fmt.Errorf("%w: %w", ErrMemory, err)
+	}
 	if err != nil {
 		return err
 	}
 	return write(w, h, inner.Bytes(), o.Ends, ends)
+}
+
+// both does two things, at once if there are workers for it.
+func both(workers int, one, two func() error) error {
+	var g errgroup.Group
+	g.SetLimit(workers)
+	g.Go(one)
+	g.Go(two)
+	return g.Wait()
+}
+
+// bare are the streams without what they stand in.
+func bare(list []found) []expand.Stream {
+	out := make([]expand.Stream, len(list))
+	for i, f := range list {
+		out[i] = f.Stream
+	}
+	return out
 }
 
 // changed are the streams that stand in one image only: what stands in both is copied as
@@ -110,46 +144,9 @@ func digests(image []byte, list []found) map[[sha256.Size]byte]bool {
 	return out
 }
 
-// need is how many bytes of memory encoding takes at most.
-func need(old []byte, before []found, new []byte, after []found) int64 {
-	largest := int64(0)
-	for _, f := range after {
-		largest = max(largest, f.Size)
-	}
-	return 192<<20 + 5*size(old, before) + 3*size(new, after) + 2*largest
-}
-
-// size is that of an expanded image.
-func size(image []byte, list []found) int64 {
-	size := int64(len(image))
-	for _, f := range list {
-		size += f.Size - f.Length
-	}
-	return size
-}
-
-// fits is ErrMemory where parsed forms, which are longer than content, make it too much.
-func fits(old []byte, before []found, new []byte, made []remade, memory int64) error {
-	after := make([]found, len(made))
-	for i, m := range made {
-		after[i].Stream = m.Stream
-	}
-	if size := max(size(old, before), size(new, after)); size > delta.MaxImage {
-		return fmt.Errorf("%w: an expanded image of %d bytes", ErrMemory, size)
-	}
-	if need := need(old, before, new, after); memory > 0 && need > memory {
-		return fmt.Errorf("%w: %d bytes", ErrMemory, need)
-	}
-	return nil
-}
-
 // expanded is an image with the contents of its streams in their places.
-func expanded(image []byte, streams []expand.Stream) ([]byte, error) {
-	size := int64(len(image))
-	for _, s := range streams {
-		size += s.Size - s.Length
-	}
-	out := make([]byte, 0, size)
+func (o Options) expanded(image []byte, streams []expand.Stream) ([]byte, error) {
+	out := make([]byte, 0, size(image, streams))
 	at := int64(0)
 	var reader expand.Reader
 	for _, s := range streams {
@@ -161,7 +158,11 @@ func expanded(image []byte, streams []expand.Stream) ([]byte, error) {
 		}
 		out = out[:len(out)+int(s.Size)]
 	}
-	return append(out, image[at:]...), nil
+	out = append(out, image[at:]...)
+	if o.Expanded != nil {
+		o.Expanded()
+	}
+	return out, nil
 }
 
 // again fills content with what stands for a stream in the expanded image.

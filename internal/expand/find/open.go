@@ -17,10 +17,11 @@ type scanner struct {
 	reader expand.Reader
 	buffer [64 << 10]byte
 	parsed expand.Memory // what was read of a stream, for matches far back
+	kept   int64         // how many bytes that may be
 }
 
 // open tries whether a stream begins at a place, of which what stands in the expanded
-// image is at most so many bytes more than its own.
+// image is at most so many bytes more than its own, and no more than may be kept, if it has to be.
 func (s *scanner) open(begin int, in container, most int64) (f found, ok bool) {
 	source := bytes.NewReader(s.image[begin:])
 	f = found{in: in, Stream: expand.Stream{At: int64(begin), Codec: in.codec()}}
@@ -45,7 +46,7 @@ func (s *scanner) open(begin int, in container, most int64) (f found, ok bool) {
 			_, _ = sum.Write(s.buffer[:n]) // never fails
 		}
 		f.Length = source.Size() - int64(source.Len()) - s.reader.Ahead()
-		if f.Size-f.Length > most {
+		if f.Size-f.Length > most || f.Codec != expand.Deflate && f.Size > s.kept {
 			return f, false
 		}
 		if err == io.EOF {

@@ -39,8 +39,8 @@ func TestAParsedFormMayTakeTooMuch(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	content := need(old, before, new, after)
-	for memory, want := range map[int64]error{content - 1: ErrMemory, content: ErrMemory, content + 1<<20: nil} {
+	content := size(old, bare(before)) + size(new, bare(after)) + delta.LeastMemory(1)
+	for memory, want := range map[int64]error{content - 1: ErrMemory, content: ErrMemory, content + 32<<20: nil} {
 		err := Encode(t.Context(), &bytes.Buffer{}, old, new, Options{Ends: ends(t, new), Coder: delta.Zstd, Memory: memory})
 		if !errors.Is(err, want) {
 			t.Errorf("%d bytes more: %v, want %v", memory-content, err, want)

@@ -49,14 +49,15 @@ const (
 
 // streams finds the compressed streams of an image: the first expand.MaxStreams, and no
 // more than the expanded image has room for. What stands for one of them in the expanded
-// image is not longer than most; zero: as long as that has room.
+// image is longer by most at most, and not longer than that if it is kept while it is read;
+// zero: as long as there is room.
 func streams(ctx context.Context, image []byte, most int64) ([]found, error) {
 	var list []found
-	s := &scanner{image: image}
 	grown := int64(len(image))
 	if most <= 0 {
 		most = delta.MaxImage
 	}
+	s := &scanner{image: image, kept: most}
 	var blocks xzBlocks
 	inVain := int64(0) // read of what proved to be no stream
 	for at := 0; at < len(image) && len(list) < expand.MaxStreams; {
