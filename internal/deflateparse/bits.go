@@ -37,14 +37,14 @@ func (in *input) skip(n uint) {
 	in.n -= n
 }
 
-// take reads n bits that are there.
+// take reads n bits that are there, at most 31: an int has no more on small devices.
 func (in *input) take(n uint) int {
 	v := in.acc & (1<<n - 1)
 	in.skip(n)
 	return int(v)
 }
 
-// read reads n bits, at most 48.
+// read reads n bits, at most 31.
 func (in *input) read(n uint) int {
 	in.fill()
 	return in.take(n)

@@ -128,11 +128,11 @@ func (r *Reader) begin(g *head) error {
 	switch g.kind {
 	case stored:
 		g.padding = uint8(r.in.take(r.in.n & 7))
-		n := r.in.read(32)
-		if r.left = n & 0xffff; r.left != n>>16^0xffff {
+		r.left = r.in.read(16)
+		if complement := r.in.read(16); r.left != complement^0xffff {
 			return ErrCorrupt
 		}
-		r.header.form = append(r.header.form, byte(n), byte(n>>8))
+		r.header.form = append(r.header.form, byte(r.left), byte(r.left>>8))
 		return nil
 	case goesOn:
 		return ErrCorrupt
