@@ -31,7 +31,10 @@ var efforts = [...]effort{
 	6: {3, 258, 0, 32, 32, 4096, window},        // those that take the first
 }
 
-const hashBits = 15
+const (
+	hashBits = 15
+	ageing   = 8 << 10 // bytes of content, after which places age
+)
 
 // predictor foretells what a compressor chooses of content.
 type predictor struct {
@@ -39,6 +42,7 @@ type predictor struct {
 	room    [window + maxContent]byte
 	content []byte                // in it: window bytes at most, then those of the group
 	base    int                   // where content begins in the stream
+	aged    int                   // bytes of content since places aged
 	noted   int                   // places in content that are known
 	last    [1 << hashBits]uint16 // by hash: the lowest bits of the last place
 	before  [window]uint16        // by place: of the one before it with that hash
@@ -52,7 +56,7 @@ func (p *predictor) reset(effort int) {
 	p.effort = efforts[effort]
 	clear(p.last[:])
 	clear(p.before[:])
-	p.content, p.base, p.noted = p.room[:0], 0, 0
+	p.content, p.base, p.aged, p.noted = p.room[:0], 0, 0, 0
 }
 
 // slide makes room for a group, and returns where it begins in content.
@@ -62,15 +66,20 @@ func (p *predictor) slide() int {
 		p.content = p.content[:copy(p.content, p.content[over:])]
 		p.base += over
 		p.noted -= over
-		now := uint16(p.base + len(p.content))
-		age(p.last[:], now)
-		age(p.before[:], now)
+		if p.aged += over; p.aged >= ageing {
+			p.aged = 0
+			now := uint16(p.base + len(p.content))
+			age(p.last[:], now)
+			age(p.before[:], now)
+		}
 	}
 	p.found = -1
 	return len(p.content)
 }
 
-// age lets places beyond the window stay there: there are only the lowest bits of them.
+// age lets places beyond the window stay there: there are only the lowest bits of them. A
+// place whose bits have become those of another one is looked at in vain, or has a match after
+// all; both sides have the same ones.
 func age(places []uint16, now uint16) {
 	for i, at := range places {
 		if now-at > window {

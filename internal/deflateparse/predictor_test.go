@@ -1,0 +1,67 @@
+package deflateparse
+
+import (
+	"bytes"
+	"compress/flate"
+	"testing"
+)
+
+// flushed is a stream of many short blocks.
+func flushed(t testing.TB, content []byte, each int) []byte {
+	t.Helper()
+	var out bytes.Buffer
+	w, err := flate.NewWriter(&out, 6)
+	for len(content) > 0 && err == nil {
+		n := min(each, len(content))
+		if _, err = w.Write(content[:n]); err == nil {
+			err = w.Flush()
+		}
+		content = content[n:]
+	}
+	if err == nil {
+		err = w.Close()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out.Bytes()
+}
+
+// TestAShortGroupCostsLittle: it does not look at every place that is known, or a small form
+// keeps a device busy for hours.
+func TestAShortGroupCostsLittle(t *testing.T) {
+	var p predictor
+	p.reset(1)
+	groups := func(n, length int) {
+		for range n {
+			p.slide()
+			p.content = append(p.content, make([]byte, length)...)
+		}
+	}
+	groups(3, maxContent)
+	p.slide()
+	const nowhere = 1<<hashBits - 1 // of no place in zeros
+	beyond := uint16(p.base + len(p.content) - window - 9)
+	p.last[nowhere] = beyond
+	if groups(100, 1); p.last[nowhere] != beyond {
+		t.Error("places age by each group of a byte")
+	}
+	if groups(2, ageing); p.last[nowhere] == beyond {
+		t.Error("places do not age")
+	}
+}
+
+// TestShortBlocksComeBack: places age only now and then, some are told by their lowest bits
+// that are others'.
+func TestShortBlocksComeBack(t *testing.T) {
+	all := contents(t)
+	for _, what := range []string{"lines of 130000", "program of 130000", "far matches"} {
+		content := all[what]
+		for _, each := range []int{300, 5_000} {
+			stream := flushed(t, content, each)
+			for effort := range Efforts {
+				roundTripBy(t, what, stream, content, effort)
+			}
+		}
+	}
+}
