@@ -19,8 +19,9 @@ type corrector struct {
 	full bool
 }
 
-// corrections appends to dst, as long as there is room, what of a parse of the content from
-// a place on is not foreseen.
+// corrections appends to dst what of a parse of the content from a place on is not foreseen.
+// Where the room in dst does not do, it stops and is not ok: it would be no shorter than what
+// it is instead of.
 func (p *predictor) corrections(dst, records []byte, at int) (out []byte, ok bool) {
 	c := corrector{p: p, out: dst, at: at}
 	for ; len(records) > 0 && !c.full; records = records[recordLength:] {

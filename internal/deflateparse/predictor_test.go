@@ -65,3 +65,19 @@ func TestShortBlocksComeBack(t *testing.T) {
 		}
 	}
 }
+
+// TestCorrectionsAreNoLongerThanRecords: whoever is taken to have made a stream.
+func TestCorrectionsAreNoLongerThanRecords(t *testing.T) {
+	all, by := contents(t), compressors()
+	for _, name := range []string{"go -2", "go 1", "go 6"} {
+		for _, what := range []string{"program of 65535", "lines of 65535", "noise", "long runs", "three"} {
+			stream := by[name](all[what])
+			plain := len(formOf(t, stream, 0))
+			for effort := range Efforts {
+				if n := len(formOf(t, stream, effort)); n > plain {
+					t.Errorf("%s by %s, effort %d: %d bytes, without it %d", what, name, effort, n, plain)
+				}
+			}
+		}
+	}
+}

@@ -84,8 +84,8 @@ func (r *Reader) next() error {
 		return err
 	}
 	records, content := r.records, r.predictor.content[r.start:]
-	if r.effort > 0 && r.block.kind != stored {
-		if shorter, ok := r.predictor.corrections(r.corrections[:0], records, r.start); ok {
+	if most := len(records) - recordLength; r.effort > 0 && most >= 0 {
+		if shorter, ok := r.predictor.corrections(r.corrections[:0:most], records, r.start); ok {
 			records, g.foretold = shorter, true
 		}
 	}
