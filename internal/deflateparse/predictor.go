@@ -183,6 +183,9 @@ func (p *predictor) rank(at, length, rank, distance int) (n, d int, ok bool) {
 	scan := p.content[at : at+length]
 	pos := uint16(p.base + at)
 	d = int(pos - p.last[hash(scan)])
+	if p.noted > at { // next looked one farther, and the last place is this one
+		d = int(pos - p.before[pos%window])
+	}
 	for range ranks {
 		if d <= 0 || d > min(window, at) {
 			return 0, 0, false

@@ -3,6 +3,7 @@ package deflateparse
 import (
 	"bytes"
 	"compress/flate"
+	"encoding/binary"
 	"testing"
 )
 
@@ -78,6 +79,40 @@ func TestCorrectionsAreNoLongerThanRecords(t *testing.T) {
 					t.Errorf("%s by %s, effort %d: %d bytes, without it %d", what, name, effort, n, plain)
 				}
 			}
+		}
+	}
+}
+
+// TestWhatWasNotForeseenIsRanked: distances are others wherever something stands between.
+func TestWhatWasNotForeseenIsRanked(t *testing.T) {
+	content := contents(t)["a program"]
+	for name, c := range map[string]struct {
+		stream []byte
+		effort int
+	}{
+		"gzip at level 6": {gzip(t, content, "-6"), 1},
+		"Go at level 1":   {compressors()["go 1"](content), 3},
+	} {
+		form := formOf(t, c.stream, c.effort)
+		near, far := 0, 0
+		for len(form) > 0 {
+			var h head
+			if !h.parse(form) {
+				t.Fatal("no head of a group")
+			}
+			form = form[headLength+h.header:]
+			for r := form[:h.records*recordLength]; h.foretold && len(r) > 0; r = r[recordLength:] {
+				switch v := binary.LittleEndian.Uint16(r[2:]); {
+				case v < ranked:
+					far++
+				case v < literal:
+					near++
+				}
+			}
+			form = form[h.records*recordLength+h.content:]
+		}
+		if near < 10*far || near < 100 {
+			t.Errorf("%s: %d matches by rank, %d by distance", name, near, far)
 		}
 	}
 }
