@@ -128,8 +128,8 @@ func (r *Reader) begin(g *head) error {
 	switch g.kind {
 	case stored:
 		g.padding = uint8(r.in.take(r.in.n & 7))
-		n := r.in.read(32)
-		if r.left = n & 0xffff; r.left != n>>16^0xffff {
+		n := r.in.read(16)
+		if r.left = n; n != r.in.take(16)^0xffff {
 			return ErrCorrupt
 		}
 		r.header.form = append(r.header.form, byte(n), byte(n>>8))
