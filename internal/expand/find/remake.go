@@ -161,7 +161,7 @@ func (t *trier) parse() bool {
 	}
 	s.Effort = t.effort
 	length, size := t.form(s, s.Length)
-	if length != s.Length || t.most > 0 && size-length > t.most {
+	if length != s.Length {
 		return false
 	}
 	s.Size = size
@@ -181,7 +181,7 @@ func (t *trier) choose(s expand.Stream) uint8 {
 }
 
 // form puts the parsed form of so much of a stream into content, and returns how many bytes
-// the stream has, -1 if it did not come to its end, and how many the form has.
+// the stream has, -1 if it did not come to its end or is too long, and how many the form has.
 func (t *trier) form(s expand.Stream, length int64) (read, size int64) {
 	source := bytes.NewReader(t.image[s.At : s.At+min(length, s.Length)])
 	t.content = t.content[:0]
