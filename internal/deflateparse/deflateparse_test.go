@@ -185,6 +185,21 @@ func TestStreamsOfGzipComeBack(t *testing.T) {
 
 // TestStreamsOfOthersComeBack: recorded ones, each by the program that gives it its name.
 func TestStreamsOfOthersComeBack(t *testing.T) {
+	names, streams := recordedStreams(t)
+	for i, stream := range streams {
+		content, err := io.ReadAll(flate.NewReader(bytes.NewReader(stream)))
+		if err != nil {
+			t.Fatal(names[i], err)
+		}
+		for effort := range Efforts {
+			roundTripBy(t, names[i], stream, content, effort)
+		}
+	}
+}
+
+// recordedStreams are those of gzip files.
+func recordedStreams(t testing.TB) (names []string, streams [][]byte) {
+	t.Helper()
 	names, err := filepath.Glob("testdata/streams/*")
 	if err != nil || len(names) < 10 {
 		t.Fatal(names, err)
@@ -198,14 +213,9 @@ func TestStreamsOfOthersComeBack(t *testing.T) {
 		if named := file[3]&8 != 0; named {
 			stream = stream[bytes.IndexByte(stream, 0)+1:]
 		}
-		content, err := io.ReadAll(flate.NewReader(bytes.NewReader(stream)))
-		if err != nil {
-			t.Fatal(name, err)
-		}
-		for effort := range Efforts {
-			roundTripBy(t, name, stream, content, effort)
-		}
+		streams = append(streams, stream)
 	}
+	return names, streams
 }
 
 // TestWhatIsForetoldTakesNoRoom: of the usual compressors nearly all is foreseen by the effort that is theirs.
