@@ -80,8 +80,8 @@ func (p *predictor) slide() int {
 }
 
 // age lets places beyond the window stay there: there are only the lowest bits of them. A
-// place whose bits have become those of another one is looked at in vain, or has a match after
-// all; both sides have the same ones.
+// place whose bits have become those of another one is looked at in vain: what matches has the
+// same hash, and is found before.
 func age(places []uint16, now uint16) {
 	for i, at := range places {
 		if now-at > window {

@@ -51,6 +51,9 @@ const (
 	// leastWork is what reading a stream's parsed form costs at least, as if so many bytes
 	// were inflated: its first block is decoded whole, however short the form is.
 	leastWork = 4 << 10
+	// leastParsedWork is the same of a deflate stream: tables are cleared, and what was chosen
+	// of a group is foretold.
+	leastParsedWork = 64 << 10
 	// maxInflated is how many times the content of all small streams of the old image a
 	// decoder inflates, and maxInflatedMore how many bytes more.
 	maxInflated     = 16

@@ -55,8 +55,11 @@ func newOld(h *Head, image io.ReaderAt, scratch Scratch) *old {
 
 // work is what reading all of a stream costs, in bytes that are inflated.
 func (s Stream) work() int64 {
-	if s.Codec == Deflate {
+	switch s.Codec {
+	case Deflate:
 		return s.Size
+	case DeflateParsed:
+		return max(s.Size, leastParsedWork)
 	}
 	return max(s.Size, leastWork)
 }

@@ -94,6 +94,10 @@ func TestReadingAParsedFormCostsMoreThanItsLength(t *testing.T) {
 	if got := long.work(); got != long.Size {
 		t.Errorf("%d bytes", got)
 	}
+	foretold := Stream{Size: LeastStream, Codec: DeflateParsed}
+	if got := foretold.work(); got != leastParsedWork {
+		t.Errorf("%d bytes of what is foretold", got)
+	}
 	h := &Head{Old: []Stream{short}}
 	if got, want := newOld(h, nil, nil).work, int64(maxInflated*leastWork+maxInflatedMore); got != want {
 		t.Errorf("%d bytes of work, want %d", got, want)
