@@ -11,29 +11,27 @@ import (
 const telling = 256 << 10
 
 // alike lets the parsed form stand for deflate streams of the old image, if it stands for
-// any of the new one's: a parse can only be foretold by another. Those that zlib or GNU gzip
-// made have no counterparts among these, and stay as they are.
-func alike(ctx context.Context, image []byte, list []found, made []remade, most int64) ([]found, error) {
-	parsed := false
-	for _, m := range made {
-		parsed = parsed || m.Codec == expand.DeflateParsed
-	}
-	if !parsed {
+// any of the new one's, and by the same efforts: a parse can only be foretold by another. Those
+// that zlib or GNU gzip made have no counterparts among these, and stay as they are.
+func alike(ctx context.Context, image []byte, list []found, made []remade, most, room int64, workers int) ([]found, error) {
+	efforts := effortsOf(made)
+	if len(efforts) == 0 {
 		return list, nil
 	}
-	t := &trier{image: image, most: most}
-	for i, f := range list {
-		if f.Codec != expand.Deflate {
-			continue
+	shared := newForms(room, efforts)
+	err := divided(ctx, len(list), workers, func() func(context.Context, int) error {
+		t := &trier{image: image, most: most, forms: shared}
+		return func(ctx context.Context, i int) error {
+			if list[i].Codec != expand.Deflate {
+				return nil
+			}
+			t.stream = list[i].Stream
+			ok, err := t.imitate(ctx, list[i], telling)
+			if err == nil && !ok && t.parse() {
+				list[i].Stream = t.stream
+			}
+			return err
 		}
-		t.stream = f.Stream
-		ok, err := t.imitate(ctx, f, telling)
-		if err != nil {
-			return nil, err
-		}
-		if !ok && t.parse() {
-			list[i].Stream = t.stream
-		}
-	}
-	return list, nil
+	})
+	return list, err
 }

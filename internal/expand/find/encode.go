@@ -62,24 +62,26 @@ func Encode(ctx context.Context, w io.Writer, old, new []byte, o Options) error 
 	if len(before) == 0 || len(after) == 0 {
 		return ErrNothing
 	}
-	if err := o.fits(workers, size(old, bare(before)), size(new, bare(after))); err != nil {
+	sizeOld, sizeNew := size(old, bare(before)), size(new, bare(after))
+	if err := o.fits(workers, sizeOld, sizeNew); err != nil {
 		return err
 	}
-	made, err := remake(ctx, new, after, o.Ends, most, o.triers(workers, bare(after)))
+	made, err := remake(ctx, new, after, o.Ends, most, o.room(workers, sizeNew, sizeOld, 2), o.triers(workers, bare(after)))
 	if err != nil {
 		return fmt.Errorf("make streams again: %w", err)
 	}
 	if len(made) == 0 {
 		return ErrNothing
 	}
-	if before, err = alike(ctx, old, before, made, most); err != nil {
-		return err
-	}
 	h := &expand.Head{OldLength: int64(len(old)), NewLength: int64(len(new))}
-	h.Old = bare(before)
 	for _, r := range made {
 		h.New = append(h.New, r.Stream)
 	}
+	before, err = alike(ctx, old, before, made, most, o.room(workers, sizeOld, size(new, h.New), 1), o.triers(workers, bare(before)))
+	if err != nil {
+		return err
+	}
+	h.Old = bare(before)
 	if err := o.fits(workers, size(old, h.Old), size(new, h.New)); err != nil { // parsed forms are longer
 		return err
 	}

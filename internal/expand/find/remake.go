@@ -8,10 +8,7 @@ import (
 	"math"
 	"slices"
 
-	"golang.org/x/sync/errgroup"
-
 	"groundswell/internal/deflate"
-	"groundswell/internal/deflateparse"
 	"groundswell/internal/expand"
 )
 
@@ -25,8 +22,6 @@ const step = 4 << 10
 const (
 	patience = 8
 	large    = 1 << 20
-	// sample is how many bytes of a stream tell by which effort it is taken apart.
-	sample = 256 << 10
 )
 
 // mark says that a place in the image has been passed when so much of a stream's content
@@ -40,52 +35,35 @@ type remade struct {
 }
 
 // remake keeps the streams that can be made again, with marks for those of ends (places
-// in the image, ascending) that lie in them.
-func remake(ctx context.Context, image []byte, list []found, ends []int64, most int64, workers int) ([]remade, error) {
+// in the image, ascending) that lie in them. Parsed forms may be longer by so much room.
+func remake(ctx context.Context, image []byte, list []found, ends []int64, most, room int64, workers int) ([]remade, error) {
 	out := make([]remade, len(list))
-	g, ctx := errgroup.WithContext(ctx)
-	share := (len(list) + workers - 1) / max(workers, 1)
-	for part := range slices.Chunk(indices(len(list)), max(share, 1)) {
-		g.Go(func() error {
-			t := &trier{image: image, ends: ends, most: most}
-			for _, i := range part {
-				if err := ctx.Err(); err != nil {
-					return err
-				}
-				ok, err := t.try(ctx, list[i])
-				if err != nil {
-					return err
-				}
-				if ok {
-					out[i] = remade{t.stream, slices.Clone(t.marks)}
-				}
+	shared := newForms(room, allEfforts())
+	err := divided(ctx, len(list), workers, func() func(context.Context, int) error {
+		t := &trier{image: image, ends: ends, most: most, forms: shared}
+		return func(ctx context.Context, i int) error {
+			ok, err := t.try(ctx, list[i])
+			if ok {
+				out[i] = remade{t.stream, slices.Clone(t.marks)}
 			}
-			return nil
-		})
-	}
-	if err := g.Wait(); err != nil {
+			return err
+		}
+	})
+	if err != nil {
 		return nil, err
 	}
 	return slices.DeleteFunc(out, func(r remade) bool { return r.Size == 0 }), nil
-}
-
-func indices(n int) []int {
-	list := make([]int, n)
-	for i := range list {
-		list[i] = i
-	}
-	return list
 }
 
 type trier struct {
 	image   []byte
 	ends    []int64
 	most    int64 // how many bytes more than a stream has may stand for it; 0: as many as it takes
+	forms   *forms
 	writer  expand.Writer
 	reader  expand.Reader
 	room    expand.Memory
 	last    deflate.Way   // that was right: it likely is for the next one
-	effort  uint8         // by which the last one was taken apart that none was right for
 	vain    int           // how many streams there were since, that none was right for
 	stream  expand.Stream // the one at hand, as it was made again
 	marks   []mark
@@ -152,16 +130,14 @@ func (t *trier) imitate(ctx context.Context, f found, most int) (bool, error) {
 	return false, nil
 }
 
-// parse lets the parsed form of a deflate stream stand for it, unless it is too long.
+// parse lets the parsed form of a deflate stream stand for it, unless it is too long or there
+// is no room.
 func (t *trier) parse() bool {
 	s := t.stream
 	s.Codec = expand.DeflateParsed
-	if t.effort == 0 || s.Size >= large {
-		t.effort = t.choose(s)
-	}
-	s.Effort = t.effort
+	s.Effort = t.forms.by(s.Size, func(among []uint8) uint8 { return t.choose(s, among) })
 	length, size := t.form(s, s.Length)
-	if length != s.Length {
+	if length != s.Length || !t.forms.take(max(size-s.Size, 0)) {
 		return false
 	}
 	s.Size = size
@@ -170,9 +146,9 @@ func (t *trier) parse() bool {
 }
 
 // choose finds out by which effort the form of the first bytes of a stream is shortest.
-func (t *trier) choose(s expand.Stream) uint8 {
+func (t *trier) choose(s expand.Stream, among []uint8) uint8 {
 	best, shortest := uint8(0), int64(math.MaxInt64)
-	for s.Effort = 1; int(s.Effort) < deflateparse.Efforts; s.Effort++ {
+	for _, s.Effort = range among {
 		if _, size := t.form(s, sample); size < shortest {
 			best, shortest = s.Effort, size
 		}
