@@ -16,11 +16,12 @@ import (
 // stream has come by how much of its content.
 const step = 4 << 10
 
-// After patience streams in a row that no way was right for, ways are tried for one of so
-// many, and for those whose content is large, in bytes: trying takes as long as compressing
-// a part of it 27 times.
+// After patience streams in a row that no way was right for, all ways are tried for one of so
+// many, and for those whose content is large, in bytes, of others the likeliest few: trying takes
+// as long as compressing a part of it 27 times.
 const (
 	patience = 8
+	few      = 3
 	large    = 1 << 20
 )
 
@@ -112,14 +113,15 @@ func (t *trier) read() error {
 // imitate finds the way in which a deflate stream was made, or in which its first most bytes
 // would be.
 func (t *trier) imitate(ctx context.Context, f found, most int) (bool, error) {
-	// Where one of many is nobody's work, most are.
-	if t.vain++; f.Size < large && t.vain > patience && t.vain%patience != 0 {
-		return false, nil
-	}
 	if err := t.read(); err != nil {
 		return false, err
 	}
-	for _, way := range ways(t.last, f.in) {
+	list := ways(t.last, f.in)
+	// Where one of many is nobody's work, most are.
+	if t.vain++; f.Size < large && t.vain > patience && t.vain%patience != 0 {
+		list = list[:few]
+	}
+	for _, way := range list {
 		t.stream.Way = way
 		if ok, err := t.make(ctx, most); ok || err != nil {
 			t.last, t.vain = way, 0

@@ -13,7 +13,7 @@ import (
 
 // TestWaysAreNotTriedForEachStreamInVain: an image may have thousands that nobody known made.
 func TestWaysAreNotTriedForEachStreamInVain(t *testing.T) {
-	image := gzip(t, text(1, 50_000))
+	image := gzip(t, text(1, 50_000), "-3")
 	list, err := streams(t.Context(), image, 0)
 	if err != nil || len(list) != 1 {
 		t.Fatal(len(list), err)
@@ -25,6 +25,14 @@ func TestWaysAreNotTriedForEachStreamInVain(t *testing.T) {
 		} else if ok && tr.vain != 0 {
 			t.Errorf("after one that was right %d", tr.vain)
 		}
+	}
+	image = gzip(t, text(1, 50_000), "-6")
+	if list, err = streams(t.Context(), image, 0); err != nil || len(list) != 1 {
+		t.Fatal(len(list), err)
+	}
+	tr := &trier{image: image, vain: patience, stream: list[0].Stream}
+	if ok, err := tr.imitate(t.Context(), list[0], math.MaxInt); !ok || err != nil {
+		t.Errorf("a likely way is not tried: %v", err)
 	}
 }
 
