@@ -70,7 +70,7 @@ func Encode(ctx context.Context, w io.Writer, old, new []byte, o Options) error 
 	if err != nil {
 		return fmt.Errorf("make streams again: %w", err)
 	}
-	if len(made) == 0 {
+	if made = worth(made); len(made) == 0 {
 		return ErrNothing
 	}
 	h := &expand.Head{OldLength: int64(len(old)), NewLength: int64(len(new))}

@@ -229,3 +229,15 @@ func TestOnlyTheNewOneHasToBeMadeAgain(t *testing.T) {
 		t.Errorf("%d bytes, without looking through %d", len(raw), n)
 	}
 }
+
+// TestAFewForeignStreamsDoNotChangeTheFormat: agents of before would have no delta at all.
+func TestAFewForeignStreamsDoNotChangeTheFormat(t *testing.T) {
+	for n, want := range map[int]byte{2_000: 1, 200_000: 3} {
+		old := image(gzip(t, noiseText(1, 1<<20)), other(t, noiseText(3, n)))
+		new := image(gzip(t, noiseText(2, 1<<20)), other(t, noiseText(4, n)))
+		raw := encoded(t, old, new)
+		if raw[3] != want || !bytes.Equal(decoded(t, raw, old), new) {
+			t.Errorf("%d bytes of another: version %d, want %d, or another image", n, raw[3], want)
+		}
+	}
+}

@@ -114,3 +114,22 @@ func divided(ctx context.Context, n, workers int, begin func() func(ctx context.
 	}
 	return g.Wait()
 }
+
+// worthwhile: one in so many of the streams' bytes is of those that stand parsed, at least. Agents of
+// before do not know the format with them, and would have none of the delta.
+const worthwhile = 20
+
+// worth leaves out the streams that stand parsed, where they are few.
+func worth(made []remade) []remade {
+	all, parsed := int64(0), int64(0)
+	for _, m := range made {
+		all += m.Length
+		if m.Codec == expand.DeflateParsed {
+			parsed += m.Length
+		}
+	}
+	if parsed*worthwhile >= all {
+		return made
+	}
+	return slices.DeleteFunc(made, func(m remade) bool { return m.Codec == expand.DeflateParsed })
+}
