@@ -7,6 +7,7 @@ import (
 	"io"
 
 	"groundswell/internal/deflate"
+	"groundswell/internal/deflateparse"
 	"groundswell/internal/lzmaparse"
 	"groundswell/internal/zstdparse"
 )
@@ -16,10 +17,11 @@ import (
 type Codec uint8
 
 const (
-	Deflate Codec = iota // RFC 1951
-	LZMA2                // as in a block of an xz file
-	LZMA                 // a .lzma file
-	Zstd                 // a zstd frame, RFC 8878
+	Deflate       Codec = iota // RFC 1951
+	LZMA2                      // as in a block of an xz file
+	LZMA                       // a .lzma file
+	Zstd                       // a zstd frame, RFC 8878
+	DeflateParsed              // as Deflate, of which the parsed form stands there
 	codecs
 )
 
@@ -30,13 +32,15 @@ type Reader struct {
 	deflate io.ReadCloser
 	lzma    *lzmaparse.Reader
 	zstd    *zstdparse.Reader
+	parsed  *deflateparse.Reader
 	current io.Reader
 }
 
-// Reset makes r begin with a stream. back reads what was read before, by its offset;
+// Reset makes r begin with a stream, of which it has to know the codec and the effort. back reads what was read before, by its offset;
 // nil if nobody keeps it, which only short streams do without. It keeps the memory of one
 // codec.
-func (r *Reader) Reset(codec Codec, src flate.Reader, back io.ReaderAt) error {
+func (r *Reader) Reset(s Stream, src flate.Reader, back io.ReaderAt) error {
+	codec := s.Codec
 	if codec != r.codec {
 		*r = Reader{codec: codec}
 	}
@@ -64,6 +68,12 @@ func (r *Reader) Reset(codec Codec, src flate.Reader, back io.ReaderAt) error {
 		}
 		r.zstd.Reset(src, back)
 		r.current = r.zstd
+	case DeflateParsed:
+		if r.parsed == nil {
+			r.parsed = &deflateparse.Reader{}
+		}
+		r.parsed.Reset(src, int(s.Effort))
+		r.current = r.parsed
 	default:
 		return fmt.Errorf("%w: codec %d", ErrVersion, codec)
 	}
@@ -75,10 +85,13 @@ func (r *Reader) Read(p []byte) (int, error) { return r.current.Read(p) }
 
 // Ahead is how many bytes of the source behind what was read so far were taken.
 func (r *Reader) Ahead() int64 {
-	if r.lzma == nil {
-		return 0
+	switch {
+	case r.lzma != nil:
+		return r.lzma.Ahead()
+	case r.parsed != nil:
+		return r.parsed.Ahead()
 	}
-	return r.lzma.Ahead()
+	return 0
 }
 
 // forget frees what it has.
@@ -91,6 +104,7 @@ type Writer struct {
 	deflate *deflate.Writer
 	lzma    *lzmaparse.Writer
 	zstd    *zstdparse.Writer
+	parsed  *deflateparse.Writer
 }
 
 // Reset makes w begin a stream, with the memory of its codec alone. back keeps what is too much for its memory, Room(s) bytes.
@@ -123,6 +137,11 @@ func (w *Writer) Reset(s Stream, back Scratch) error {
 			w.zstd = &zstdparse.Writer{}
 		}
 		w.zstd.Reset()
+	case DeflateParsed:
+		if w.parsed == nil {
+			w.parsed = &deflateparse.Writer{}
+		}
+		w.parsed.Reset()
 	default:
 		return fmt.Errorf("%w: codec %d", ErrVersion, s.Codec)
 	}
@@ -145,6 +164,8 @@ func (w *Writer) Write(dst, p []byte) ([]byte, error) {
 		return w.deflate.Write(dst, p), nil
 	case Zstd:
 		dst, err = w.zstd.Write(dst, p)
+	case DeflateParsed:
+		dst, err = w.parsed.Write(dst, p)
 	default:
 		dst, err = w.lzma.Write(dst, p)
 	}
@@ -159,6 +180,8 @@ func (w *Writer) Finish(dst []byte) ([]byte, error) {
 		return w.deflate.Finish(dst), nil
 	case Zstd:
 		dst, err = w.zstd.Finish(dst)
+	case DeflateParsed:
+		dst, err = w.parsed.Finish(dst)
 	default:
 		dst, err = w.lzma.Finish(dst)
 	}
@@ -169,6 +192,7 @@ func (w *Writer) Finish(dst []byte) ([]byte, error) {
 var refusals = []error{
 	lzmaparse.ErrTruncated, lzmaparse.ErrCorrupt, lzmaparse.ErrTooLarge, lzmaparse.ErrTooFar,
 	zstdparse.ErrTruncated, zstdparse.ErrCorrupt, zstdparse.ErrTooLarge, zstdparse.ErrTooFar, zstdparse.ErrUnsupported,
+	deflateparse.ErrTruncated, deflateparse.ErrCorrupt, deflateparse.ErrTooLarge, deflateparse.ErrTooFar,
 }
 
 // corrupt says that what stands in the expanded image makes no stream, if that is so.

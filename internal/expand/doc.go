@@ -2,14 +2,14 @@
 // delta between the expanded forms of two images: what they hold, with the content of
 // their compressed streams (in kernels, squashfs, archives) instead of the streams. Where
 // the content differs by little, the streams differ in nearly every byte. Of xz, lzma and
-// zstd streams it is the parsed form: the content, and what their compressor made of it.
+// zstd streams, and of deflate streams that neither zlib nor GNU gzip made, it is the parsed
+// form: the content, and what their compressor made of it.
 //
 // Nothing on the device looks for streams: the head of such a delta lists them, for both
 // images. Of the old one the device reads the content: small streams are inflated when they
 // are read, the large ones once, into a file that the caller has room for. Of the new one
-// it makes the content, and from that the streams, by packages deflate, lzmaparse and
-// zstdparse. That these come out
-// bit for bit was tried when the delta was made (package find, which devices do without):
+// it makes the content, and from that the streams, by packages deflate, deflateparse,
+// lzmaparse and zstdparse. That these come out bit for bit was tried when the delta was made (package find, which devices do without):
 // a stream that cannot be made again is left as it is.
 //
 // A delta has units, one for each segment of the artifact, so that what a unit makes can be

@@ -51,6 +51,9 @@ const (
 	// leastWork is what reading a stream's parsed form costs at least, as if so many bytes
 	// were inflated: its first block is decoded whole, however short the form is.
 	leastWork = 4 << 10
+	// leastParsedWork is the same of a deflate stream: tables are cleared, and what was chosen
+	// of a group is foretold.
+	leastParsedWork = 64 << 10
 	// maxInflated is how many times the content of all small streams of the old image a
 	// decoder inflates, and maxInflatedMore how many bytes more.
 	maxInflated     = 16
@@ -60,11 +63,13 @@ const (
 )
 
 // magic begins a delta of this kind; the byte behind it is the format's version. A delta of
-// deflate streams alone has the first one.
+// deflate streams alone, whose content stands in the expanded images, has the first one; one
+// with deflate streams whose parsed form stands there has the last.
 const (
 	magic          = "gsx"
 	versionDeflate = 1
 	versionCodecs  = 2
+	versionParsed  = 3
 )
 
 // Stream is a compressed stream in an image.
@@ -76,6 +81,9 @@ type Stream struct {
 	// Way is how a deflate stream is made again; of an old image's streams the zero one, as
 	// these need not be.
 	Way deflate.Way
+	// Effort is by which a deflate stream that stands parsed was taken apart: one of
+	// deflateparse.Efforts.
+	Effort uint8
 
 	start int64 // of that in the expanded image
 }

@@ -7,9 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"slices"
 
 	"groundswell/internal/deflate"
+	"groundswell/internal/deflateparse"
 	"groundswell/internal/delta"
 )
 
@@ -24,7 +26,7 @@ func HeadLength(begin []byte) (int64, error) {
 	if string(begin[:len(magic)]) != magic {
 		return 0, ErrCorrupt
 	}
-	if v := begin[len(magic)]; v != versionDeflate && v != versionCodecs {
+	if v := begin[len(magic)]; v < versionDeflate || v > versionParsed {
 		return 0, fmt.Errorf("%w: version %d", ErrVersion, v)
 	}
 	size := int64(binary.LittleEndian.Uint32(begin[len(magic)+1:]))
@@ -67,7 +69,7 @@ func ReadHead(raw []byte) (*Head, error) {
 	if h.Inner.Length != int64(len(inner)) {
 		return nil, ErrCorrupt
 	}
-	if err := h.parse(list, raw[len(magic)] == versionCodecs); err != nil {
+	if err := h.parse(list, raw[len(magic)]); err != nil {
 		return nil, err
 	}
 	if err := h.divide(); err != nil {
@@ -76,11 +78,24 @@ func ReadHead(raw []byte) (*Head, error) {
 	return h, nil
 }
 
+// since is the first version of the format with such streams.
+func (c Codec) since() byte {
+	switch {
+	case c == Deflate:
+		return versionDeflate
+	case c < DeflateParsed:
+		return versionCodecs
+	case c < codecs:
+		return versionParsed
+	}
+	return math.MaxUint8
+}
+
 // numbers reads variable-length numbers and remembers the first failure.
 type numbers struct {
-	rest   []byte
-	codecs bool // there are streams of others than deflate
-	err    error
+	rest    []byte
+	version byte
+	err     error
 }
 
 func (n *numbers) next(most int64) int64 {
@@ -107,8 +122,8 @@ func (n *numbers) column(count int, most int64, set func(i int, v int64)) {
 	}
 }
 
-func (h *Head) parse(list []byte, codecs bool) error {
-	n := &numbers{rest: list, codecs: codecs}
+func (h *Head) parse(list []byte, version byte) error {
+	n := &numbers{rest: list, version: version}
 	h.OldLength, h.NewLength = n.next(delta.MaxImage), n.next(delta.MaxImage)
 	h.Old = n.streams(false)
 	h.New = n.streams(true)
@@ -135,7 +150,7 @@ func (h *Head) parse(list []byte, codecs bool) error {
 }
 
 // streams reads those of an image, by columns: where they begin behind the last one, how
-// long they are, how much they hold, their codecs, and the ways of those that are to be made.
+// long they are, how much they hold, their codecs and efforts, and the ways of those that are to be made.
 func (n *numbers) streams(made bool) []Stream {
 	count := int(n.next(MaxStreams))
 	if n.err == nil && 3*count > len(n.rest) {
@@ -153,11 +168,19 @@ func (n *numbers) streams(made bool) []Stream {
 		list[i].At += end
 		end = list[i].At + list[i].Length
 	}
-	if n.codecs {
+	if n.version >= versionCodecs {
 		n.column(count, 1<<8-1, func(i int, v int64) {
 			list[i].Codec = Codec(v)
-			if n.err == nil && list[i].Codec >= codecs {
+			if n.err == nil && list[i].Codec.since() > n.version {
 				n.err = fmt.Errorf("%w: codec %d", ErrVersion, v)
+			}
+		})
+	}
+	if n.version >= versionParsed {
+		n.column(count, 1<<8-1, func(i int, v int64) {
+			list[i].Effort = uint8(v)
+			if n.err == nil && v > 0 && (list[i].Codec != DeflateParsed || v >= int64(deflateparse.Efforts)) {
+				n.err = fmt.Errorf("%w: effort %d of codec %d", ErrVersion, v, list[i].Codec)
 			}
 		})
 	}
@@ -219,12 +242,10 @@ func (h *Head) Marshal(inner []byte, ends []int64) ([]byte, error) {
 	list = binary.AppendUvarint(list, uint64(h.NewLength))
 	version := byte(versionDeflate)
 	for _, s := range slices.Concat(h.Old, h.New) {
-		if s.Codec != Deflate {
-			version = versionCodecs
-		}
+		version = max(version, s.Codec.since())
 	}
-	list = appendStreams(list, h.Old, version == versionCodecs, false)
-	list = appendStreams(list, h.New, version == versionCodecs, true)
+	list = appendStreams(list, h.Old, version, false)
+	list = appendStreams(list, h.New, version, true)
 	list = binary.AppendUvarint(list, uint64(len(h.Units)))
 	for _, u := range h.Units {
 		list = binary.AppendUvarint(list, uint64(u.Size))
@@ -257,7 +278,7 @@ func (h *Head) Marshal(inner []byte, ends []int64) ([]byte, error) {
 	return append(out, body...), nil
 }
 
-func appendStreams(list []byte, streams []Stream, codecs, made bool) []byte {
+func appendStreams(list []byte, streams []Stream, version byte, made bool) []byte {
 	list = binary.AppendUvarint(list, uint64(len(streams)))
 	end := int64(0)
 	for _, s := range streams {
@@ -270,9 +291,14 @@ func appendStreams(list []byte, streams []Stream, codecs, made bool) []byte {
 	for _, s := range streams {
 		list = binary.AppendUvarint(list, uint64(s.Size))
 	}
-	if codecs {
+	if version >= versionCodecs {
 		for _, s := range streams {
 			list = binary.AppendUvarint(list, uint64(s.Codec))
+		}
+	}
+	if version >= versionParsed {
+		for _, s := range streams {
+			list = binary.AppendUvarint(list, uint64(s.Effort))
 		}
 	}
 	if made {

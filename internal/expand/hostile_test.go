@@ -156,6 +156,12 @@ func framed(body []byte) []byte {
 	return append(binary.LittleEndian.AppendUint32([]byte(magic+"\x01"), uint32(len(body))), body...)
 }
 
+// versioned is a delta that says it is of another version of the format.
+func versioned(version byte, raw []byte) []byte {
+	raw[len(magic)] = version
+	return raw
+}
+
 func numbered(numbers ...uint64) (out []byte) {
 	for _, n := range numbers {
 		out = binary.AppendUvarint(out, n)
@@ -190,7 +196,10 @@ func TestHostileHeads(t *testing.T) {
 		{"cut", whole[:size-1], ErrTruncated},
 		{"a plain delta", inner, ErrCorrupt},
 		{"something else", []byte("PK\x03\x04 and so on"), ErrCorrupt},
-		{"a later version", append([]byte("gsx\x03"), whole[4:]...), ErrVersion},
+		{"a later version", append([]byte("gsx\x04"), whole[4:]...), ErrVersion},
+		{"a codec of a later version", versioned(2, with(func(p *pair) { p.head.Old[0].Codec = DeflateParsed })), ErrVersion},
+		{"a codec of no version", with(func(p *pair) { p.head.Old[0].Codec = codecs }), ErrVersion},
+		{"a way of what stands parsed", with(func(p *pair) { p.head.New[0].Codec = DeflateParsed }), ErrVersion},
 		{"an announced length beyond bounds", binary.LittleEndian.AppendUint32([]byte(magic+"\x01"), MaxHead+1), ErrTooLarge},
 		{"an empty body", framed(nil), ErrTruncated},
 		{"a recipe longer than the head", framed(numbered(1000)), ErrTruncated},
@@ -376,7 +385,7 @@ func FuzzRecipe(f *testing.F) {
 		f.Fatal(err)
 	}
 	list := numbered(uint64(p.head.OldLength), uint64(p.head.NewLength))
-	list = appendStreams(appendStreams(list, p.head.Old, false, false), p.head.New, false, true)
+	list = appendStreams(appendStreams(list, p.head.Old, versionDeflate, false), p.head.New, versionDeflate, true)
 	list = append(list, numbered(2, uint64(p.head.Units[0].Size), uint64(p.head.Units[1].Size), uint64(p.ends[0]), uint64(p.ends[1]-p.ends[0]))...)
 	for i := range 2 {
 		s := head.Segments[i]

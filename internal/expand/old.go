@@ -55,8 +55,11 @@ func newOld(h *Head, image io.ReaderAt, scratch Scratch) *old {
 
 // work is what reading all of a stream costs, in bytes that are inflated.
 func (s Stream) work() int64 {
-	if s.Codec == Deflate {
+	switch s.Codec {
+	case Deflate:
 		return s.Size
+	case DeflateParsed:
+		return max(s.Size, leastParsedWork)
 	}
 	return max(s.Size, leastWork)
 }
@@ -172,7 +175,7 @@ func (o *old) fill(k int, place int64) error {
 func (o *old) inflate(k int, buffer []byte, back io.ReaderAt, use func(data []byte) error) error {
 	s := o.streams[k]
 	o.source.reset(o.image, s.At, s.Length)
-	if err := o.reader.Reset(s.Codec, &o.source, back); err != nil {
+	if err := o.reader.Reset(s, &o.source, back); err != nil {
 		return err
 	}
 	for left := s.Size; left > 0; {

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"testing"
 
+	"groundswell/internal/deflateparse"
 	"groundswell/internal/lzmaparse"
 	"groundswell/internal/zstdparse"
 )
@@ -93,6 +94,10 @@ func TestReadingAParsedFormCostsMoreThanItsLength(t *testing.T) {
 	if got := long.work(); got != long.Size {
 		t.Errorf("%d bytes", got)
 	}
+	foretold := Stream{Size: LeastStream, Codec: DeflateParsed}
+	if got := foretold.work(); got != leastParsedWork {
+		t.Errorf("%d bytes of what is foretold", got)
+	}
 	h := &Head{Old: []Stream{short}}
 	if got, want := newOld(h, nil, nil).work, int64(maxInflated*leastWork+maxInflatedMore); got != want {
 		t.Errorf("%d bytes of work, want %d", got, want)
@@ -114,14 +119,14 @@ func TestAShortStreamMayMatchFarBack(t *testing.T) {
 		}
 		var r Reader
 		var form []byte
-		if err := r.Reset(codec, bytes.NewReader(raw), bytes.NewReader(make([]byte, 0))); err != nil {
+		if err := r.Reset(Stream{Codec: codec}, bytes.NewReader(raw), bytes.NewReader(make([]byte, 0))); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := io.ReadAll(&r); err == nil {
 			t.Errorf("%v: nothing of it is far back", program)
 		}
 		var back Memory
-		if err := r.Reset(codec, bytes.NewReader(raw), &back); err != nil {
+		if err := r.Reset(Stream{Codec: codec}, bytes.NewReader(raw), &back); err != nil {
 			t.Fatal(err)
 		}
 		for buffer := make([]byte, 1000); ; {
@@ -156,16 +161,40 @@ func TestAShortStreamMayMatchFarBack(t *testing.T) {
 	}
 }
 
+// TestWhatIsBehindAStreamIsCounted: a reader may have taken of it.
+func TestWhatIsBehindAStreamIsCounted(t *testing.T) {
+	var stream bytes.Buffer
+	w, err := flate.NewWriter(&stream, 9)
+	if err == nil {
+		err = w.Close()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	source := bytes.NewReader(append(stream.Bytes(), "what is behind"...))
+	var r Reader
+	if err := r.Reset(Stream{Codec: DeflateParsed, Effort: 1}, source, nil); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadAll(&r); err != nil {
+		t.Fatal(err)
+	}
+	if n := int64(source.Len()) + r.Ahead(); n != int64(len("what is behind")) || r.Ahead() == 0 {
+		t.Errorf("%d bytes are behind it, of which it has %d", n, r.Ahead())
+	}
+}
+
 // TestOnlyOneCodecTakesMemory at a time.
 func TestOnlyOneCodecTakesMemory(t *testing.T) {
 	var r Reader
 	var w Writer
-	for _, codec := range []Codec{Zstd, LZMA, Deflate, LZMA2} {
-		if err := errors.Join(r.Reset(codec, bytes.NewReader(nil), nil), w.Reset(Stream{Codec: codec, Way: way}, nil)); err != nil {
+	for _, codec := range []Codec{Zstd, LZMA, DeflateParsed, Deflate, LZMA2} {
+		if err := errors.Join(r.Reset(Stream{Codec: codec}, bytes.NewReader(nil), nil), w.Reset(Stream{Codec: codec, Way: way}, nil)); err != nil {
 			t.Fatal(err)
 		}
 		for what, has := range map[Codec][]bool{
 			Deflate: {r.deflate != nil, w.deflate != nil}, Zstd: {r.zstd != nil, w.zstd != nil}, LZMA: {r.lzma != nil, w.lzma != nil},
+			DeflateParsed: {r.parsed != nil, w.parsed != nil},
 		} {
 			want := what == codec || what == LZMA && codec == LZMA2
 			if has[0] != want || has[1] != want {
@@ -181,6 +210,7 @@ var errFull = errors.New("no space left on device")
 func TestAFullDiskIsNoCorruptDelta(t *testing.T) {
 	for err, want := range map[error]bool{
 		fmt.Errorf("keep content: %w", errFull): false, lzmaparse.ErrCorrupt: true, zstdparse.ErrTooFar: true, fmt.Errorf("%w: x", lzmaparse.ErrTooLarge): true,
+		deflateparse.ErrTooFar: true,
 	} {
 		if got := corrupt(err); errors.Is(got, ErrCorrupt) != want || !errors.Is(got, err) {
 			t.Errorf("%v", got)

@@ -62,23 +62,28 @@ func Encode(ctx context.Context, w io.Writer, old, new []byte, o Options) error 
 	if len(before) == 0 || len(after) == 0 {
 		return ErrNothing
 	}
-	forms := size(old, before) + size(new, after)
-	if need := forms + delta.LeastMemory(workers); o.Memory > 0 && need > o.Memory {
-		return fmt.Errorf("%w: %d bytes, of %d", ErrMemory, need, o.Memory)
+	sizeOld, sizeNew := size(old, bare(before)), size(new, bare(after))
+	if err := o.fits(workers, sizeOld, sizeNew); err != nil {
+		return err
 	}
-	made, err := remake(ctx, new, after, o.Ends, o.triers(workers, after))
+	made, err := remake(ctx, new, after, o.Ends, most, o.room(workers, sizeNew, sizeOld, 2), o.triers(workers, bare(after)))
 	if err != nil {
 		return fmt.Errorf("make streams again: %w", err)
 	}
-	if len(made) == 0 {
+	if made = worth(made); len(made) == 0 {
 		return ErrNothing
 	}
 	h := &expand.Head{OldLength: int64(len(old)), NewLength: int64(len(new))}
-	for _, f := range before {
-		h.Old = append(h.Old, f.Stream)
-	}
 	for _, r := range made {
 		h.New = append(h.New, r.Stream)
+	}
+	before, err = alike(ctx, old, before, made, most, o.room(workers, sizeOld, size(new, h.New), 1), o.triers(workers, bare(before)))
+	if err != nil {
+		return err
+	}
+	h.Old = bare(before)
+	if err := o.fits(workers, size(old, h.Old), size(new, h.New)); err != nil { // parsed forms are longer
+		return err
 	}
 	// One after the other: what holds the first image may go before the second is read.
 	expandedOld, err := o.expanded(old, h.Old)
@@ -92,7 +97,7 @@ func Encode(ctx context.Context, w io.Writer, old, new []byte, o Options) error 
 	ends := places(made, o.Ends)
 	inside := delta.Options{Ends: pieces(ends), Coder: o.Coder, Workers: workers}
 	if o.Memory > 0 {
-		inside.Memory = o.Memory - forms
+		inside.Memory = o.Memory - int64(len(expandedOld)) - int64(len(expandedNew))
 	}
 	var inner bytes.Buffer
 	err = delta.Encode(ctx, &inner, expandedOld, expandedNew, inside)
@@ -114,6 +119,15 @@ func both(workers int, one, two func() error) error {
 	return g.Wait()
 }
 
+// bare are the streams without what they stand in.
+func bare(list []found) []expand.Stream {
+	out := make([]expand.Stream, len(list))
+	for i, f := range list {
+		out[i] = f.Stream
+	}
+	return out
+}
+
 // changed are the streams that stand in one image only: what stands in both is copied as
 // it is, for making it again costs a device time.
 func changed(old []byte, before []found, new []byte, after []found) (b, a []found) {
@@ -132,35 +146,9 @@ func digests(image []byte, list []found) map[[sha256.Size]byte]bool {
 	return out
 }
 
-// size is how long an image is when its streams are expanded.
-func size(image []byte, streams []found) int64 {
-	n := int64(len(image))
-	for _, f := range streams {
-		n += f.Size - f.Length
-	}
-	return n
-}
-
-// triers is how many of the workers may try to make streams again: each holds what stands for
-// one, and what of it was passed, in memory that grows.
-func (o Options) triers(workers int, streams []found) int {
-	largest := int64(1)
-	for _, f := range streams {
-		largest = max(largest, f.Size)
-	}
-	if o.Memory > 0 {
-		workers = min(workers, int(max((o.Memory-delta.LeastMemory(0))/(4*largest), 1)))
-	}
-	return workers
-}
-
 // expanded is an image with the contents of its streams in their places.
 func (o Options) expanded(image []byte, streams []expand.Stream) ([]byte, error) {
-	size := int64(len(image))
-	for _, s := range streams {
-		size += s.Size - s.Length
-	}
-	out := make([]byte, 0, size)
+	out := make([]byte, 0, size(image, streams))
 	at := int64(0)
 	var reader expand.Reader
 	for _, s := range streams {
@@ -181,7 +169,7 @@ func (o Options) expanded(image []byte, streams []expand.Stream) ([]byte, error)
 
 // again fills content with what stands for a stream in the expanded image.
 func again(r *expand.Reader, image []byte, s expand.Stream, content []byte) error {
-	err := r.Reset(s.Codec, bytes.NewReader(image[s.At:s.At+s.Length]), bytes.NewReader(content))
+	err := r.Reset(s, bytes.NewReader(image[s.At:s.At+s.Length]), bytes.NewReader(content))
 	if err == nil {
 		_, err = io.ReadFull(r, content)
 	}

@@ -3,7 +3,6 @@ package find
 import (
 	"bytes"
 	stdgzip "compress/gzip"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -139,8 +138,19 @@ func TestWhatIsCompressedIsLookedThrough(t *testing.T) {
 
 // TestAnyUnitCanBeTheFirst: after an interruption, or when others were had otherwise.
 func TestAnyUnitCanBeTheFirst(t *testing.T) {
-	old := image(gzip(t, noiseText(1, 5<<20)), gzip(t, noiseText(1, 100_000)))
-	new := image(gzip(t, noiseText(2, 5<<20)), gzip(t, noiseText(2, 100_000)))
+	for name, compress := range map[string]func(data []byte) []byte{
+		"gzip": func(data []byte) []byte { return gzip(t, data) },
+		"Go":   func(data []byte) []byte { return other(t, data) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			old := image(compress(noiseText(1, 5<<20)), compress(noiseText(1, 100_000)))
+			new := image(compress(noiseText(2, 5<<20)), compress(noiseText(2, 100_000)))
+			eachUnitFirst(t, old, new)
+		})
+	}
+}
+
+func eachUnitFirst(t *testing.T, old, new []byte) {
 	raw := encoded(t, old, new)
 	h, _ := decoder(t, raw, old)
 	if len(h.Units) < 3 {
@@ -172,12 +182,22 @@ func noiseText(version byte, n int) []byte {
 	return data
 }
 
-func TestWhatCannotBeMadeAgainIsLeftAsItIs(t *testing.T) {
-	old := image(gzip(t, text(1, 1<<20)))
-	new := image(other(t, text(2, 1<<20)))
-	err := Encode(t.Context(), &bytes.Buffer{}, old, new, Options{Ends: ends(t, new)})
-	if !errors.Is(err, ErrNothing) {
-		t.Errorf("%v", err)
+// TestWhatNoRulesMakeAgainIsTakenApart: Go's compressor has rules of its own.
+func TestWhatNoRulesMakeAgainIsTakenApart(t *testing.T) {
+	old := image(other(t, text(1, 1<<20)), gzip(t, text(1, 300_000)))
+	new := image(other(t, text(2, 1<<20)), gzip(t, text(2, 300_000)), other(t, nil))
+	raw := encoded(t, old, new)
+	if got := decoded(t, raw, old); !bytes.Equal(got, new) {
+		t.Fatalf("%d bytes of %d, or others", len(got), len(new))
+	}
+	if n := plain(t, old, new); len(raw) > n/3 {
+		t.Errorf("%d bytes, without looking through %d", len(raw), n)
+	}
+	h, _ := decoder(t, raw, old)
+	for _, list := range [][]expand.Stream{h.Old, h.New} {
+		if len(list) != 2 || list[0].Codec != expand.DeflateParsed || list[0].Effort == 0 || list[1].Codec != expand.Deflate {
+			t.Errorf("%+v", list)
+		}
 	}
 }
 
@@ -195,14 +215,29 @@ func other(t testing.TB, data []byte) []byte {
 	return out.Bytes()
 }
 
-// TestOnlyTheNewOneHasToBeMadeAgain: whoever compressed the old one.
+// TestOnlyTheNewOneHasToBeMadeAgain: whoever compressed the old one, its content is used.
 func TestOnlyTheNewOneHasToBeMadeAgain(t *testing.T) {
-	old, new := image(other(t, text(1, 2<<20))), image(gzip(t, text(2, 2<<20)), other(t, text(2, 100_000)))
+	old, new := image(other(t, text(1, 2<<20))), image(gzip(t, text(2, 2<<20)))
 	raw := encoded(t, old, new)
+	if h, _ := decoder(t, raw, old); h.Old[0].Codec != expand.Deflate || raw[3] != 1 {
+		t.Errorf("codec %d, version %d", h.Old[0].Codec, raw[3])
+	}
 	if got := decoded(t, raw, old); !bytes.Equal(got, new) {
 		t.Fatalf("%d bytes of %d, or others", len(got), len(new))
 	}
 	if n := plain(t, old, new); len(raw) > n/2 {
 		t.Errorf("%d bytes, without looking through %d", len(raw), n)
+	}
+}
+
+// TestAFewForeignStreamsDoNotChangeTheFormat: agents of before would have no delta at all.
+func TestAFewForeignStreamsDoNotChangeTheFormat(t *testing.T) {
+	for n, want := range map[int]byte{2_000: 1, 200_000: 3} {
+		old := image(gzip(t, noiseText(1, 1<<20)), other(t, noiseText(3, n)))
+		new := image(gzip(t, noiseText(2, 1<<20)), other(t, noiseText(4, n)))
+		raw := encoded(t, old, new)
+		if raw[3] != want || !bytes.Equal(decoded(t, raw, old), new) {
+			t.Errorf("%d bytes of another: version %d, want %d, or another image", n, raw[3], want)
+		}
 	}
 }

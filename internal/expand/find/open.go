@@ -26,7 +26,7 @@ func (s *scanner) open(begin int, in container, most int64) (f found, ok bool) {
 	source := bytes.NewReader(s.image[begin:])
 	f = found{in: in, Stream: expand.Stream{At: int64(begin), Codec: in.codec()}}
 	s.parsed.Reset()
-	if err := s.reader.Reset(f.Codec, source, &s.parsed); err != nil {
+	if err := s.reader.Reset(f.Stream, source, &s.parsed); err != nil {
 		return f, false
 	}
 	var sum hash.Hash32

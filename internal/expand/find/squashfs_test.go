@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"groundswell/internal/deflate"
+	"groundswell/internal/delta"
 	"groundswell/internal/expand"
 )
 
@@ -47,7 +48,7 @@ func TestSquashfsIsLookedThrough(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		made, err := remake(t.Context(), new, list, ends(t, new), 2)
+		made, err := remake(t.Context(), new, list, ends(t, new), 0, delta.MaxImage, 2)
 		if err != nil || len(made) != len(list) || len(made) < 10 {
 			t.Fatalf("level %d: %d of %d streams are made again: %v", level, len(made), len(list), err)
 		}
