@@ -20,6 +20,7 @@ import (
 
 	"groundswell/fleetd/deltas"
 	"groundswell/internal/cli"
+	"groundswell/internal/delta"
 	"groundswell/internal/expand/find"
 	"groundswell/migrations"
 )
@@ -27,7 +28,7 @@ import (
 func main() {
 	if len(os.Args) > 1 && os.Args[1] == deltas.ChildCommand {
 		// Not a command for people: makedeltas.go starts it.
-		if err := deltas.RunChild(context.Background(), deltas.Codec, find.Encode); err != nil {
+		if err := deltas.RunChild(context.Background(), delta.Encode, find.Encode); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(deltas.ExitCode(err))
 		}

@@ -16,6 +16,7 @@ import (
 	"syscall"
 
 	"groundswell/internal/delta"
+	"groundswell/internal/expand/find"
 )
 
 // ChildCommand is the first argument by which a program knows that it is to be RunChild.
@@ -34,8 +35,8 @@ type Child struct {
 // more it sorts more of old.
 func (c Child) Need(old, _ int64) int64 { return delta.LeastMemory(1) + old/64 }
 
-// Order is what the child is told, on its standard input.
-type Order struct {
+// order is what the child is told, on its standard input.
+type order struct {
 	Coder  string `json:"coder"`
 	CPUs   int    `json:"cpus"`   // how many segments are made at once
 	Memory int64  `json:"memory"` // bytes that it may take besides the images; 0: as many as it needs
@@ -71,15 +72,15 @@ const maxComplaint = 2 << 10
 
 // Encode runs the child for the plain delta. When ctx ends it is killed.
 func (c Child) Encode(ctx context.Context, coder string, old, new, index, out *os.File) (Effort, error) {
-	return c.run(ctx, Order{Coder: coder, CPUs: max(c.CPUs, 1), Memory: c.Memory}, old, new, index, out)
+	return c.run(ctx, order{Coder: coder, CPUs: max(c.CPUs, 1), Memory: c.Memory}, old, new, index, out)
 }
 
 // Expand runs the child to look through compression. When ctx ends it is killed.
 func (c Child) Expand(ctx context.Context, coder string, plain int64, old, new, index, out *os.File) (Effort, error) {
-	return c.run(ctx, Order{Coder: coder, CPUs: max(c.CPUs, 1), Memory: c.Memory, Plain: plain}, old, new, index, out)
+	return c.run(ctx, order{Coder: coder, CPUs: max(c.CPUs, 1), Memory: c.Memory, Plain: plain}, old, new, index, out)
 }
 
-func (c Child) run(ctx context.Context, o Order, old, new, index, out *os.File) (effort Effort, err error) {
+func (c Child) run(ctx context.Context, o order, old, new, index, out *os.File) (effort Effort, err error) {
 	program := c.Program
 	if program == "" {
 		if program, err = os.Executable(); err != nil {
@@ -135,10 +136,10 @@ func (t *opening) text() string {
 const headroom = 256 << 20
 
 // RunChild is the child process: it does what its parent asked for with the files that it
-// was given, and proves that what it made makes what it should. encode is Codec, expand is
-// find.Encode.
+// was given, and proves that what it made makes what it should. encode is delta.Encode,
+// expand is find.Encode.
 func RunChild(ctx context.Context, encode Encode, expand Expand) error {
-	var o Order
+	var o order
 	if err := json.NewDecoder(io.LimitReader(os.Stdin, 1<<10)).Decode(&o); err != nil {
 		return fmt.Errorf("%s is for fleetd itself: %w", ChildCommand, err)
 	}
@@ -167,12 +168,17 @@ func RunChild(ctx context.Context, encode Encode, expand Expand) error {
 	if err != nil {
 		return err
 	}
+	coder, err := coderOf(o.Coder)
+	if err != nil {
+		return err
+	}
 	out := os.NewFile(outFile, "out")
 	if o.Plain > 0 {
-		return errors.Join(lookThrough(ctx, expand, out, old, target, segments, o), out.Close())
+		through := find.Options{Ends: segments, Coder: coder, Workers: o.CPUs, Memory: o.Memory, Expanded: func() { release(old, target) }}
+		return errors.Join(lookThrough(ctx, expand, out, old, target, o.Plain, through), out.Close())
 	}
 	w := bufio.NewWriterSize(out, 1<<20)
-	if err := encode(ctx, w, old, target, segments, o); err != nil {
+	if err := encode(ctx, w, old, target, delta.Options{Ends: segments, Coder: coder, Workers: o.CPUs, Memory: o.Memory}); err != nil {
 		return err
 	}
 	if err := w.Flush(); err != nil {

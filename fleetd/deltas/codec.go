@@ -13,17 +13,17 @@ import (
 // ErrWrong: a delta was made that does not make what it should.
 var ErrWrong = errors.New("the delta makes something else")
 
-// Encode makes new from old, into w. ends are where its segments end.
-type Encode func(ctx context.Context, w io.Writer, old, new []byte, ends []int64, o Order) error
+// Encode makes new from old, into w: delta.Encode.
+type Encode func(ctx context.Context, w io.Writer, old, new []byte, o delta.Options) error
 
-// Codec is internal/delta's.
-func Codec(ctx context.Context, w io.Writer, old, new []byte, ends []int64, o Order) error {
+// coderOf is internal/delta's of a name.
+func coderOf(name string) (delta.Coder, error) {
 	for _, c := range []delta.Coder{delta.Mixed, delta.Zstd} {
-		if c.String() == o.Coder {
-			return delta.Encode(ctx, w, old, new, delta.Options{Ends: ends, Coder: c, Workers: o.CPUs, Memory: o.Memory})
+		if c.String() == name {
+			return c, nil
 		}
 	}
-	return fmt.Errorf("there is no coder %q", o.Coder)
+	return 0, fmt.Errorf("there is no coder %q", name)
 }
 
 // prove is ErrWrong unless made makes new from old, segment by segment, as a device does

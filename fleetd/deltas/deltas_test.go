@@ -39,7 +39,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-func encode(ctx context.Context, w io.Writer, old, new []byte, ends []int64, o deltas.Order) error {
+func encode(ctx context.Context, w io.Writer, old, new []byte, o delta.Options) error {
 	switch {
 	case bytes.HasPrefix(new, []byte("crash")):
 		panic("told to crash")
@@ -62,7 +62,7 @@ func encode(ctx context.Context, w io.Writer, old, new []byte, ends []int64, o d
 		other[len(other)-1]++
 		new = other
 	}
-	return deltas.Codec(ctx, w, old, new, ends, o)
+	return delta.Encode(ctx, w, old, new, o)
 }
 
 func lookThrough(ctx context.Context, w io.Writer, old, new []byte, o find.Options) error {

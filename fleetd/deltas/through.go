@@ -18,27 +18,23 @@ import (
 const margin = 90
 
 // Expand makes new from old, into w, by a delta that looks through compression. It is
-// find.ErrNothing or find.ErrMemory where none can be made.
+// find.ErrNothing or delta.ErrMemory where none can be made.
 type Expand func(ctx context.Context, w io.Writer, old, new []byte, o find.Options) error
 
 // lookThrough makes a delta that looks through compression, and proves it. It leaves out
 // empty where there is nothing to look through, where that would take more memory than the
 // child may have, where it would take devices too much work, and where the delta is not much
-// smaller than the plain one.
-func lookThrough(ctx context.Context, encode Expand, out *os.File, old, target []byte, ends []int64, o Order) error {
-	coder := delta.Zstd
-	if o.Coder == delta.Mixed.String() {
-		coder = delta.Mixed
-	}
+// smaller than the plain one, which has so many bytes.
+func lookThrough(ctx context.Context, encode Expand, out *os.File, old, target []byte, plain int64, o find.Options) error {
 	var made bytes.Buffer
-	err := encode(ctx, &made, old, target, find.Options{Ends: ends, Coder: coder, Workers: o.CPUs, Memory: o.Memory, Expanded: func() { release(old, target) }})
-	if errors.Is(err, find.ErrNothing) || errors.Is(err, find.ErrMemory) {
+	err := encode(ctx, &made, old, target, o)
+	if errors.Is(err, find.ErrNothing) || errors.Is(err, delta.ErrMemory) {
 		return nil
 	}
 	if err != nil {
 		return fmt.Errorf("look through compression: %w", err)
 	}
-	if int64(made.Len()) > o.Plain/100*margin+o.Plain%100*margin/100 {
+	if int64(made.Len()) > plain/100*margin+plain%100*margin/100 {
 		return nil
 	}
 	err = proveExpanded(ctx, made.Bytes(), old, target)

@@ -15,13 +15,8 @@ import (
 	"groundswell/internal/expand"
 )
 
-// Refusals.
-var (
-	// ErrNothing: there are no streams in both images that could be looked into.
-	ErrNothing = errors.New("nothing to look through")
-	// ErrMemory: it would take more than it may.
-	ErrMemory = errors.New("more memory than allowed")
-)
+// ErrNothing: there are no streams in both images that could be looked into.
+var ErrNothing = errors.New("nothing to look through")
 
 // Options say how to encode.
 type Options struct {
@@ -41,7 +36,7 @@ type Options struct {
 const piece = 512 << 10
 
 // Encode writes a delta that makes new of old, between their expanded forms. ErrNothing or
-// ErrMemory if there is none. It holds both forms besides what delta.Encode takes.
+// delta.ErrMemory if there is none. It holds both forms besides what delta.Encode takes.
 func Encode(ctx context.Context, w io.Writer, old, new []byte, o Options) error {
 	workers := delta.WorkersWithin(o.Memory, max(o.Workers, 1))
 	// Of each image one is read at a time, and what stands parsed is kept meanwhile, in memory
@@ -101,9 +96,6 @@ func Encode(ctx context.Context, w io.Writer, old, new []byte, o Options) error 
 	}
 	var inner bytes.Buffer
 	err = delta.Encode(ctx, &inner, expandedOld, expandedNew, inside)
-	if errors.Is(err, delta.ErrMemory) {
-		return fmt.Errorf("%w: %w", ErrMemory, err)
-	}
 	if err != nil {
 		return err
 	}

@@ -16,14 +16,14 @@ func size(image []byte, streams []expand.Stream) int64 {
 	return n
 }
 
-// fits is ErrMemory where two expanded forms of such lengths leave no room for a delta between
+// fits is delta.ErrMemory where two expanded forms of such lengths leave no room for a delta between
 // them, by so many workers, or one of them is too long for it.
 func (o Options) fits(workers int, old, new int64) error {
 	if long := max(old, new); long > delta.MaxImage {
-		return fmt.Errorf("%w: an expanded image of %d bytes", ErrMemory, long)
+		return fmt.Errorf("%w: an expanded image of %d bytes", delta.ErrMemory, long)
 	}
 	if need := old + new + delta.LeastMemory(workers); o.Memory > 0 && need > o.Memory {
-		return fmt.Errorf("%w: %d bytes, of %d", ErrMemory, need, o.Memory)
+		return fmt.Errorf("%w: %d bytes, of %d", delta.ErrMemory, need, o.Memory)
 	}
 	return nil
 }

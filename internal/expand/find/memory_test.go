@@ -30,7 +30,7 @@ func TestMemoryIsBounded(t *testing.T) {
 		"the delta itself": delta.LeastMemory(1) + forms,
 	} {
 		out, _, err := encode(memory)
-		if !errors.Is(err, ErrMemory) || out.Len() != 0 {
+		if !errors.Is(err, delta.ErrMemory) || out.Len() != 0 {
 			t.Errorf("no room for %s: %v, and %d bytes of a delta", name, err, out.Len())
 		}
 	}

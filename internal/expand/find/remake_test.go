@@ -49,7 +49,7 @@ func TestAParsedFormMayTakeTooMuch(t *testing.T) {
 		t.Fatal(err)
 	}
 	content := size(old, bare(before)) + size(new, bare(after)) + delta.LeastMemory(1)
-	for memory, want := range map[int64]error{content - 1: ErrMemory, content: ErrNothing, content + 32<<20: nil} {
+	for memory, want := range map[int64]error{content - 1: delta.ErrMemory, content: ErrNothing, content + 32<<20: nil} {
 		err := Encode(t.Context(), &bytes.Buffer{}, old, new, Options{Ends: ends(t, new), Coder: delta.Zstd, Memory: memory})
 		if !errors.Is(err, want) {
 			t.Errorf("%d bytes more: %v, want %v", memory-content, err, want)
