@@ -1,5 +1,7 @@
 package deflate
 
+import "groundswell/internal/deflate/codes"
+
 // symbol is a literal, or a match.
 type symbol struct {
 	distance uint16 // 0: a literal
@@ -49,8 +51,8 @@ func (b *blockWriter) literal(v byte, done int) bool {
 func (b *blockWriter) match(distance, length, done int) bool {
 	s := symbol{uint16(distance), uint8(length - minMatch)}
 	b.symbols = append(b.symbols, s)
-	b.literals.count[int(lengthCodes[s.length])+firstLength]++
-	b.distances.count[distanceCode(s.distance)]++
+	b.literals.count[codes.OfLength(int(s.length), false)+firstLength]++
+	b.distances.count[codes.OfDistance(int(s.distance)-1)]++
 	b.matches++
 	return b.full(done)
 }
@@ -60,7 +62,7 @@ func (b *blockWriter) full(done int) bool {
 	if b.early && n%4096 == 0 {
 		size := 8 * n
 		for code, count := range b.distances.count[:distanceCodes] {
-			size += int(count) * (5 + int(distanceExtra[code]))
+			size += int(count) * (5 + int(codes.DistanceExtra[code]))
 		}
 		if b.matches < n/2 && size/8 < done/2 {
 			return true
@@ -129,12 +131,12 @@ func (b *blockWriter) sendSymbols(literals, distances *tree) {
 			b.sendCode(literals, int(s.length))
 			continue
 		}
-		code := int(lengthCodes[s.length])
+		code := codes.OfLength(int(s.length), false)
 		b.sendCode(literals, code+firstLength)
-		b.send(uint64(s.length)-uint64(lengthBases[code]), uint(lengthExtra[code]))
-		code = distanceCode(s.distance)
+		b.send(uint64(s.length)-uint64(codes.LengthBases[code]), uint(codes.LengthExtra[code]))
+		code = codes.OfDistance(int(s.distance) - 1)
 		b.sendCode(distances, code)
-		b.send(uint64(s.distance-1)-uint64(distanceBases[code]), uint(distanceExtra[code]))
+		b.send(uint64(s.distance-1)-uint64(codes.DistanceBases[code]), uint(codes.DistanceExtra[code]))
 	}
 	b.sendCode(literals, endBlock)
 }

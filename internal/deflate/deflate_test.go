@@ -6,7 +6,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
-	"fmt"
 	"io"
 	"math/rand/v2"
 	"os"
@@ -14,38 +13,17 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"groundswell/internal/deflate/deflatetest"
+	"groundswell/internal/prefix"
 )
 
 // contents are of many kinds, and of lengths around those at which windows and blocks end.
 func contents(t testing.TB) map[string][]byte {
 	t.Helper()
-	self, err := os.ReadFile(os.Args[0])
-	if err != nil {
-		t.Fatal(err)
-	}
-	random := rand.New(rand.NewPCG(1, 2))
-	noise := make([]byte, 150_000)
-	for i := range noise {
-		noise[i] = byte(random.Uint32())
-	}
-	var lines []byte
-	for len(lines) < 1<<17 {
-		lines = fmt.Appendf(lines, "%d: the %dth line of %d\n", random.IntN(90), random.IntN(2000), random.IntN(7))
-	}
-	few := make([]byte, 120_000)
-	for i := range few {
-		few[i] = "abcd"[random.IntN(4)]
-	}
-	all := map[string][]byte{
-		"nothing": nil, "a byte": {7}, "two bytes": {7, 7}, "three": {7, 7, 7}, "zeros": make([]byte, 200_000),
-		"a program": self[:min(len(self), 500_000)], "noise": noise, "lines": lines, "four letters": few,
-		"noise, then zeros": append(bytes.Clone(noise[:70_000]), make([]byte, 100_000)...),
-		"far matches":       bytes.Repeat(noise[:32_506], 5), "too far matches": bytes.Repeat(noise[:32_600], 5),
-	}
-	for _, n := range []int{32_768, 65_274, 65_275, 65_300, 65_535, 65_536, 65_537, 98_000} {
-		all["lines of "+strconv.Itoa(n)] = lines[:n]
-		all["program of "+strconv.Itoa(n)] = self[1<<20:][:n]
-	}
+	all := deflatetest.Contents(t, 32_768, 65_274, 65_275, 65_300, 65_535, 65_536, 65_537, 98_000)
+	noise := all["noise"]
+	all["far matches"], all["too far matches"] = bytes.Repeat(noise[:32_506], 5), bytes.Repeat(noise[:32_600], 5)
 	return all
 }
 
@@ -72,7 +50,7 @@ func TestGzipIsMadeAgain(t *testing.T) {
 			}
 			want = want[10 : len(want)-8] // without the head, and CRC and length
 			if got := made(t, w, Way{Maker: Gzip, Level: uint8(level)}, content); !bytes.Equal(got, want) {
-				t.Errorf("%s, level %d: %d bytes, gzip's has %d; the first other one is at %d", name, level, len(got), len(want), common(got[:min(len(got), len(want))], want))
+				t.Errorf("%s, level %d: %d bytes, gzip's has %d; the first other one is at %d", name, level, len(got), len(want), prefix.Common(got, want))
 			}
 		}
 	}

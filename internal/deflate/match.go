@@ -1,9 +1,6 @@
 package deflate
 
-import (
-	"encoding/binary"
-	"math/bits"
-)
+import "groundswell/internal/prefix"
 
 // rotate adds a byte to the hash of three.
 func (w *Writer) rotate(b byte) { w.hash = (w.hash<<w.hashShift ^ uint32(b)) & w.hashMask }
@@ -148,7 +145,7 @@ func (w *Writer) longest(place int) int {
 	last, behind := scan[best-1], scan[best]
 	for {
 		if at := uint16(place + best); window[at] == behind && window[at-1] == last {
-			if n := common(window[place:place+len(scan)], scan); n > best {
+			if n := prefix.Common(window[place:place+len(scan)], scan); n > best {
 				w.matchStart, best = place, n
 				if n >= nice || n == len(scan) {
 					break
@@ -162,18 +159,4 @@ func (w *Writer) longest(place int) int {
 		}
 	}
 	return min(best, w.lookahead)
-}
-
-// common is how many bytes are the same at the beginning of a and b, which are as long.
-func common(a, b []byte) int {
-	n := 0
-	for ; n+8 <= len(b); n += 8 {
-		if x := binary.LittleEndian.Uint64(a[n:]) ^ binary.LittleEndian.Uint64(b[n:]); x != 0 {
-			return n + bits.TrailingZeros64(x)/8
-		}
-	}
-	for n < len(b) && a[n] == b[n] {
-		n++
-	}
-	return n
 }

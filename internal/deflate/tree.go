@@ -1,10 +1,14 @@
 package deflate
 
-import "math/bits"
+import (
+	"math/bits"
+
+	"groundswell/internal/deflate/codes"
+)
 
 const (
-	literalCodes  = 286
-	distanceCodes = 30
+	literalCodes  = firstLength + codes.Lengths
+	distanceCodes = codes.Distances
 	endBlock      = 256
 	firstLength   = 257
 	heapSize      = 2*literalCodes + 1
@@ -20,8 +24,8 @@ type treeKind struct {
 }
 
 var (
-	literalKind  = treeKind{&fixedLiterals, lengthExtra[:], firstLength, literalCodes, 15}
-	distanceKind = treeKind{&fixedDistances, distanceExtra[:], 0, distanceCodes, 15}
+	literalKind  = treeKind{&fixedLiterals, codes.LengthExtra[:codes.Lengths], firstLength, literalCodes, 15}
+	distanceKind = treeKind{&fixedDistances, codes.DistanceExtra[:codes.Distances], 0, distanceCodes, 15}
 	lengthKind   = treeKind{nil, []uint8{16: 2, 17: 3, 18: 7}, 0, 19, 7}
 )
 

@@ -1,22 +1,18 @@
 package deflateparse
 
-import "math/bits"
+import (
+	"math/bits"
+
+	"groundswell/internal/deflate/codes"
+)
 
 const (
-	literalCodes  = 286
-	distanceCodes = 30
+	literalCodes  = firstLength + codes.Lengths
+	distanceCodes = codes.Distances
 	fixedCodes    = 288 // two of which nothing is said by
 	endBlock      = 256
 	firstLength   = 257
-	longestCode   = 285 - firstLength // of maxMatch alone
-	longest       = 15                // bits of a code
-)
-
-// The codes of lengths and distances (RFC 1951, 3.2.5).
-var (
-	lengthExtra, distanceExtra [32]uint8
-	lengthBases, distanceBases [32]uint16 // less minMatch, less 1
-	lengthCodes                [256]uint8 // by length less minMatch, but for longestCode
+	longest       = 15 // bits of a code
 )
 
 // fixedLengths are of the codes of fixed blocks (3.2.6).
@@ -33,33 +29,6 @@ var fixedLengths = func() (l [fixedCodes + distanceCodes]uint8) {
 	fill(5, l[fixedCodes:])
 	return l
 }()
-
-func init() {
-	fill := func(extra *[32]uint8, bases *[32]uint16, codes, each int) {
-		at := 0
-		for code := range codes {
-			extra[code], bases[code] = uint8(max(code/each-1, 0)), uint16(at)
-			at += 1 << extra[code]
-		}
-	}
-	fill(&lengthExtra, &lengthBases, longestCode, 4)
-	fill(&distanceExtra, &distanceBases, distanceCodes, 2)
-	lengthBases[longestCode] = maxMatch - minMatch
-	for code := range longestCode {
-		for n := range 1 << lengthExtra[code] {
-			lengthCodes[int(lengthBases[code])+n] = uint8(code)
-		}
-	}
-}
-
-// distanceCode is that of a distance less 1.
-func distanceCode(d int) int {
-	if d < 4 {
-		return d
-	}
-	n := bits.Len(uint(d)) - 1
-	return 2*n + d>>(n-1)&1
-}
 
 // begins finds the first code of each length of a set, from left to right, and reports
 // whether there is room for all of them. A set may leave room: one code of one bit does,

@@ -6,11 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"testing"
+
+	"groundswell/internal/deflate/deflatetest"
 )
 
 // formOf takes a stream apart, of which all bytes are read.
@@ -92,30 +93,10 @@ func roundTripBy(t testing.TB, name string, stream, content []byte, effort int) 
 // contents are of many kinds, and of lengths around those at which groups end.
 func contents(t testing.TB) map[string][]byte {
 	t.Helper()
-	self, err := os.ReadFile(os.Args[0])
-	if err != nil {
-		t.Fatal(err)
-	}
-	rnd := rand.New(rand.NewPCG(1, 2))
-	noise := make([]byte, 150_000)
-	for i := range noise {
-		noise[i] = byte(rnd.Uint32())
-	}
-	var lines []byte
-	for len(lines) < 1<<18 {
-		lines = fmt.Appendf(lines, "%d: the %dth line of %d\n", rnd.IntN(90), rnd.IntN(2000), rnd.IntN(7))
-	}
-	all := map[string][]byte{
-		"nothing": nil, "a byte": {7}, "two bytes": {7, 7}, "three": {7, 7, 7}, "zeros": make([]byte, 300_000),
-		"a program": self[1<<20:][:300_000], "noise": noise, "lines": lines,
-		"noise, then zeros": append(bytes.Clone(noise[:70_000]), make([]byte, 100_000)...),
-		"far matches":       bytes.Repeat(noise[:32_768], 5),
-		"long runs":         append(bytes.Repeat(noise[:600], 2), noise[:900]...),
-	}
-	for _, n := range []int{32_510, 32_511, 32_512, 32_767, 32_768, 32_769, 65_535, 65_536, 130_000} {
-		all[fmt.Sprint("lines of ", n)] = lines[:n]
-		all[fmt.Sprint("program of ", n)] = self[1<<20:][:n]
-	}
+	all := deflatetest.Contents(t, 32_510, 32_511, 32_512, 32_767, 32_768, 32_769, 65_535, 65_536, 130_000)
+	noise := all["noise"]
+	all["far matches"] = bytes.Repeat(noise[:32_768], 5)
+	all["long runs"] = append(bytes.Repeat(noise[:600], 2), noise[:900]...)
 	return all
 }
 

@@ -1,9 +1,6 @@
 package deflateparse
 
-import (
-	"encoding/binary"
-	"math/bits"
-)
+import "groundswell/internal/prefix"
 
 // effort is how a compressor is taken to look for matches. That of 0 is none: all that it
 // chose stands in the form.
@@ -144,7 +141,7 @@ func (p *predictor) longest(at, best int) (length, distance int) {
 	for d := pos - p.last[hash(scan)]; d > 0 && d <= most; {
 		end := place - d + uint16(best)
 		if room[end] == behind && room[end-1] == last {
-			if n := common(content[place-d:], scan); n > best && (n > p.least || int(d) <= p.far) {
+			if n := prefix.Common(content[place-d:], scan); n > best && (n > p.least || int(d) <= p.far) {
 				best, length, distance = n, n, int(d)
 				if n >= p.nice || n == len(scan) {
 					break
@@ -159,20 +156,6 @@ func (p *predictor) longest(at, best int) (length, distance int) {
 		d = next
 	}
 	return length, distance
-}
-
-// common is how many bytes are the same at the begin of from and scan, which is no longer.
-func common(from, scan []byte) int {
-	n := 0
-	for ; n+8 <= len(scan); n += 8 {
-		if x := binary.LittleEndian.Uint64(from[n:]) ^ binary.LittleEndian.Uint64(scan[n:]); x != 0 {
-			return n + bits.TrailingZeros64(x)/8
-		}
-	}
-	for n < len(scan) && from[n] == scan[n] {
-		n++
-	}
-	return n
 }
 
 // ranks is how many places are looked at for the rank of a match.
@@ -192,7 +175,7 @@ func (p *predictor) rank(at, length, rank, distance int) (n, d int, ok bool) {
 		if d <= 0 || d > min(window, at) {
 			return 0, 0, false
 		}
-		if common(p.content[at-d:], scan) == length {
+		if prefix.Common(p.content[at-d:], scan) == length {
 			if n == rank || d == distance {
 				return n, d, true
 			}

@@ -1,6 +1,10 @@
 package deflateparse
 
-import "io"
+import (
+	"io"
+
+	"groundswell/internal/deflate/codes"
+)
 
 // Reader takes one stream apart: what is read from it is the stream's parsed form. The zero
 // Reader must be Reset before it is used.
@@ -180,23 +184,23 @@ func (r *Reader) symbols(g *head) error {
 			g.ends = true
 			break
 		}
-		if symbol -= firstLength; symbol > longestCode {
+		if symbol -= firstLength; symbol > codes.Longest {
 			return ErrCorrupt
 		}
-		length := int(lengthBases[symbol]) + in.take(uint(lengthExtra[symbol])) + minMatch
+		length := int(codes.LengthBases[symbol]) + in.take(uint(codes.LengthExtra[symbol])) + minMatch
 		code, n := r.distances.next(in.acc)
 		if code < 0 || code >= distanceCodes {
 			return ErrCorrupt
 		}
 		in.skip(n)
-		distance := int(distanceBases[code]) + in.take(uint(distanceExtra[code])) + 1
+		distance := int(codes.DistanceBases[code]) + in.take(uint(codes.DistanceExtra[code])) + 1
 		if distance > len(content) {
 			return ErrTooFar
 		}
 		for ; run > maxRun; run -= maxRun {
 			r.note(record{run: maxRun})
 		}
-		r.note(record{run, length, distance, length == maxMatch && symbol != longestCode})
+		r.note(record{run, length, distance, length == maxMatch && symbol != codes.Longest})
 		run = 0
 		for end := len(content) + length; len(content) < end; {
 			from := len(content) - distance

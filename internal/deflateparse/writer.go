@@ -1,5 +1,7 @@
 package deflateparse
 
+import "groundswell/internal/deflate/codes"
+
 // Writer makes the stream of a parsed form. The zero Writer must be Reset before it is
 // used.
 type Writer struct {
@@ -186,19 +188,16 @@ func (w *Writer) run(literals []byte) bool {
 
 func (w *Writer) match(rec record) bool {
 	length, distance := rec.length-minMatch, rec.distance-1
-	code := int(lengthCodes[length])
-	if rec.length == maxMatch && !rec.long {
-		code = longestCode
-	}
+	code := codes.OfLength(length, rec.long)
 	if !w.symbol(&w.literals, code+firstLength) {
 		return false
 	}
-	w.out.add(uint64(length-int(lengthBases[code])), uint(lengthExtra[code]))
-	code = distanceCode(distance)
+	w.out.add(uint64(length-int(codes.LengthBases[code])), uint(codes.LengthExtra[code]))
+	code = codes.OfDistance(distance)
 	if !w.symbol(&w.distances, code) {
 		return false
 	}
-	w.out.add(uint64(distance-int(distanceBases[code])), uint(distanceExtra[code]))
+	w.out.add(uint64(distance-int(codes.DistanceBases[code])), uint(codes.DistanceExtra[code]))
 	w.out.flush()
 	return true
 }

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"slices"
 
+	"groundswell/internal/prefix"
+
 	"golang.org/x/sync/errgroup"
 )
 
@@ -65,7 +67,7 @@ func newFinder(ctx context.Context, old, new []byte, workers int, limit limits) 
 		}
 		from := rest.offset(int(at))
 		if len(f.same) > 0 { // what follows in the text may be from elsewhere
-			n = common(key[:min(len(key), limit)], old[from:])
+			n = prefix.Common(key[:min(len(key), limit)], old[from:])
 		}
 		return n, from
 	}

@@ -1,6 +1,10 @@
 package delta
 
-import "slices"
+import (
+	"slices"
+
+	"groundswell/internal/prefix"
+)
 
 const (
 	// identicalLeast is the shortest range that is found to be identical without
@@ -63,7 +67,7 @@ func identical(old, new []byte) []copied {
 		for at-back > end && int(from)-back > 0 && new[at-back-1] == old[int(from)-back-1] {
 			back++
 		}
-		n := back + common(new[at:], old[from:])
+		n := back + prefix.Common(new[at:], old[from:])
 		if n < identicalLeast {
 			return
 		}

@@ -1,5 +1,7 @@
 package delta
 
+import "groundswell/internal/prefix"
+
 const (
 	// matchLimit is how far a match is compared: what is longer is found by going on.
 	matchLimit = 1 << 14
@@ -107,7 +109,7 @@ func (m *matcher) agrees(at, from, end int) int {
 	if from < 0 || from >= len(m.old) {
 		return 0
 	}
-	return common(m.new[at:end], m.old[from:])
+	return prefix.Common(m.new[at:end], m.old[from:])
 }
 
 // goesWell says that of the next 32 bytes nearly all are equal in the copy at hand:

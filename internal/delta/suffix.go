@@ -1,11 +1,12 @@
 package delta
 
 import (
-	"encoding/binary"
 	"errors"
 	"index/suffixarray"
 	"reflect"
 	"unsafe"
+
+	"groundswell/internal/prefix"
 )
 
 // suffixes finds the longest match of some bytes in a text.
@@ -63,7 +64,7 @@ func (s *suffixes) longest(key []byte, limit int) (length int, at int32) {
 		from := int(s.sorted[mid])
 		suffix := s.text[from:]
 		n := min(commonLo, commonHi)
-		n += common(suffix[n:], key[n:])
+		n += prefix.Common(suffix[n:], key[n:])
 		if n > length {
 			length, at = n, int32(from)
 			if n == len(key) {
@@ -77,19 +78,6 @@ func (s *suffixes) longest(key []byte, limit int) (length int, at int32) {
 		}
 	}
 	return length, at
-}
-
-// common is the length of the longest common prefix.
-func common(a, b []byte) int {
-	n := min(len(a), len(b))
-	i := 0
-	for i+8 <= n && binary.LittleEndian.Uint64(a[i:]) == binary.LittleEndian.Uint64(b[i:]) {
-		i += 8
-	}
-	for i < n && a[i] == b[i] {
-		i++
-	}
-	return i
 }
 
 // sortSuffixes has the standard library sort them. Its array is taken where it lies,
