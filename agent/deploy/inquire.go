@@ -32,11 +32,12 @@ type inquiry struct {
 }
 
 // refusal is reasonOf for a device that has asked: what was refused as often as agreed would
-// take it is final. What one source has sent counts also where others say nothing.
-func (i *inquiry) refusal(err error) (slug string, final bool) {
+// take it is final, and until then it keeps the device. What one source has sent counts also
+// where others say nothing.
+func (i *inquiry) refusal(err error) (slug string, final, keeps bool) {
 	slug, final = reasonOf(err)
 	if i.attempt == "" {
-		return slug, final
+		return slug, final, false
 	}
 	if !final && errors.Is(err, fetch.ErrRefused) {
 		slug = reasonMetadata
@@ -44,8 +45,9 @@ func (i *inquiry) refusal(err error) (slug string, final bool) {
 	if slug == reasonMetadata {
 		i.refused++
 		final = i.refused >= patience
+		keeps = !final
 	}
-	return slug, final
+	return slug, final, keeps
 }
 
 // refuses keeps the device for a while because of a refusal.
@@ -70,6 +72,7 @@ func (d *Driver) inquire(ctx context.Context) (update.Event, *condition.Hold, er
 	if now < d.inquiry.again {
 		hold := d.inquiry.hold
 		hold.Again = d.inquiry.again - now
+		d.device.block(d.cfg.Component)
 		return "", &hold, nil
 	}
 	if !d.dep.Unasked || now < d.inquiry.until {
@@ -95,11 +98,12 @@ func (d *Driver) inquire(ctx context.Context) (update.Event, *condition.Hold, er
 		d.log.Warn("nobody says whether release keys were withdrawn", "rollout", d.dep.Entry.Rollout, "err", err)
 		return "", &condition.Hold{Again: atOnce}, nil
 	}
-	reason, final := d.inquiry.refusal(err)
+	reason, final, _ := d.inquiry.refusal(err)
 	if final {
 		d.dep.Reason, d.dep.Detail = reason, err.Error()
 		return update.Fail, nil, nil
 	}
+	d.device.block(d.cfg.Component)
 	hold, err := d.refuses(ctx, reason, fmt.Sprintf("newer roots: %v", err))
 	return "", hold, err
 }

@@ -29,6 +29,18 @@ func stranger(t *testing.T) trust.RoleKeys {
 	return trust.RoleKeys{Keys: []trust.PublicKey{k.Public()}, Threshold: 1}
 }
 
+// copied is a device that may not download, and has all from a peer.
+func (l *lan) copied() *near {
+	l.t.Helper()
+	addr := peerstest.Addrs(l.t, 1)
+	l.newPeer(addr[0]).fetch(l.artifact.Length)
+	l.forget(nil)
+	n := l.spent(addr...)
+	n.begins()
+	n.fetched()
+	return n
+}
+
 // restarts has a device that has fetched everything go down when it is staged, and come up.
 func (n *near) restarts() {
 	n.l.t.Helper()
@@ -127,12 +139,7 @@ func TestAKeyThatWasWithdrawnMeanwhile(t *testing.T) {
 			if c.besides {
 				l.besides = l.signedAnew()
 			}
-			addr := peerstest.Addrs(t, 1)
-			l.newPeer(addr[0]).fetch(l.artifact.Length)
-			l.forget(nil)
-			n := l.spent(addr...)
-			n.begins()
-			n.fetched()
+			n := l.copied()
 			if !n.dep.Unasked {
 				t.Fatal("somebody was asked for roots")
 			}
@@ -206,12 +213,7 @@ func TestARefusalIsNotAskedAboutAtEachWake(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			l := newLAN(t)
-			addr := peerstest.Addrs(t, 1)
-			l.newPeer(addr[0]).fetch(l.artifact.Length)
-			l.forget(nil)
-			n := l.spent(addr...)
-			n.begins()
-			n.fetched()
+			n := l.copied()
 			c.meanwhile(l)
 			before := n.refused(0)
 			if c.restarts {

@@ -231,9 +231,6 @@ func (d *Driver) jump(ctx context.Context, decision decide.Decision) (event upda
 	}
 	event, hold, err = d.inquire(ctx)
 	if hold != nil {
-		if hold.Again != atOnce {
-			d.device.block(d.cfg.Component)
-		}
 		return "", *hold, err
 	}
 	if event != "" || err != nil {
@@ -398,8 +395,9 @@ func (d *Driver) lastCheck(ctx context.Context, decision decide.Decision) (updat
 	}
 	if err != nil {
 		reason, final := reasonOf(err)
+		keeps := false
 		if !d.dep.Unasked { // otherwise no source has refused anything
-			reason, final = d.inquiry.refusal(err)
+			reason, final, keeps = d.inquiry.refusal(err)
 		}
 		if ctx.Err() != nil {
 			return "", nil, ctx.Err()
@@ -409,7 +407,7 @@ func (d *Driver) lastCheck(ctx context.Context, decision decide.Decision) (updat
 		}
 		if !final {
 			d.log.Warn("cannot check the release before the jump", "err", err)
-			if reason == reasonMetadata && d.inquiry.attempt != "" && !d.dep.Unasked {
+			if keeps {
 				hold, err := d.refuses(ctx, reason, err.Error())
 				return "", hold, err
 			}
