@@ -1,18 +1,12 @@
 package deflate
 
-// The codes of the code lengths (RFC 1951, 3.2.7), in the order in which they are sent.
+import "groundswell/internal/deflate/codes"
+
 const (
-	repeat      = 16 // the last length 3 to 6 times
-	zeros       = 17 // 3 to 10 zeros
-	manyZeros   = 18 // 11 to 138 zeros
-	leastSent   = 4
-	mostSent    = 19
 	noneBefore  = 0xffff
 	noneBehind  = 0xfffe
 	repeatsMost = 6
 )
-
-var sendOrder = [mostSent]int{16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15}
 
 // runs calls visit with the codes that stand for the lengths of a tree's codes, in order:
 // a length and how often it stands there by itself, or a code of repetition and how often
@@ -43,11 +37,11 @@ func (t *tree) runs(visit func(code, n int)) {
 				visit(int(size), 1)
 				count--
 			}
-			visit(repeat, count)
+			visit(codes.Repeat, count)
 		case count <= 10:
-			visit(zeros, count)
+			visit(codes.Zeros, count)
 		default:
-			visit(manyZeros, count)
+			visit(codes.ManyZeros, count)
 		}
 		last, count = size, 0
 	}
@@ -57,7 +51,7 @@ func (t *tree) runs(visit func(code, n int)) {
 // sent.
 func (b *blockWriter) buildLengths(sum *cost) int {
 	note := func(code, n int) {
-		if code < repeat {
+		if code < codes.Repeat {
 			b.lengths.count[code] += uint16(n)
 		} else {
 			b.lengths.count[code]++
@@ -66,8 +60,8 @@ func (b *blockWriter) buildLengths(sum *cost) int {
 	b.literals.runs(note)
 	b.distances.runs(note)
 	b.lengths.build(sum)
-	n := mostSent
-	for n > leastSent && b.lengths.length[sendOrder[n-1]] == 0 {
+	n := codes.MostSent
+	for n > codes.LeastSent && b.lengths.length[codes.SendOrder[n-1]] == 0 {
 		n--
 	}
 	sum.own += 3*n + 5 + 5 + 4
@@ -77,19 +71,19 @@ func (b *blockWriter) buildLengths(sum *cost) int {
 func (b *blockWriter) sendTrees(order int) {
 	b.send(uint64(b.literals.last+1-firstLength), 5)
 	b.send(uint64(b.distances.last), 5)
-	b.send(uint64(order-leastSent), 4)
-	for _, code := range sendOrder[:order] {
+	b.send(uint64(order-codes.LeastSent), 4)
+	for _, code := range codes.SendOrder[:order] {
 		b.send(uint64(b.lengths.length[code]), 3)
 	}
 	send := func(code, n int) {
 		switch code {
-		case repeat:
+		case codes.Repeat:
 			b.sendCode(&b.lengths, code)
 			b.send(uint64(n-3), 2)
-		case zeros:
+		case codes.Zeros:
 			b.sendCode(&b.lengths, code)
 			b.send(uint64(n-3), 3)
-		case manyZeros:
+		case codes.ManyZeros:
 			b.sendCode(&b.lengths, code)
 			b.send(uint64(n-11), 7)
 		default:

@@ -3,6 +3,8 @@ package deflateparse
 import (
 	"encoding/binary"
 	"errors"
+
+	"groundswell/internal/deflate/codes"
 )
 
 // Refusals.
@@ -39,7 +41,7 @@ const (
 	headLength   = 8 // of a group
 	recordLength = 4
 	lengthLength = 2 // of a stored block
-	maxHeader    = 3 + mostSent + literalCodes + distanceCodes
+	maxHeader    = 3 + codes.MostSent + literalCodes + distanceCodes
 	maxRecords   = maxContent/minMatch + maxContent/maxRun
 )
 

@@ -1,15 +1,6 @@
 package deflateparse
 
-// The codes of code lengths (RFC 1951, 3.2.7), in the order in which they are sent.
-const (
-	repeat    = 16 // the last length 3 to 6 times
-	zeros     = 17 // 3 to 10 zeros
-	manyZeros = 18 // 11 to 138 zeros
-	mostSent  = 19
-	leastSent = 4
-)
-
-var sendOrder = [mostSent]uint8{16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15}
+import "groundswell/internal/deflate/codes"
 
 // runs are the codes of repetition: what a byte of the form is that stands for the shortest
 // one, how many that is, and how many bits say how many more.
@@ -25,7 +16,7 @@ var runs = [...]struct {
 type header struct {
 	form    []byte
 	lengths [literalCodes + distanceCodes]uint8 // what it says
-	codes   decoder                             // of code lengths
+	decode  decoder                             // of the symbols of code lengths
 	encode  encoder
 }
 
@@ -41,9 +32,9 @@ func (h *header) sets() (literals, distances []uint8) {
 }
 
 // sent is the lengths of the codes of code lengths.
-func (h *header) sent() (l [mostSent]uint8) {
-	for i, n := range h.form[3 : 3+int(h.form[2])+leastSent] {
-		l[sendOrder[i]] = n
+func (h *header) sent() (l [codes.MostSent]uint8) {
+	for i, n := range h.form[3 : 3+int(h.form[2])+codes.LeastSent] {
+		l[codes.SendOrder[i]] = n
 	}
 	return l
 }
@@ -59,8 +50,8 @@ func (h *header) repeated(b uint8, n, most int) int {
 		return n + 1
 	}
 	code := codeOf(b)
-	length, times := uint8(0), int(b-runs[code-repeat].byte+runs[code-repeat].least)
-	if code == repeat {
+	length, times := uint8(0), int(b-runs[code-codes.Repeat].byte+runs[code-codes.Repeat].least)
+	if code == codes.Repeat {
 		if n == 0 {
 			return 0
 		}
@@ -77,8 +68,8 @@ func (h *header) repeated(b uint8, n, most int) int {
 
 // codeOf is the code that a byte from 16 on stands for.
 func codeOf(b uint8) int {
-	code := repeat
-	for code < manyZeros && b >= runs[code-repeat+1].byte {
+	code := codes.Repeat
+	for code < codes.ManyZeros && b >= runs[code-codes.Repeat+1].byte {
 		code++
 	}
 	return code
@@ -91,23 +82,23 @@ func (h *header) read(in *input) bool {
 	if literals > literalCodes || distances > distanceCodes {
 		return false
 	}
-	for range int(h.form[2]) + leastSent {
+	for range int(h.form[2]) + codes.LeastSent {
 		h.form = append(h.form, byte(in.read(3)))
 	}
 	lengths := h.sent()
-	if !h.codes.build(lengths[:]) {
+	if !h.decode.build(lengths[:]) {
 		return false
 	}
 	for n := 0; n < literals+distances; {
 		in.fill()
-		code, bits := h.codes.next(in.acc)
+		code, bits := h.decode.next(in.acc)
 		if code < 0 {
 			return false
 		}
 		in.skip(bits)
 		b := uint8(code)
-		if code >= repeat {
-			run := runs[code-repeat]
+		if code >= codes.Repeat {
+			run := runs[code-codes.Repeat]
 			b = run.byte + uint8(in.take(run.extra))
 		}
 		h.form = append(h.form, b)
@@ -121,10 +112,10 @@ func (h *header) read(in *input) bool {
 // write puts it into a stream, and reports whether it is one.
 func (h *header) write(out *output, form []byte) bool {
 	h.form = form
-	if len(form) < 3 || form[0] >= literalCodes-firstLength+1 || form[1] >= distanceCodes || form[2] > mostSent-leastSent {
+	if len(form) < 3 || form[0] >= literalCodes-firstLength+1 || form[1] >= distanceCodes || form[2] > codes.MostSent-codes.LeastSent {
 		return false
 	}
-	sent := 3 + int(form[2]) + leastSent
+	sent := 3 + int(form[2]) + codes.LeastSent
 	if len(form) < sent {
 		return false
 	}
@@ -149,7 +140,7 @@ func (h *header) write(out *output, form []byte) bool {
 				return false
 			}
 			code = codeOf(b)
-			extra, bits = uint64(b-runs[code-repeat].byte), runs[code-repeat].extra
+			extra, bits = uint64(b-runs[code-codes.Repeat].byte), runs[code-codes.Repeat].extra
 		}
 		if h.encode.length[code] == 0 {
 			return false

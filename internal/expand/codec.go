@@ -36,9 +36,9 @@ type Reader struct {
 	current io.Reader
 }
 
-// Reset makes r begin with a stream, of which it has to know the codec and the effort. back reads what was read before, by its offset;
-// nil if nobody keeps it, which only short streams do without. It keeps the memory of one
-// codec.
+// Reset makes r begin with a stream, of which it has to know the codec and the effort. back
+// reads what was read before, by its offset; nil if nobody keeps it, which only short streams
+// do without. It keeps the memory of one codec.
 func (r *Reader) Reset(s Stream, src flate.Reader, back io.ReaderAt) error {
 	codec := s.Codec
 	if codec != r.codec {

@@ -9,8 +9,9 @@
 // images. Of the old one the device reads the content: small streams are inflated when they
 // are read, the large ones once, into a file that the caller has room for. Of the new one
 // it makes the content, and from that the streams, by packages deflate, deflateparse,
-// lzmaparse and zstdparse. That these come out bit for bit was tried when the delta was made (package find, which devices do without):
-// a stream that cannot be made again is left as it is.
+// lzmaparse and zstdparse. That these come out bit for bit was tried when the delta was made
+// (package find, which devices do without): a stream that cannot be made again is left as it
+// is.
 //
 // A delta has units, one for each segment of the artifact, so that what a unit makes can be
 // checked at once. A unit that begins inside a stream needs the content since where the

@@ -150,7 +150,8 @@ func (h *Head) parse(list []byte, version byte) error {
 }
 
 // streams reads those of an image, by columns: where they begin behind the last one, how
-// long they are, how much they hold, their codecs and efforts, and the ways of those that are to be made.
+// long they are, how much they hold, their codecs and efforts, and the ways of those that are
+// to be made.
 func (n *numbers) streams(made bool) []Stream {
 	count := int(n.next(MaxStreams))
 	if n.err == nil && 3*count > len(n.rest) {

@@ -1,5 +1,6 @@
 // Package codes has the symbols of lengths and distances in deflate streams (RFC 1951, 3.2.5),
-// for those who write them and those who take them apart.
+// and of the lengths of their codes (3.2.7), for those who write them and those who take them
+// apart.
 package codes
 
 import "math/bits"
@@ -13,6 +14,20 @@ const (
 
 	minMatch, maxMatch = 3, 258
 )
+
+// The symbols of the lengths of codes that are no length.
+const (
+	Repeat    = 16 // the last length 3 to 6 times
+	Zeros     = 17 // 3 to 10 zeros
+	ManyZeros = 18 // 11 to 138 zeros
+
+	// LeastSent and MostSent are how many lengths of these symbols' codes a block has.
+	LeastSent = 4
+	MostSent  = 19
+)
+
+// SendOrder is the order in which these lengths are sent.
+var SendOrder = [MostSent]uint8{16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15}
 
 // By code: how many bits follow it, and the least of what these are added to, as lengths less
 // 3 and distances less 1. Behind the last code there is nothing; the arrays are as long as
