@@ -50,10 +50,11 @@ func (i *inquiry) refusal(err error) (slug string, final, keeps bool) {
 	return slug, final, keeps
 }
 
-// refuses keeps the device for a while because of a refusal.
+// refuses keeps the device for a while because of a refusal, and no other component.
 func (d *Driver) refuses(ctx context.Context, reason, detail string) (*condition.Hold, error) {
 	hold := condition.Hold{Reason: reason, Detail: detail, Again: longest}
 	d.inquiry.hold, d.inquiry.again = hold, d.clock.Uptime()+longest
+	d.device.block(d.cfg.Component)
 	return &hold, d.tell(ctx, condition.Install, &hold)
 }
 
@@ -72,7 +73,6 @@ func (d *Driver) inquire(ctx context.Context) (update.Event, *condition.Hold, er
 	if now < d.inquiry.again {
 		hold := d.inquiry.hold
 		hold.Again = d.inquiry.again - now
-		d.device.block(d.cfg.Component)
 		return "", &hold, nil
 	}
 	if !d.dep.Unasked || now < d.inquiry.until {
@@ -103,7 +103,6 @@ func (d *Driver) inquire(ctx context.Context) (update.Event, *condition.Hold, er
 		d.dep.Reason, d.dep.Detail = reason, err.Error()
 		return update.Fail, nil, nil
 	}
-	d.device.block(d.cfg.Component)
 	hold, err := d.refuses(ctx, reason, fmt.Sprintf("newer roots: %v", err))
 	return "", hold, err
 }

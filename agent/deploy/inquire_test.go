@@ -118,6 +118,14 @@ func TestAKeyThatWasWithdrawnMeanwhile(t *testing.T) {
 			},
 			unasked: true,
 		},
+		"nobody knows, and the device asks no peers any more": {
+			meanwhile: func(_ *testing.T, l *lan, n *near) {
+				l.pin = topics.SnapshotPin{Version: 2, Length: 3, SHA256: its([]byte("new"))}
+				l.Close()
+				n.Driver.cfg.Peers = nil
+			},
+			unasked: true,
+		},
 		"nobody knows, and a peer holds the other list, that a new key signed": {
 			besides: true,
 			meanwhile: func(_ *testing.T, l *lan, _ *near) {
@@ -249,6 +257,12 @@ func (n *near) refused(before int) (asked int) {
 	}
 	if r, _ := n.Rest(); r.Reason != "metadata" {
 		t.Errorf("it rests: %+v", r)
+	}
+	n.device.mu.Lock()
+	blocked := n.device.blocked[n.cfg.Component]
+	n.device.mu.Unlock()
+	if !blocked {
+		t.Error("other components wait for it")
 	}
 	if again, _, _ := n.l.counted(); again != asked {
 		t.Errorf("the origin was asked for %v", n.l.asked)

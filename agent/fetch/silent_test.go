@@ -3,6 +3,7 @@ package fetch
 import (
 	"context"
 	"log/slog"
+	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -48,4 +49,24 @@ func TestSourcesThatHangDoNotSpeakForTheOthers(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestALongListHasAllTheTime: it comes, by a link as slow as that.
+func TestALongListHasAllTheTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client := New(Config{Sources: func() []string { return []string{"http://slow", "http://away"} }, Stall: time.Minute})
+		defer overPipes(client, func(w http.ResponseWriter, r *http.Request) {
+			if r.Host != "slow" {
+				w.WriteHeader(http.StatusBadGateway)
+				return
+			}
+			drip(90*time.Second/time.Duration(len(firmware)))(w, r)
+		}, func(c net.Conn) net.Conn { return c })()
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+		defer cancel()
+		pin := trust.TargetsPin{Version: 1, Length: trust.MaxRoot + 1}
+		if err := client.Targets(ctx, pin, func([]byte) error { return nil }); err != nil {
+			t.Error(err)
+		}
+	})
 }

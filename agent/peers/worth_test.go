@@ -4,6 +4,8 @@ import (
 	"net/http"
 	"testing"
 	"time"
+
+	"groundswell/internal/block"
 )
 
 // slowPeer says that it fetches all of an artifact, and gets on at a rate in bytes a second.
@@ -104,4 +106,30 @@ func TestManySlowPeersAreWaitedForAsOne(t *testing.T) {
 			t.Errorf("%+v, want at most %v", m, longest)
 		}
 	})
+}
+
+// TestOnlyTurnsThatBroughtSomethingTellARate.
+func TestOnlyTurnsThatBroughtSomethingTellARate(t *testing.T) {
+	var o own
+	o.note(nil, time.Hour)
+	if o.rate() != 0 {
+		t.Errorf("%d bytes a second, of none", o.rate())
+	}
+	o.note([]block.Block{{Length: 3000}, {Length: 1000}}, 2*time.Second)
+	o.note(nil, time.Hour)
+	if o.rate() != 2000 {
+		t.Errorf("%d bytes a second", o.rate())
+	}
+}
+
+// TestWhoFollowsHasNothingToLose: however long others took, it could not have it otherwise.
+func TestWhoFollowsHasNothingToLose(t *testing.T) {
+	sh := &Share{site: &Site{opt: Options{Patience: time.Second}}}
+	sh.turn.all, sh.turn.untried = time.Hour, time.Hour
+	if !sh.spent() || !sh.tries() {
+		t.Error("one that may fetch waits on")
+	}
+	if sh.follows = true; sh.spent() || sh.tries() {
+		t.Error("one that may not does not wait")
+	}
 }

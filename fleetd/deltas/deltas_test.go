@@ -357,3 +357,16 @@ func TestThePolicyOrTheDevicesPowerChoosesTheCoder(t *testing.T) {
 		})
 	}
 }
+
+// TestACoderThatNobodyKnowsIsSaid, and is not taken for another one.
+func TestACoderThatNobodyKnowsIsSaid(t *testing.T) {
+	f := newFixture(t)
+	f.release("1.0.0", noise(7, 50_000))
+	f.release("1.1.0", noise(7, 50_001))
+	cfg := f.config()
+	cfg.Coder = "lz4"
+	source := f.work(cfg, f.rollout("1.1.0"), "a verdict", func(s fleet.DeltaSource) bool { return s.Error != "" })
+	if !strings.Contains(source.Error, `there is no coder "lz4"`) || source.State == fleet.DeltaReady {
+		t.Errorf("%+v", source)
+	}
+}

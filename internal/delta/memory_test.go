@@ -15,7 +15,7 @@ func TestLittleMemorySortsLess(t *testing.T) {
 	lengths := map[int64]int{}
 	for _, memory := range []int64{0, 1 << 30, LeastMemory(1) + madeMemory*50_000} {
 		var out bytes.Buffer
-		if err := Encode(t.Context(), &out, old, new, Options{Workers: 1, Memory: memory}); err != nil {
+		if err := Encode(t.Context(), &out, old, new, Options{Workers: 50, Memory: memory}); err != nil { // fewer, with little
 			t.Fatalf("%d bytes: %v", memory, err)
 		}
 		lengths[memory] = out.Len()

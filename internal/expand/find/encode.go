@@ -77,9 +77,6 @@ func Encode(ctx context.Context, w io.Writer, old, new []byte, o Options) error 
 		return err
 	}
 	h.Old = bare(before)
-	if err := o.fits(workers, size(old, h.Old), size(new, h.New)); err != nil { // parsed forms are longer
-		return err
-	}
 	// One after the other: what holds the first image may go before the second is read.
 	expandedOld, err := o.expanded(old, h.Old)
 	if err != nil {

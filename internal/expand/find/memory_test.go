@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"groundswell/internal/delta"
+	"groundswell/internal/expand"
 )
 
 // TestMemoryIsBounded: what does not fit is refused, what fits is made as with more, and whoever
@@ -16,7 +17,8 @@ func TestMemoryIsBounded(t *testing.T) {
 	old := slices.Concat(noise(1, 50_000), gzip(t, text(1, length)))
 	new := slices.Concat(noise(1, 50_000), gzip(t, text(2, length)))
 	encode := func(memory int64) (out bytes.Buffer, read int, err error) {
-		o := Options{Ends: ends(t, new), Coder: delta.Zstd, Workers: 1, Memory: memory, Expanded: func() { read++ }}
+		// More workers than there is ever memory for here.
+		o := Options{Ends: ends(t, new), Coder: delta.Zstd, Workers: 50, Memory: memory, Expanded: func() { read++ }}
 		err = Encode(t.Context(), &out, old, new, o)
 		return out, read, err
 	}
@@ -27,7 +29,7 @@ func TestMemoryIsBounded(t *testing.T) {
 	forms := int64(2 * (50_000 + length))
 	for name, memory := range map[string]int64{
 		"both forms":       delta.LeastMemory(1) + forms/2,
-		"the delta itself": delta.LeastMemory(1) + forms,
+		"the delta itself": delta.LeastMemory(1) + forms + 100, // with the heads of the files
 	} {
 		out, _, err := encode(memory)
 		if !errors.Is(err, delta.ErrMemory) || out.Len() != 0 {
@@ -52,6 +54,19 @@ func TestWhatIsKeptWhileItIsReadIsBounded(t *testing.T) {
 			if list, err := streams(t.Context(), file, most); err != nil || len(list) != n {
 				t.Errorf("%s, at most %d: %d streams, want %d (%v)", name, most, len(list), n, err)
 			}
+		}
+	}
+}
+
+// TestFewTryLargeStreamsAtOnce: each of them holds a multiple of one.
+func TestFewTryLargeStreamsAtOnce(t *testing.T) {
+	for _, c := range []struct {
+		memory, largest int64
+		want            int
+	}{{0, 1 << 30, 8}, {1 << 30, 1 << 20, 8}, {1 << 30, 64 << 20, 3}, {1 << 30, 1 << 30, 1}} {
+		o := Options{Memory: c.memory}
+		if n := o.triers(8, []expand.Stream{{Size: 5}, {Size: c.largest}}); n != c.want {
+			t.Errorf("%d bytes, streams of %d: %d at once, want %d", c.memory, c.largest, n, c.want)
 		}
 	}
 }
