@@ -238,7 +238,7 @@ func TestEncodeEndsWithItsContext(t *testing.T) {
 func TestSegmentsNeedNoMemoryOfTheirOwn(t *testing.T) {
 	r := rand.New(rand.NewPCG(9, 9))
 	old := text(r, 600_000)
-	new := mutated(r, old, 300)
+	new := mutated(r, old, 30)
 	made := encode(t, old, new, delta.Options{Coder: delta.Mixed, Ends: []int64{int64(len(new)) / 2, int64(len(new))}})
 	h, err := delta.ReadHead(bytes.NewReader(made))
 	if err != nil {
@@ -247,6 +247,11 @@ func TestSegmentsNeedNoMemoryOfTheirOwn(t *testing.T) {
 	d, err := delta.NewDecoder(h, bytes.NewReader(old))
 	if err != nil {
 		t.Fatal(err)
+	}
+	for i, s := range h.Segments {
+		if made[s.Offset] < 3 { // by models, which have most of the memory
+			t.Fatalf("segment %d is coded by method %d", i, made[s.Offset])
+		}
 	}
 	buffer := make([]byte, 0, len(new))
 	allocations := testing.AllocsPerRun(3, func() {

@@ -220,6 +220,15 @@ func TestDamagedDeltas(t *testing.T) {
 		if err := Encode(context.Background(), &made, old, new, Options{Coder: coder, Ends: []int64{25_000, int64(len(new))}}); err != nil {
 			t.Fatal(err)
 		}
+		h, err := ReadHead(bytes.NewReader(made.Bytes()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, s := range h.Segments {
+			if m := method(made.Bytes()[s.Offset]); m.models() != (coder == Mixed) {
+				t.Fatalf("%v: segment %d is coded by method %d", coder, i, m)
+			}
+		}
 		for range 2000 {
 			data := bytes.Clone(made.Bytes())
 			for range 1 + r.IntN(3) {
