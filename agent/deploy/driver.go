@@ -68,7 +68,8 @@ type Downloads interface {
 // Peers are the other devices of the site.
 type Peers interface {
 	// Near reports whether one may have something of an artifact, and may be asked: not
-	// where the link costs by the byte.
+	// where the link costs by the byte, nor by who sleeps between its check-ins to save its
+	// battery, for it would have to stay awake for it.
 	Near(artifact string) bool
 	// Document brings a document about an artifact, by its digest.
 	Document(ctx context.Context, artifact string, d topics.Document) ([]byte, error)

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"groundswell/agent/allowance"
+	"groundswell/agent/assemble"
 	"groundswell/agent/condition"
 	"groundswell/agent/peers/peerstest"
 	"groundswell/agent/wake"
@@ -170,6 +171,24 @@ func TestPeersAreNotAskedForWhatElseKeepsTheDevice(t *testing.T) {
 				t.Errorf("the origin was asked %d times", requests)
 			}
 		})
+	}
+}
+
+// TestWhoConnectsOnAScheduleAndIsPluggedInAsksPeers for what it may not download.
+func TestWhoConnectsOnAScheduleAndIsPluggedInAsksPeers(t *testing.T) {
+	l := newLAN(t)
+	addr := peerstest.Addrs(t, 1)
+	l.newPeer(addr[0]).fetch(l.artifact.Length)
+	l.forget(nil)
+	scheduled := wake.New(wake.Limits{Bytes: 64 << 10})
+	scheduled.Begin()
+	n := l.newNear(daily, condition.Config{}, scheduled, addr...)
+	n.cfg.Peers.(*assemble.Nearby).Downloads.Battery = func() bool { return false }
+	spend(t, n.allowed, int(daily.DailyBudget))
+	n.begins()
+	n.fetched()
+	if got := n.dep.Transfer; got.Peer != l.artifact.Length+l.artifact.Index.Length || got.Received() != got.Peer {
+		t.Errorf("%+v", got)
 	}
 }
 
