@@ -35,6 +35,10 @@ func (n *Nearby) Document(ctx context.Context, artifact string, doc topics.Docum
 	return n.Downloads.documentOfPeers(ctx, artifact, doc)
 }
 
+// Faults is what the others did wrong since it was called last, also while sources were asked
+// as well.
+func (n *Nearby) Faults() topics.PeerFaults { return n.Downloads.Peers.Faults() }
+
 // Artifact brings as much of an artifact into the file at path as the others have, or fetch
 // meanwhile, with its block index. It returns nil when the file is complete and verified,
 // wake.ErrSpent when nobody brings the rest, and otherwise as Downloads.Artifact does, whose

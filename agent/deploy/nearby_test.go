@@ -131,6 +131,9 @@ func TestAPeerThatGivesAWrongIndexCostsIt(t *testing.T) {
 	if got := n.dep.Transfer; got.Peer != 0 || got.Full != l.artifact.Length {
 		t.Errorf("%+v", got)
 	}
+	if s := n.status(topics.StateVerified); s.PeerFaults == nil || *s.PeerFaults != (topics.PeerFaults{Wrong: 1}) {
+		t.Errorf("of its peer it says %+v", s.PeerFaults)
+	}
 }
 
 // TestPeersAreNotAskedForWhatElseKeepsTheDevice: over a metered link, by one that sleeps

@@ -71,6 +71,8 @@ type Deployment struct {
 	// Transfer is where the bytes came from. What came after the last write before a
 	// kill is missing from it.
 	Transfer topics.Transfer `json:"transfer,omitzero"`
+	// PeerFaults is what other devices of the site did wrong, as far as Transfer.
+	PeerFaults topics.PeerFaults `json:"peer_faults,omitzero"`
 	// PreviousBootID is of the launch that ran when the jump began.
 	PreviousBootID string `json:"previous_boot_id,omitempty"`
 	// Before is what metrics were before the jump, by name; see health.Check.Metric.
