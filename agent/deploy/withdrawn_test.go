@@ -16,6 +16,137 @@ import (
 	"groundswell/topics"
 )
 
+// stranger is somebody's release key that signed nothing.
+func stranger(t *testing.T) trust.RoleKeys {
+	t.Helper()
+	k, err := trust.GenerateKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return trust.RoleKeys{Keys: []trust.PublicKey{k.Public()}, Threshold: 1}
+}
+
+// signedAnew is a snapshot that a key signed which no device knows.
+func (l *lan) signedAnew() []byte {
+	l.t.Helper()
+	k, err := trust.GenerateKey()
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	raw, _, err := trust.MakeSnapshot(l.files["/repository/image/1.targets.json"], 2, time.Now().AddDate(1, 0, 0), k)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	return raw
+}
+
+// TestAKeyThatWasWithdrawnMeanwhile: the release came from peers, with its list, while nothing
+// might be downloaded, and that is still so when it is installed.
+func TestAKeyThatWasWithdrawnMeanwhile(t *testing.T) {
+	for name, c := range map[string]struct {
+		besides   bool // peers hold another list
+		meanwhile func(*testing.T, *lan, *near)
+		event     update.Event // "": it waits
+		reason    string
+		unasked   bool // still
+		asks      int  // for the next root, at least
+	}{
+		"no": {event: update.Jump, asks: 1},
+		"by another list": {
+			// As for what was fetched from a source, which is asked once.
+			meanwhile: func(_ *testing.T, l *lan, _ *near) {
+				l.pin = topics.SnapshotPin{Version: 2, Length: 3, SHA256: its([]byte("new"))}
+			},
+			event: update.Jump, asks: 1,
+		},
+		"yes": {
+			meanwhile: func(t *testing.T, l *lan, _ *near) { l.publish(stranger(t)) },
+			event:     update.Fail, reason: "metadata", asks: 1,
+		},
+		"by a root that cannot be taken": {
+			meanwhile: func(_ *testing.T, l *lan, _ *near) { l.publish(l.director) },
+			event:     update.Fail, reason: "metadata", asks: patience, unasked: true,
+		},
+		"by what is no root, and another source is away": {
+			meanwhile: func(_ *testing.T, l *lan, _ *near) {
+				l.mirrors = []string{"http://127.0.0.1:1"}
+				l.forget(noRoot)
+			},
+			event: update.Fail, reason: "metadata", asks: patience, unasked: true,
+		},
+		"nobody knows": {
+			meanwhile: func(t *testing.T, l *lan, _ *near) { l.publish(stranger(t)); l.Close() },
+			event:     update.Jump, unasked: true,
+		},
+		"nobody knows, and the manifest has another list": {
+			meanwhile: func(t *testing.T, l *lan, _ *near) {
+				l.pin = topics.SnapshotPin{Version: 2, Length: 3, SHA256: its([]byte("new"))}
+				l.Close()
+			},
+			unasked: true,
+		},
+		"nobody knows, and the device asks no peers any more": {
+			meanwhile: func(_ *testing.T, l *lan, n *near) {
+				l.pin = topics.SnapshotPin{Version: 2, Length: 3, SHA256: its([]byte("new"))}
+				l.Close()
+				n.Driver.cfg.Peers = nil
+			},
+			unasked: true,
+		},
+		"nobody knows, and a peer holds the other list, that a new key signed": {
+			besides: true,
+			meanwhile: func(_ *testing.T, l *lan, _ *near) {
+				l.pin = topics.SnapshotPin{Version: 2, Length: int64(len(l.besides)), SHA256: its(l.besides)}
+				l.Close()
+			},
+			unasked: true,
+		},
+		"nobody knows, and the list has expired": {
+			meanwhile: func(_ *testing.T, l *lan, n *near) {
+				n.later.Store(int64(2 * 365 * 24 * time.Hour))
+				l.Close()
+			},
+			unasked: true,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := newLAN(t)
+			if c.besides {
+				l.besides = l.signedAnew()
+			}
+			n := l.copied()
+			if !n.dep.Unasked {
+				t.Fatal("somebody was asked for roots")
+			}
+			if c.meanwhile != nil {
+				c.meanwhile(t, l, n)
+			}
+			n.restarts()
+			n.does(n.await)
+			if c.event == "" {
+				devtest.Eventually(t, devtest.Patience, "the device to wait", devtest.True(func() bool { _, ok := n.Rest(); return ok }))
+				for range 2 * patience {
+					n.wakes()
+				}
+				if len(n.ended) > 0 {
+					t.Errorf("it ends with %q", <-n.ended)
+				}
+			} else if event := n.answers(); event != c.event || n.dep.Reason != c.reason || n.dep.Unasked != c.unasked {
+				t.Errorf("it ends with %q: %s %s, unasked: %v", event, n.dep.Reason, n.dep.Detail, n.dep.Unasked)
+			}
+			if c.asks > 0 && l.asks(secondRoot) < c.asks {
+				t.Errorf("the origin was asked %v", l.asked)
+			}
+			if hold := n.allowed.Look(t.Context(), nil); hold == nil {
+				t.Error("it may download by now")
+			}
+			if got := n.journal.Snapshot().Deployments["system"].Unasked; c.event == update.Jump && got != c.unasked {
+				t.Errorf("unasked by the journal: %v", got)
+			}
+		})
+	}
+}
+
 // looks has it look once before the jump, and be refused, in a process of its own.
 func (n *near) looks(detail string) {
 	t := n.l.t
