@@ -25,7 +25,8 @@ type Downloads struct {
 	Again time.Duration
 	Log   *slog.Logger
 	// Battery says whether the device runs on its battery, so that Energy is to be weighed
-	// and not bytes alone. It is asked when a download begins or goes on. Nil: it never does.
+	// and not bytes alone, and one that sleeps between its wakes asks no peers. Nil: it never
+	// does, but who sleeps asks no peers all the same.
 	Battery func() bool
 	Energy  Energy
 	// Free says how many bytes the file system of a folder has left. Nil: as the kernel

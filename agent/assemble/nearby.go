@@ -25,7 +25,8 @@ type Nearby struct {
 }
 
 // Near reports whether somebody may have something of an artifact (lower-case hex). Nobody
-// is asked by who sleeps between wakes, nor where the link costs by the byte.
+// is asked by who sleeps between wakes and is not plugged in, nor where the link costs by the
+// byte.
 func (n *Nearby) Near(artifact string) bool { return n.Downloads.near(artifact) }
 
 // Document brings a document about an artifact, by its digest; peers.ErrNobody when nobody
@@ -33,6 +34,10 @@ func (n *Nearby) Near(artifact string) bool { return n.Downloads.near(artifact) 
 func (n *Nearby) Document(ctx context.Context, artifact string, doc topics.Document) ([]byte, error) {
 	return n.Downloads.documentOfPeers(ctx, artifact, doc)
 }
+
+// Faults is what the others did wrong since it was called last, also while sources were asked
+// as well.
+func (n *Nearby) Faults() topics.PeerFaults { return n.Downloads.Peers.Faults() }
 
 // Artifact brings as much of an artifact into the file at path as the others have, or fetch
 // meanwhile, with its block index. It returns nil when the file is complete and verified,
@@ -98,7 +103,7 @@ func (d Downloads) documentOfPeers(ctx context.Context, artifact string, doc top
 }
 
 func (d Downloads) near(artifact string) bool {
-	return !d.Client.Sleeps() && !d.Client.Metered() && d.Peers.Near(artifact)
+	return !d.asleep() && !d.Client.Metered() && d.Peers.Near(artifact)
 }
 
 // indexOfPeers is the block index as it is there of an earlier attempt, or as a peer gives

@@ -34,10 +34,10 @@ func (c *Client) Left() (bytes int64, limited bool) {
 	return bytes, limited
 }
 
-// Sleeps reports whether the device sleeps between its wakes, and has a budget for each.
+// Sleeps reports whether the device sleeps between its wakes.
 func (c *Client) Sleeps() bool {
-	_, limited := c.cfg.Wake.Left()
-	return limited
+	sleeps, _ := c.cfg.Wake.Sleeps()
+	return sleeps
 }
 
 // Metered reports whether the link costs by the byte, by the allowance.
