@@ -108,18 +108,19 @@ func (d Downloads) near(artifact string) bool {
 
 // indexOfPeers is the block index as it is there of an earlier attempt, or as a peer gives
 // it; wake.ErrSpent when none does.
-func (d Downloads) indexOfPeers(ctx context.Context, keep shelf, a fetch.Artifact, t *topics.Transfer) (block.Index, error) {
-	raw := keep.kept(*a.Index)
+func (r *run) indexOfPeers(ctx context.Context) (block.Index, error) {
+	a := r.wanted
+	raw := r.shelf.kept(*a.Index)
 	if raw == nil {
 		var err error
-		if raw, err = d.documentOfPeers(ctx, a.SHA256, *a.Index); err != nil {
+		if raw, err = r.documentOfPeers(ctx, a.SHA256, *a.Index); err != nil {
 			if errors.Is(err, peers.ErrNobody) {
 				err = fmt.Errorf("%w: block index: %w", wake.ErrSpent, err)
 			}
 			return block.Index{}, err
 		}
-		t.Peer += a.Index.Length
-		keep.keep(*a.Index, raw)
+		r.transfer.Peer += a.Index.Length
+		r.shelf.keep(*a.Index, raw)
 	}
 	return readIndex(raw, a)
 }

@@ -63,6 +63,12 @@ func (c *Client) Table(ctx context.Context, artifact string, limit int64, accept
 	return c.metadata(ctx, "packs/"+artifact+"/table", limit, accept)
 }
 
+// IndexDelta fetches what makes a block index of another one, both by their digests, at most
+// limit bytes. Nobody has signed it. ErrNotFound where no source has it.
+func (c *Client) IndexDelta(ctx context.Context, index, from string, limit int64, accept func([]byte) error) error {
+	return c.metadata(ctx, "indexes/"+index+"/from/"+from, limit, accept)
+}
+
 // Object is something by whose name alone its bytes are known, so that any part of it
 // may come from anybody.
 type Object struct {
