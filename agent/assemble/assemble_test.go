@@ -75,10 +75,10 @@ func TestWhatRunsMayHaveChanged(t *testing.T) {
 	copy(changed[1<<20:], "written by who runs there")
 	a.Seed = runs(t, changed)
 	a.Seed.SHA256 = sum(old)
-	opened := a.Seed.Open
+	opened, left := a.Seed.Open, len(old)
 	a.Seed.Open = func() (fetch.ReadAtCloser, error) {
 		file, err := opened()
-		return &moody{ReadAtCloser: file, from: 2 << 20, after: len(old)}, err
+		return &moody{ReadAtCloser: file, from: 2 << 20, left: &left}, err
 	}
 	d := newDevice(t, o.URL)
 	d.must(a, old)
@@ -90,13 +90,13 @@ func TestWhatRunsMayHaveChanged(t *testing.T) {
 // moody reads something else from an offset on, after so many bytes were read.
 type moody struct {
 	fetch.ReadAtCloser
-	from  int64
-	after int
+	from int64
+	left *int
 }
 
 func (m *moody) ReadAt(p []byte, at int64) (int, error) {
 	n, err := m.ReadAtCloser.ReadAt(p, at)
-	if m.after -= n; m.after < 0 && at >= m.from {
+	if *m.left -= n; *m.left < 0 && at >= m.from {
 		clear(p)
 	}
 	return n, err

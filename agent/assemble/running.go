@@ -21,19 +21,14 @@ type running struct {
 	noDelta     bool // the next index is not to be had as a delta
 }
 
-// cut is its block index, by blocks of that normal size. It is all read, which costs no bytes
-// on the radio.
-func (r *running) cut(ctx context.Context, normal int) (block.Index, error) {
+// cut is the block index of data, which is what runs, by blocks of that normal size. It is all
+// read, which costs no bytes on the radio.
+func (r *running) cut(ctx context.Context, data io.ReaderAt, normal int) (block.Index, error) {
 	if r.index != nil && r.index.Normal == normal {
 		return *r.index, nil
 	}
-	data, err := r.Open()
-	if err != nil {
-		return block.Index{}, fmt.Errorf("open what runs: %w", err)
-	}
-	defer data.Close()
 	x := block.Index{Length: r.Length, Normal: normal}
-	err = block.Cut(ctx, io.NewSectionReader(data, 0, r.Length), normal, func(b block.Block, _ []byte) error {
+	err := block.Cut(ctx, io.NewSectionReader(data, 0, r.Length), normal, func(b block.Block, _ []byte) error {
 		x.Blocks = append(x.Blocks, b)
 		return nil
 	})
@@ -76,8 +71,12 @@ func (r *run) indexDocument(ctx context.Context) ([]byte, error) {
 
 // indexByDelta is the block index, which has the digest that was signed whatever was sent.
 func (r *run) indexByDelta(ctx context.Context) (index []byte, err error) {
-	x, err := r.running.cut(ctx, block.Normal(r.running.Length))
+	data, err := r.running.Open()
 	if err != nil {
+		return nil, fmt.Errorf("open what runs: %w", err)
+	}
+	x, err := r.running.cut(ctx, data, block.Normal(r.running.Length))
+	if err = errors.Join(err, data.Close()); err != nil {
 		return nil, err
 	}
 	old, want := x.Bytes(), *r.wanted.Index

@@ -2,6 +2,7 @@ package assemble
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"groundswell/agent/fetch"
@@ -21,15 +22,15 @@ func openSeed(ctx context.Context, own *running, index block.Index) (*seed, erro
 	if own.Seed == nil {
 		return nil, nil
 	}
-	have, err := own.cut(ctx, index.Normal)
-	if err != nil {
-		return nil, err
-	}
-	own.index = nil // it is not needed any more
 	data, err := own.Open()
 	if err != nil {
 		return nil, fmt.Errorf("open what runs: %w", err)
 	}
+	have, err := own.cut(ctx, data, index.Normal)
+	if err != nil {
+		return nil, errors.Join(err, data.Close())
+	}
+	own.index = nil // it is not needed any more
 	wanted := make(map[[32]byte]bool, len(index.Blocks))
 	for _, b := range index.Blocks {
 		wanted[b.SHA256] = true

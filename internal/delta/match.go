@@ -98,8 +98,26 @@ func (m *matcher) copies(start, end, from int) []copied {
 		if forward >= matchShort {
 			list = append(list, copied{int32(lastScan), int32(lastPos), int32(forward)})
 		}
+		list = m.resumed(list, lastScan+forward, scan-backward, shift)
 		lastScan, lastPos = scan-backward, pos-backward
 		shift = pos - scan
+	}
+	return list
+}
+
+// matchResumed is the shortest run of equal bytes by which a copy is resumed.
+const matchResumed = 16
+
+// resumed appends what is the same again in new[start:end] where the copy at hand would go
+// on, behind so much that is unlike that it does not reach so far: what is compressed differs
+// in nearly all bytes up to the next stream.
+func (m *matcher) resumed(list []copied, start, end, shift int) []copied {
+	for at := max(start, -shift); at < end; {
+		run := m.agrees(at, at+shift, end)
+		if run >= matchResumed {
+			list = append(list, copied{int32(at), int32(at + shift), int32(run)})
+		}
+		at += run + 1
 	}
 	return list
 }
