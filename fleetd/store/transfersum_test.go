@@ -88,11 +88,16 @@ func TestARolloutLooksTheSameWhenItsRowsAreSummed(t *testing.T) {
 	}
 	nothing("while it runs")
 	w.over(r)
+	w.exec(`UPDATE rollout_device SET reported_at = reported_at - interval '31 days'`)
 	nothing("just over")
+	w.exec(`UPDATE rollout_device SET reported_at = reported_at + interval '31 days'`)
 	w.exec(`UPDATE rollout SET finished_at = finished_at - interval '31 days'`)
 	nothing("devices have just reported")
 	w.exec(`UPDATE rollout_device SET reported_at = reported_at - interval '31 days' WHERE device >= $1`, ids[1])
 	w.exec(`DELETE FROM cohort_member WHERE device = $1`, ids[4])
+	w.exec(`UPDATE rollout SET state = 'reverting' WHERE id = $1`, r.ID)
+	nothing("while it is reverted")
+	w.exec(`UPDATE rollout SET state = 'reverted' WHERE id = $1`, r.ID)
 	if n := w.summed(w.Store, month, 2); n != 5 {
 		t.Errorf("%d rows are gone, want those of %s (2), %s, %s and %s", n, ids[1], ids[3], ids[4], ids[5])
 	}
