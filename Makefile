@@ -72,7 +72,7 @@ bench-broker: ## Our broker beside plain mochi, mosquitto and nats-server (ARGS=
 bench-delta: ## Our deltas beside zstd, bsdiff, xdelta3, casync and zchunk (ARGS="--pairs uefi,go-arm64" is quick)
 	@scripts/setup deltas
 	@scripts/pairs
-	@$(GO) build -o .cache/stack/benchdelta ./internal/benchdelta && exec .cache/stack/benchdelta $(ARGS)
+	@mkdir -p .cache/stack && $(GO) build -o .cache/stack/ ./internal/benchdelta ./internal/benchdelta/patch && exec .cache/stack/benchdelta $(ARGS)
 
 bench-battery: ## Measure bytes and radio-on seconds of a battery device's check-in
 	$(GO) test -tags long -count=1 -timeout 10m -v -run '^TestBatteryFigures$$' ./agent

@@ -15,15 +15,18 @@ import (
 )
 
 // TestDevicesOfASiteCopyFromEachOther: one has the release installed and runs it when the
-// other begins; that one gets it all from the first, and reports so. One that runs on its
-// battery fetches it itself.
+// others begin; these get it all from the first, and report so, also one that connects on a
+// schedule with a budget and is plugged in. One that runs on its battery fetches it itself,
+// as does one that sleeps and of which nothing is known.
 func TestDevicesOfASiteCopyFromEachOther(t *testing.T) {
 	t.Parallel()
 	f := newFleet(t)
 	artifact := agenttest.Firmware(t, "1.1.0", "healthy").Bytes
 	_, indexed := f.indexed(artifact)
 	image := f.publishRelease("1.1.0", artifact, indexed)
-	addrs := peerstest.Addrs(t, 3)
+	addrs := peerstest.Addrs(t, 5)
+	const polls = "mode: polling\npolling: {interval: 1s, jitter: 1ms"
+	modes := []string{3: polls + ", bytes: 100000}", 4: polls + "}"}
 	e := entry(image)
 	f.manifest("lobby", e)
 	var devices []*device
@@ -38,7 +41,8 @@ func TestDevicesOfASiteCopyFromEachOther(t *testing.T) {
 initial: {artifact: %s, version: 1.0.0}
 health: {interval: 20ms, timeout: 5s, settle: 200ms, total: 20s}
 peers: {listen: %q, static: [%q, %q, %q]}
-`, other, addr, addrs[0], addrs[1], addrs[2]))
+%s
+`, other, addr, addrs[0], addrs[1], addrs[2], modes[i]))
 		d.root = t.TempDir() // it has no battery
 		devices = append(devices, d)
 	}
@@ -48,6 +52,8 @@ peers: {listen: %q, static: [%q, %q, %q]}
 			t.Fatal(err)
 		}
 	}
+	pluggedIn(t, devices[3].root)
+	copies := []bool{1: true, 3: true, 4: false}
 	for i, d := range devices {
 		d.start("")
 		f.assign(d.id, []string{"lobby"})
@@ -55,9 +61,9 @@ peers: {listen: %q, static: [%q, %q, %q]}
 		switch {
 		case got == nil:
 			t.Errorf("%s says nothing", d.id)
-		case i == 1 && (got.Peer != image.Length || got.Full+got.Packed > 0):
+		case copies[i] && (got.Peer != image.Length || got.Full+got.Packed > 0):
 			t.Errorf("%s does not copy: %+v", d.id, got)
-		case i != 1 && (got.Peer != 0 || got.Full != image.Length):
+		case !copies[i] && (got.Peer != 0 || got.Full != image.Length):
 			t.Errorf("%s does not fetch: %+v", d.id, got)
 		}
 		d.runs("1.1.0", image.SHA256)
@@ -137,6 +143,20 @@ func onBattery(t *testing.T, root string) {
 		t.Fatal(err)
 	}
 	for name, text := range map[string]string{"type": "Battery", "capacity": "80", "status": "Discharging"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// pluggedIn has a machine run on mains power, and have no battery.
+func pluggedIn(t *testing.T, root string) {
+	t.Helper()
+	dir := filepath.Join(root, "sys/class/power_supply/USB")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string]string{"type": "USB", "online": "1"} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text+"\n"), 0o600); err != nil {
 			t.Fatal(err)
 		}

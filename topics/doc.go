@@ -25,4 +25,5 @@
 //	2026-11  schema 1: manifest, assignment, command, status, heartbeat, log, presence, refusal
 //	2026-11  heartbeat: interval_s
 //	2026-12  entry: download_windows
+//	2026-12  status: peer_faults
 package topics

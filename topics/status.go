@@ -72,6 +72,9 @@ type Status struct {
 	// Transfer is where the bytes came from, in this attempt, from Verified on and in
 	// what ends it. Absent: an older agent, or nothing came yet.
 	Transfer *Transfer `json:"transfer,omitempty"`
+	// PeerFaults is how often other devices of the site were wrong or failed, in this
+	// attempt, from Verified on and in what ends it. Absent: an older agent, or none did.
+	PeerFaults *PeerFaults `json:"peer_faults,omitempty"`
 	// Epoch is the journal's (a factory reset begins a new, higher one);
 	// Sequence counts all reports of the epoch from 1.
 	Epoch    int64     `json:"epoch"`
@@ -109,6 +112,11 @@ func (s Status) Validate() error {
 	}
 	if s.Transfer != nil {
 		if err := s.Transfer.validate("transfer"); err != nil {
+			return err
+		}
+	}
+	if s.PeerFaults != nil {
+		if err := s.PeerFaults.validate("peer_faults"); err != nil {
 			return err
 		}
 	}

@@ -25,7 +25,8 @@ type Downloads struct {
 	Again time.Duration
 	Log   *slog.Logger
 	// Battery says whether the device runs on its battery, so that Energy is to be weighed
-	// and not bytes alone. It is asked when a download begins or goes on. Nil: it never does.
+	// and not bytes alone, and one that sleeps between its wakes asks no peers. Nil: it never
+	// does, but who sleeps asks no peers all the same.
 	Battery func() bool
 	Energy  Energy
 	// Free says how many bytes the file system of a folder has left. Nil: as the kernel
@@ -75,11 +76,12 @@ func (d Downloads) assemble(ctx context.Context, a fetch.Artifact, path string, 
 	if left, limited := d.Client.Left(); limited && left == 0 && !r.follows() {
 		return wake.ErrSpent
 	}
-	bring := d.blockIndex
+	r.running.Seed = a.Seed
+	bring := r.blockIndex
 	if r.follows() {
-		bring = d.indexOfPeers
+		bring = r.indexOfPeers
 	}
-	index, err := bring(ctx, r.shelf, a, t)
+	index, err := bring(ctx)
 	if err != nil {
 		return err
 	}
@@ -105,11 +107,11 @@ func (d Downloads) assemble(ctx context.Context, a fetch.Artifact, path string, 
 // blockIndex fetches the index until a source or a peer has it. What has the digest that the
 // release role signed and is no index, or is missing everywhere, is no reason to do
 // without the artifact.
-func (d Downloads) blockIndex(ctx context.Context, keep shelf, a fetch.Artifact, t *topics.Transfer) (block.Index, error) {
+func (r *run) blockIndex(ctx context.Context) (block.Index, error) {
+	a := r.wanted
 	for round := 0; ; round++ {
-		raw, fetched, err := keep.document(ctx, *a.Index)
+		raw, err := r.indexDocument(ctx)
 		if err == nil {
-			t.Index += fetched
 			return readIndex(raw, a)
 		}
 		if ctx.Err() != nil {
@@ -118,7 +120,7 @@ func (d Downloads) blockIndex(ctx context.Context, keep shelf, a fetch.Artifact,
 		var index block.Index
 		var errPeers error
 		ask := func(ctx context.Context) (had bool) {
-			index, errPeers = d.indexOfPeers(ctx, keep, a, t)
+			index, errPeers = r.indexOfPeers(ctx)
 			return !errors.Is(errPeers, wake.ErrSpent)
 		}
 		if ask(ctx) {
@@ -127,9 +129,9 @@ func (d Downloads) blockIndex(ctx context.Context, keep shelf, a fetch.Artifact,
 		if errors.Is(err, fetch.ErrNotFound) || round >= patience {
 			return block.Index{}, fmt.Errorf("%w: block index: %w", errWhole, err)
 		}
-		d.Log.Warn("block index cannot be had yet", "artifact", a.SHA256, "round", round, "err", err)
+		r.Log.Warn("block index cannot be had yet", "artifact", a.SHA256, "round", round, "err", err)
 		a.Interrupted(err)
-		switch told, err := d.rest(ctx, a.SHA256, round+1, ask); {
+		switch told, err := r.Downloads.rest(ctx, a.SHA256, round+1, ask); {
 		case err != nil:
 			return block.Index{}, err
 		case told:

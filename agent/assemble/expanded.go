@@ -1,6 +1,7 @@
 package assemble
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -23,6 +24,7 @@ type expanded struct {
 	segments []segment
 	kept     *kept
 	scratch  *os.File
+	made     bytes.Buffer // the unit at hand
 }
 
 // errRoom: there is too little room for what a way needs beside the artifact.
@@ -184,35 +186,26 @@ func (w *expanded) following(u unit) unit {
 
 func (w *expanded) decode(u unit, data []byte) ([]byte, error) {
 	n := segmentAt(w.segments, u.first)
-	var out []byte
 	err := guarded(func() error {
 		first := n
 		for first > 0 && w.head.Units[first-1].Offset >= u.from {
 			first--
 		}
-		of := func(k int) []byte {
-			v := w.head.Units[k]
-			return data[v.Offset-u.from : v.Offset-u.from+v.Length]
-		}
+		delta := withKept{w.kept.f, data, u.from}
 		for k := first; k <= n; k++ {
-			if err := w.head.Units[k].Check(of(k)); err != nil {
+			if err := w.head.Units[k].Check(delta); err != nil {
 				return err
 			}
 		}
 		// Before anything is made of them: whoever goes on after a power cut needs them.
-		if err := w.kept.keep(first, n, of); err != nil {
+		if err := w.kept.keep(first, n, data, u.from); err != nil {
 			return err
 		}
-		var err error
-		out, err = w.decoder.Unit(n, func(k int) ([]byte, error) {
-			if k >= first {
-				return of(k), nil
-			}
-			return w.kept.read(k)
-		})
-		return err
+		w.made.Reset()
+		w.made.Grow(int(w.head.Units[n].Size))
+		return w.decoder.Unit(n, delta, &w.made)
 	})
-	return out, err
+	return w.made.Bytes(), err
 }
 
 // free is how many bytes a file system has left for everybody.

@@ -1,7 +1,6 @@
 package assemble
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -16,7 +15,6 @@ type kept struct {
 	f     *os.File
 	head  *expand.Head
 	there map[int]bool // what was looked at
-	raw   []byte
 }
 
 func openKept(path string, h *expand.Head) (*kept, error) {
@@ -30,34 +28,22 @@ func openKept(path string, h *expand.Head) (*kept, error) {
 func (k *kept) has(n int) bool {
 	there, known := k.there[n]
 	if !known {
-		_, err := k.read(n)
-		there = err == nil
+		there = k.head.Units[n].Check(k.f) == nil
 		k.there[n] = there
 	}
 	return there
 }
 
-// read is a unit's bytes, until the next call.
-func (k *kept) read(n int) ([]byte, error) {
-	u := k.head.Units[n]
-	if int64(cap(k.raw)) < u.Length {
-		k.raw = make([]byte, u.Length)
-	}
-	k.raw = k.raw[:u.Length]
-	if _, err := k.f.ReadAt(k.raw, u.Offset); err != nil && !errors.Is(err, io.EOF) {
-		return nil, fmt.Errorf("read what was kept of unit %d: %w", n, err)
-	}
-	return k.raw, u.Check(k.raw)
-}
-
-// keep keeps units that others behind them may need.
-func (k *kept) keep(first, last int, data func(int) []byte) error {
+// keep keeps units that others behind them may need; data are the delta's bytes from the place
+// from on.
+func (k *kept) keep(first, last int, data []byte, from int64) error {
 	wrote := false
 	for n := first; n <= last; n++ {
 		if n+1 == len(k.head.Units) || k.head.Since(n+1) > n {
 			continue
 		}
-		if _, err := k.f.WriteAt(data(n), k.head.Units[n].Offset); err != nil {
+		u := k.head.Units[n]
+		if _, err := k.f.WriteAt(data[u.Offset-from:u.Offset-from+u.Length], u.Offset); err != nil {
 			return fmt.Errorf("keep unit %d: %w", n, err)
 		}
 		k.there[n], wrote = true, true
@@ -70,4 +56,26 @@ func (k *kept) keep(first, last int, data func(int) []byte) error {
 		return fmt.Errorf("keep units to %d: %w", last, err)
 	}
 	return nil
+}
+
+// withKept is a delta of which there are bytes from a place on, and before it what was kept.
+// Nothing may be read over that place, where a unit begins.
+type withKept struct {
+	kept io.ReaderAt
+	data []byte
+	from int64
+}
+
+func (w withKept) ReadAt(p []byte, at int64) (int, error) {
+	if at < w.from {
+		return w.kept.ReadAt(p, at)
+	}
+	n := 0
+	if at-w.from < int64(len(w.data)) {
+		n = copy(p, w.data[at-w.from:])
+	}
+	if n < len(p) {
+		return n, io.EOF
+	}
+	return n, nil
 }

@@ -25,7 +25,8 @@ type Nearby struct {
 }
 
 // Near reports whether somebody may have something of an artifact (lower-case hex). Nobody
-// is asked by who sleeps between wakes, nor where the link costs by the byte.
+// is asked by who sleeps between wakes and is not plugged in, nor where the link costs by the
+// byte.
 func (n *Nearby) Near(artifact string) bool { return n.Downloads.near(artifact) }
 
 // Document brings a document about an artifact, by its digest; peers.ErrNobody when nobody
@@ -33,6 +34,10 @@ func (n *Nearby) Near(artifact string) bool { return n.Downloads.near(artifact) 
 func (n *Nearby) Document(ctx context.Context, artifact string, doc topics.Document) ([]byte, error) {
 	return n.Downloads.documentOfPeers(ctx, artifact, doc)
 }
+
+// Faults is what the others did wrong since it was called last, also while sources were asked
+// as well.
+func (n *Nearby) Faults() topics.PeerFaults { return n.Downloads.Peers.Faults() }
 
 // Artifact brings as much of an artifact into the file at path as the others have, or fetch
 // meanwhile, with its block index. It returns nil when the file is complete and verified,
@@ -98,23 +103,24 @@ func (d Downloads) documentOfPeers(ctx context.Context, artifact string, doc top
 }
 
 func (d Downloads) near(artifact string) bool {
-	return !d.Client.Sleeps() && !d.Client.Metered() && d.Peers.Near(artifact)
+	return !d.asleep() && !d.Client.Metered() && d.Peers.Near(artifact)
 }
 
 // indexOfPeers is the block index as it is there of an earlier attempt, or as a peer gives
 // it; wake.ErrSpent when none does.
-func (d Downloads) indexOfPeers(ctx context.Context, keep shelf, a fetch.Artifact, t *topics.Transfer) (block.Index, error) {
-	raw := keep.kept(*a.Index)
+func (r *run) indexOfPeers(ctx context.Context) (block.Index, error) {
+	a := r.wanted
+	raw := r.shelf.kept(*a.Index)
 	if raw == nil {
 		var err error
-		if raw, err = d.documentOfPeers(ctx, a.SHA256, *a.Index); err != nil {
+		if raw, err = r.documentOfPeers(ctx, a.SHA256, *a.Index); err != nil {
 			if errors.Is(err, peers.ErrNobody) {
 				err = fmt.Errorf("%w: block index: %w", wake.ErrSpent, err)
 			}
 			return block.Index{}, err
 		}
-		t.Peer += a.Index.Length
-		keep.keep(*a.Index, raw)
+		r.transfer.Peer += a.Index.Length
+		r.shelf.keep(*a.Index, raw)
 	}
 	return readIndex(raw, a)
 }

@@ -240,6 +240,48 @@ func TestNobodyIsAskedOverAMeteredLink(t *testing.T) {
 	}
 }
 
+// TestWhoConnectsOnAScheduleAndIsPluggedInCopies as any other does, whatever is left of its
+// wake's budget, also what it may not download.
+func TestWhoConnectsOnAScheduleAndIsPluggedInCopies(t *testing.T) {
+	o := newOrigin(t)
+	data := noise(21, 2<<20)
+	a := o.release(data, false)
+	for name, c := range map[string]struct {
+		budget  int64
+		battery bool
+		may     bool // download
+		copies  bool
+	}{
+		"plugged in":                    {budget: 128 << 10, may: true, copies: true},
+		"plugged in, may not download":  {budget: 128 << 10, copies: true},
+		"without a budget, nor may":     {copies: true},
+		"on battery":                    {battery: true, may: true},
+		"on battery, may not download":  {battery: true},
+		"on battery, with a budget too": {budget: 4 << 20, battery: true, may: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newSite(t, o, 2, nil)
+			s.devices[0].must(a, data)
+			d := s.devices[1]
+			awake := wake.New(wake.Limits{Bytes: c.budget})
+			awake.Begin()
+			d.Client = fetch.New(fetch.Config{Sources: func() []string { return []string{o.URL} }, Wake: awake})
+			defer d.Client.Close()
+			d.Battery = func() bool { return c.battery }
+			if c.may {
+				d.must(a, data)
+				if got := d.last.Peer; got != 0 != c.copies {
+					t.Errorf("peers have brought %d bytes of %d", got, a.Length)
+				}
+				return
+			}
+			if err := copies(d, o, a); err == nil != c.copies || err != nil && !errors.Is(err, wake.ErrSpent) {
+				t.Error(err)
+			}
+		})
+	}
+}
+
 // TestAnOlderPeerGivesItsBlocks, though it has no index: 404 is no reason to pass it over.
 func TestAnOlderPeerGivesItsBlocks(t *testing.T) {
 	o := newOrigin(t)

@@ -19,7 +19,7 @@ import (
 func (r *run) open(ctx context.Context) error {
 	index := r.file.index
 	var err error
-	if r.seed, err = openSeed(ctx, r.wanted.Seed, index); err != nil {
+	if r.seed, err = openSeed(ctx, &r.running, index); err != nil {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}

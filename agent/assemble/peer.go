@@ -10,10 +10,14 @@ import (
 	"groundswell/internal/backoff"
 )
 
-// join makes known to the other devices of the site what is made here. A device that
-// sleeps between its wakes takes no part: it would keep the others waiting.
+// asleep reports whether the device sleeps between its wakes to save its battery. Such a one
+// takes no part among the others of its site: it would keep them waiting, and itself awake.
+// One that only connects on a schedule, and is plugged in, is one as any other.
+func (d Downloads) asleep() bool { return d.Client.Sleeps() && (d.Battery == nil || d.Battery()) }
+
+// join makes known to the other devices of the site what is made here.
 func (r *run) join() {
-	if !r.follows() && !r.Client.Sleeps() && !r.file.done() {
+	if !r.follows() && !r.asleep() && !r.file.done() {
 		r.share = r.Peers.Join(r.wanted.SHA256, r.file.index, r.file.f.Name())
 	}
 	r.share.Have(r.file.at)
@@ -99,7 +103,7 @@ const askAgain = time.Minute
 // well when news, which asks the others of the site now and then, says that they have
 // something.
 func (d Downloads) rest(ctx context.Context, artifact string, round int, news func(context.Context) bool) (told bool, err error) {
-	if d.Peers == nil || d.Client.Sleeps() {
+	if d.Peers == nil || d.asleep() {
 		return false, d.Client.Rest(ctx, round)
 	}
 	resting, cancel := context.WithCancel(ctx)

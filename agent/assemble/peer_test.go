@@ -19,6 +19,7 @@ import (
 	"groundswell/agent/peers/peerstest"
 	"groundswell/certs"
 	"groundswell/internal/devstack/devtest"
+	"groundswell/topics"
 )
 
 // site is n devices of one site that download the same thing, and others beside them.
@@ -167,6 +168,10 @@ func TestAPeerThatSendsAWrongBlockCostsOneBlock(t *testing.T) {
 	if n := asked.Load(); n != 1 || d.last.Peer != int64(index.Blocks[0].Length) || d.last.Full != a.Length {
 		t.Errorf("%d blocks were asked for: %+v", n, d.last)
 	}
+	// It is known at two places, and dropped at one; the other is not counted again.
+	if got := (&Nearby{Downloads: d.Downloads}).Faults(); got != (topics.PeerFaults{Wrong: 1}) || d.Peers.Faults() != (topics.PeerFaults{}) {
+		t.Errorf("it counts %+v", got)
+	}
 	again := newDevice(t, o.URL)
 	again.Peers = d.Peers
 	again.must(a, data)
@@ -213,6 +218,10 @@ func TestAPeerThatDoesNotDeliverCostsTimeOnly(t *testing.T) {
 			d.must(a, data)
 			if d.last.Full != a.Length || asked.Load() == 0 || asked.Load() > 5 {
 				t.Errorf("%d blocks were asked for: %+v", asked.Load(), d.last)
+			}
+			got := d.Peers.Faults()
+			if wrong := name == "never ends"; (got.Wrong > 0) != wrong || (got.Failed > 0) == wrong && name != "is busy" || got.Away > 0 {
+				t.Errorf("it counts %+v", got)
 			}
 		})
 	}

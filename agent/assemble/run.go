@@ -29,6 +29,7 @@ type run struct {
 	patient  func() bool // others may be waited for; no source is asked. Nil: sources are
 	file     *file
 	began    int // blocks that were there
+	running  running
 	seed     *seed
 	plan     *plan
 	opened   bool         // what the origin has is known

@@ -2,9 +2,7 @@ package assemble
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io"
 
 	"groundswell/agent/fetch"
 	"groundswell/internal/block"
@@ -18,12 +16,17 @@ type seed struct {
 }
 
 // openSeed cuts what the device runs the way the index was cut, and notes which of its
-// blocks are there. It is all read once, which costs no bytes on the radio.
-func openSeed(ctx context.Context, s *fetch.Seed, index block.Index) (*seed, error) {
-	if s == nil {
+// blocks are there.
+func openSeed(ctx context.Context, own *running, index block.Index) (*seed, error) {
+	if own.Seed == nil {
 		return nil, nil
 	}
-	data, err := s.Open()
+	have, err := own.cut(ctx, index.Normal)
+	if err != nil {
+		return nil, err
+	}
+	own.index = nil // it is not needed any more
+	data, err := own.Open()
 	if err != nil {
 		return nil, fmt.Errorf("open what runs: %w", err)
 	}
@@ -31,15 +34,11 @@ func openSeed(ctx context.Context, s *fetch.Seed, index block.Index) (*seed, err
 	for _, b := range index.Blocks {
 		wanted[b.SHA256] = true
 	}
-	out := &seed{Seed: *s, data: data, blocks: map[[32]byte]int64{}}
-	err = block.Cut(ctx, io.NewSectionReader(data, 0, s.Length), index.Normal, func(b block.Block, _ []byte) error {
+	out := &seed{Seed: *own.Seed, data: data, blocks: map[[32]byte]int64{}}
+	for _, b := range have.Blocks {
 		if wanted[b.SHA256] {
 			out.blocks[b.SHA256] = b.Offset
 		}
-		return nil
-	})
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("read what runs: %w", err), data.Close())
 	}
 	return out, nil
 }

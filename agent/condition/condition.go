@@ -29,7 +29,8 @@ type Config struct {
 	Again time.Duration `yaml:"again"`
 }
 
-// Battery says how much charge there must be. A device without a battery has enough.
+// Battery says how much charge there must be. A device without a battery has enough, also
+// where the kernel knows of a place for one (present is 0): it runs on mains.
 type Battery struct {
 	// MinPercent of every battery. 0: any.
 	MinPercent int `yaml:"min_percent"`

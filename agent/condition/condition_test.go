@@ -102,6 +102,30 @@ func TestTheBatteryHoldsEnough(t *testing.T) {
 	waits(t, with(1, ""), Install, ReasonBattery, "BAT1 does not say", time.Minute)
 }
 
+// TestAPlaceForABatteryIsNone: a gauge without a cell holds nobody up, whatever it says.
+func TestAPlaceForABatteryIsNone(t *testing.T) {
+	dir := t.TempDir()
+	with := func(percent int, external string) Config {
+		return Config{Battery: Battery{MinPercent: percent, External: external, Dir: dir}, Again: time.Minute}
+	}
+	for _, gauge := range []map[string]string{
+		{"type": "Battery", "present": "0"},
+		{"capacity": "0", "status": "Unknown"},
+		{"capacity": "unknown"},
+	} {
+		supply(t, dir, "gauge", gauge)
+		holds(t, with(40, ""), Install)
+		holds(t, with(40, ExternalEnough), Install)
+		holds(t, with(40, ExternalNeeded), Install)
+	}
+	supply(t, dir, "BAT1", map[string]string{"type": "Battery", "present": "1", "capacity": "30"})
+	waits(t, with(40, ""), Install, ReasonBattery, "30 %, at least 40 %", time.Minute) // beside one that is there
+	supply(t, dir, "BAT1", map[string]string{"capacity": "50"})
+	holds(t, with(40, ""), Install)
+	supply(t, dir, "gauge", map[string]string{"present": "1"}) // it was put in
+	waits(t, with(40, ""), Install, ReasonBattery, "gauge does not say", time.Minute)
+}
+
 func TestFactsAreFoundOutByCommands(t *testing.T) {
 	dir := t.TempDir()
 	command := func(name, script string) []string {

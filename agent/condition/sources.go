@@ -71,6 +71,9 @@ func (b *Battery) low() (detail string, low bool) {
 			if read("scope") == "Device" {
 				continue // that of a mouse
 			}
+			if read("present") == "0" {
+				continue // the place for one: its gauge says nothing of charge, or 0
+			}
 			batteries++
 			percent, err := strconv.Atoi(read("capacity"))
 			if err != nil {

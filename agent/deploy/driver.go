@@ -68,8 +68,11 @@ type Downloads interface {
 // Peers are the other devices of the site.
 type Peers interface {
 	// Near reports whether one may have something of an artifact, and may be asked: not
-	// where the link costs by the byte.
+	// where the link costs by the byte, nor by who sleeps between its check-ins to save its
+	// battery, for it would have to stay awake for it.
 	Near(artifact string) bool
+	// Faults is what they did wrong since it was called last, on behalf of any component.
+	Faults() topics.PeerFaults
 	// Document brings a document about an artifact, by its digest.
 	Document(ctx context.Context, artifact string, d topics.Document) ([]byte, error)
 	// Artifact is that of Downloads, without a question to any source; wake.ErrSpent when
@@ -155,10 +158,11 @@ type Driver struct {
 	nearby  nearby
 	// transfer is where the bytes of the download that runs came from.
 	transfer topics.Transfer
-	unasked  bool    // journal.Deployment's, of the fetch that runs
-	inquiry  inquiry // for what is Unasked
-	expired  bool    // it was said that something has expired
-	logged   bool    // the agent's log about this attempt is queued
+	faults   topics.PeerFaults // of the same
+	unasked  bool              // journal.Deployment's, of the fetch that runs
+	inquiry  inquiry           // for what is Unasked
+	expired  bool              // it was said that something has expired
+	logged   bool              // the agent's log about this attempt is queued
 	// measured is when dep.Before was; zero: not by this process.
 	measured time.Time
 

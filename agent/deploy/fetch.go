@@ -51,6 +51,7 @@ func (d *Driver) fetch(ctx context.Context) (update.Event, error) {
 	cancel(nil)
 	<-watched // it reads d.dep
 	d.dep.Transfer, d.transfer = d.dep.Transfer.Plus(d.transfer), topics.Transfer{}
+	d.dep.PeerFaults, d.faults = d.dep.PeerFaults.Plus(d.faults), topics.PeerFaults{}
 	d.dep.Unasked = d.unasked
 	if ctx.Err() != nil {
 		return "", ctx.Err()
@@ -140,6 +141,9 @@ func (d *Driver) download(ctx context.Context, images trust.Images, bring func(c
 				d.account.moves()
 			})
 			d.transfer = d.transfer.Plus(transfer)
+			if d.cfg.Peers != nil { // while nobody else downloads: they may be of anybody
+				d.faults = d.faults.Plus(d.cfg.Peers.Faults())
+			}
 			return err
 		})
 	})

@@ -22,39 +22,46 @@ const (
 
 // inquiry is what came of asking for newer roots before a jump.
 type inquiry struct {
-	attempt string        // rollout and attempt; "": nobody was asked
+	attempt string        // rollout and attempt
+	asked   bool          // somebody was, by this process
 	until   time.Duration // by uptime: nobody answered, and is not asked again before that
-	refused int           // how often what came, or verified no longer, was refused
 	// hold is what a refusal keeps the device by, and again, by uptime, when it asks anew:
 	// what wakes it meanwhile says nothing about that.
 	hold  condition.Hold
 	again time.Duration
 }
 
-// refusal is reasonOf for a device that has asked: what was refused as often as agreed would
+// refusal is reasonOf for a device that has asked, or whose release was withdrawn: the roots
+// that it holds, whoever has brought them, have made it forget the list that the release was
+// taken from, and do not verify what is listed now. What was refused as often as agreed would
 // take it is final, and until then it keeps the device. What one source has sent counts also
 // where others say nothing.
-func (i *inquiry) refusal(err error) (slug string, final, keeps bool) {
+func (d *Driver) refusal(err error, withdrawn bool) (slug string, final, keeps bool) {
 	slug, final = reasonOf(err)
-	if i.attempt == "" {
+	if !d.inquiry.asked && !withdrawn {
 		return slug, final, false
 	}
 	if !final && errors.Is(err, fetch.ErrRefused) {
 		slug = reasonMetadata
 	}
 	if slug == reasonMetadata {
-		i.refused++
-		final = i.refused >= patience
+		d.dep.Refused++
+		final = d.dep.Refused >= patience
 		keeps = !final
 	}
 	return slug, final, keeps
 }
 
-// refuses keeps the device for a while because of a refusal, and no other component.
+// refuses keeps the device for a while because of a refusal, and no other component. That it
+// was refused is journalled: a device that restarts, or wakes for one look at a time, gives up
+// as well.
 func (d *Driver) refuses(ctx context.Context, reason, detail string) (*condition.Hold, error) {
 	hold := condition.Hold{Reason: reason, Detail: detail, Again: longest}
 	d.inquiry.hold, d.inquiry.again = hold, d.clock.Uptime()+longest
 	d.device.block(d.cfg.Component)
+	if err := d.save(ctx, nil); err != nil {
+		return &hold, err
+	}
 	return &hold, d.tell(ctx, condition.Install, &hold)
 }
 
@@ -67,7 +74,7 @@ func (d *Driver) refuses(ctx context.Context, reason, detail string) (*condition
 func (d *Driver) inquire(ctx context.Context) (update.Event, *condition.Hold, error) {
 	attempt := fmt.Sprintf("%s %d", d.dep.Entry.Rollout, d.dep.Attempt)
 	if d.inquiry.attempt != attempt {
-		d.inquiry = inquiry{}
+		d.inquiry = inquiry{attempt: attempt}
 	}
 	now := d.clock.Uptime()
 	if now < d.inquiry.again {
@@ -78,7 +85,7 @@ func (d *Driver) inquire(ctx context.Context) (update.Event, *condition.Hold, er
 	if !d.dep.Unasked || now < d.inquiry.until {
 		return "", nil, nil
 	}
-	d.inquiry.attempt = attempt
+	d.inquiry.asked = true
 	taken, err := 0, errMetered
 	if !d.cfg.Allowance.TakesNothing(ctx) {
 		within, cancel := context.WithTimeout(ctx, inquiryLasts)
@@ -98,7 +105,7 @@ func (d *Driver) inquire(ctx context.Context) (update.Event, *condition.Hold, er
 		d.log.Warn("nobody says whether release keys were withdrawn", "rollout", d.dep.Entry.Rollout, "err", err)
 		return "", &condition.Hold{Again: atOnce}, nil
 	}
-	reason, final, _ := d.inquiry.refusal(err)
+	reason, final, _ := d.refusal(err, false)
 	if final {
 		d.dep.Reason, d.dep.Detail = reason, err.Error()
 		return update.Fail, nil, nil

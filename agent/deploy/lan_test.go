@@ -54,6 +54,7 @@ type lan struct {
 	besides  []byte         // a document that peers hold as well
 	spec     trust.RootSpec // of the image repository's root
 	root     *trust.Key     // of it
+	snapshot *trust.Key     // of the same repository
 	director trust.RoleKeys
 
 	mu    sync.Mutex // guards what follows
@@ -100,7 +101,7 @@ func newLANOf(t *testing.T, other []byte) *lan {
 	_, timestamp := key()
 	_, director := key()
 	l.spec = trust.RootSpec{TrustDomain: peerstest.Domain, Repository: trust.Image, Expires: expires, Root: root, Targets: release, Snapshot: snapshot, Timestamp: timestamp}
-	l.root, l.director = rootKey, director
+	l.root, l.snapshot, l.director = rootKey, snapshotKey, director
 	imageRoot, errImage := trust.InitRoot(l.spec, rootKey)
 	directorRoot, errDirector := trust.InitRoot(trust.RootSpec{TrustDomain: peerstest.Domain, Repository: trust.Director, Expires: expires, Root: root, Targets: director}, rootKey)
 	r := trust.Release{Schema: 1, Component: "system", Name: "camera", Version: "1.1.0", Models: []string{"cam-a"}, Index: &pin}

@@ -21,14 +21,9 @@ type nearby struct {
 	another bool
 }
 
-// near reports whether peers may have something of what the entry wants. A device that
-// sleeps between its check-ins asks nobody: it would have to stay awake for it.
+// near reports whether peers may have something of what the entry wants, and may be asked.
 func (d *Driver) near() bool {
-	if d.cfg.Peers == nil {
-		return false
-	}
-	sleeps, _ := d.cfg.Wake.Sleeps()
-	return !sleeps && d.cfg.Peers.Near(d.dep.Entry.Target.SHA256)
+	return d.cfg.Peers != nil && d.cfg.Peers.Near(d.dep.Entry.Target.SHA256)
 }
 
 // mayCopy reports whether peers may be asked while a hold keeps the device from downloading.

@@ -26,6 +26,9 @@ func (d *Driver) statusOf(state topics.State, dep journal.Deployment) topics.Sta
 	if dep.Transfer != (topics.Transfer{}) {
 		s.Transfer = &dep.Transfer
 	}
+	if dep.PeerFaults != (topics.PeerFaults{}) {
+		s.PeerFaults = &dep.PeerFaults
+	}
 	return s
 }
 
@@ -52,7 +55,7 @@ func untold(err error) bool {
 
 // bare is what is left of a status that is not valid.
 func bare(s topics.Status) topics.Status {
-	s.Detail, s.Transfer, s.DownloadedBytes, s.Bytes = "", nil, 0, 0
+	s.Detail, s.Transfer, s.PeerFaults, s.DownloadedBytes, s.Bytes = "", nil, nil, 0, 0
 	s.Attempt = min(max(s.Attempt, 1), 1000)
 	for _, version := range []*string{&s.From, &s.Running} {
 		if topics.CheckVersion("", *version) != nil {

@@ -12,6 +12,7 @@ import (
 	"groundswell/agent/health"
 	"groundswell/agent/journal"
 	"groundswell/agent/update"
+	"groundswell/agent/verify"
 	"groundswell/certs/trust"
 	"groundswell/topics"
 )
@@ -384,23 +385,25 @@ func (d *Driver) tell(ctx context.Context, phase condition.Phase, hold *conditio
 // after how long to look again; nil: when something changes.
 func (d *Driver) lastCheck(ctx context.Context, decision decide.Decision) (update.Event, *condition.Hold, error) {
 	images, err := d.releases.Held()
+	forgotten := err != nil
 	switch {
 	case d.dep.Unasked: // nobody knows of newer roots
 		images, err = d.offered(ctx)
 	case err != nil:
 		images, err = d.images(ctx)
 	}
+	withdrawn := forgotten && errors.Is(err, verify.ErrUnsigned)
 	if err == nil {
 		err = d.eligible(images)
 	}
 	if err != nil {
-		reason, final := reasonOf(err)
-		keeps := false
-		if !d.dep.Unasked { // otherwise no source has refused anything
-			reason, final, keeps = d.inquiry.refusal(err)
-		}
 		if ctx.Err() != nil {
 			return "", nil, ctx.Err()
+		}
+		reason, final := reasonOf(err)
+		keeps := false
+		if !d.dep.Unasked || withdrawn { // otherwise nothing was refused
+			reason, final, keeps = d.refusal(err, withdrawn)
 		}
 		if errors.Is(err, errComing) {
 			return "", nil, d.tell(ctx, condition.Install, &condition.Hold{Reason: reason, Detail: err.Error(), Again: longest})

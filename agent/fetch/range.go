@@ -34,10 +34,10 @@ func (c *Client) Left() (bytes int64, limited bool) {
 	return bytes, limited
 }
 
-// Sleeps reports whether the device sleeps between its wakes, and has a budget for each.
+// Sleeps reports whether the device sleeps between its wakes.
 func (c *Client) Sleeps() bool {
-	_, limited := c.cfg.Wake.Left()
-	return limited
+	sleeps, _ := c.cfg.Wake.Sleeps()
+	return sleeps
 }
 
 // Metered reports whether the link costs by the byte, by the allowance.
@@ -61,6 +61,12 @@ func (c *Client) Document(ctx context.Context, d topics.Document) ([]byte, error
 // Nobody has signed it.
 func (c *Client) Table(ctx context.Context, artifact string, limit int64, accept func([]byte) error) error {
 	return c.metadata(ctx, "packs/"+artifact+"/table", limit, accept)
+}
+
+// IndexDelta fetches what makes a block index of another one, both by their digests, at most
+// limit bytes. Nobody has signed it. ErrNotFound where no source has it.
+func (c *Client) IndexDelta(ctx context.Context, index, from string, limit int64, accept func([]byte) error) error {
+	return c.metadata(ctx, "indexes/"+index+"/from/"+from, limit, accept)
 }
 
 // Object is something by whose name alone its bytes are known, so that any part of it

@@ -68,9 +68,14 @@ type Deployment struct {
 	// and no source has said since whether newer roots of the image repository withdraw the
 	// keys that it is signed with. Older agents do not write it.
 	Unasked bool `json:"unasked,omitempty"`
+	// Refused is how often, before the jump, newer roots or the list of releases were refused,
+	// or the list was withdrawn. Older agents begin with none at each start.
+	Refused int `json:"refused,omitempty"`
 	// Transfer is where the bytes came from. What came after the last write before a
 	// kill is missing from it.
 	Transfer topics.Transfer `json:"transfer,omitzero"`
+	// PeerFaults is what other devices of the site did wrong, as far as Transfer.
+	PeerFaults topics.PeerFaults `json:"peer_faults,omitzero"`
 	// PreviousBootID is of the launch that ran when the jump began.
 	PreviousBootID string `json:"previous_boot_id,omitempty"`
 	// Before is what metrics were before the jump, by name; see health.Check.Metric.

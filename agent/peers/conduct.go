@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"groundswell/internal/block"
+	"groundswell/topics"
 )
 
 // conduct is what is remembered of how a device behaves, or a place where nobody has
@@ -87,6 +88,7 @@ func (s *Site) fault(n *neighbour, err error) {
 	var later busyError
 	switch {
 	case errors.Is(err, block.ErrWrong):
+		s.faults = s.faults.Plus(topics.PeerFaults{Wrong: 1})
 		// The transport keeps blocks from being changed on their way.
 		n.dropped, n.proven = true, false
 		s.opt.Log.Warn("a peer sends wrong blocks, it is not asked again", "peer", n.device, "addr", n.addr, "err", err)
@@ -95,6 +97,7 @@ func (s *Site) fault(n *neighbour, err error) {
 		n.refused++
 	case errors.Is(err, errUnknown), errors.Is(err, errWithdrawn), errors.Is(err, errSelf):
 	case errors.Is(err, errAway):
+		s.faults = s.faults.Plus(topics.PeerFaults{Away: 1})
 		long := remembered(s.places, n.addr, now, true).pass(now, maxAway)
 		n.proven = false
 		if !n.static && s.near[n.addr] == n {
@@ -106,9 +109,24 @@ func (s *Site) fault(n *neighbour, err error) {
 		}
 		s.opt.Log.Info("no peer is where one was announced", "peer", n.device, "addr", n.addr, "for", long, "err", err)
 	default:
+		if !errors.Is(err, errDropped) { // that was counted
+			s.faults = s.faults.Plus(topics.PeerFaults{Failed: 1})
+		}
 		n.proven = false
 		s.opt.Log.Info("a peer is passed over", "peer", n.device, "addr", n.addr, "for", n.pass(now, maxPass), "err", err)
 	}
+}
+
+// Faults is what others did wrong since it was called last. A nil Site has none.
+func (s *Site) Faults() topics.PeerFaults {
+	if s == nil {
+		return topics.PeerFaults{}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	faults := s.faults
+	s.faults = topics.PeerFaults{}
+	return faults
 }
 
 // praise notes that a neighbour has sent a right block.

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"groundswell/agent/peers/mdns"
+	"groundswell/topics"
 )
 
 // at is what is heard of a device at an address.
@@ -52,6 +53,9 @@ func TestADeviceThatRestartsIsNotForgotten(t *testing.T) {
 	s.fault(again, errAway) // a stranger that is not there loses its place
 	if s.near[f.Addr.String()] != nil {
 		t.Error("it keeps a place")
+	}
+	if got := s.Faults(); got != (topics.PeerFaults{Away: 2}) {
+		t.Errorf("it counts %+v", got)
 	}
 }
 

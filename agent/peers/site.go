@@ -15,6 +15,8 @@ import (
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/time/rate"
+
+	"groundswell/topics"
 )
 
 // Options are what a Site needs besides its configuration.
@@ -82,6 +84,7 @@ type Site struct {
 	places   map[string]*conduct   // where nobody was, by address:port
 	asking   map[string]int        // requests that are being answered, by device
 	given    int64                 // bytes
+	faults   topics.PeerFaults     // since Faults was called last
 }
 
 // New does no I/O.

@@ -280,13 +280,22 @@ func (v *Verifier) Images(ctx context.Context, pin topics.SnapshotPin) (trust.Im
 	return v.listed(ctx, pin, v.source)
 }
 
+// ErrUnsigned: a snapshot or a list of releases is the one that is pinned, and the keys of the
+// newest root that is held did not sign it: a root has withdrawn those that did, or is not
+// known yet that brings them.
+var ErrUnsigned = errors.New("by the newest root that is held, what lists the release is not signed")
+
 // listed is the list of releases that a manifest pins, as it is held or comes from a source.
 func (v *Verifier) listed(ctx context.Context, pin topics.SnapshotPin, from lists) (trust.Images, error) {
 	v.mu.Lock()
 	needed := v.state.NeedsSnapshot(pin)
 	v.mu.Unlock()
 	if needed {
-		if err := v.fetchImages(ctx, pin, from); err != nil {
+		err := v.fetchImages(ctx, pin, from)
+		if errors.Is(err, trust.ErrSignature) || errors.Is(err, trust.ErrThreshold) {
+			return trust.Images{}, fmt.Errorf("%w: %w", ErrUnsigned, err)
+		}
+		if err != nil {
 			return trust.Images{}, err
 		}
 	}

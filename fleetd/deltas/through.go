@@ -60,24 +60,20 @@ func proveExpanded(ctx context.Context, made, old, new []byte) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrWrong, err)
 	}
+	var out bytes.Buffer
 	for i, u := range head.Units {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		out, err := decoder.Unit(i, func(k int) ([]byte, error) {
-			v := head.Units[k]
-			if v.Offset+v.Length > int64(len(made)) {
-				return nil, expand.ErrTruncated
-			}
-			return made[v.Offset : v.Offset+v.Length], nil
-		})
+		out.Reset()
+		err := decoder.Unit(i, bytes.NewReader(made), &out)
 		if errors.Is(err, expand.ErrWork) {
 			return err
 		}
 		if err != nil {
 			return fmt.Errorf("%w: %w", ErrWrong, err)
 		}
-		if u.Start+u.Size > int64(len(new)) || !bytes.Equal(out, new[u.Start:u.Start+u.Size]) {
+		if u.Start+u.Size > int64(len(new)) || !bytes.Equal(out.Bytes(), new[u.Start:u.Start+u.Size]) {
 			return fmt.Errorf("%w: in unit %d", ErrWrong, i)
 		}
 	}

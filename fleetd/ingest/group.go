@@ -70,8 +70,8 @@ type Config struct {
 
 // Metrics are shared by the groups.
 type Metrics struct {
-	messages, retries, dead ops.CounterVec
-	behind                  ops.GaugeVec
+	messages, retries, dead, peers ops.CounterVec
+	behind                         ops.GaugeVec
 }
 
 // NewMetrics registers them.
@@ -80,6 +80,7 @@ func NewMetrics(r *ops.Registry) *Metrics {
 		messages: r.NewCounterVec("groundswell_ingest_messages_total", "Messages of devices that were stored and acknowledged.", "group"),
 		retries:  r.NewCounterVec("groundswell_ingest_retries_total", "Attempts to store a batch that failed and were repeated.", "group"),
 		dead:     r.NewCounterVec("groundswell_ingest_dead_total", "Messages that can never be stored.", "group"),
+		peers:    r.NewCounterVec("groundswell_peer_faults_total", "How often devices' peers were wrong (sent other bytes), failed (did not deliver) or away, in attempts that have ended.", "kind"),
 		behind:   r.NewGaugeVec("groundswell_ingest_behind_seconds", "Age of the newest message stored, when it was stored.", "group"),
 	}
 }

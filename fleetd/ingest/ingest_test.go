@@ -5,6 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -269,6 +272,37 @@ func TestABatchIsTriedUntilItIsStoredAndOrderHolds(t *testing.T) {
 			t.Errorf("the batch changed between two attempts: %v, then %v", to.attempts[0], again)
 		}
 	}
+}
+
+// counting is a registry that finds the same in each record.
+type counting struct{ found store.UplinkResult }
+
+func (c counting) ApplyUplink(_ context.Context, batch []store.UplinkRecord) ([]store.UplinkResult, error) {
+	return slices.Repeat([]store.UplinkResult{c.found}, len(batch)), nil
+}
+
+func TestWhatPeersDidWrongIsCounted(t *testing.T) {
+	metrics := ops.NewRegistry()
+	cfg := config(t)
+	cfg.Metrics = NewMetrics(metrics)
+	registry, err := NewRegistry(cfg, counting{store.UplinkResult{Outcome: store.Applied, PeerFaults: topics.PeerFaults{Wrong: 1, Failed: 2, Away: 3}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	start(t, registry.group)
+	for n := range int64(2) {
+		registry.group.receive(heartbeat("cam-1", n+1, nil))
+	}
+	devtest.Eventually(t, 0, "the counters", func() error {
+		w := httptest.NewRecorder()
+		metrics.Handler().ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+		for _, want := range []string{`{kind="wrong"} 2`, `{kind="failed"} 4`, `{kind="away"} 6`} {
+			if !strings.Contains(w.Body.String(), "groundswell_peer_faults_total"+want+"\n") {
+				return errors.New("no " + want)
+			}
+		}
+		return nil
+	})
 }
 
 func TestAMissingStampIsNoReasonToStop(t *testing.T) {

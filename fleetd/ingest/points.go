@@ -19,7 +19,8 @@ import (
 //
 // Where the bytes of an attempt came from are the fields local_bytes, delta_bytes,
 // packed_bytes, full_bytes, peer_bytes and index_bytes of its status: of an attempt, the
-// newest counts, the sums of a rollout are fleetd's (the rollout's transfer).
+// newest counts, the sums of a rollout are fleetd's (the rollout's transfer). What its peers
+// did wrong meanwhile are peer_wrong, peer_failed and peer_away.
 //
 // Logs make no points.
 const (
@@ -130,6 +131,11 @@ func (p *pointMaker) status(raw []byte, point *influx.Point) error {
 	if t := s.Transfer; t != nil {
 		for key, n := range map[string]int64{"local": t.Local, "delta": t.Delta, "packed": t.Packed, "full": t.Full, "peer": t.Peer, "index": t.Index} {
 			point.Fields[key+"_bytes"] = n
+		}
+	}
+	if f := s.PeerFaults; f != nil {
+		for key, n := range map[string]int64{"wrong": f.Wrong, "failed": f.Failed, "away": f.Away} {
+			point.Fields["peer_"+key] = n
 		}
 	}
 	return nil

@@ -110,6 +110,21 @@ func TestAPointSaysWhereTheBytesCameFrom(t *testing.T) {
 	}
 }
 
+func TestAPointSaysWhatPeersDidWrong(t *testing.T) {
+	maker := newPointMaker()
+	p, _ := maker.make(record(status(func(s *topics.Status) {
+		s.PeerFaults = &topics.PeerFaults{Wrong: 1, Failed: 2}
+	}), 1), nil)
+	for name, want := range map[string]int64{"peer_wrong": 1, "peer_failed": 2, "peer_away": 0} {
+		if got := p.Fields[name]; got != want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+	if p, _ := maker.make(record(status(nil), 2), nil); p.Fields["peer_wrong"] != nil {
+		t.Errorf("of one whose peers were right: %v", p.Fields)
+	}
+}
+
 func TestPointTimesAreUniquePerShardAndStableUnderRedelivery(t *testing.T) {
 	var times []time.Time
 	for n := range int64(5000) {

@@ -17,7 +17,7 @@ type Registry struct{ group *group }
 
 // NewRegistry does no I/O.
 func NewRegistry(cfg Config, to Uplink) (*Registry, error) {
-	dead := cfg.Metrics.dead.With(topics.GroupRegistry)
+	dead, peers := cfg.Metrics.dead.With(topics.GroupRegistry), cfg.Metrics.peers
 	g, err := newGroup(topics.GroupRegistry, cfg, func(ctx context.Context, batch []store.UplinkRecord) error {
 		results, err := to.ApplyUplink(ctx, batch)
 		if err != nil {
@@ -28,6 +28,9 @@ func NewRegistry(cfg Config, to Uplink) (*Registry, error) {
 				dead.Inc()
 				cfg.Log.Warn("report can never be stored", "group", topics.GroupRegistry, "device", r.Device, "shard", batch[i].Shard, "sequence", batch[i].Sequence, "err", r.Reason)
 			}
+			peers.With("wrong").Add(float64(r.PeerFaults.Wrong))
+			peers.With("failed").Add(float64(r.PeerFaults.Failed))
+			peers.With("away").Add(float64(r.PeerFaults.Away))
 		}
 		return nil
 	})

@@ -138,7 +138,15 @@ func (u *uplink) write(ctx context.Context, tx pgx.Tx) error {
 	if failed != nil {
 		return fmt.Errorf("encode reports: %w", failed)
 	}
-	return tx.SendBatch(ctx, batch).Close()
+	if err := tx.SendBatch(ctx, batch).Close(); err != nil {
+		return err
+	}
+	for _, r := range u.reports {
+		if result := &u.results[r.at]; result.Outcome == Applied && r.State.Terminal() && r.PeerFaults != nil {
+			result.PeerFaults = *r.PeerFaults // an earlier one of the attempt has said less
+		}
+	}
+	return nil
 }
 
 // numbered is the identity of a report or a log.

@@ -73,3 +73,31 @@ func TestBytesAreSummedByWhereTheyCameFromAndRegion(t *testing.T) {
 		t.Errorf("of a device that is gone: %+v", got)
 	}
 }
+
+// TestWhatPeersDidWrongCountsOnce: with what ends an attempt, whenever and how often that
+// comes, and for each attempt.
+func TestWhatPeersDidWrongCountsOnce(t *testing.T) {
+	w := newWorld(t)
+	ids := w.Seed(2)
+	r := w.Running(fleet.PolicySpec{Waves: []fleet.WaveSpec{{Percent: 100}}})
+	report := func(device string, state topics.State, attempt int, sequence int64, f topics.PeerFaults) store.UplinkRecord {
+		record := w.Status(device, r.ID, state, attempt, sequence)
+		s := must(topics.DecodeStatus(record.Payload))
+		s.PeerFaults = &f
+		record.Payload = must(topics.Encode(s))
+		return record
+	}
+	verified := report(ids[0], topics.StateVerified, 1, 3, topics.PeerFaults{Wrong: 1})
+	failed := report(ids[0], topics.StateFailed, 1, 4, topics.PeerFaults{Wrong: 1, Failed: 2})
+	again := report(ids[0], topics.StateCommitted, 2, 6, topics.PeerFaults{Away: 3})
+	old := w.Status(ids[1], r.ID, topics.StateCommitted, 1, 6)
+	var sum topics.PeerFaults
+	for _, batch := range [][]store.UplinkRecord{{failed, verified, failed}, {again, failed}, {verified, again, old}} {
+		for _, result := range w.Apply(batch...) {
+			sum = sum.Plus(result.PeerFaults)
+		}
+	}
+	if sum != (topics.PeerFaults{Wrong: 1, Failed: 2, Away: 3}) {
+		t.Errorf("%+v", sum)
+	}
+}

@@ -60,6 +60,9 @@ type UplinkResult struct {
 	Device  string
 	Outcome UplinkOutcome
 	Reason  string // of Dead
+	// PeerFaults is what a status that ends an attempt says, if it was Applied; zero:
+	// nothing.
+	PeerFaults topics.PeerFaults
 }
 
 // ApplyUplink stores a batch in one transaction and answers for each record in

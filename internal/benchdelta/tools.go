@@ -23,7 +23,7 @@ type tool struct {
 type job struct {
 	pair
 	dir  string
-	self string // this program
+	self string // this program; the one that decodes is beside it
 }
 
 type pair struct{ name, old, new string }
@@ -96,7 +96,9 @@ func ours(coder string) tool {
 	return tool{
 		name: "ours-" + coder, label: "**ours, " + label + "**",
 		encode: func(j job) []string { return []string{j.self, "encode", coder, j.old, j.new, j.delta()} },
-		decode: func(j job) []string { return []string{j.self, "decode", j.old, j.delta(), j.out()} },
+		decode: func(j job) []string {
+			return []string{filepath.Join(filepath.Dir(j.self), "patch"), j.old, j.delta(), j.out()}
+		},
 	}
 }
 

@@ -8,15 +8,24 @@ import (
 
 // addresses maps offsets in the old image to the new one, by the copies. It is what
 // both sides know before a segment is decoded.
+//
+// A device has a hundred thousand ranges and more, so they take six bytes each: where one
+// begins stands by its lowest 16 bits, as the pages of that size are told apart anyway.
 type addresses struct {
-	byOld []oldRange // ascending by from, without overlap
-	near  []int32    // near[o>>addressPage] is the first range that may hold such an o
+	from   []uint16 // of the ranges, ascending in the old image, without overlap
+	shifts []int32  // of each: new offset - old offset
+	first  []int32  // by page: its first range; one more for the end
+	end    int64    // offsets from here on did not move
 }
 
-type oldRange struct{ from, shift int32 } // shift: new offset - old offset
+// oldRange goes from an offset of the old image up to the next one.
+type oldRange struct{ from, shift int32 }
 
 const (
-	addressPage = 12
+	addressPage = 16 // bits of an offset in a page
+	// addressEnd: behind the end of the old image, addresses move up to a multiple of so many
+	// bytes. The format has it so.
+	addressEnd = 4096
 	// addressLong is the shortest copy whose shift goes on behind its end.
 	addressLong = 64
 	// addressShort is the shortest copy that counts: shorter ones are like something
@@ -35,14 +44,14 @@ func newAddresses(copies []copied, oldLength int64) *addresses {
 	}
 	slices.SortStableFunc(byFrom, func(i, j int32) int { return cmp.Compare(copies[i].from, copies[j].from) })
 
-	a := &addresses{byOld: make([]oldRange, 0, len(byFrom))}
+	ranges := make([]oldRange, 0, len(byFrom))
 	active := &longest{copies: copies}
 	var going int32 // the shift where no copy is
 	begin := func(from, shift int32) {
-		if n := len(a.byOld); n > 0 && a.byOld[n-1].from == from {
-			a.byOld[n-1].shift = shift
-		} else if n == 0 || a.byOld[n-1].shift != shift {
-			a.byOld = append(a.byOld, oldRange{from, shift})
+		if n := len(ranges); n > 0 && ranges[n-1].from == from {
+			ranges[n-1].shift = shift
+		} else if n == 0 || ranges[n-1].shift != shift {
+			ranges = append(ranges, oldRange{from, shift})
 		}
 	}
 	// settle says what holds from at on, when some copies may have ended there.
@@ -76,20 +85,28 @@ func newAddresses(copies []copied, oldLength int64) *addresses {
 		settle(c.from)
 	}
 	finish(MaxImage)
-	a.byOld = slices.Clone(a.byOld) // without the room to grow
-	a.index(oldLength)
-	return a
+	return packAddresses(ranges, oldLength)
 }
 
-func (a *addresses) index(oldLength int64) {
-	a.near = make([]int32, oldLength>>addressPage+2)
-	i := 0
-	for page := range a.near {
-		for i < len(a.byOld) && int64(a.byOld[i].from) < int64(page)<<addressPage {
-			i++
-		}
-		a.near[page] = int32(i)
+func packAddresses(ranges []oldRange, oldLength int64) *addresses {
+	end := (oldLength/addressEnd + 1) * addressEnd
+	a := &addresses{
+		from:   make([]uint16, len(ranges)),
+		shifts: make([]int32, len(ranges)),
+		first:  make([]int32, (end-1)>>addressPage+2),
+		end:    end,
 	}
+	page := 0
+	for i, r := range ranges {
+		a.from[i], a.shifts[i] = uint16(r.from), r.shift
+		for ; page <= int(r.from>>addressPage) && page < len(a.first); page++ {
+			a.first[page] = int32(i)
+		}
+	}
+	for ; page < len(a.first); page++ {
+		a.first[page] = int32(len(ranges))
+	}
+	return a
 }
 
 // longest is a heap of copies, by their numbers.
@@ -114,14 +131,14 @@ func (h *longest) Pop() any {
 // shift is by how much the offset in the old image moved. Between copies it is that
 // of the long copy before; without one, zero.
 func (a *addresses) shift(old int64) int64 {
-	page := old >> addressPage
-	if old < 0 || page+1 >= int64(len(a.near)) {
+	if old < 0 || old >= a.end {
 		return 0
 	}
-	lo, hi := int(a.near[page]), int(a.near[page+1])
+	page := old >> addressPage
+	lo, hi := int(a.first[page]), int(a.first[page+1])
 	for lo < hi {
 		mid := int(uint(lo+hi) >> 1)
-		if int64(a.byOld[mid].from) <= old {
+		if a.from[mid] <= uint16(old) {
 			lo = mid + 1
 		} else {
 			hi = mid
@@ -130,5 +147,5 @@ func (a *addresses) shift(old int64) int64 {
 	if lo == 0 {
 		return 0
 	}
-	return int64(a.byOld[lo-1].shift)
+	return int64(a.shifts[lo-1])
 }

@@ -84,3 +84,23 @@ func TestLongestCopySaysWhereAddressesWent(t *testing.T) {
 		}
 	}
 }
+
+func TestAddressesOfManyPages(t *testing.T) {
+	const page = 1 << 16
+	a := newAddresses([]copied{
+		{0, 100, 500},                 // shift -100
+		{1000, page - 50, 100},        // 1050-page, over the end of a page
+		{2000, 3 * page, 64},          // 2000-3*page, at the begin of one; the page before has none
+		{3000, 3*page + 64, page - 2}, // 2936-3*page, up to the one behind it
+	}, 4*page+5000)
+	for _, test := range []struct{ old, want int64 }{
+		{99, 0}, {100, -100}, {599, -100}, {600, -100}, {page - 51, -100},
+		{page - 50, 1050 - page}, {page - 1, 1050 - page}, {page, 1050 - page}, {2 * page, 1050 - page}, {3*page - 1, 1050 - page},
+		{3 * page, 2000 - 3*page}, {3*page + 63, 2000 - 3*page}, {3*page + 64, 2936 - 3*page}, {4*page + 61, 2936 - 3*page},
+		{4*page + 8191, 2936 - 3*page}, {4*page + 8192, 0}, // of 4 KiB the last that the image has something of
+	} {
+		if got := a.shift(test.old); got != test.want {
+			t.Errorf("offset %d moved by %d, want %d", test.old, got, test.want)
+		}
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
 
 	"groundswell/internal/deflate"
 	"groundswell/internal/deflateparse"
@@ -97,6 +98,15 @@ func (r *Reader) Ahead() int64 {
 // forget frees what it has.
 func (r *Reader) forget() { *r = Reader{} }
 
+// leave frees what it has for another codec than the next one, so that a device never holds
+// both; what is small waits for the next collection.
+func (r *Reader) leave(next Codec) {
+	if next != r.codec && (r.lzma != nil || r.zstd != nil) {
+		r.forget()
+		runtime.GC()
+	}
+}
+
 // Writer makes streams of what stands for them in the expanded image, one after the other.
 // It is for one goroutine.
 type Writer struct {
@@ -146,6 +156,14 @@ func (w *Writer) Reset(s Stream, back Scratch) error {
 		return fmt.Errorf("%w: codec %d", ErrVersion, s.Codec)
 	}
 	return nil
+}
+
+// leave is as that of a Reader.
+func (w *Writer) leave(next Codec) {
+	if next != w.codec && (w.lzma != nil || w.zstd != nil) {
+		*w = Writer{}
+		runtime.GC()
+	}
 }
 
 // Room is how many bytes of a scratch it takes to make the stream.

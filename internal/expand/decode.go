@@ -14,25 +14,28 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 // Sum is what a unit's bytes are checked by.
 func Sum(data []byte) uint32 { return crc32.Checksum(data, castagnoli) }
 
-// Check is ErrTruncated, ErrTooLarge or ErrSum unless data are the unit's bytes.
-func (u Unit) Check(data []byte) error {
+// Check is ErrTruncated or ErrSum unless a delta has the unit's bytes at their place, or the
+// error of reading it.
+func (u Unit) Check(delta io.ReaderAt) error {
+	sum := crc32.New(castagnoli)
+	n, err := io.Copy(sum, io.NewSectionReader(delta, u.Offset, u.Length))
 	switch {
-	case int64(len(data)) < u.Length:
+	case err != nil:
+		return err
+	case n < u.Length:
 		return ErrTruncated
-	case int64(len(data)) > u.Length:
-		return ErrTooLarge
-	case Sum(data) != u.Sum:
+	case sum.Sum32() != u.Sum:
 		return ErrSum
 	}
 	return nil
 }
 
-// blockSlack is how much more than it has to a unit makes, mostly: streams come by blocks.
-const blockSlack = 132 << 10
+// step is of how many bytes of the expanded image the streams are made at a time.
+const step = 64 << 10
 
 // Decoder makes units of a new image, best one after the other. It is for one goroutine.
-// Besides the memory of a delta.Decoder it takes some 3 MB, with
-// streams of xz and zstd up to 7 MB, and what a unit makes.
+// Besides the memory of a delta.Decoder it takes some 2 MB, with streams of xz and zstd up
+// to 5 MB: of what a unit makes it keeps what comes in one step.
 type Decoder struct {
 	head   *Head
 	inner  *delta.Decoder
@@ -40,8 +43,8 @@ type Decoder struct {
 	room   Scratch // for what the stream has passed
 	next   int     // the unit that can go on with what was made before; -1: none
 	maker  maker
-	taken  int // of what the maker made: by the last unit
-	piece  []byte
+	raw    []byte // of the delta: the segment at hand
+	piece  []byte // what it makes
 }
 
 // NewDecoder prepares to decode. old is the image that the delta was made from: with
@@ -58,59 +61,62 @@ func NewDecoder(h *Head, image io.ReaderAt, scratch Scratch) (*Decoder, error) {
 // Follows is whether unit n needs no bytes but its own, as unit n-1 was made last.
 func (d *Decoder) Follows(n int) bool { return d.next == n }
 
-// Unit is what unit n makes, until the next call. data gives the bytes of a unit, of which it is
-// asked for n, and unless that Follows for those before it, from Head.Since on. Its errors are those of this package and of package delta, data's, and those of the
-// readers. The result of data is not used after its next call.
-func (d *Decoder) Unit(n int, data func(unit int) ([]byte, error)) ([]byte, error) {
+// Unit writes to w what unit n makes, by and by: whether it is right is known when all is
+// there. Of the delta it reads that unit, and unless that Follows those before it, from
+// Head.Since on: each twice, to check it before anything is made of it. Its errors are those
+// of this package and of package delta, of the readers and of w.
+func (d *Decoder) Unit(n int, delta io.ReaderAt, w io.Writer) error {
 	if n < 0 || n >= len(d.head.Units) {
-		return nil, fmt.Errorf("%w: %d", ErrUnit, n)
+		return fmt.Errorf("%w: %d", ErrUnit, n)
 	}
 	u, m := d.head.Units[n], &d.maker
 	first := n
-	if d.next == n {
-		m.out = append(m.out[:0], m.out[d.taken:]...)
-	} else {
+	if d.next != n {
 		first = d.head.Since(n)
 		expanded, at := d.head.restart(n)
-		d.maker = maker{streams: d.head.New, at: expanded, image: at, wanted: u.Start, stream: &d.stream, room: d.room, out: m.out[:0]}
+		d.maker = maker{streams: d.head.New, at: expanded, image: at, from: u.Start, stream: &d.stream, room: d.room, out: m.out[:0]}
 	}
 	d.next = -1
-	m.out = slices.Grow(m.out, max(int(u.Size)+blockSlack-len(m.out), 0))
+	m.to = u.Start + u.Size
+	if err := m.give(w); err != nil {
+		return err
+	}
 	for k := first; k <= n; k++ {
-		raw, err := data(k)
+		err := d.head.Units[k].Check(delta)
 		if err == nil {
-			err = d.head.Units[k].Check(raw)
-		}
-		if err == nil {
-			err = d.feed(k, raw, u.Start+u.Size)
+			err = d.feed(k, delta, w)
 		}
 		if err != nil {
-			return nil, fmt.Errorf("unit %d: %w", k, err)
+			return fmt.Errorf("unit %d: %w", k, err)
 		}
 	}
-	if int64(len(m.out)) < u.Size {
-		return nil, fmt.Errorf("unit %d: %w: it makes %d bytes of %d", n, ErrCorrupt, len(m.out), u.Size)
+	if m.from < m.to {
+		return fmt.Errorf("unit %d: %w: it makes %d bytes of %d", n, ErrCorrupt, u.Size-(m.to-m.from), u.Size)
 	}
-	d.next, d.taken = n+1, int(u.Size)
-	return m.out[:u.Size], nil
+	d.next = n + 1
+	return nil
 }
 
-// feed decodes a unit's segments, from where the maker is on. end is where in the image
-// that ends which is wanted.
-func (d *Decoder) feed(k int, raw []byte, end int64) error {
+// feed decodes a unit's segments, from where the maker is on.
+func (d *Decoder) feed(k int, delta io.ReaderAt, w io.Writer) error {
 	u, m := d.head.Units[k], &d.maker
+	at := u.Offset
 	for i := u.first; i < u.end; i++ {
 		s := d.head.Inner.Segments[i]
-		data := raw[:s.Length]
-		raw = raw[s.Length:]
+		from := at
+		at += s.Length
 		if s.Start+s.Size <= m.at {
 			continue
 		}
-		var err error
-		if d.piece, err = d.inner.Segment(d.piece[:0], i, data); err != nil {
+		d.raw = slices.Grow(d.raw[:0], int(s.Length))[:s.Length]
+		n, err := delta.ReadAt(d.raw, from)
+		if n < len(d.raw) {
+			return fmt.Errorf("read the delta: %w", err)
+		}
+		if d.piece, err = d.inner.Segment(d.piece[:0], i, d.raw); err != nil {
 			return err
 		}
-		if err := m.write(d.piece[m.at-s.Start:], end+maxAhead); err != nil {
+		if err := m.write(d.piece[m.at-s.Start:], w); err != nil {
 			return err
 		}
 	}
@@ -122,30 +128,32 @@ type maker struct {
 	streams []Stream
 	at      int64 // in the expanded image
 	image   int64 // in the image: what comes next
-	wanted  int64 // what comes before it is not wanted
+	from    int64 // what is given next; what comes before it is not wanted
+	to      int64 // up to where it is given
 	stream  *Writer
 	room    Scratch
 	inside  bool   // a stream was begun
 	began   int64  // where in the image
-	out     []byte // what was made, from wanted on, and not taken yet
+	out     []byte // what was made and is not given yet: of the image from max(from, image) on
 }
 
-// write makes what comes of the next bytes of the expanded image. Nothing may be made
-// from the place limit of the image on.
-func (m *maker) write(p []byte, limit int64) error {
+// write gives w what comes of the next bytes of the expanded image, and keeps what is behind
+// that which is given, maxAhead bytes at most.
+func (m *maker) write(p []byte, w io.Writer) error {
 	for len(p) > 0 {
 		k := streamAt(m.streams, m.at) - 1
 		before := len(m.out)
 		if k >= 0 && m.at < m.streams[k].start+m.streams[k].Size {
 			s := m.streams[k]
 			if !m.inside {
+				m.stream.leave(s.Codec)
 				if err := m.stream.Reset(s, m.room); err != nil {
 					return err
 				}
 				m.inside, m.began = true, m.image
 			}
 			// In steps, so that it is not all made before it is looked at.
-			n := min(int64(len(p)), s.start+s.Size-m.at, 64<<10)
+			n := min(int64(len(p)), s.start+s.Size-m.at, step)
 			var err error
 			m.out, err = m.stream.Write(m.out, p[:n])
 			p, m.at = p[n:], m.at+n
@@ -161,7 +169,7 @@ func (m *maker) write(p []byte, limit int64) error {
 				return fmt.Errorf("%w: a stream has %d bytes instead of %d", ErrCorrupt, m.image-m.began, s.Length)
 			}
 		} else {
-			n := int64(len(p))
+			n := int64(min(len(p), step))
 			if k+1 < len(m.streams) {
 				n = min(n, m.streams[k+1].start-m.at)
 			}
@@ -169,8 +177,11 @@ func (m *maker) write(p []byte, limit int64) error {
 			p, m.at = p[n:], m.at+n
 			m.made(before)
 		}
-		if m.image > limit {
+		if m.image > m.to+maxAhead {
 			return fmt.Errorf("%w: a unit makes too much", ErrTooLarge)
+		}
+		if err := m.give(w); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -179,10 +190,24 @@ func (m *maker) write(p []byte, limit int64) error {
 // made counts what was appended to out, and drops of it what is not wanted.
 func (m *maker) made(before int) {
 	n := int64(len(m.out) - before)
-	if skip := min(m.wanted-m.image, n); skip > 0 {
+	if skip := min(m.from-m.image, n); skip > 0 {
 		m.out = append(m.out[:before], m.out[before+int(skip):]...)
 	}
 	m.image += n
+}
+
+// give gives w what is there and due.
+func (m *maker) give(w io.Writer) error {
+	n := int(min(int64(len(m.out)), m.to-m.from))
+	if n == 0 {
+		return nil
+	}
+	if _, err := w.Write(m.out[:n]); err != nil {
+		return err
+	}
+	m.from += int64(n)
+	m.out = append(m.out[:0], m.out[n:]...)
+	return nil
 }
 
 // part is a scratch behind what is used of another one.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"slices"
 )
 
 // Scratch is where the content of large streams is kept while a decoder is in use. What
@@ -13,8 +14,9 @@ type Scratch interface {
 	io.WriterAt
 }
 
-// cached is how many bytes of the content of small streams are kept in memory, at most.
-const cached = 1 << 20
+// cached is how many bytes of the content of small streams are kept in memory, at most; a
+// longer one is there alone.
+const cached = 512 << 10
 
 // old reads the expanded form of an image.
 type old struct {
@@ -25,31 +27,32 @@ type old struct {
 	places  map[int]int64 // of large streams in the scratch
 	filled  map[int]bool
 
-	recent []content // the most recently used first
-	held   int       // bytes of memory
+	room   []byte    // for the content of small streams, one behind the other and round again
+	at     int       // where the next one goes
+	recent []content // what is there, the latest last
 	work   int64     // how many bytes may still be inflated
 	reader Reader
 	source source
 }
 
-// content of a small stream.
-type content struct {
-	stream int
-	data   []byte
-}
+// content of a small stream, in the room.
+type content struct{ stream, from, to int }
 
 func newOld(h *Head, image io.ReaderAt, scratch Scratch) *old {
 	o := &old{image: image, streams: h.Old, length: h.OldLength, scratch: scratch, places: map[int]int64{}, filled: map[int]bool{}}
 	at := int64(0)
+	var all, longest int64 // of small streams
 	for i, s := range h.Old {
 		if s.Size > small {
 			o.places[i] = at
 			at += s.Size
 		} else {
 			o.work += maxInflated * s.work()
+			all, longest = all+s.Size, max(longest, s.Size)
 		}
 	}
 	o.work += maxInflatedMore
+	o.room = make([]byte, max(longest, min(all, cached)))
 	return o
 }
 
@@ -121,34 +124,25 @@ func (o *old) content(p []byte, k int, at int64) (int, error) {
 
 // small is the content of a small stream.
 func (o *old) small(k int) ([]byte, error) {
-	for i, c := range o.recent {
+	for _, c := range o.recent {
 		if c.stream == k {
-			copy(o.recent[1:i+1], o.recent[:i])
-			o.recent[0] = c
-			return c.data, nil
+			return o.room[c.from:c.to], nil
 		}
 	}
 	size := int(o.streams[k].Size)
 	if o.work -= o.streams[k].work(); o.work < 0 {
 		return nil, ErrWork
 	}
-	var room []byte
-	for len(o.recent) > 0 && o.held+size > cached {
-		last := o.recent[len(o.recent)-1]
-		o.recent, o.held = o.recent[:len(o.recent)-1], o.held-cap(last.data)
-		if cap(last.data) >= size && cap(last.data) <= 2*size {
-			room = last.data
-		}
+	if o.at+size > len(o.room) {
+		o.at = 0
 	}
-	if room == nil {
-		room = make([]byte, size)
-	}
-	room = room[:size]
+	c := content{k, o.at, o.at + size}
+	o.recent = slices.DeleteFunc(o.recent, func(v content) bool { return v.from < c.to && v.to > c.from })
+	room := o.room[c.from:c.to]
 	if err := o.inflate(k, room, bytes.NewReader(room), func([]byte) error { return nil }); err != nil {
 		return nil, err
 	}
-	o.held += cap(room)
-	o.recent = append([]content{{k, room}}, o.recent...)
+	o.recent, o.at = append(o.recent, c), c.to
 	return room, nil
 }
 
@@ -175,6 +169,7 @@ func (o *old) fill(k int, place int64) error {
 func (o *old) inflate(k int, buffer []byte, back io.ReaderAt, use func(data []byte) error) error {
 	s := o.streams[k]
 	o.source.reset(o.image, s.At, s.Length)
+	o.reader.leave(s.Codec)
 	if err := o.reader.Reset(s, &o.source, back); err != nil {
 		return err
 	}

@@ -8,7 +8,10 @@ import (
 	"io"
 	"math/rand/v2"
 	"os/exec"
+	"runtime"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"groundswell/internal/deflateparse"
 	"groundswell/internal/lzmaparse"
@@ -39,32 +42,74 @@ func oldOf(t *testing.T, sizes ...int) *old {
 	return newOld(&h, bytes.NewReader(image.Bytes()), nil)
 }
 
-// TestContentKeepsNoMoreMemoryThanItSays: small content is not kept in the room of large.
+// TestContentKeepsNoMoreMemoryThanItSays: and what is kept there stays as it is.
 func TestContentKeepsNoMoreMemoryThanItSays(t *testing.T) {
-	const n = 40
-	var sizes []int
-	for i := range n {
-		sizes = append(sizes, cached-i, LeastStream)
-	}
-	o := oldOf(t, sizes...)
-	touch := func(k int) {
-		if _, err := o.content(make([]byte, 1), k, 0); err != nil {
-			t.Fatal(err)
+	random := rand.New(rand.NewPCG(1, 3))
+	for _, test := range []struct {
+		longest, room int
+	}{{cached / 4, cached}, {cached, cached}, {cached + 7, cached + 7}, {small, small}} {
+		sizes := []int{test.longest}
+		for range 40 {
+			sizes = append(sizes, LeastStream+random.IntN(test.longest-LeastStream))
 		}
-	}
-	for i := range n {
-		touch(2 * i)
-		for k := range i { // the large one is the next to go
-			touch(2*k + 1)
+		o := oldOf(t, sizes...)
+		if len(o.room) != test.room {
+			t.Fatalf("room for %d bytes, want %d", len(o.room), test.room)
 		}
-		touch(2*i + 1)
 		kept := 0
-		for _, c := range o.recent {
-			kept += cap(c.data)
+		for range 400 {
+			k := random.IntN(len(sizes))
+			if _, err := o.content(make([]byte, 1), k, 0); err != nil {
+				t.Fatal(err)
+			}
+			if last := o.recent[len(o.recent)-1]; last.stream != k {
+				kept++
+			}
+			there := make([]int, len(o.room)) // whose a byte is
+			for _, c := range o.recent {
+				if c.to-c.from != sizes[c.stream] {
+					t.Fatalf("%d bytes of stream %d, of %d", c.to-c.from, c.stream, sizes[c.stream])
+				}
+				for at := c.from; at < c.to; at++ {
+					if there[at] != 0 {
+						t.Fatalf("streams %d and %d stand at %d", there[at]-1, c.stream, at)
+					}
+					there[at] = c.stream + 1
+				}
+			}
 		}
-		if kept > cached || kept != o.held {
-			t.Fatalf("%d bytes are held, it says %d", kept, o.held)
+		if kept == 0 {
+			t.Error("nothing was there a second time")
 		}
+	}
+	if o := oldOf(t, LeastStream, small+1); len(o.room) != LeastStream {
+		t.Errorf("room for %d bytes where there are %d", len(o.room), LeastStream)
+	}
+}
+
+// TestWhatFailsIsNotKept: nor is what stood where it was to be.
+func TestWhatFailsIsNotKept(t *testing.T) {
+	o := oldOf(t, cached/2, cached/2, cached)
+	read := func(k int) error {
+		_, err := o.content(make([]byte, 1), k, 0)
+		return err
+	}
+	if err := errors.Join(read(0), read(1)); err != nil {
+		t.Fatal(err)
+	}
+	whole := o.image
+	o.image = bytes.NewReader(nil)
+	if err := read(2); err == nil {
+		t.Fatal("a stream of nothing was read")
+	}
+	for k := range 3 {
+		if read(k) == nil {
+			t.Errorf("stream %d is there", k)
+		}
+	}
+	o.image = whole
+	if err := errors.Join(read(0), read(1), read(2)); err != nil {
+		t.Error(err)
 	}
 }
 
@@ -201,6 +246,54 @@ func TestOnlyOneCodecTakesMemory(t *testing.T) {
 				t.Errorf("codec %d: of %d there is %v", codec, what, has)
 			}
 		}
+	}
+}
+
+// TestWhatIsLeftIsGone: a device has a large codec alone in its memory, before the next one
+// takes some.
+func TestWhatIsLeftIsGone(t *testing.T) {
+	for _, codec := range []Codec{Zstd, LZMA, LZMA2} {
+		var r Reader
+		var w Writer
+		s := Stream{Codec: codec}
+		if err := errors.Join(r.Reset(s, bytes.NewReader(nil), nil), w.Reset(s, nil)); err != nil {
+			t.Fatal(err)
+		}
+		r.leave(codec)
+		w.leave(codec)
+		if r.lzma == nil && r.zstd == nil || w.lzma == nil && w.zstd == nil {
+			t.Errorf("codec %d goes before another of its own", codec)
+		}
+		var gone atomic.Int32
+		for _, p := range []any{r.lzma, r.zstd, w.lzma, w.zstd} {
+			switch p := p.(type) {
+			case *lzmaparse.Reader:
+				counted(p, &gone)
+			case *lzmaparse.Writer:
+				counted(p, &gone)
+			case *zstdparse.Reader:
+				counted(p, &gone)
+			case *zstdparse.Writer:
+				counted(p, &gone)
+			}
+		}
+		r.leave(Deflate)
+		w.leave(Deflate)
+		if r.lzma != nil || r.zstd != nil || w.lzma != nil || w.zstd != nil {
+			t.Errorf("codec %d stays", codec)
+		}
+		for deadline := time.Now().Add(time.Minute); gone.Load() < 2; runtime.Gosched() {
+			if time.Now().After(deadline) {
+				t.Fatalf("codec %d: %d of 2 were collected", codec, gone.Load())
+			}
+		}
+	}
+}
+
+// counted counts v when it was collected.
+func counted[T any](v *T, gone *atomic.Int32) {
+	if v != nil {
+		runtime.AddCleanup(v, func(int) { gone.Add(1) }, 0)
 	}
 }
 

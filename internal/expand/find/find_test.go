@@ -4,6 +4,7 @@ import (
 	"bytes"
 	stdgzip "compress/gzip"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -82,25 +83,16 @@ func decoder(t testing.TB, raw, old []byte) (*expand.Head, *expand.Decoder) {
 	return h, d
 }
 
-func bytesOf(raw []byte, h *expand.Head) func(int) ([]byte, error) {
-	return func(n int) ([]byte, error) {
-		u := h.Units[n]
-		return raw[u.Offset : u.Offset+u.Length], nil
-	}
-}
-
 func decoded(t testing.TB, raw, old []byte) []byte {
 	t.Helper()
 	h, d := decoder(t, raw, old)
-	var out []byte
+	var out bytes.Buffer
 	for n := range h.Units {
-		made, err := d.Unit(n, bytesOf(raw, h))
-		if err != nil {
+		if err := d.Unit(n, bytes.NewReader(raw), &out); err != nil {
 			t.Fatal(err)
 		}
-		out = append(out, made...)
 	}
-	return out
+	return out.Bytes()
 }
 
 func plain(t testing.TB, old, new []byte) int {
@@ -159,15 +151,27 @@ func eachUnitFirst(t *testing.T, old, new []byte) {
 	for n := range h.Units {
 		_, d := decoder(t, raw, old)
 		u := h.Units[n]
-		var asked []int
-		out, err := d.Unit(n, func(k int) ([]byte, error) { asked = append(asked, k); return bytesOf(raw, h)(k) })
-		if err != nil || !bytes.Equal(out, new[u.Start:u.Start+u.Size]) {
-			t.Fatalf("unit %d: %d bytes of %d, or others: %v", n, len(out), u.Size, err)
+		asked := &asked{ReaderAt: bytes.NewReader(raw), from: int64(len(raw))}
+		var out bytes.Buffer
+		err := d.Unit(n, asked, &out)
+		if err != nil || !bytes.Equal(out.Bytes(), new[u.Start:u.Start+u.Size]) {
+			t.Fatalf("unit %d: %d bytes of %d, or others: %v", n, out.Len(), u.Size, err)
 		}
-		if asked[0] != h.Since(n) || asked[len(asked)-1] != n {
-			t.Errorf("unit %d asked for %v, since %d", n, asked, h.Since(n))
+		if asked.from != h.Units[h.Since(n)].Offset || asked.to != u.Offset+u.Length {
+			t.Errorf("unit %d asked for the bytes %d to %d, since unit %d", n, asked.from, asked.to, h.Since(n))
 		}
 	}
+}
+
+// asked is what was read of a delta.
+type asked struct {
+	io.ReaderAt
+	from, to int64
+}
+
+func (a *asked) ReadAt(p []byte, at int64) (int, error) {
+	a.from, a.to = min(a.from, at), max(a.to, at+int64(len(p)))
+	return a.ReaderAt.ReadAt(p, at)
 }
 
 // noiseText compresses by half only.

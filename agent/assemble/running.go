@@ -1,0 +1,123 @@
+package assemble
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"groundswell/agent/fetch"
+	"groundswell/internal/block"
+	"groundswell/internal/delta"
+	"groundswell/topics"
+)
+
+// running is what the device runs, which is cut into its blocks once: they say what its block
+// index was, that the next one comes as a delta from, and which blocks it has.
+type running struct {
+	*fetch.Seed // nil: it is not known
+	index       *block.Index
+	noDelta     bool // the next index is not to be had as a delta
+}
+
+// cut is its block index, by blocks of that normal size. It is all read, which costs no bytes
+// on the radio.
+func (r *running) cut(ctx context.Context, normal int) (block.Index, error) {
+	if r.index != nil && r.index.Normal == normal {
+		return *r.index, nil
+	}
+	data, err := r.Open()
+	if err != nil {
+		return block.Index{}, fmt.Errorf("open what runs: %w", err)
+	}
+	defer data.Close()
+	x := block.Index{Length: r.Length, Normal: normal}
+	err = block.Cut(ctx, io.NewSectionReader(data, 0, r.Length), normal, func(b block.Block, _ []byte) error {
+		x.Blocks = append(x.Blocks, b)
+		return nil
+	})
+	if err != nil {
+		return block.Index{}, fmt.Errorf("read what runs: %w", err)
+	}
+	r.index = &x
+	return x, nil
+}
+
+// leastIndex is how long a block index is, in bytes, for which a delta is asked: the question
+// costs some hundred.
+const leastIndex = 2 << 10
+
+// indexDocument is the block index as it is there, as a delta makes it from that of what runs,
+// or as it is stored.
+func (r *run) indexDocument(ctx context.Context) ([]byte, error) {
+	want := *r.wanted.Index
+	if raw := r.shelf.kept(want); raw != nil {
+		return raw, nil
+	}
+	if r.running.Seed != nil && !r.running.noDelta && want.Length >= leastIndex {
+		raw, err := r.indexByDelta(ctx)
+		if err == nil {
+			r.shelf.keep(want, raw)
+			return raw, nil
+		}
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		r.running.noDelta = lasting(err)
+		if !errors.Is(err, fetch.ErrNotFound) {
+			r.Log.Info("the block index does not come as a delta", "artifact", r.wanted.SHA256, "err", err)
+		}
+	}
+	raw, fetched, err := r.shelf.document(ctx, want)
+	r.transfer.Index += fetched
+	return raw, err
+}
+
+// indexByDelta is the block index, which has the digest that was signed whatever was sent.
+func (r *run) indexByDelta(ctx context.Context) (index []byte, err error) {
+	x, err := r.running.cut(ctx, block.Normal(r.running.Length))
+	if err != nil {
+		return nil, err
+	}
+	old, want := x.Bytes(), *r.wanted.Index
+	err = r.Client.IndexDelta(ctx, want.SHA256, digestOf(old), want.Length-1, func(raw []byte) (err error) {
+		r.transfer.Index += int64(len(raw))
+		index, err = indexOfDelta(raw, old, want)
+		return err
+	})
+	return index, err
+}
+
+// indexOfDelta is what a delta makes of an index, if it is the one that is wanted.
+func indexOfDelta(raw, old []byte, want topics.Document) (out []byte, err error) {
+	err = guarded(func() error {
+		head, err := delta.ReadHead(bytes.NewReader(raw))
+		if err != nil {
+			return err
+		}
+		if head.OldLength != int64(len(old)) || head.NewLength != want.Length {
+			return fmt.Errorf("%w: %d bytes from %d", errHead, head.NewLength, head.OldLength)
+		}
+		decoder, err := delta.NewDecoder(head, bytes.NewReader(old))
+		if err != nil {
+			return err
+		}
+		for i, s := range head.Segments {
+			if s.Offset+s.Length > int64(len(raw)) {
+				return delta.ErrTruncated
+			}
+			if out, err = decoder.Segment(out, i, raw[s.Offset:s.Offset+s.Length]); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err == nil && digestOf(out) != want.SHA256 {
+		err = fmt.Errorf("%w: a delta that does not make the block index", fetch.ErrWrongBytes)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
