@@ -1,6 +1,12 @@
 -- What the rows of transfer come to that are gone: when a rollout has been over for a
 -- while, fleetd adds its rows up here, and deletes them in the same transaction. A
 -- replica of the version before shows only the rows that are left.
+--
+-- This and the next two are apart because views of a rollout lock the three tables in
+-- another order. Who waits for a table keeps others from it: after two seconds it fails,
+-- and fleetd begins again.
+SET LOCAL lock_timeout = '2s';
+
 CREATE TABLE transfer_sum (
     rollout text COLLATE "C" NOT NULL REFERENCES rollout ON DELETE CASCADE,
     region  text COLLATE "C" NOT NULL,
@@ -15,10 +21,3 @@ CREATE TABLE transfer_sum (
     saved   numeric NOT NULL,
     PRIMARY KEY (rollout, region)
 );
-
--- The newest attempt of the device whose row is in transfer_sum. What comes of it or of
--- earlier ones is there already. Null: none is.
-ALTER TABLE rollout_device ADD COLUMN summed_epoch bigint, ADD COLUMN summed_attempt integer;
-
--- The device was counted in transfer_sum before it made this row.
-ALTER TABLE transfer ADD COLUMN again boolean NOT NULL DEFAULT false;
