@@ -24,12 +24,14 @@ type SumPass struct {
 // the rollout looks the same before and after, and whoever is killed leaves nothing half
 // done. It returns how many rows are gone. Several may run at once.
 //
-// A device's turn has come when it has said nothing for as long as keep, and is not
-// within an attempt that has a row. One that fell silent there keeps its rows: what it
-// says when it comes back is about the whole attempt, and takes the row's place. One that
-// begins another attempt after its turn makes new rows, which are added at their time. A
-// status that comes once more, or only now, about an attempt up to the one noted changes
-// nothing.
+// A device's turn has come when it has said nothing for as long as keep, and, if the
+// rollout is completed, is not within an attempt that has a row. One that fell silent
+// there keeps its rows: what it says when it comes back is about the whole attempt, and
+// takes the row's place. So does one that has left the cohorts and made rows since: its
+// state is not known. Of a rollout that was cancelled or reverted nothing is to come, and
+// agents that were told to stop end no attempt: the silence is enough. One that begins
+// another attempt after its turn makes new rows, which are added at their time. A status
+// that comes once more, or only now, about an attempt up to the one noted changes nothing.
 func (s *Store) SumTransfers(ctx context.Context, keep time.Duration, at SumPass, limit int) (next SumPass, rows int64, err error) {
 	err = s.change(ctx, func(tx pgx.Tx) error {
 		next, rows, err = sumTransfers(ctx, tx, keep, at, limit)
@@ -41,17 +43,18 @@ func (s *Store) SumTransfers(ctx context.Context, keep time.Duration, at SumPass
 	return next, rows, nil
 }
 
-// over is the rollouts whose devices may be summed. One that is taken up again later has
-// sums and rows.
+// over is the rollouts whose devices may be summed. A completed one that is taken up again
+// later has sums and rows.
 var over = states([]fleet.State{fleet.Completed, fleet.Cancelled, fleet.Reverted})
 
 func sumTransfers(ctx context.Context, tx pgx.Tx, keep time.Duration, at SumPass, limit int) (next SumPass, rows int64, err error) {
 	var id, release, version string
+	var forGood bool
 	err = tx.QueryRow(ctx, `
-		SELECT r.sequence, r.id, r.release, r.version FROM rollout r
+		SELECT r.sequence, r.id, r.release, r.version, r.state <> 'completed' FROM rollout r
 		WHERE r.state = ANY($1) AND r.finished_at <= clock_timestamp() - $2::interval AND r.sequence >= $3
 			AND EXISTS (SELECT FROM transfer t WHERE t.rollout = r.id AND t.device > CASE WHEN r.sequence = $3 THEN $4 ELSE '' END)
-		ORDER BY r.sequence LIMIT 1`, over, keep, at.sequence, at.device).Scan(&next.sequence, &id, &release, &version)
+		ORDER BY r.sequence LIMIT 1`, over, keep, at.sequence, at.device).Scan(&next.sequence, &id, &release, &version, &forGood)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return SumPass{}, 0, nil
 	}
@@ -75,9 +78,11 @@ func sumTransfers(ctx context.Context, tx pgx.Tx, keep time.Duration, at SumPass
 	devices, err = texts(ctx, tx, `
 		SELECT device FROM rollout_device o
 		WHERE rollout = $1 AND device = ANY($2) AND reported_at <= clock_timestamp() - $3::interval
-			AND (state IN ('committed', 'failed', 'rolled_back') OR NOT EXISTS (
-				SELECT FROM transfer t WHERE t.rollout = o.rollout AND t.device = o.device AND (t.epoch, t.attempt) >= (o.epoch, o.attempt)))
-		ORDER BY device FOR NO KEY UPDATE OF o SKIP LOCKED`, id, devices, keep)
+			AND ($4 OR NOT EXISTS (
+				SELECT FROM transfer t WHERE t.rollout = o.rollout AND t.device = o.device AND CASE
+					WHEN o.state IN ('committed', 'failed', 'rolled_back') THEN (t.epoch, t.attempt) > (o.epoch, o.attempt)
+					ELSE (t.epoch, t.attempt) >= (o.epoch, o.attempt) END))
+		ORDER BY device FOR NO KEY UPDATE OF o SKIP LOCKED`, id, devices, keep, forGood)
 	if err != nil || len(devices) == 0 {
 		return next, 0, err
 	}

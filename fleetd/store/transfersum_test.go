@@ -51,9 +51,15 @@ func (w *world) sameTransfers(when, id string, want []fleet.TransferSum) {
 	}
 }
 
-func (w *world) over(r fleet.Rollout) {
+func (w *world) cancelled(r fleet.Rollout) {
 	w.t.Helper()
 	must(w.CancelRollout(w.t.Context(), alice, r.ID, must(w.Rollout(w.t.Context(), r.ID)).Revision, ""))
+}
+
+// completed is what the driver would come to.
+func (w *world) completed(r fleet.Rollout) {
+	w.t.Helper()
+	w.exec(`UPDATE rollout SET state = 'completed', finished_at = clock_timestamp(), revision = revision + 1 WHERE id = $1`, r.ID)
 }
 
 var everyone = fleet.PolicySpec{Waves: []fleet.WaveSpec{{Percent: 100}}}
@@ -87,7 +93,7 @@ func TestARolloutLooksTheSameWhenItsRowsAreSummed(t *testing.T) {
 		}
 	}
 	nothing("while it runs")
-	w.over(r)
+	w.completed(r)
 	w.exec(`UPDATE rollout_device SET reported_at = reported_at - interval '31 days'`)
 	nothing("just over")
 	w.exec(`UPDATE rollout_device SET reported_at = reported_at + interval '31 days'`)
@@ -97,7 +103,7 @@ func TestARolloutLooksTheSameWhenItsRowsAreSummed(t *testing.T) {
 	w.exec(`DELETE FROM cohort_member WHERE device = $1`, ids[4])
 	w.exec(`UPDATE rollout SET state = 'reverting' WHERE id = $1`, r.ID)
 	nothing("while it is reverted")
-	w.exec(`UPDATE rollout SET state = 'reverted' WHERE id = $1`, r.ID)
+	w.exec(`UPDATE rollout SET state = 'completed' WHERE id = $1`, r.ID)
 	if n := w.summed(w.Store, month, 2); n != 5 {
 		t.Errorf("%d rows are gone, want those of %s (2), %s, %s and %s", n, ids[1], ids[3], ids[4], ids[5])
 	}
@@ -127,7 +133,7 @@ func TestADeviceThatReportsLateIsNeitherLostNorCountedTwice(t *testing.T) {
 		w.bytes(ids[2], r.ID, topics.StateWaiting, 1, 3, topics.Transfer{Full: 30}),
 	}
 	w.Apply(first...)
-	w.over(r)
+	w.completed(r)
 	w.aged("31 days")
 	if n := w.summed(w.Store, month, 10); n != 3 {
 		t.Fatalf("%d rows are gone", n)
@@ -154,12 +160,50 @@ func TestADeviceThatReportsLateIsNeitherLostNorCountedTwice(t *testing.T) {
 	counted("another attempt", 3, 330, 1)
 	w.Apply(w.bytes(ids[3], r.ID, topics.StateCommitted, 1, 3, topics.Transfer{Full: 100}))
 	counted("the first report", 4, 430, 1)
-	reset := w.bytes(ids[1], r.ID, topics.StateCommitted, 1, 1, topics.Transfer{Full: 100})
-	s := must(topics.DecodeStatus(reset.Payload))
-	s.Epoch = 2
-	reset.Payload = must(topics.Encode(s))
-	w.Apply(reset)
+	w.Apply(afterReset(w.bytes(ids[1], r.ID, topics.StateCommitted, 1, 1, topics.Transfer{Full: 100})))
 	counted("after a factory reset", 4, 530, 1)
+}
+
+// TestAPassGoesOnWhereAnotherWasQuicker: it has seen rows of a rollout that are gone when
+// it comes to them.
+func TestAPassGoesOnWhereAnotherWasQuicker(t *testing.T) {
+	w := newWorld(t)
+	ids := w.Seed(1)
+	first, second := w.Running(everyone), w.Running(everyone)
+	for n, r := range []fleet.Rollout{first, second} {
+		w.Apply(w.bytes(ids[0], r.ID, topics.StateCommitted, 1, int64(3+n), topics.Transfer{Full: 100}))
+		w.completed(r)
+	}
+	w.aged("31 days")
+	// Who looks at rows waits for the lock, with what it has seen by then.
+	for _, query := range []string{
+		`CREATE FUNCTION waits() RETURNS boolean LANGUAGE plpgsql AS 'BEGIN PERFORM pg_advisory_xact_lock_shared(1); RETURN true; END'`,
+		`ALTER TABLE transfer RENAME TO transfer_rows`,
+		`CREATE VIEW transfer AS SELECT * FROM transfer_rows WHERE waits()`,
+		`BEGIN`,
+		`SELECT pg_advisory_xact_lock(1)`,
+	} {
+		w.exec(query)
+	}
+	var all sync.WaitGroup
+	var next store.SumPass
+	all.Go(func() {
+		var n int64
+		var err error
+		if next, n, err = w.SumTransfers(t.Context(), month, store.SumPass{}, 10); n != 0 || err != nil {
+			t.Errorf("%d rows, %v", n, err)
+		}
+	})
+	w.awaitBlocked(1)
+	w.exec(`DELETE FROM transfer_rows WHERE rollout = $1`, first.ID)
+	w.exec(`COMMIT`)
+	all.Wait()
+	if next == (store.SumPass{}) {
+		t.Fatal("the pass is over before it came to the second rollout")
+	}
+	if _, n, err := w.SumTransfers(t.Context(), month, next, 10); n != 1 || err != nil {
+		t.Errorf("%d rows of the second rollout, %v", n, err)
+	}
 }
 
 // TestWhoIsKilledWhileItSumsLeavesNothingHalfDone: within a batch and between two, and
@@ -178,7 +222,7 @@ func TestWhoIsKilledWhileItSumsLeavesNothingHalfDone(t *testing.T) {
 				first = append(first, committed(id, 1, 3))
 			}
 			w.Apply(first...)
-			w.over(r)
+			w.cancelled(r)
 			w.aged("31 days")
 			want := w.transfers(r.ID)
 			at, n, err := w.SumTransfers(t.Context(), month, store.SumPass{}, 1)
@@ -253,7 +297,7 @@ func TestTwoThatSumAtOnceWhileDevicesReport(t *testing.T) {
 		}
 	}
 	w.Apply(batches[0]...)
-	w.over(r)
+	w.completed(r)
 	reported := make(chan struct{})
 	var reporters, sums sync.WaitGroup
 	for _, s := range []*store.Store{w.Open(), w.Open()} {
