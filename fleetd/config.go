@@ -156,7 +156,8 @@ type Rollout struct {
 	Tick time.Duration `yaml:"tick"` // how often it looks at running rollouts
 	// KeepTransfers is how long, after a rollout's end, the rows of where each device's
 	// bytes came from are kept, before only the rollout's sums are left, which look the
-	// same. 0: for ever. Default 30 days. All replicas should say the same.
+	// same. 0: for ever, which is the default: a replica of the version before would count
+	// again what is in the sums. To be set when there is none any more, and to the same in all.
 	KeepTransfers time.Duration `yaml:"keep_transfers"`
 }
 
@@ -173,7 +174,7 @@ func DefaultConfig() Config {
 		Renewal:   Renewal{Lifetime: 365 * 24 * time.Hour},
 		Artifacts: Artifacts{MaxBytes: 4 << 30},
 		Deltas:    defaultDeltas(),
-		Rollout:   Rollout{Tick: time.Second, KeepTransfers: 30 * 24 * time.Hour},
+		Rollout:   Rollout{Tick: time.Second},
 		Ops:       ops.Config{Listen: "127.0.0.1:9884"},
 	}
 }

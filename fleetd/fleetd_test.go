@@ -351,6 +351,9 @@ func TestAWrongConfigurationNamesItsField(t *testing.T) {
 	if ever.Rollout.KeepTransfers = 0; ever.Validate() != nil {
 		t.Errorf("rows are kept for ever: %v", ever.Validate())
 	}
+	if keep := DefaultConfig().Rollout.KeepTransfers; keep != 0 {
+		t.Errorf("rows are kept for %v if nobody says so: a replica of the version before counts twice what is gone", keep)
+	}
 	policyOnly := valid()
 	policyOnly.Deltas.Coder = "plain-zstd"
 	if err := policyOnly.Validate(); err == nil || !strings.HasPrefix(err.Error(), "deltas.coder:") {
