@@ -154,6 +154,11 @@ type Trust struct {
 // Rollout is the driver's section.
 type Rollout struct {
 	Tick time.Duration `yaml:"tick"` // how often it looks at running rollouts
+	// KeepTransfers is how long, after a rollout's end, the rows of where each device's
+	// bytes came from are kept, before only the rollout's sums are left, which look the
+	// same. 0: for ever, which is the default: a replica of the version before would count
+	// again what is in the sums. To be set when there is none any more, and to the same in all.
+	KeepTransfers time.Duration `yaml:"keep_transfers"`
 }
 
 // DefaultConfig holds what has a default.
@@ -341,6 +346,9 @@ func (c *Config) validateInflux() error {
 func (c *Config) validateRest() error {
 	if c.Rollout.Tick < 10*time.Millisecond || c.Rollout.Tick > time.Minute {
 		return errors.New("rollout.tick: must be from 10ms to 1m")
+	}
+	if k := c.Rollout.KeepTransfers; k != 0 && (k < time.Hour || k > 87600*time.Hour) {
+		return errors.New("rollout.keep_transfers: must be 0 (for ever) or from 1h to 87600h (10 years)")
 	}
 	return nil
 }

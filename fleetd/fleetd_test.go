@@ -333,12 +333,26 @@ func TestAWrongConfigurationNamesItsField(t *testing.T) {
 		"costs.price_per_gb":       func(c *Config) { c.Costs.PricePerGB = math.NaN() },
 		"costs.currency":           func(c *Config) { c.Costs.Currency = "\x1b[1m" },
 		"rollout.tick":             func(c *Config) { c.Rollout.Tick = 0 },
+		"rollout.keep_transfers":   func(c *Config) { c.Rollout.KeepTransfers = time.Minute },
 	} {
 		c := valid()
 		change(&c)
 		if err := c.Validate(); err == nil || !strings.HasPrefix(err.Error(), want+":") {
 			t.Errorf("%s: %v", want, err)
 		}
+	}
+	for _, keep := range []time.Duration{-1, 100_000 * time.Hour} {
+		c := valid()
+		if c.Rollout.KeepTransfers = keep; c.Validate() == nil {
+			t.Errorf("rows are kept for %v", keep)
+		}
+	}
+	ever := valid()
+	if ever.Rollout.KeepTransfers = 0; ever.Validate() != nil {
+		t.Errorf("rows are kept for ever: %v", ever.Validate())
+	}
+	if keep := DefaultConfig().Rollout.KeepTransfers; keep != 0 {
+		t.Errorf("rows are kept for %v if nobody says so: a replica of the version before counts twice what is gone", keep)
 	}
 	policyOnly := valid()
 	policyOnly.Deltas.Coder = "plain-zstd"

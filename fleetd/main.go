@@ -40,7 +40,7 @@ func main() {
 		Default:     DefaultConfig,
 		Run:         run,
 		Commands: []cli.Command[Config]{
-			{Name: "migrate", Help: "Bring the database's schema up to date, and end.", Run: migrate},
+			{Name: "migrate", Help: "Bring the database's schema up to date, and end. If a table is in use for too long it fails: repeat it.", Run: migrate},
 		},
 	}.Main()
 }

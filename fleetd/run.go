@@ -108,7 +108,7 @@ func serve(ctx context.Context, cfg Config, s secrets, opsServer *ops.Server, me
 		return errors.Join(err, closeAll())
 	}
 	maker := newDeltas(cfg, db, blobs, packs, name, metrics, log)
-	driver := rollout.New(rollout.Config{Store: db, Tick: cfg.Rollout.Tick, Holder: name, Log: log})
+	driver := rollout.New(rollout.Config{Store: db, Tick: cfg.Rollout.Tick, Holder: name, KeepTransfers: cfg.Rollout.KeepTransfers, Metrics: metrics, Log: log})
 	addresses := map[string]string{"api": server.Addr(), "downloads": downloads.Addr().String(), "ops": opsServer.Addr()}
 	if s.renewalTLS != nil {
 		addresses["renewal"] = renewals.Addr().String()

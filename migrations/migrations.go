@@ -11,6 +11,11 @@
 // because changes come in steps (add, use, remove), so that each schema serves
 // the binaries of its release and of the one before.
 //
+// While it is applied those of before go on. So each migration since 010 is a transaction
+// that locks one of the tables in use, and gives up when it has waited for it for two
+// seconds, since whoever comes after it waits as well. What was applied before stays:
+// Apply returns an error, and goes on from there when it is called again.
+//
 // The files are Go templates to the library that applies them: two opening
 // braces must not occur. schema.sql is the outcome of all of them, for reading
 // and for review; a test compares it with a migrated database.

@@ -365,6 +365,8 @@ CREATE TABLE public.rollout_device (
     outcome_epoch bigint DEFAULT 0 NOT NULL,
     outcome_attempt integer DEFAULT 0 NOT NULL,
     outcome_sequence bigint DEFAULT 0 NOT NULL,
+    summed_epoch bigint,
+    summed_attempt integer,
     CONSTRAINT rollout_device_outcome CHECK ((((outcome = ANY (ARRAY['committed'::text, 'failed'::text, 'rolled_back'::text])) AND (outcome_at IS NOT NULL)) OR ((outcome IS NULL) AND (outcome_at IS NULL)))),
     CONSTRAINT rollout_device_state CHECK ((state = ANY (ARRAY['waiting'::text, 'downloading'::text, 'verified'::text, 'staged'::text, 'trying'::text, 'committed'::text, 'failed'::text, 'rolled_back'::text])))
 )
@@ -410,7 +412,20 @@ CREATE TABLE public.transfer (
     packed bigint NOT NULL,
     "full" bigint NOT NULL,
     peer bigint NOT NULL,
-    index bigint NOT NULL
+    index bigint NOT NULL,
+    again boolean DEFAULT false NOT NULL
+);
+CREATE TABLE public.transfer_sum (
+    rollout text NOT NULL COLLATE pg_catalog."C",
+    region text NOT NULL COLLATE pg_catalog."C",
+    devices bigint NOT NULL,
+    local numeric NOT NULL,
+    delta numeric NOT NULL,
+    packed numeric NOT NULL,
+    "full" numeric NOT NULL,
+    peer numeric NOT NULL,
+    index numeric NOT NULL,
+    saved numeric NOT NULL
 );
 ALTER TABLE ONLY public.alert
     ADD CONSTRAINT alert_id_unique UNIQUE (id);
@@ -478,6 +493,8 @@ ALTER TABLE ONLY public.rollout_wave
     ADD CONSTRAINT rollout_wave_pkey PRIMARY KEY (rollout, index);
 ALTER TABLE ONLY public.transfer
     ADD CONSTRAINT transfer_pkey PRIMARY KEY (rollout, device, epoch, attempt);
+ALTER TABLE ONLY public.transfer_sum
+    ADD CONSTRAINT transfer_sum_pkey PRIMARY KEY (rollout, region);
 CREATE INDEX assignment_refresh ON public.assignment USING btree (refresh_at);
 CREATE INDEX audit_actor ON public.audit USING btree (actor, id);
 CREATE INDEX audit_object ON public.audit USING btree (object, id);
@@ -548,3 +565,5 @@ ALTER TABLE ONLY public.transfer
     ADD CONSTRAINT transfer_device_fkey FOREIGN KEY (device) REFERENCES public.device(id) ON DELETE CASCADE;
 ALTER TABLE ONLY public.transfer
     ADD CONSTRAINT transfer_rollout_fkey FOREIGN KEY (rollout) REFERENCES public.rollout(id) ON DELETE CASCADE;
+ALTER TABLE ONLY public.transfer_sum
+    ADD CONSTRAINT transfer_sum_rollout_fkey FOREIGN KEY (rollout) REFERENCES public.rollout(id) ON DELETE CASCADE;

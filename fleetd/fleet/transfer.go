@@ -4,7 +4,8 @@ import "groundswell/topics"
 
 // TransferSum is where the bytes came from that the devices of a rollout got, as they
 // reported it, each attempt for itself. (The attempts of a device that was told to try
-// again begin with 1 anew, and take the place of those before.)
+// again begin with 1 anew, and take the place of those before, unless the rows of the
+// rollout were summed meanwhile: see docs/artifacts.md.)
 type TransferSum struct {
 	Region  string // of the devices; in a sum over all: absent
 	Devices int64  // that reported any

@@ -27,6 +27,7 @@ import (
 
 	"groundswell/fleetd/fleet"
 	"groundswell/fleetd/store"
+	"groundswell/internal/ops"
 )
 
 // LeaseName names the lease of the driver.
@@ -44,7 +45,11 @@ type Config struct {
 	Holder string
 	// Eager looks at each rollout at every tick, whatever that costs.
 	Eager bool
-	Log   *slog.Logger // nil: silent
+	// KeepTransfers is how long, after a rollout's end, what its devices said of bytes
+	// is kept for each of them, before only the sums are left. 0: for ever.
+	KeepTransfers time.Duration
+	Metrics       *ops.Registry // nil: none
+	Log           *slog.Logger  // nil: silent
 }
 
 // Driver drives rollouts while it holds the lease.
@@ -54,6 +59,9 @@ type Driver struct {
 	// notBefore is when a rollout is looked at next, by this process's clock.
 	notBefore map[string]time.Time
 	upkeepAt  time.Time
+	sums      store.SumPass
+	sumAt     time.Time
+	summed    ops.Counter
 }
 
 // New makes a driver. It does no I/O.
@@ -73,7 +81,11 @@ func New(cfg Config) *Driver {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Driver{cfg: cfg, notBefore: map[string]time.Time{}}
+	if cfg.Metrics == nil {
+		cfg.Metrics = ops.NewRegistry()
+	}
+	return &Driver{cfg: cfg, notBefore: map[string]time.Time{},
+		summed: cfg.Metrics.NewCounter("groundswell_transfers_summed_total", "Rows of where a device's bytes came from that were added to the sums of their rollout, and deleted.")}
 }
 
 // Run ticks until ctx ends, then lets go of the lease and returns nil.
@@ -144,7 +156,7 @@ func (d *Driver) Tick(ctx context.Context) error {
 			delete(d.notBefore, id)
 		}
 	}
-	return errors.Join(failed, d.upkeep(ctx))
+	return errors.Join(failed, d.upkeep(ctx), d.sumTransfers(ctx))
 }
 
 func (d *Driver) hold(ctx context.Context) error {
@@ -241,4 +253,28 @@ func (d *Driver) upkeep(ctx context.Context) error {
 		return err
 	}
 	return d.cfg.Store.Prune(ctx, 5000)
+}
+
+// A pass over the rollouts that are over begins so long after the last, and looks at so
+// many devices at each tick.
+const (
+	sumEvery = time.Hour
+	sumBatch = 1000
+)
+
+// sumTransfers goes on with a pass. Should another replica do so as well, that does no harm.
+func (d *Driver) sumTransfers(ctx context.Context) error {
+	if d.cfg.KeepTransfers <= 0 || time.Now().Before(d.sumAt) {
+		return nil
+	}
+	next, rows, err := d.cfg.Store.SumTransfers(ctx, d.cfg.KeepTransfers, d.sums, sumBatch)
+	if err != nil {
+		d.sumAt = time.Now().Add(upkeepEvery)
+		return err
+	}
+	d.summed.Add(float64(rows))
+	if d.sums = next; next == (store.SumPass{}) {
+		d.sumAt = time.Now().Add(sumEvery)
+	}
+	return nil
 }

@@ -19,6 +19,8 @@
 // Locks, in the order in which they are taken: the membership lock (advisory;
 // shared by what registers or changes devices, exclusive by what creates or
 // changes a cohort, so that neither misses the other), then rollout, then delta index, then
-// cohorts by name, then devices by id, then the region lock (advisory; shared by what
-// fills the outbox, exclusive by what adds a region), then outbox rows.
+// cohorts by name, then devices by id, then their rows in rollouts (who does not wait
+// for them may take them alone), then the sums of a rollout by region, then the region
+// lock (advisory; shared by what fills the outbox, exclusive by what adds a region), then
+// outbox rows.
 package store

@@ -143,7 +143,7 @@ func TestADatabaseOfOneRegionGoesOn(t *testing.T) {
 	w.Seed(2)
 	before := w.waiting(store.DefaultRegion)
 	for _, later := range []string{`ALTER TABLE release DROP COLUMN requires, DROP COLUMN index_length, DROP COLUMN index_sha256`, `ALTER TABLE rollout DROP COLUMN deltas_at`,
-		`DROP TABLE delta, delta_index, transfer`} {
+		`DROP TABLE delta, delta_index, transfer, transfer_sum`, `ALTER TABLE rollout_device DROP COLUMN summed_epoch, DROP COLUMN summed_attempt`} {
 		w.exec(later)
 	}
 	w.exec(`DROP TABLE region`)
