@@ -73,7 +73,7 @@ func serve(ctx context.Context, cfg Config, s secrets, opsServer *ops.Server, me
 
 	packs, indexDeltas := artifact.NewPacks(blobs), artifact.NewIndexDeltas(blobs)
 	server := api.New(api.Config{
-		Packed: packed(packs),
+		Packed: packed(packs), IndexDelta: indexDelta(indexDeltas),
 		Listen: cfg.API.Listen, TLS: s.apiTLS, Store: db, Blobs: blobs, Catalogue: catalogue, Tokens: tokens,
 		Prices:  api.Prices{PerGB: cfg.Costs.PricePerGB, Currency: cfg.Costs.Currency},
 		Version: cli.Version(), Metrics: metrics, Log: log,
