@@ -45,8 +45,8 @@ type Origin struct {
 // Limits are for this process, all its listeners for downloads together. A fleetd
 // serves one region: what a region may take is this, times its replicas.
 type Limits struct {
-	// Concurrent is how many downloads of artifacts run at once (as many of image
-	// metadata besides); others are answered 503. Default 1000.
+	// Concurrent is how many downloads of artifacts run at once (as many of each other
+	// kind besides, such as image metadata); others are answered 503. Default 1000.
 	Concurrent int `yaml:"concurrent"`
 	// PerDevice is how many of them one device may have. Default 8.
 	PerDevice int `yaml:"per_device"`

@@ -43,3 +43,11 @@ func packed(packs *artifact.Packs) func(ctx context.Context, sha256 string) (int
 		return n, err == nil
 	}
 }
+
+// indexDelta says how long the delta between two block indexes is.
+func indexDelta(deltas *artifact.IndexDeltas) func(ctx context.Context, new, old string) (int64, bool) {
+	return func(ctx context.Context, new, old string) (int64, bool) {
+		n, err := deltas.Length(ctx, new, old)
+		return n, err == nil
+	}
+}

@@ -71,9 +71,9 @@ func serve(ctx context.Context, cfg Config, s secrets, opsServer *ops.Server, me
 	}
 	opsServer.Ready("tokens", func(context.Context) error { return tokens.Ready() })
 
-	packs := artifact.NewPacks(blobs)
+	packs, indexDeltas := artifact.NewPacks(blobs), artifact.NewIndexDeltas(blobs)
 	server := api.New(api.Config{
-		Packed: packed(packs),
+		Packed: packed(packs), IndexDelta: indexDelta(indexDeltas),
 		Listen: cfg.API.Listen, TLS: s.apiTLS, Store: db, Blobs: blobs, Catalogue: catalogue, Tokens: tokens,
 		Prices:  api.Prices{PerGB: cfg.Costs.PricePerGB, Currency: cfg.Costs.Currency},
 		Version: cli.Version(), Metrics: metrics, Log: log,
@@ -123,7 +123,9 @@ func serve(ctx context.Context, cfg Config, s secrets, opsServer *ops.Server, me
 
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return server.Run(ctx) })
-	toDevices, toCaches := delivery(cfg.Downloads, s, blobs, packs, catalogue, metrics, log)
+	toDevices, toCaches := delivery(cfg.Downloads, s, artifact.DownloadsConfig{
+		Blobs: blobs, Packs: packs, IndexDeltas: indexDeltas, Files: catalogue, Metrics: artifact.NewMetrics(metrics), Log: log,
+	})
 	g.Go(func() error { return api.Serve(ctx, downloads, s.downloadsTLS, s.unlessRevoked(toDevices), log) })
 	if cfg.Downloads.Origin.Listen != "" {
 		g.Go(func() error { return api.Serve(ctx, origin, s.originTLS, toCaches, log) })
@@ -159,12 +161,10 @@ func openBlobs(ctx context.Context, a Artifacts) (*artifact.Blobs, error) {
 	return artifact.OpenBlobs(a.Dir, a.MaxBytes)
 }
 
-// delivery makes what the listener for devices and the one for caches serve.
-func delivery(d Downloads, s secrets, blobs *artifact.Blobs, packs *artifact.Packs, catalogue *artifact.Catalogue, metrics *ops.Registry, log *slog.Logger) (toDevices, toCaches http.Handler) {
-	cfg := artifact.DownloadsConfig{
-		Blobs: blobs, Packs: packs, Files: catalogue, Limits: artifact.NewLimits(d.Limits.config()), Metrics: artifact.NewMetrics(metrics),
-		Signatures: s.signatures, Log: log,
-	}
+// delivery makes what the listener for devices and the one for caches serve, as the
+// configuration says.
+func delivery(d Downloads, s secrets, cfg artifact.DownloadsConfig) (toDevices, toCaches http.Handler) {
+	cfg.Limits, cfg.Signatures = artifact.NewLimits(d.Limits.config()), s.signatures
 	toCaches = artifact.Downloads(cfg)
 	cfg.RedirectTo = d.RedirectTo
 	return artifact.Downloads(cfg), toCaches

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"strconv"
+	"time"
 
 	"groundswell/certs/token"
 	"groundswell/fleetd/fleet"
@@ -69,6 +70,29 @@ func viewPreview(id string, p fleet.Preview, prices Prices) Preview {
 	return out
 }
 
+// indexPatience bounds how long a preview waits for deltas between block indexes, which may
+// have to be made. Devices of whose version none is known by then count with the whole index.
+const indexPatience = 10 * time.Second
+
+// indexDeltas are those from what the devices run to the release's block index.
+func (s *Server) indexDeltas(ctx context.Context, in fleet.PreviewInput) map[string]int64 {
+	if s.IndexDelta == nil || in.Release.Index == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, indexPatience)
+	defer cancel()
+	lengths := map[string]int64{}
+	for _, source := range in.Sources {
+		if source.Index == "" {
+			continue
+		}
+		if n, ok := s.IndexDelta(ctx, in.Release.Index.SHA256, source.Index); ok {
+			lengths[source.Index] = n
+		}
+	}
+	return lengths
+}
+
 func (s *Server) registerPreview() {
 	register(s, operation{
 		id: "preview-rollout", method: http.MethodGet, path: "/v1/rollouts/{id}/preview", tag: "rollouts", role: token.Viewer,
@@ -94,6 +118,7 @@ func (s *Server) registerPreview() {
 		if s.Packed != nil {
 			input.Packed, _ = s.Packed(ctx, input.Release.SHA256)
 		}
+		input.IndexDeltas = s.indexDeltas(ctx, input)
 		return &struct{ Body Preview }{viewPreview(in.ID, fleet.NewPreview(input), prices)}, nil
 	})
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
+	"math/rand/v2"
 	"strings"
 	"testing"
 
@@ -11,8 +12,48 @@ import (
 	"groundswell/fleetd/api"
 	"groundswell/fleetd/store/storetest"
 	"groundswell/internal/block"
+	"groundswell/internal/delta"
 	"groundswell/topics"
 )
+
+// indexed publishes a release of some firmware, with the block index that it returns.
+func (w *world) indexed(version, firmware string) []byte {
+	w.t.Helper()
+	index := storetest.Must(block.Make(w.t.Context(), strings.NewReader(firmware), int64(len(firmware)))).Bytes()
+	image := w.image(version, firmware)
+	sum := sha256.Sum256(index)
+	image.Release.Index = &topics.Document{Length: int64(len(index)), SHA256: hex.EncodeToString(sum[:])}
+	w.must(201, nil, call{method: "PUT", path: "/v1/artifacts/" + image.SHA256, body: firmware})
+	w.must(201, nil, call{method: "PUT", path: "/v1/artifacts/" + image.Release.Index.SHA256, body: index})
+	w.targets = w.sign(w.targets, w.releaseKeys, image)
+	w.must(201, nil, call{method: "POST", path: "/v1/releases", body: b64("targets_b64", w.targets)})
+	return index
+}
+
+// TestAPreviewCountsDeltasOfBlockIndexes: of those who run what has an index.
+func TestAPreviewCountsDeltasOfBlockIndexes(t *testing.T) {
+	w := newWorld(t)
+	w.report("cam-a", names(3)...) // which run 1.0.0
+	raw := make([]byte, 1<<20-100)
+	_, _ = rand.NewChaCha8([32]byte{1}).Read(raw) // never fails
+	old := string(raw)
+	firmware := old[:500_000] + "something new" + old[500_000:]
+	oldIndex, index := w.indexed("1.0.0", old), w.indexed("1.1.0", firmware)
+	var between bytes.Buffer
+	if err := delta.Encode(t.Context(), &between, oldIndex, index, delta.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	w.must(201, nil, call{method: "PUT", path: "/v1/devices/never-seen", body: `{}`, header: []string{"If-None-Match", "*"}})
+	w.must(201, nil, call{method: "POST", path: "/v1/cohorts", body: `{"name":"all","devices":["cam-1","cam-2","cam-3","never-seen"]}`})
+	var r api.Rollout
+	w.must(201, &r, call{method: "POST", path: "/v1/rollouts", body: `{"release":{"name":"camera","version":"1.1.0"},"cohorts":["all"],"policy":{"waves":[{"percent":100}]}}`})
+	var p api.Preview
+	w.must(200, &p, call{method: "GET", path: "/v1/rollouts/" + r.ID + "/preview"})
+	known, unknown := int64(len(firmware)+between.Len()), int64(len(firmware)+len(index))
+	if len(p.Versions) != 2 || p.Versions[0].Each != known || p.Versions[1].Each != unknown || p.Bytes != 3*known+unknown || between.Len() >= len(index)*3/4 {
+		t.Errorf("an index of %d bytes, a delta of %d: got %+v", len(index), between.Len(), p)
+	}
+}
 
 func TestARolloutIsPreviewedBeforeItStarts(t *testing.T) {
 	w := newWorld(t)

@@ -29,7 +29,7 @@ type Tokens interface {
 	Verify(ctx context.Context, raw string) (token.Principal, error)
 }
 
-// Config is what a Server is made of. All but TLS, Prices and Packed is required.
+// Config is what a Server is made of. All but TLS, Prices, Packed and IndexDelta is required.
 type Config struct {
 	// Listen is host:port; port 0 takes a free one.
 	Listen string
@@ -43,6 +43,9 @@ type Config struct {
 	// Packed says how many bytes an artifact has when its blocks are fetched packed.
 	// Nil, or false: not known.
 	Packed func(ctx context.Context, sha256 string) (int64, bool)
+	// IndexDelta says how many bytes the delta has that makes the block index with digest
+	// new of that with digest old. Nil, or false: there is none, or it is not known.
+	IndexDelta func(ctx context.Context, new, old string) (int64, bool)
 	// Version is what the OpenAPI document says.
 	Version string
 	Metrics *ops.Registry

@@ -164,8 +164,13 @@ func newWorldOn(t *testing.T, database string) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
+	indexDeltas := artifact.NewIndexDeltas(blobs)
 	w.server = api.New(api.Config{
 		Listen: "127.0.0.1:0", Store: w.store, Blobs: blobs, Catalogue: w.catalogue, Tokens: tokens,
+		IndexDelta: func(ctx context.Context, new, old string) (int64, bool) {
+			n, err := indexDeltas.Length(ctx, new, old)
+			return n, err == nil
+		},
 		Version: "test", Metrics: ops.NewRegistry(), Log: log,
 	})
 	if err := w.server.Listen(); err != nil {

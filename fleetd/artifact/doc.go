@@ -15,9 +15,10 @@
 // keys and stores all of it byte for byte in PostgreSQL, in one transaction
 // with the rows that the API lists. What was refused leaves nothing behind.
 //
-// Downloads serves both to devices. Everything but the timestamp is immutable
-// and may be cached by anybody for ever; nothing of it is secret, and devices
-// trust none of it before they have verified it themselves. It bounds how much runs at
-// once and, if told, how many bytes a second it sends (Limits); it can send devices on
-// to a CDN, and ask for URLs that were signed not long ago (Signatures).
+// Downloads serves both to devices, and what is made of them: blocks that are packed
+// (Packs), and deltas between block indexes (IndexDeltas). Everything but the timestamp is
+// immutable and may be cached by anybody, for ever if its name says what it is; nothing of it
+// is secret, and devices trust none of it before they have verified it themselves. It bounds
+// how much runs at once and, if told, how many bytes a second it sends (Limits); it can send
+// devices on to a CDN, and ask for URLs that were signed not long ago (Signatures).
 package artifact

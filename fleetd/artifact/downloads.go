@@ -44,11 +44,12 @@ func ValidFile(repo trust.Repository, name string) bool {
 // DownloadsConfig is what a listener for downloads serves, and how. What is not said
 // to be optional is required.
 type DownloadsConfig struct {
-	Blobs   *Blobs
-	Packs   *Packs
-	Files   Files
-	Limits  *Limits
-	Metrics *Metrics
+	Blobs       *Blobs
+	Packs       *Packs
+	IndexDeltas *IndexDeltas
+	Files       Files
+	Limits      *Limits
+	Metrics     *Metrics
 	// Signatures, if not nil, are needed to get an artifact.
 	Signatures *Signatures
 	// RedirectTo, if not empty, is a base URL to which requests for artifacts are sent,
@@ -60,10 +61,11 @@ type DownloadsConfig struct {
 
 // Downloads returns the handler of a listener for devices and caches:
 //
-//	GET /artifacts/{sha256}         with Range, If-Range, ETag, for ever
-//	GET /packs/{sha256}/table       how long the packed blocks of an artifact are
-//	GET /packs/{sha256}/{table}     these, as artifacts are served, by the table's SHA-256
-//	GET /repository/{repo}/{file}   N.root.json, N.targets.json, N.snapshot.json, timestamp.json
+//	GET /artifacts/{sha256}            with Range, If-Range, ETag, for ever
+//	GET /packs/{sha256}/table          how long the packed blocks of an artifact are
+//	GET /packs/{sha256}/{table}        these, as artifacts are served, by the table's SHA-256
+//	GET /indexes/{sha256}/from/{old}   a delta that makes a block index of another one
+//	GET /repository/{repo}/{file}      N.root.json, N.targets.json, N.snapshot.json, timestamp.json
 //
 // and HEAD for each. There are no directories to list.
 func Downloads(cfg DownloadsConfig) http.Handler {
@@ -72,6 +74,7 @@ func Downloads(cfg DownloadsConfig) http.Handler {
 	mux.HandleFunc("GET /artifacts/{sha256}", d.counted(artifacts, d.artifact))
 	mux.HandleFunc("GET /packs/{sha256}/table", d.counted(packs, d.table))
 	mux.HandleFunc("GET /packs/{sha256}/{table}", d.counted(packs, d.pack))
+	mux.HandleFunc("GET /indexes/{sha256}/from/{old}", d.counted(indexes, d.indexDelta))
 	mux.HandleFunc("GET /repository/{repo}/{file}", d.counted(metadata, d.file))
 	return mux
 }

@@ -25,8 +25,9 @@ const MinRate = 4 << 10
 
 // LimitsConfig is how much downloads may take of one fleetd.
 type LimitsConfig struct {
-	// Concurrent is how many downloads of artifacts run at once; as many of metadata
-	// may run besides. What is above is answered 503.
+	// Concurrent is how many downloads of artifacts run at once; as many of each other
+	// kind (packs, deltas between indexes, metadata) may run besides. What is above is
+	// answered 503.
 	Concurrent int
 	// PerDevice is how many of them may be of one device, by its certificate. Callers
 	// without one are not told apart.

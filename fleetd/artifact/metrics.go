@@ -8,6 +8,7 @@ type kind string
 const (
 	artifacts kind = "artifact"
 	packs     kind = "pack"
+	indexes   kind = "index"
 	metadata  kind = "metadata"
 )
 

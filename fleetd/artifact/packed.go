@@ -3,11 +3,12 @@ package artifact
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"net/http"
 	"time"
 )
 
-// soon: a table is as good as for ever, but nobody has signed it.
+// soon: what was made here is as good as for ever, but nobody has signed it.
 const soon = "public, max-age=3600"
 
 func (d downloads) table(w *answer, r *http.Request) {
@@ -20,10 +21,49 @@ func (d downloads) table(w *answer, r *http.Request) {
 	if !ok {
 		return
 	}
-	w.Header().Set("Content-Type", "application/octet-stream")
-	w.Header().Set("ETag", `"`+k.digest+`"`)
-	w.Header().Set("Cache-Control", soon)
-	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(k.raw))
+	d.brief(w, r, k.raw, k.digest)
+}
+
+// brief serves what is in memory, and was made here.
+func (d downloads) brief(w *answer, r *http.Request, raw []byte, digest string) {
+	h := w.Header()
+	if _, ok := checkRange(r.Header); !ok {
+		h.Set("Content-Range", fmt.Sprintf("bytes */%d", len(raw)))
+		d.refuse(w, http.StatusRequestedRangeNotSatisfiable, "ranges", "too many ranges")
+		return
+	}
+	h.Set("Content-Type", "application/octet-stream")
+	h.Set("ETag", `"`+digest+`"`)
+	h.Set("Cache-Control", soon)
+	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(raw))
+}
+
+// indexDelta gives out a delta between two block indexes.
+func (d downloads) indexDelta(w *answer, r *http.Request) {
+	end, ok := d.begin(w, r)
+	if !ok {
+		return
+	}
+	defer end()
+	new, old := r.PathValue("sha256"), r.PathValue("old")
+	made, err := d.IndexDeltas.get(r.Context(), new, old)
+	switch {
+	case err == nil:
+		d.brief(w, r, made.raw, made.digest)
+	case errors.Is(err, ErrName):
+		http.NotFound(w, r)
+	case errors.Is(err, ErrNoIndexDelta):
+		w.Header().Set("Cache-Control", soon) // it depends on what does not change
+		http.NotFound(w, r)
+	case errors.Is(err, ErrNoArtifact):
+		w.Header().Set("Cache-Control", notYet)
+		http.NotFound(w, r)
+	default:
+		if r.Context().Err() == nil {
+			d.Log.Error("block index cannot be read", "index", new, "from", old, "err", err)
+		}
+		d.refuse(w, http.StatusServiceUnavailable, "storage", "the block indexes are not available")
+	}
 }
 
 func (d downloads) pack(w *answer, r *http.Request) {

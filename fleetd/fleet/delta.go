@@ -93,8 +93,10 @@ type DeltaSource struct {
 	Canary  int64  // those of them in the canary cohort
 	// Artifact is what they run. Absent: no release of that name has that version.
 	Artifact string
-	State    DeltaState
-	Delta    topics.Document // of a ready or useless one: the smaller of those that are listed, or will be
+	// Index is the digest of the block index of that. Absent: it has none.
+	Index string
+	State DeltaState
+	Delta topics.Document // of a ready or useless one: the smaller of those that are listed, or will be
 	// Plain is how many bytes the plain one has, where Delta looks through compression; 0: it
 	// does not.
 	Plain int64

@@ -27,6 +27,9 @@ type PreviewInput struct {
 	Deltas *topics.Document
 	// Packed is how many bytes the artifact's packed blocks have. 0: not known.
 	Packed int64
+	// IndexDeltas are how many bytes the deltas to the release's block index have, by the
+	// digest of the one that they are from. Absent: devices fetch the index as it is.
+	IndexDeltas map[string]int64
 }
 
 // Preview says what a rollout will cost before it starts. What devices have of the
@@ -115,6 +118,9 @@ func (in PreviewInput) way(s DeltaSource) (way string, each int64) {
 	}
 	if way == WayDelta && in.Deltas != nil {
 		each += in.Deltas.Length
+	}
+	if n, ok := in.IndexDeltas[s.Index]; ok && s.Index != "" {
+		return way, each + n
 	}
 	return way, each + in.Release.Index.Length
 }

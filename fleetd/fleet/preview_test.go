@@ -45,6 +45,11 @@ func TestAPreviewCountsWhatEachDeviceNeeds(t *testing.T) {
 	if got := sources(p); got != want || p.Devices != 117 || p.Unknown != 2 || p.Bytes != 256_950 {
 		t.Errorf("%d devices, %d unknown, %d bytes\ngot  %s\nwant %s", p.Devices, p.Unknown, p.Bytes, got, want)
 	}
+	in.Sources[0].Index, in.Sources[1].Index, in.IndexDeltas = "a", "b", map[string]int64{"": 1, "a": 10}
+	const known = `100 of "1.0.0" delta 910 91000; 10 of "0.9.0" full 10100 101000; 5 of "0.8.0" delta 7150 35750; 2 of "" full 10100 20200`
+	if got := sources(NewPreview(in)); got != known {
+		t.Errorf("with a delta of the block index\ngot  %s\nwant %s", got, known)
+	}
 	in.Packed = 4000
 	if got := sources(NewPreview(in)); !strings.Contains(got, `10 of "0.9.0" packed 4100 41000`) {
 		t.Errorf("packed: %s", got)

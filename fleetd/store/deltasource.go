@@ -32,7 +32,7 @@ func deltaSources(ctx context.Context, tx pgx.Tx, r fleet.Rollout, release fleet
 			WHERE d.model = ANY($3) AND (cardinality($4::text[]) = 0 OR d.hardware = ANY($4)) AND v.sort_key = ANY($6)
 			GROUP BY v.version
 		)
-		SELECT run.version, run.devices, run.canary, coalesce(l.sha256, ''), coalesce(x.state, ''), CASE WHEN `+bothListed+` THEN x.expanded_length ELSE coalesce(x.length, 0) END,
+		SELECT run.version, run.devices, run.canary, coalesce(l.sha256, ''), coalesce(l.index_sha256, ''), coalesce(x.state, ''), CASE WHEN `+bothListed+` THEN x.expanded_length ELSE coalesce(x.length, 0) END,
 			CASE WHEN `+bothListed+` THEN x.expanded_sha256 ELSE coalesce(x.sha256, '') END,
 			CASE WHEN `+bothListed+` THEN coalesce(x.length, 0) ELSE 0 END,
 			coalesce(x.listed, false), coalesce(x.error, '')
@@ -45,7 +45,7 @@ func deltaSources(ctx context.Context, tx pgx.Tx, r fleet.Rollout, release fleet
 		return nil, fmt.Errorf("count what devices of %s run: %w", r.ID, err)
 	}
 	sources, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (d fleet.DeltaSource, err error) {
-		err = row.Scan(&d.From, &d.Devices, &d.Canary, &d.Artifact, &d.State, &d.Delta.Length, &d.Delta.SHA256, &d.Plain, &d.Listed, &d.Error)
+		err = row.Scan(&d.From, &d.Devices, &d.Canary, &d.Artifact, &d.Index, &d.State, &d.Delta.Length, &d.Delta.SHA256, &d.Plain, &d.Listed, &d.Error)
 		return d, err
 	})
 	if err != nil {

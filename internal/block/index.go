@@ -115,6 +115,10 @@ func Read(raw []byte, length int64) (Index, error) {
 	return x, nil
 }
 
+// IsIndex is whether raw begins as an index of this format does. Only Read says whether it is
+// one.
+func IsIndex(raw []byte) bool { return bytes.HasPrefix(raw, []byte(magic)) }
+
 // segment is about how much of an artifact a delta makes at once, in bytes: what has
 // to be fetched again after an interruption, and what a device holds in memory.
 const segment = 1 << 20

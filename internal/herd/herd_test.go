@@ -50,7 +50,7 @@ func newReplica(t *testing.T, blobs *artifact.Blobs, packs *artifact.Packs, limi
 	t.Helper()
 	r := &replica{t: t, registry: ops.NewRegistry(), limits: limits}
 	downloads := artifact.Downloads(artifact.DownloadsConfig{
-		Blobs: blobs, Packs: packs, Files: nothing{}, Limits: artifact.NewLimits(limits), Metrics: artifact.NewMetrics(r.registry), Log: slog.New(slog.DiscardHandler),
+		Blobs: blobs, Packs: packs, IndexDeltas: artifact.NewIndexDeltas(blobs), Files: nothing{}, Limits: artifact.NewLimits(limits), Metrics: artifact.NewMetrics(r.registry), Log: slog.New(slog.DiscardHandler),
 	})
 	r.handler = http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		r.mu.Lock()
