@@ -81,6 +81,9 @@ func run(ctx context.Context, o options, log *slog.Logger) error {
 		if err := print(p, results); err != nil {
 			return err
 		}
+		if err := printIndex(ctx, p); err != nil {
+			return err
+		}
 	}
 	return nil
 }
