@@ -1,6 +1,7 @@
 package assemble
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -108,14 +109,20 @@ func (r *run) spoil(ctx context.Context, err error) error {
 // from fetches a step's units from one source, and adds their blocks one by one.
 func (r *run) from(ctx context.Context, base string, w way, s step) error {
 	from, to := s.units[0].from, s.units[len(s.units)-1].to
+	there := r.early[w.object().Tag].until(from, to)
 	body := io.ReadCloser(http.NoBody)
-	if from < to { // a unit may need nothing but what was kept
+	if from += int64(len(there)); from < to { // a unit may need nothing but what was kept
 		var err error
 		if body, err = r.Client.Range(ctx, base, w.object(), from, to); err != nil {
 			return err
 		}
 	}
 	defer body.Close()
+	if len(there) > 0 { // for once: if it is wrong, others are fetched
+		r.early[w.object().Tag] = r.early[w.object().Tag].behind(from)
+	}
+	early := int64(len(there)) // which was counted
+	all := io.MultiReader(bytes.NewReader(there), body)
 	for i, u := range s.units {
 		if ctx.Err() != nil {
 			return ctx.Err() // whatever the network has brought by now
@@ -124,8 +131,10 @@ func (r *run) from(ctx context.Context, base string, w way, s step) error {
 			return wake.ErrSpent // by the clock, or by others
 		}
 		data := r.room(u.cost())
-		n, err := io.ReadFull(body, data)
-		r.count(s.kind, int64(n))
+		n, err := io.ReadFull(all, data)
+		counted := min(early, int64(n))
+		early -= counted
+		r.count(s.kind, int64(n)-counted)
 		if err != nil {
 			return err
 		}

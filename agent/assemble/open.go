@@ -198,10 +198,14 @@ func (r *run) openExpanded(ctx context.Context) (way, error) {
 const headGuess = 4 << 10
 
 // head is the head of a delta, from the shelf or from whoever has it: at most so many
-// bytes. length says how long it is by how it begins.
+// bytes. length says how long it is by how it begins. What has come of the units behind it
+// is not fetched again (early).
 func (r *run) head(ctx context.Context, o fetch.Object, most int64, length func([]byte) (int64, error)) ([]byte, error) {
-	if raw := r.shelf.read(r.shelf.headPath(o), most); raw != nil {
-		return raw, nil
+	if raw := r.shelf.read(r.shelf.headPath(o), most+headGuess); raw != nil {
+		if n, err := length(raw); err == nil && n <= int64(len(raw)) {
+			r.early[o.Tag] = early{n, raw[n:]}
+			return raw[:n], nil
+		}
 	}
 	raw, err := r.part(ctx, o, 0, min(o.Length, headGuess))
 	if err != nil {
@@ -221,9 +225,28 @@ func (r *run) head(ctx context.Context, o fetch.Object, most int64, length func(
 		}
 		raw = append(raw, rest...)
 	}
-	r.shelf.write(r.shelf.headPath(o), raw[:n])
+	r.shelf.write(r.shelf.headPath(o), raw)
+	r.early[o.Tag] = early{n, raw[n:]}
 	return raw[:n], nil
 }
+
+// early are bytes of a delta, from a place on, that came with its head.
+type early struct {
+	from int64
+	data []byte
+}
+
+// until is what is there of the bytes from one place to another, from the first on.
+func (e early) until(from, to int64) []byte {
+	end := min(to, e.from+int64(len(e.data)))
+	if from < e.from || from >= end {
+		return nil
+	}
+	return e.data[from-e.from : end-e.from]
+}
+
+// behind is what is there from a place on.
+func (e early) behind(from int64) early { return early{from, e.until(from, e.from+int64(len(e.data)))} }
 
 // part fetches the bytes [from, to) of a delta from whoever has them.
 func (r *run) part(ctx context.Context, o fetch.Object, from, to int64) ([]byte, error) {

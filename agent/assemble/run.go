@@ -42,6 +42,7 @@ type run struct {
 	good     map[strike]int // units since the last strike was forgiven
 	noRanges int            // answers without the range that was asked for
 	buffer   []byte         // of a unit
+	early    map[string]early
 }
 
 // follows reports whether no source is asked.
