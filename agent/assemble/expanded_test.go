@@ -62,7 +62,8 @@ func twoVersions(t testing.TB) fixture {
 	t.Helper()
 	firmwares.Do(func() {
 		make := func(version byte) []byte {
-			all := [][]byte{noise(1, 200_000), compressed(t, letters(version, 3<<20))}
+			// What is another in each comes behind the head, and is more than comes with that.
+			all := [][]byte{noise(10+version, 4*headGuess), noise(1, 200_000), compressed(t, letters(version, 3<<20))}
 			for i := range 8 {
 				all = append(all, compressed(t, letters(version, 100_000+i)))
 			}
