@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 
 	"groundswell/agent/fetch"
 	"groundswell/internal/block"
@@ -18,7 +19,6 @@ import (
 type running struct {
 	*fetch.Seed // nil: it is not known
 	index       *block.Index
-	noDelta     bool // the next index is not to be had as a delta
 }
 
 // cut is the block index of data, which is what runs, by blocks of that normal size. It is all
@@ -39,9 +39,13 @@ func (r *running) cut(ctx context.Context, data io.ReaderAt, normal int) (block.
 	return x, nil
 }
 
-// leastIndex is how long a block index is, in bytes, for which a delta is asked: the question
-// costs some hundred.
-const leastIndex = 2 << 10
+const (
+	// leastIndex is how long a block index is, in bytes, for which a delta is asked: the
+	// question costs some hundred.
+	leastIndex = 2 << 10
+	// deltaPatience is how long the answer may take: the index itself is to be had as well.
+	deltaPatience = 10 * time.Second
+)
 
 // indexDocument is the block index as it is there, as a delta makes it from that of what runs,
 // or as it is stored.
@@ -50,7 +54,7 @@ func (r *run) indexDocument(ctx context.Context) ([]byte, error) {
 	if raw := r.shelf.kept(want); raw != nil {
 		return raw, nil
 	}
-	if r.running.Seed != nil && !r.running.noDelta && want.Length >= leastIndex {
+	if r.running.Seed != nil && want.Length >= leastIndex && !r.shelf.askedForIndex() {
 		raw, err := r.indexByDelta(ctx)
 		if err == nil {
 			r.shelf.keep(want, raw)
@@ -59,7 +63,6 @@ func (r *run) indexDocument(ctx context.Context) ([]byte, error) {
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
-		r.running.noDelta = lasting(err)
 		if !errors.Is(err, fetch.ErrNotFound) {
 			r.Log.Info("the block index does not come as a delta", "artifact", r.wanted.SHA256, "err", err)
 		}
@@ -79,8 +82,12 @@ func (r *run) indexByDelta(ctx context.Context) (index []byte, err error) {
 	if err = errors.Join(err, data.Close()); err != nil {
 		return nil, err
 	}
+	// Once, whatever comes of it, also of a wake that ends meanwhile.
+	r.shelf.askForIndex()
+	within, cancel := context.WithTimeout(ctx, deltaPatience)
+	defer cancel()
 	old, want := x.Bytes(), *r.wanted.Index
-	err = r.Client.IndexDelta(ctx, want.SHA256, digestOf(old), want.Length-1, func(raw []byte) (err error) {
+	err = r.Client.IndexDelta(within, want.SHA256, digestOf(old), want.Length-1, func(raw []byte) (err error) {
 		r.transfer.Index += int64(len(raw))
 		index, err = indexOfDelta(raw, old, want)
 		return err

@@ -135,22 +135,62 @@ func TestNoDeltaIsAskedForWithoutReason(t *testing.T) {
 	}
 }
 
-// TestADeltaOfTheIndexIsAskedForAgain when it was only the network that failed.
-func TestADeltaOfTheIndexIsAskedForAgain(t *testing.T) {
+// TestASourceThatHasNoTimeForADeltaCostsTheIndex, and no more: it is not left alone for that,
+// and asked once.
+func TestASourceThatHasNoTimeForADeltaCostsTheIndex(t *testing.T) {
+	for name, answer := range map[string]func(w http.ResponseWriter){
+		"busy": func(w http.ResponseWriter) {
+			w.Header().Set("Retry-After", "3600")
+			w.WriteHeader(http.StatusServiceUnavailable)
+		},
+		"a fault": func(w http.ResponseWriter) { w.WriteHeader(http.StatusBadGateway) },
+		"gone":    func(http.ResponseWriter) { panic(http.ErrAbortHandler) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newIndexed(t)
+			f.offer(f.old, f.delta)
+			var wholes, deltas atomic.Int32
+			f.set(func(w http.ResponseWriter, r *http.Request) bool {
+				switch {
+				case strings.HasPrefix(r.URL.Path, "/indexes/"):
+					deltas.Add(1)
+					answer(w)
+					return true
+				case r.URL.Path == "/artifacts/"+sum(f.index):
+					wholes.Add(1)
+				}
+				return false
+			})
+			d := newDevice(t, f.URL)
+			d.must(f.artifact, f.data)
+			if wholes.Load() != 1 || deltas.Load() != 1 || d.last.Index != int64(len(f.index)) || d.last.Local == 0 {
+				t.Errorf("%d questions for the whole index, %d for a delta: %+v", wholes.Load(), deltas.Load(), d.last)
+			}
+		})
+	}
+}
+
+// TestAWakeThatEndsMeanwhileAsksForNoDeltaAgain: or a slow source would take each wake.
+func TestAWakeThatEndsMeanwhileAsksForNoDeltaAgain(t *testing.T) {
 	f := newIndexed(t)
 	f.offer(f.old, f.delta)
-	var failures atomic.Int32
-	f.set(func(w http.ResponseWriter, r *http.Request) bool {
-		if strings.HasPrefix(r.URL.Path, "/indexes/") && failures.Add(1) <= 2 || r.URL.Path == "/artifacts/"+sum(f.index) {
-			w.WriteHeader(http.StatusBadGateway)
-			return true
+	ctx, end := context.WithCancel(t.Context())
+	var deltas atomic.Int32
+	f.set(func(_ http.ResponseWriter, r *http.Request) bool {
+		if strings.HasPrefix(r.URL.Path, "/indexes/") {
+			deltas.Add(1)
+			end()
+			<-r.Context().Done()
 		}
 		return false
 	})
 	d := newDevice(t, f.URL)
+	if err := d.Artifact(ctx, f.artifact, d.path, nil); !errors.Is(err, context.Canceled) {
+		t.Fatal(err)
+	}
 	d.must(f.artifact, f.data)
-	if failures.Load() != 3 || d.last.Index != int64(len(f.delta)) {
-		t.Errorf("asked %d times, %d bytes", failures.Load(), d.last.Index)
+	if deltas.Load() != 1 || d.last.Index != int64(len(f.index)) {
+		t.Errorf("asked %d times: %+v", deltas.Load(), d.last)
 	}
 }
 

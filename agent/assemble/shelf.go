@@ -41,6 +41,17 @@ func (s shelf) keep(d topics.Document, raw []byte) { s.write(s.documentPath(d), 
 
 func (s shelf) documentPath(d topics.Document) string { return s.path + "." + d.SHA256[:16] }
 
+// askForIndex notes that a delta was asked for that makes the block index, and askedForIndex
+// is whether one was: it is done without after that.
+func (s shelf) askForIndex() { s.write(s.askedPath(), nil) }
+
+func (s shelf) askedForIndex() bool {
+	_, err := os.Stat(s.askedPath())
+	return err == nil
+}
+
+func (s shelf) askedPath() string { return s.path + ".asked" }
+
 // table is how long the packed blocks are.
 func (s shelf) table(ctx context.Context, artifact string, limit int64, accept func([]byte) error) (raw []byte, fetched int64, err error) {
 	if raw := s.read(s.tablePath(), limit); raw != nil && accept(raw) == nil {

@@ -34,15 +34,18 @@ func busy(base string, resp *http.Response) error {
 }
 
 // alone are the sources that want to be left alone, and until when. What they say about
-// artifacts, packs and documents they do not say about the repositories.
+// artifacts, packs and documents they do not say about the repositories; nor what they say
+// about deltas between block indexes, without which a device goes on, about anything else.
 type alone struct {
 	mu    sync.Mutex // guards until
 	until map[string]time.Time
 }
 
 func key(base, path string) string {
-	if strings.HasPrefix(path, "repository/") {
-		return base + " repository"
+	for _, first := range []string{"repository", "indexes"} {
+		if strings.HasPrefix(path, first+"/") {
+			return base + " " + first
+		}
 	}
 	return base
 }
