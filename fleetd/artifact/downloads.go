@@ -186,17 +186,26 @@ func reasonOf(err error) string {
 
 // begin takes a place for the download, or answers that there is none.
 func (d downloads) begin(w *answer, r *http.Request) (end func(), ok bool) {
-	leave, refused := d.Limits.begin(w.kind, r)
+	end, refused := d.place(w.kind, r)
 	if refused != "" {
 		d.refuse(w, http.StatusServiceUnavailable, refused, "too many downloads at once")
 		return nil, false
 	}
-	running := d.Metrics.running.With(string(w.kind))
+	return end, true
+}
+
+// place takes a place for the download, or says why there is none.
+func (d downloads) place(k kind, r *http.Request) (end func(), refused string) {
+	leave, refused := d.Limits.begin(k, r)
+	if refused != "" {
+		return nil, refused
+	}
+	running := d.Metrics.running.With(string(k))
 	running.Inc()
 	return func() {
 		running.Dec()
 		leave()
-	}, true
+	}, ""
 }
 
 // refuse answers what nobody may cache.

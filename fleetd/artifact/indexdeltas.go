@@ -19,7 +19,15 @@ import (
 // is no block index or too large, or because a delta saves too little.
 var ErrNoIndexDelta = errors.New("no delta between these")
 
+// errManyIndexDeltas: so many wait for theirs that another one is better off without.
+var errManyIndexDeltas = errors.New("too many deltas between indexes are asked for")
+
 const (
+	// waitingIndexDeltas is how many may wait, of whom one is served.
+	waitingIndexDeltas = 16
+	// leastIndexDelta is the shortest new index for which there is one, in bytes: to ask for it
+	// costs some hundred.
+	leastIndexDelta = 2 << 10
 	// maxIndexDelta is the largest block index that deltas are made of, in bytes: 30,000
 	// blocks.
 	maxIndexDelta = 1 << 20
@@ -39,6 +47,7 @@ const (
 // make the same bytes, so replicas agree. It is safe for concurrent use.
 type IndexDeltas struct {
 	blobs *Blobs
+	queue chan struct{} // of those who wait
 	turn  chan struct{} // full while one is made
 
 	mu    sync.Mutex // guards what follows
@@ -60,7 +69,9 @@ func (d *indexDelta) cost() int { return len(d.raw) + indexDeltaCost }
 
 // NewIndexDeltas makes them of indexes that lie where the artifacts are.
 func NewIndexDeltas(blobs *Blobs) *IndexDeltas {
-	return &IndexDeltas{blobs: blobs, turn: make(chan struct{}, 1), known: map[indexPair]*indexDelta{}}
+	return &IndexDeltas{
+		blobs: blobs, queue: make(chan struct{}, waitingIndexDeltas), turn: make(chan struct{}, 1), known: map[indexPair]*indexDelta{},
+	}
 }
 
 // Length is how many bytes the delta has from the index with digest old to that with digest
@@ -105,6 +116,12 @@ func (x *IndexDeltas) wait(ctx context.Context, pair indexPair) (*indexDelta, er
 		indexes[i] = r
 	}
 	select {
+	case x.queue <- struct{}{}:
+		defer func() { <-x.queue }()
+	default:
+		return nil, errManyIndexDeltas
+	}
+	select {
 	case x.turn <- struct{}{}:
 		defer func() { <-x.turn }()
 	case <-ctx.Done():
@@ -124,16 +141,20 @@ func (x *IndexDeltas) wait(ctx context.Context, pair indexPair) (*indexDelta, er
 // makeIndexDelta makes one that is shorter than three quarters of the new index, or none.
 func makeIndexDelta(ctx context.Context, from, to io.Reader) (*indexDelta, error) {
 	var images [2][]byte
+	var indexes [2]block.Index
 	for i, r := range []io.Reader{from, to} {
 		var err error
 		if images[i], err = io.ReadAll(r); err != nil {
 			return nil, err
 		}
-		if !block.IsIndex(images[i]) {
+		if indexes[i], err = block.ReadAny(images[i]); err != nil {
 			return &indexDelta{}, nil
 		}
 	}
 	old, new := images[0], images[1]
+	if len(new) < leastIndexDelta || others(indexes[1], indexes[0])*sha256.Size >= len(new)*3/4 {
+		return &indexDelta{}, nil // which takes no time to find out
+	}
 	var out bytes.Buffer
 	options := delta.Options{Coder: delta.Zstd, Workers: 1, Memory: delta.LeastMemory(1) + indexDeltaMemory}
 	if err := delta.Encode(ctx, &out, old, new, options); err != nil {
@@ -144,6 +165,20 @@ func makeIndexDelta(ctx context.Context, from, to io.Reader) (*indexDelta, error
 	}
 	sum := sha256.Sum256(out.Bytes())
 	return &indexDelta{bytes.Clone(out.Bytes()), hex.EncodeToString(sum[:])}, nil
+}
+
+// others is how many blocks of x y has not: their digests are bytes of any delta.
+func others(x, y block.Index) (n int) {
+	there := make(map[[sha256.Size]byte]bool, len(y.Blocks))
+	for _, b := range y.Blocks {
+		there[b.SHA256] = true
+	}
+	for _, b := range x.Blocks {
+		if !there[b.SHA256] {
+			n++
+		}
+	}
+	return n
 }
 
 // recall is what is remembered of a pair; nil: nothing.

@@ -27,9 +27,10 @@ const MinRate = 4 << 10
 type LimitsConfig struct {
 	// Concurrent is how many downloads of artifacts run at once; as many of each other
 	// kind (packs, deltas between indexes, metadata) may run besides. What is above is
-	// answered 503.
+	// answered 503, but for deltas between indexes: 404.
 	Concurrent int
-	// PerDevice is how many of them may be of one device, by its certificate. Callers
+	// PerDevice is how many of them, and of deltas between indexes, may be of one device, by
+	// its certificate. Callers
 	// without one are not told apart.
 	PerDevice int
 	// RetryAfterMin and RetryAfterMax are between which whole seconds Retry-After is
@@ -94,6 +95,10 @@ const (
 	busyDevice = "device"
 )
 
+// perDevice is whether it is counted how many a device has at once: artifacts, and what is made
+// for who asks.
+func (k kind) perDevice() bool { return k == artifacts || k == indexes }
+
 // begin takes a place for a download, or says why there is none.
 func (l *Limits) begin(k kind, r *http.Request) (end func(), refused string) {
 	device := deviceOf(r)
@@ -102,18 +107,18 @@ func (l *Limits) begin(k kind, r *http.Request) (end func(), refused string) {
 	switch {
 	case l.running[k] >= l.cfg.Concurrent:
 		return nil, busy
-	case k == artifacts && device != "" && l.devices[device] >= l.cfg.PerDevice:
+	case k.perDevice() && device != "" && l.devices[device] >= l.cfg.PerDevice:
 		return nil, busyDevice
 	}
 	l.running[k]++
-	if k == artifacts && device != "" {
+	if k.perDevice() && device != "" {
 		l.devices[device]++
 	}
 	return func() {
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		l.running[k]--
-		if k != artifacts || device == "" {
+		if !k.perDevice() || device == "" {
 			return
 		}
 		if l.devices[device]--; l.devices[device] == 0 {

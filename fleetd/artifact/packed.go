@@ -40,8 +40,14 @@ func (d downloads) brief(w *answer, r *http.Request, raw []byte, digest string) 
 
 // indexDelta gives out a delta between two block indexes.
 func (d downloads) indexDelta(w *answer, r *http.Request) {
-	end, ok := d.begin(w, r)
-	if !ok {
+	if d.Signatures != nil && d.RedirectTo == "" {
+		// An index needs a signature here, and would be given away without.
+		http.NotFound(w, r)
+		return
+	}
+	end, refused := d.place(w.kind, r)
+	if refused != "" {
+		d.noIndexDelta(w, r, refused)
 		return
 	}
 	defer end()
@@ -58,12 +64,21 @@ func (d downloads) indexDelta(w *answer, r *http.Request) {
 	case errors.Is(err, ErrNoArtifact):
 		w.Header().Set("Cache-Control", notYet)
 		http.NotFound(w, r)
+	case errors.Is(err, errManyIndexDeltas):
+		d.noIndexDelta(w, r, busy)
 	default:
 		if r.Context().Err() == nil {
 			d.Log.Error("block index cannot be read", "index", new, "from", old, "err", err)
 		}
 		d.refuse(w, http.StatusServiceUnavailable, "storage", "the block indexes are not available")
 	}
+}
+
+// noIndexDelta answers whoever would have to wait: the index as it is costs less than that.
+func (d downloads) noIndexDelta(w *answer, r *http.Request, reason string) {
+	d.Metrics.refused.With(string(w.kind), reason).Inc()
+	w.Header().Set("Cache-Control", "no-store")
+	http.NotFound(w, r)
 }
 
 func (d downloads) pack(w *answer, r *http.Request) {

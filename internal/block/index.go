@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"math"
 	"sort"
 )
 
@@ -115,9 +116,15 @@ func Read(raw []byte, length int64) (Index, error) {
 	return x, nil
 }
 
-// IsIndex is whether raw begins as an index of this format does. Only Read says whether it is
-// one.
-func IsIndex(raw []byte) bool { return bytes.HasPrefix(raw, []byte(magic)) }
+// ReadAny is Read where nobody says how long the artifact is but the index itself.
+func ReadAny(raw []byte) (Index, error) {
+	rest, ok := bytes.CutPrefix(raw, []byte(magic))
+	length, n := binary.Uvarint(rest)
+	if !ok || n <= 0 || length > math.MaxInt64 {
+		return Index{}, fmt.Errorf("%w: it does not begin as one", ErrIndex)
+	}
+	return Read(raw, int64(length))
+}
 
 // segment is about how much of an artifact a delta makes at once, in bytes: what has
 // to be fetched again after an interruption, and what a device holds in memory.

@@ -98,11 +98,28 @@ func (r *Reader) Ahead() int64 {
 // forget frees what it has.
 func (r *Reader) forget() { *r = Reader{} }
 
-// leave frees what it has for another codec than the next one, so that a device never holds
-// both; what is small waits for the next collection.
-func (r *Reader) leave(next Codec) {
-	if next != r.codec && (r.lzma != nil || r.zstd != nil) {
+// large is whether it takes half a megabyte and more.
+func (c Codec) large() bool { return c == LZMA2 || c == LZMA || c == Zstd }
+
+// mostCollections is how often what is left is collected at once: an image of which the
+// streams alternate is not to cost a collection for each of them.
+const mostCollections = 16
+
+// collections are those that are left to one that begins with mostCollections.
+type collections int
+
+// leave frees a large codec for a large one, so that a device does not hold both; what is
+// small, and what comes later, waits for the next collection.
+func (r *Reader) leave(next Codec, c *collections) {
+	if next != r.codec && next.large() && (r.lzma != nil || r.zstd != nil) {
 		r.forget()
+		c.collect()
+	}
+}
+
+func (c *collections) collect() {
+	if *c > 0 {
+		*c--
 		runtime.GC()
 	}
 }
@@ -159,10 +176,10 @@ func (w *Writer) Reset(s Stream, back Scratch) error {
 }
 
 // leave is as that of a Reader.
-func (w *Writer) leave(next Codec) {
-	if next != w.codec && (w.lzma != nil || w.zstd != nil) {
+func (w *Writer) leave(next Codec, c *collections) {
+	if next != w.codec && next.large() && (w.lzma != nil || w.zstd != nil) {
 		*w = Writer{}
-		runtime.GC()
+		c.collect()
 	}
 }
 

@@ -45,6 +45,8 @@ type Decoder struct {
 	maker  maker
 	raw    []byte // of the delta: the segment at hand
 	piece  []byte // what it makes
+
+	collections collections
 }
 
 // NewDecoder prepares to decode. old is the image that the delta was made from: with
@@ -55,7 +57,7 @@ func NewDecoder(h *Head, image io.ReaderAt, scratch Scratch) (*Decoder, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Decoder{head: h, inner: inner, next: -1, room: part{scratch, h.oldRoom()}}, nil
+	return &Decoder{head: h, inner: inner, next: -1, room: part{scratch, h.oldRoom()}, collections: mostCollections}, nil
 }
 
 // Follows is whether unit n needs no bytes but its own, as unit n-1 was made last.
@@ -74,7 +76,7 @@ func (d *Decoder) Unit(n int, delta io.ReaderAt, w io.Writer) error {
 	if d.next != n {
 		first = d.head.Since(n)
 		expanded, at := d.head.restart(n)
-		d.maker = maker{streams: d.head.New, at: expanded, image: at, from: u.Start, stream: &d.stream, room: d.room, out: m.out[:0]}
+		d.maker = maker{streams: d.head.New, at: expanded, image: at, from: u.Start, stream: &d.stream, room: d.room, collections: &d.collections, out: m.out[:0]}
 	}
 	d.next = -1
 	m.to = u.Start + u.Size
@@ -132,9 +134,11 @@ type maker struct {
 	to      int64 // up to where it is given
 	stream  *Writer
 	room    Scratch
-	inside  bool   // a stream was begun
-	began   int64  // where in the image
-	out     []byte // what was made and is not given yet: of the image from max(from, image) on
+
+	collections *collections
+	inside      bool   // a stream was begun
+	began       int64  // where in the image
+	out         []byte // what was made and is not given yet: of the image from max(from, image) on
 }
 
 // write gives w what comes of the next bytes of the expanded image, and keeps what is behind
@@ -146,7 +150,7 @@ func (m *maker) write(p []byte, w io.Writer) error {
 		if k >= 0 && m.at < m.streams[k].start+m.streams[k].Size {
 			s := m.streams[k]
 			if !m.inside {
-				m.stream.leave(s.Codec)
+				m.stream.leave(s.Codec, m.collections)
 				if err := m.stream.Reset(s, m.room); err != nil {
 					return err
 				}

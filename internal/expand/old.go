@@ -33,13 +33,15 @@ type old struct {
 	work   int64     // how many bytes may still be inflated
 	reader Reader
 	source source
+
+	collections collections
 }
 
 // content of a small stream, in the room.
 type content struct{ stream, from, to int }
 
 func newOld(h *Head, image io.ReaderAt, scratch Scratch) *old {
-	o := &old{image: image, streams: h.Old, length: h.OldLength, scratch: scratch, places: map[int]int64{}, filled: map[int]bool{}}
+	o := &old{image: image, streams: h.Old, length: h.OldLength, scratch: scratch, places: map[int]int64{}, filled: map[int]bool{}, collections: mostCollections}
 	at := int64(0)
 	var all, longest int64 // of small streams
 	for i, s := range h.Old {
@@ -169,7 +171,7 @@ func (o *old) fill(k int, place int64) error {
 func (o *old) inflate(k int, buffer []byte, back io.ReaderAt, use func(data []byte) error) error {
 	s := o.streams[k]
 	o.source.reset(o.image, s.At, s.Length)
-	o.reader.leave(s.Codec)
+	o.reader.leave(s.Codec, &o.collections)
 	if err := o.reader.Reset(s, &o.source, back); err != nil {
 		return err
 	}

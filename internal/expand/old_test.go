@@ -259,10 +259,13 @@ func TestWhatIsLeftIsGone(t *testing.T) {
 		if err := errors.Join(r.Reset(s, bytes.NewReader(nil), nil), w.Reset(s, nil)); err != nil {
 			t.Fatal(err)
 		}
-		r.leave(codec)
-		w.leave(codec)
+		left := collections(1)
+		r.leave(codec, &left)
+		w.leave(codec, &left)
+		r.leave(Deflate, &left)
+		w.leave(DeflateParsed, &left)
 		if r.lzma == nil && r.zstd == nil || w.lzma == nil && w.zstd == nil {
-			t.Errorf("codec %d goes before another of its own", codec)
+			t.Errorf("codec %d goes before another of its own, or a small one", codec)
 		}
 		var gone atomic.Int32
 		for _, p := range []any{r.lzma, r.zstd, w.lzma, w.zstd} {
@@ -277,8 +280,16 @@ func TestWhatIsLeftIsGone(t *testing.T) {
 				counted(p, &gone)
 			}
 		}
-		r.leave(Deflate)
-		w.leave(Deflate)
+		next := Zstd
+		if codec == Zstd {
+			next = LZMA
+		}
+		// One collection for both: the next one finds what the first one left.
+		w.leave(next, new(collections))
+		r.leave(next, &left)
+		if left != 0 {
+			t.Errorf("%d collections are left", left)
+		}
 		if r.lzma != nil || r.zstd != nil || w.lzma != nil || w.zstd != nil {
 			t.Errorf("codec %d stays", codec)
 		}
