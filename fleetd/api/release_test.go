@@ -25,7 +25,7 @@ func TestArtifactsAreTakenOnlyWhole(t *testing.T) {
 	path := "/v1/artifacts/" + image.SHA256
 	w.refused(422, "sha256", call{method: "PUT", path: path, body: "firmware 1.0.1"})
 	w.refused(422, "sha256", call{method: "PUT", path: path, body: ""})
-	w.refused(413, "Content-Length", call{method: "PUT", path: path, body: make([]byte, 1<<20+1)})
+	w.refused(413, "Content-Length", call{method: "PUT", path: path, body: make([]byte, 8<<20+1)})
 	w.refused(422, "sha256", call{method: "PUT", path: "/v1/artifacts/abc", body: "x"})
 	// Without Content-Length: in chunks.
 	req, err := http.NewRequest("PUT", w.url+path, struct{ *strings.Reader }{strings.NewReader("firmware 1.0.0")})

@@ -144,7 +144,7 @@ func newWorldOn(t *testing.T, database string) *world {
 		t.Fatal(err)
 	}
 	t.Cleanup(w.store.Close)
-	blobs, err := artifact.OpenBlobs(filepath.Join(t.TempDir(), "artifacts"), 1<<20)
+	blobs, err := artifact.OpenBlobs(filepath.Join(t.TempDir(), "artifacts"), 8<<20)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -16,12 +16,16 @@ import (
 )
 
 // child encodes in a process of its own, so that its memory and its time are its own:
-// encode CODER OLD NEW DELTA. Program patch decodes.
+// encode CODER OLD NEW DELTA; or says how long the block index is: index OLD NEW. Program
+// patch decodes.
 func child(ctx context.Context, args []string) error {
-	if len(args) != 5 || args[0] != "encode" {
-		return errors.New("usage: benchdelta encode zstd|mixed|expanded OLD NEW DELTA")
+	switch {
+	case len(args) == 5 && args[0] == "encode":
+		return encode(ctx, args[1], args[2], args[3], args[4])
+	case len(args) == 3 && args[0] == "index":
+		return printIndex(ctx, args[1], args[2])
 	}
-	return encode(ctx, args[1], args[2], args[3], args[4])
+	return errors.New("usage: benchdelta encode zstd|mixed|expanded OLD NEW DELTA, or index OLD NEW")
 }
 
 // encodeMemory is what encoding may take besides the images, in bytes: as fleetd bounds it, but

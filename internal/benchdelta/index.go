@@ -12,12 +12,12 @@ import (
 
 // printIndex prints how long the new image's block index is, which a device fetches beside a
 // delta of ours, and the delta that makes it of the old one's.
-func printIndex(ctx context.Context, p pair) error {
-	before, err := indexOf(ctx, p.old)
+func printIndex(ctx context.Context, oldPath, newPath string) error {
+	before, err := indexOf(ctx, oldPath)
 	if err != nil {
 		return err
 	}
-	after, err := indexOf(ctx, p.new)
+	after, err := indexOf(ctx, newPath)
 	if err != nil {
 		return err
 	}
@@ -25,7 +25,7 @@ func printIndex(ctx context.Context, p pair) error {
 	if err := delta.Encode(ctx, &made, before, after, delta.Options{Coder: delta.Zstd, Workers: 1}); err != nil {
 		return err
 	}
-	fmt.Printf("\nBlock index: %d bytes; by a delta from the old one's: %d.\n", len(after), made.Len())
+	fmt.Printf("Block index: %d bytes; by a delta from the old one's: %d.\n", len(after), made.Len())
 	return nil
 }
 

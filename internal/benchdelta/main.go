@@ -64,6 +64,10 @@ func run(ctx context.Context, o options, log *slog.Logger) error {
 		return err
 	}
 	defer os.RemoveAll(work)
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
 	for _, name := range pairs {
 		p := pair{name: name, old: filepath.Join(dir, name+".old"), new: filepath.Join(dir, name+".new")}
 		var results []result
@@ -81,9 +85,12 @@ func run(ctx context.Context, o options, log *slog.Logger) error {
 		if err := print(p, results); err != nil {
 			return err
 		}
-		if err := printIndex(ctx, p); err != nil {
+		// In a process of its own as well: what this one takes counts as its children's.
+		_, index, err := command(ctx, job{pair: p, dir: work}, []string{self, "index", p.old, p.new})
+		if err != nil {
 			return err
 		}
+		fmt.Print("\n", index)
 	}
 	return nil
 }
