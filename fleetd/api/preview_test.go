@@ -33,8 +33,8 @@ func (w *world) indexed(version, firmware string) []byte {
 // TestAPreviewCountsDeltasOfBlockIndexes: of those who run what has an index.
 func TestAPreviewCountsDeltasOfBlockIndexes(t *testing.T) {
 	w := newWorld(t)
-	w.report("cam-a", names(3)...) // which run 1.0.0
-	raw := make([]byte, 6<<20) // of less, the index is too short for a delta
+	w.report("cam-a", names(3)...)                // which run 1.0.0
+	raw := make([]byte, 6<<20)                    // of less, the index is too short for a delta
 	_, _ = rand.NewChaCha8([32]byte{1}).Read(raw) // never fails
 	old := string(raw)
 	firmware := old[:500_000] + "something new" + old[500_000:]
