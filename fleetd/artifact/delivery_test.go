@@ -259,7 +259,10 @@ func TestOneDeviceHasItsShareOfThePlaces(t *testing.T) {
 	}
 	limits := artifact.DefaultLimits()
 	limits.Concurrent, limits.PerDevice = 4, 2
-	plain := serve(t, filled(t, data), func(c *artifact.DownloadsConfig) { c.Limits = artifact.NewLimits(limits) })
+	blobs := filled(t, data)
+	plain := serve(t, blobs, func(c *artifact.DownloadsConfig) {
+		c.Limits, c.IndexDeltas = artifact.NewLimits(limits), artifact.NewIndexDeltas(blobs)
+	})
 	server := httptest.NewUnstartedServer(plain.Config.Handler)
 	if server.TLS, err = certs.ServerTLS(certs.TLSOptions{Credential: own, Authority: ca.Authority()}); err != nil {
 		t.Fatal(err)
@@ -294,5 +297,14 @@ func TestOneDeviceHasItsShareOfThePlaces(t *testing.T) {
 		if got := hold(step.who); got != step.want {
 			t.Errorf("step %d: %d, want %d", i, got, step.want)
 		}
+	}
+	// A delta between indexes is one of them: nobody looks whether it is there.
+	resp, err := greedy.Get(server.URL + between(data, data))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = resp.Body.Close() // the header is enough
+	if resp.StatusCode != 404 || resp.Header.Get("Cache-Control") != "no-store" {
+		t.Errorf("a delta between indexes: %s %v", resp.Status, resp.Header)
 	}
 }

@@ -245,17 +245,30 @@ func (d downloads) file(w *answer, r *http.Request) {
 		d.refuse(w, http.StatusServiceUnavailable, "storage", "the catalogue is not available")
 		return
 	}
+	caching := forEver
+	if name == Timestamp {
+		caching = notYet
+	}
+	d.brief(w, r, brief{raw, fmt.Sprintf("%x", sha256.Sum256(raw)), "application/json", caching})
+}
+
+// brief is what is in memory as a whole.
+type brief struct {
+	raw     []byte
+	digest  string // in lower-case hex: its ETag
+	media   string // Content-Type
+	caching string // Cache-Control
+}
+
+func (d downloads) brief(w *answer, r *http.Request, b brief) {
 	h := w.Header()
 	if _, ok := checkRange(r.Header); !ok {
-		h.Set("Content-Range", fmt.Sprintf("bytes */%d", len(raw)))
+		h.Set("Content-Range", fmt.Sprintf("bytes */%d", len(b.raw)))
 		d.refuse(w, http.StatusRequestedRangeNotSatisfiable, "ranges", "too many ranges")
 		return
 	}
-	h.Set("Content-Type", "application/json")
-	h.Set("ETag", fmt.Sprintf(`"%x"`, sha256.Sum256(raw)))
-	h.Set("Cache-Control", forEver)
-	if name == Timestamp {
-		h.Set("Cache-Control", notYet)
-	}
-	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(raw))
+	h.Set("Content-Type", b.media)
+	h.Set("ETag", `"`+b.digest+`"`)
+	h.Set("Cache-Control", b.caching)
+	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(b.raw))
 }

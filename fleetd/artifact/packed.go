@@ -1,11 +1,8 @@
 package artifact
 
 import (
-	"bytes"
 	"errors"
-	"fmt"
 	"net/http"
-	"time"
 )
 
 // soon: what was made here is as good as for ever, but nobody has signed it.
@@ -21,21 +18,7 @@ func (d downloads) table(w *answer, r *http.Request) {
 	if !ok {
 		return
 	}
-	d.brief(w, r, k.raw, k.digest)
-}
-
-// brief serves what is in memory, and was made here.
-func (d downloads) brief(w *answer, r *http.Request, raw []byte, digest string) {
-	h := w.Header()
-	if _, ok := checkRange(r.Header); !ok {
-		h.Set("Content-Range", fmt.Sprintf("bytes */%d", len(raw)))
-		d.refuse(w, http.StatusRequestedRangeNotSatisfiable, "ranges", "too many ranges")
-		return
-	}
-	h.Set("Content-Type", "application/octet-stream")
-	h.Set("ETag", `"`+digest+`"`)
-	h.Set("Cache-Control", soon)
-	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(raw))
+	d.brief(w, r, brief{k.raw, k.digest, "application/octet-stream", soon})
 }
 
 // indexDelta gives out a delta between two block indexes.
@@ -55,7 +38,7 @@ func (d downloads) indexDelta(w *answer, r *http.Request) {
 	made, err := d.IndexDeltas.get(r.Context(), new, old)
 	switch {
 	case err == nil:
-		d.brief(w, r, made.raw, made.digest)
+		d.brief(w, r, brief{made.raw, made.digest, "application/octet-stream", soon})
 	case errors.Is(err, ErrName):
 		http.NotFound(w, r)
 	case errors.Is(err, ErrNoIndexDelta):

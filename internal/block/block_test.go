@@ -257,3 +257,17 @@ func TestTablesAreReadBackAndBadOnesRefused(t *testing.T) {
 		}
 	}
 }
+
+// TestAnIndexSaysItselfHowLongTheArtifactIs.
+func TestAnIndexSaysItselfHowLongTheArtifactIs(t *testing.T) {
+	want := indexOf(t, noise(5, 1<<20))
+	raw := want.Bytes()
+	if got, err := ReadAny(raw); err != nil || !bytes.Equal(got.Bytes(), raw) {
+		t.Errorf("%d blocks of %d, or others: %v", len(got.Blocks), len(want.Blocks), err)
+	}
+	for _, bad := range [][]byte{nil, raw[:len(magic)], raw[:len(raw)-1], append(bytes.Clone(raw), 0), []byte("GSBI\x02"), bytes.Repeat([]byte{0xff}, 40)} {
+		if _, err := ReadAny(bad); !errors.Is(err, ErrIndex) {
+			t.Errorf("%.20x: %v", bad, err)
+		}
+	}
+}

@@ -308,6 +308,23 @@ func counted[T any](v *T, gone *atomic.Int32) {
 	}
 }
 
+// TestCollectionsAreFew, however often codecs alternate.
+func TestCollectionsAreFew(t *testing.T) {
+	_, d := newPair(t).decoder(t)
+	old := newOld(&Head{}, nil, nil)
+	for what, left := range map[string]*collections{"the stream that is made": &d.collections, "those of the old image": &old.collections} {
+		if *left != mostCollections {
+			t.Errorf("%d for %s", *left, what)
+		}
+		for range 2 * mostCollections {
+			left.collect()
+		}
+		if *left != 0 {
+			t.Errorf("%d are left for %s", *left, what)
+		}
+	}
+}
+
 var errFull = errors.New("no space left on device")
 
 // TestAFullDiskIsNoCorruptDelta.
