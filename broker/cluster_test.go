@@ -163,6 +163,16 @@ func (f *fleet) use(ctx context.Context, s *mqttclient.Session, id string, pause
 	}
 }
 
+// present is how many devices have a connection that has not ended.
+func (f *fleet) present() (n int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for id, connects := range f.connects {
+		n += connects - len(f.ends[id])
+	}
+	return n
+}
+
 func (f *fleet) connected(id string) int { f.mu.Lock(); defer f.mu.Unlock(); return f.connects[id] }
 
 // TestARollingRestartLosesNothing: each node is stopped and started in turn. The
@@ -175,16 +185,8 @@ func TestARollingRestartLosesNothing(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
 	f.report(ctx, devices, 20*time.Millisecond)
-	total := func() (n int) {
-		f.mu.Lock()
-		defer f.mu.Unlock()
-		for _, c := range f.connects {
-			n += c
-		}
-		return n
-	}
-	devtest.Eventually(t, 0, "every device to be there", devtest.True(func() bool { return total() == devices }))
 	for i, p := range all {
+		devtest.Eventually(t, time.Minute, "every device to be there", devtest.True(func() bool { return f.present() == devices }))
 		before := map[string]int{}
 		for d := range devices {
 			id := fmt.Sprintf("cam-%d", d)

@@ -293,6 +293,42 @@ func TestStopSaysGoodbye(t *testing.T) {
 	n.stop()
 }
 
+// TestStopDoesNotWaitForWhoConnectsMeanwhile: a client whose session is being
+// claimed when the broker says its goodbyes is refused, and nothing of it stays.
+func TestStopDoesNotWaitForWhoConnectsMeanwhile(t *testing.T) {
+	n := startNode(t)
+	turn := make(chan struct{}, 1)
+	turn <- struct{}{} // as a store that is slow to answer
+	n.edge.mu.Lock()
+	n.edge.claims["cam-1"] = &claiming{turn: turn, connections: 1}
+	n.edge.mu.Unlock()
+	r := n.rawDial(deviceCredential(t, "cam-1"), 5)
+	r.knock("cam-1", func(pk *packets.Packet) {
+		pk.Properties.SessionExpiryInterval, pk.Properties.SessionExpiryIntervalFlag = 3600, true
+	})
+	eventually(t, "the claim to wait", func() bool {
+		n.edge.mu.Lock()
+		defer n.edge.mu.Unlock()
+		return n.edge.claims["cam-1"].connections == 2
+	})
+	stopped := make(chan struct{})
+	go func() { defer close(stopped); n.stop() }()
+	eventually(t, "the goodbyes", n.edge.stopping.Load)
+	<-turn
+	if ack := r.expect(packets.Connack); ack.ReasonCode != 0x8B {
+		t.Errorf("CONNACK 0x%02x", ack.ReasonCode)
+	}
+	select {
+	case <-stopped:
+	case <-time.After(patience):
+		t.Fatal("the broker waits for the client")
+	}
+	n.start()
+	if claim, err := n.stored.Lookup(t.Context(), "cam-1"); err != nil || claim.Connected {
+		t.Errorf("after all: %+v, %v", claim, err)
+	}
+}
+
 // TestNothingIsLeftRunning: when Run has returned, so has everything.
 func TestNothingIsLeftRunning(t *testing.T) {
 	n := startNode(t)

@@ -60,9 +60,8 @@ func (b *Broker) connect(c *conn, cl *mochi.Client, pk *packets.Packet) error {
 	if pk.Properties.AuthenticationMethod != "" {
 		return refuse(packets.ErrBadAuthenticationMethod, 5, "auth-method", errors.New("no authentication method is known"))
 	}
-	if b.stopping.Load() {
-		b.refuseConnect(c, packets.ErrServerShuttingDown, 3)
-		return packets.ErrServerShuttingDown
+	if err := b.staying(c); err != nil {
+		return err
 	}
 	if c.emptyWill {
 		pk.Connect.WillPayload = nil
@@ -93,7 +92,18 @@ func (b *Broker) connect(c *conn, cl *mochi.Client, pk *packets.Packet) error {
 		b.refuseConnect(c, packets.ErrServerUnavailable, 3)
 		return packets.ErrServerUnavailable
 	}
-	return nil
+	// To claim takes time: closeAll may have looked for connections before this one
+	// was among them. Whoever is among them now is found here or there.
+	return b.staying(c)
+}
+
+// staying refuses a client of a broker that is stopping.
+func (b *Broker) staying(c *conn) error {
+	if !b.stopping.Load() {
+		return nil
+	}
+	b.refuseConnect(c, packets.ErrServerShuttingDown, 3)
+	return packets.ErrServerShuttingDown
 }
 
 // checkClientID compares the client id with the certificate: a device's must

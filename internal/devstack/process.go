@@ -148,8 +148,13 @@ func (p *Process) Stop(grace time.Duration) error {
 	select {
 	case <-p.done:
 	case <-time.After(grace):
+		_ = p.Signal(syscall.SIGQUIT) // Go's programs write where each goroutine is, and end
+		select {
+		case <-p.done:
+		case <-time.After(5 * time.Second):
+		}
 		p.Kill()
-		return fmt.Errorf("%s did not stop within %v\n%s", p.spec.Name, grace, p.LogTail(20))
+		return fmt.Errorf("%s did not stop within %v\n%s", p.spec.Name, grace, p.LogTail(2000))
 	}
 	if code := p.Wait(); code != 0 {
 		return fmt.Errorf("%s ended with %v\n%s", p.spec.Name, p.cmd.ProcessState, p.LogTail(20))
