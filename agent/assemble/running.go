@@ -1,7 +1,6 @@
 package assemble
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -39,13 +38,8 @@ func (r *running) cut(ctx context.Context, data io.ReaderAt, normal int) (block.
 	return x, nil
 }
 
-const (
-	// leastIndex is how long a block index is, in bytes, for which a delta is asked: the
-	// question costs some hundred.
-	leastIndex = 2 << 10
-	// deltaPatience is how long the answer may take: the index itself is to be had as well.
-	deltaPatience = 10 * time.Second
-)
+// deltaPatience is how long the answer may take: the index itself is to be had as well.
+const deltaPatience = 10 * time.Second
 
 // indexDocument is the block index as it is there, as a delta makes it from that of what runs,
 // or as it is stored.
@@ -54,7 +48,7 @@ func (r *run) indexDocument(ctx context.Context) ([]byte, error) {
 	if raw := r.shelf.kept(want); raw != nil {
 		return raw, nil
 	}
-	if r.running.Seed != nil && want.Length >= leastIndex && !r.shelf.askedForIndex() {
+	if r.running.Seed != nil && want.Length >= block.LeastDelta && !r.shelf.askedForIndex() {
 		raw, err := r.indexByDelta(ctx)
 		if err == nil {
 			r.shelf.keep(want, raw)
@@ -97,27 +91,9 @@ func (r *run) indexByDelta(ctx context.Context) (index []byte, err error) {
 
 // indexOfDelta is what a delta makes of an index, if it is the one that is wanted.
 func indexOfDelta(raw, old []byte, want topics.Document) (out []byte, err error) {
-	err = guarded(func() error {
-		head, err := delta.ReadHead(bytes.NewReader(raw))
-		if err != nil {
-			return err
-		}
-		if head.OldLength != int64(len(old)) || head.NewLength != want.Length {
-			return fmt.Errorf("%w: %d bytes from %d", errHead, head.NewLength, head.OldLength)
-		}
-		decoder, err := delta.NewDecoder(head, bytes.NewReader(old))
-		if err != nil {
-			return err
-		}
-		for i, s := range head.Segments {
-			if s.Offset+s.Length > int64(len(raw)) {
-				return delta.ErrTruncated
-			}
-			if out, err = decoder.Segment(out, i, raw[s.Offset:s.Offset+s.Length]); err != nil {
-				return err
-			}
-		}
-		return nil
+	err = guarded(func() (err error) {
+		out, err = delta.Patch(raw, old, want.Length)
+		return err
 	})
 	if err == nil && digestOf(out) != want.SHA256 {
 		err = fmt.Errorf("%w: a delta that does not make the block index", fetch.ErrWrongBytes)

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"groundswell/agent/fetch"
 	"groundswell/internal/block"
@@ -34,7 +35,7 @@ func newIndexed(t *testing.T) *indexed {
 	f.artifact.Seed = runs(t, f.old)
 	f.index = indexOf(t, f.data).Bytes()
 	f.delta = encode(t, indexOf(t, f.old).Bytes(), f.index, delta.Zstd)
-	if len(f.index) < leastIndex || len(f.delta) > len(f.index)/4 {
+	if len(f.index) < block.LeastDelta || len(f.delta) > len(f.index)/4 {
 		t.Fatalf("an index of %d bytes, by a delta of %d", len(f.index), len(f.delta))
 	}
 	return f
@@ -170,6 +171,34 @@ func TestASourceThatHasNoTimeForADeltaCostsTheIndex(t *testing.T) {
 	}
 }
 
+// TestASlowDeltaOfAnIndexIsNotWaitedFor longer than deltaPatience, though it comes byte by byte.
+func TestASlowDeltaOfAnIndexIsNotWaitedFor(t *testing.T) {
+	t.Parallel()
+	f := newIndexed(t)
+	f.set(func(w http.ResponseWriter, r *http.Request) bool {
+		if !strings.HasPrefix(r.URL.Path, "/indexes/") {
+			return false
+		}
+		w.Header().Set("Content-Length", "1000")
+		for r.Context().Err() == nil {
+			_, _ = w.Write([]byte{0}) // to whom may have gone
+			_ = http.NewResponseController(w).Flush()
+			select {
+			case <-r.Context().Done():
+			case <-time.After(time.Second):
+			}
+		}
+		return true
+	})
+	d := newDevice(t, f.URL)
+	d.Client = fetch.New(fetch.Config{Sources: func() []string { return []string{f.URL} }, Stall: time.Hour})
+	t.Cleanup(d.Client.Close)
+	d.must(f.artifact, f.data)
+	if d.last.Index < int64(len(f.index)) || d.last.Local == 0 {
+		t.Errorf("%+v", d.last)
+	}
+}
+
 // TestAWakeThatEndsMeanwhileAsksForNoDeltaAgain: or a slow source would take each wake.
 func TestAWakeThatEndsMeanwhileAsksForNoDeltaAgain(t *testing.T) {
 	f := newIndexed(t)
@@ -223,8 +252,9 @@ func TestADeltaOfAnIndexIsRefused(t *testing.T) {
 		raw  []byte
 		want error
 	}{
-		"it makes 64 MiB":       {encode(t, old, make([]byte, 64<<20), delta.Zstd), errHead},
-		"from another length":   {encode(t, old[1:], f.index, delta.Zstd), errHead},
+		"it makes 64 MiB":       {encode(t, old, make([]byte, 64<<20), delta.Zstd), delta.ErrCorrupt},
+		"from another length":   {encode(t, old[1:], f.index, delta.Zstd), delta.ErrCorrupt},
+		"with more behind it":   {append(bytes.Clone(f.delta), 0), delta.ErrTooLarge},
 		"cut short":             {f.delta[:len(f.delta)-1], delta.ErrTruncated},
 		"cut within its head":   {f.delta[:delta.HeadBegin], delta.ErrTruncated},
 		"of an unknown version": {append([]byte("gsd\x63"), f.delta[4:]...), delta.ErrVersion},

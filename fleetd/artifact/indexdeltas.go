@@ -25,9 +25,6 @@ var errManyIndexDeltas = errors.New("too many deltas between indexes are asked f
 const (
 	// waitingIndexDeltas is how many may wait, of whom one is served.
 	waitingIndexDeltas = 16
-	// leastIndexDelta is the shortest new index for which there is one, in bytes: to ask for it
-	// costs some hundred.
-	leastIndexDelta = 2 << 10
 	// maxIndexDelta is the largest block index that deltas are made of, in bytes: 30,000
 	// blocks.
 	maxIndexDelta = 1 << 20
@@ -152,7 +149,7 @@ func makeIndexDelta(ctx context.Context, from, to io.Reader) (*indexDelta, error
 		}
 	}
 	old, new := images[0], images[1]
-	if len(new) < leastIndexDelta || others(indexes[1], indexes[0])*sha256.Size >= len(new)*3/4 {
+	if len(new) < block.LeastDelta || others(indexes[1], indexes[0])*sha256.Size >= len(new)*3/4 {
 		return &indexDelta{}, nil // which takes no time to find out
 	}
 	var out bytes.Buffer

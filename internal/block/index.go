@@ -48,6 +48,10 @@ type Index struct {
 // magic begins an index; the last byte is the format's version.
 const magic = "GSBI\x01"
 
+// LeastDelta is how long an index is, in bytes, for which a delta from another one is asked
+// for and made: the question costs some hundred.
+const LeastDelta = 2 << 10
+
 // Bytes is the index as it is stored and signed:
 //
 //	"GSBI" 1, length, normal size, number of blocks, then of each block its length
