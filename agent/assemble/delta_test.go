@@ -3,7 +3,10 @@ package assemble
 import (
 	"bytes"
 	"math/rand/v2"
+	"net/http"
 	"slices"
+	"strings"
+	"sync/atomic"
 	"testing"
 
 	"groundswell/agent/fetch"
@@ -54,10 +57,44 @@ func TestADeltaIsTakenWhenItIsSmaller(t *testing.T) {
 	a := o.release(data, true)
 	raw := encode(t, old, data, delta.Mixed)
 	o.delta(&a, old, data, raw)
+	tables := o.tables()
 	d := newDevice(t, o.URL)
 	d.must(a, data)
 	if d.last.Delta == 0 || d.last.Delta > int64(len(raw))+headGuess || d.last.Packed+d.last.Full != 0 || d.last.Received() > 200_000 {
 		t.Errorf("%+v, a delta of %d", d.last, len(raw))
+	}
+	if n := tables.Load(); n != 0 {
+		t.Errorf("it was asked %d times how long packed blocks are, of which none is shorter than the delta", n)
+	}
+}
+
+// tables counts how often the table of a pack is asked for.
+func (o *origin) tables() *atomic.Int32 {
+	var n atomic.Int32
+	o.set(func(_ http.ResponseWriter, r *http.Request) bool {
+		if strings.HasPrefix(r.URL.Path, "/packs/") && strings.HasSuffix(r.URL.Path, "/table") {
+			n.Add(1)
+		}
+		return false
+	})
+	return &n
+}
+
+// TestADearDeltaIsNotTaken: packed blocks are shorter.
+func TestADearDeltaIsNotTaken(t *testing.T) {
+	old, data := noise(20, 3<<20), text(21, 3<<20)
+	o := newOrigin(t)
+	a := o.release(data, true)
+	var raw bytes.Buffer
+	if err := delta.Encode(t.Context(), &raw, old, noise(22, len(data)), delta.Options{Ends: indexOf(t, data).Segments()}); err != nil {
+		t.Fatal(err)
+	}
+	o.delta(&a, old, data, raw.Bytes())
+	tables := o.tables()
+	d := newDevice(t, o.URL)
+	d.must(a, data)
+	if d.last.Delta > headGuess || d.last.Packed == 0 || d.last.Full != 0 || tables.Load() != 1 {
+		t.Errorf("%+v, %d tables", d.last, tables.Load())
 	}
 }
 

@@ -36,11 +36,7 @@ func (r *run) open(ctx context.Context) error {
 // openWays finds out by which ways the artifact can be had. Only the full one must be.
 // errNews ends it for now.
 func (r *run) openWays(ctx context.Context) error {
-	if r.plan.ways[kindPacked] == nil {
-		if err := r.openWay(ctx, kindPacked, r.openPacked); err != nil {
-			return err
-		}
-	}
+	r.plan.ways[kindPacked] = guessed{r.file.index}
 	if r.Battery != nil && r.Battery() {
 		r.plan.energy = &r.Energy
 	}
@@ -53,7 +49,7 @@ func (r *run) openWays(ctx context.Context) error {
 
 // openWay opens one if it can be had. Its error is that of ctx, or errNews.
 func (r *run) openWay(ctx context.Context, k kind, open func(context.Context) (way, error)) error {
-	w, err := r.insist(ctx, open)
+	w, err := r.insist(ctx, !r.opened || k == kindPacked, open)
 	switch {
 	case ctx.Err() != nil:
 		return ctx.Err()
@@ -61,6 +57,7 @@ func (r *run) openWay(ctx context.Context, k kind, open func(context.Context) (w
 		return err
 	case err != nil:
 		r.Log.Info("a way to the artifact is not open", "way", k, "err", err)
+		delete(r.plan.ways, k)
 	case w != nil:
 		r.plan.ways[k] = w
 	}
@@ -71,8 +68,8 @@ func (r *run) openWay(ctx context.Context, k kind, open func(context.Context) (w
 var errNews = errors.New("a peer has it now")
 
 // insist tries again while it is only the network that fails: without a way that is
-// there many more bytes would be fetched. Until all ways are known, errNews ends it.
-func (r *run) insist(ctx context.Context, open func(context.Context) (way, error)) (way, error) {
+// there many more bytes would be fetched. If it can be opened later, errNews ends it.
+func (r *run) insist(ctx context.Context, later bool, open func(context.Context) (way, error)) (way, error) {
 	for round := 1; ; round++ {
 		w, err := open(ctx)
 		if err == nil || lasting(err) || round > patience || ctx.Err() != nil {
@@ -83,7 +80,7 @@ func (r *run) insist(ctx context.Context, open func(context.Context) (way, error
 		switch told, err := r.rest(ctx, round); {
 		case err != nil:
 			return nil, err
-		case told && !r.opened:
+		case told && later:
 			return nil, errNews
 		}
 	}

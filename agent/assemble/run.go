@@ -116,6 +116,9 @@ func (r *run) step(ctx context.Context) error {
 	if len(s.units) == 0 {
 		return nil
 	}
+	if _, ok := r.plan.ways[s.kind].(guessed); ok {
+		return r.openWay(ctx, s.kind, r.openPacked)
+	}
 	// What is small may be all that a wake has: it brings one unit in any case.
 	if limited && left < s.units[0].cost() && r.file.at > r.began {
 		return wake.ErrSpent

@@ -47,6 +47,23 @@ func (w full) unit(i int) unit {
 
 func (w full) decode(_ unit, data []byte) ([]byte, error) { return data, nil }
 
+// guessed are packed blocks whose table, which says how long they are, was not fetched yet: a
+// delta may do without it.
+type guessed struct{ index block.Index }
+
+// guess is how many times shorter packed blocks are taken to be, which few are: a delta that
+// is shorter still is taken without a look at the table.
+const guess = 8
+
+func (w guessed) object() fetch.Object { return fetch.Object{} }
+
+func (w guessed) unit(i int) unit {
+	b := w.index.Blocks[i]
+	return unit{from: b.Offset / guess, to: (b.Offset + int64(b.Length)) / guess, first: i, end: i + 1}
+}
+
+func (w guessed) decode(unit, []byte) ([]byte, error) { return nil, errors.New("nothing was fetched") }
+
 // packed are blocks compressed one by one.
 type packed struct {
 	from     fetch.Object
