@@ -36,7 +36,7 @@ func TestDrippingSourceIsLeftForTheNext(t *testing.T) {
 	slow := newSource(t, drip(time.Millisecond))
 	good := newSource(t, honest)
 	c := client(t, slow.URL, good.URL)
-	c.cfg.Stall, c.cfg.MinRate = 200*time.Millisecond, 100_000
+	c.cfg.Stall, c.cfg.MinRate = 5*time.Second, 10_000
 	path := filepath.Join(t.TempDir(), "staging")
 	if err := c.Artifact(t.Context(), artifact(), path, nil); err != nil {
 		t.Fatal(err)

@@ -104,12 +104,13 @@ func TestAStepThatIsNotReadyIsAskedAgain(t *testing.T) {
 
 // TestAStepThatHangsIsKilledWithItsChildren: and has failed.
 func TestAStepThatHangsIsKilledWithItsChildren(t *testing.T) {
+	t.Parallel()
 	d := fresh(t)
-	d.cfg.StepTime = 300 * time.Millisecond
+	d.cfg.StepTime = 10 * time.Second // for the other steps as well
 	d.step("activate", `sleep 1000 & echo $! >"$DEVICE/child"; wait`)
 	d.Boot()
 	d.stage("1.1.0")
-	if err := d.module.Activate(t.Context()); err == nil || !strings.Contains(err.Error(), "activate: killed after 300ms") {
+	if err := d.module.Activate(t.Context()); err == nil || !strings.Contains(err.Error(), "activate: killed after 10s") {
 		t.Errorf("got %v", err)
 	}
 	child, err := os.ReadFile(d.path("child"))

@@ -108,7 +108,8 @@ func TestMalformedPacketsCostOnlyTheirConnection(t *testing.T) {
 }
 
 func TestSilentConnectionsAreClosed(t *testing.T) {
-	n := startNode(t, withLimits(func(l *Limits) { l.ConnectTimeout = 100 * time.Millisecond }))
+	t.Parallel()
+	n := startNode(t, withLimits(func(l *Limits) { l.ConnectTimeout = soon }))
 	r := n.rawDial(deviceCredential(t, "cam-1"), 5) // no CONNECT
 	if _, err := r.read(); err == nil || isTimeout(err) {
 		t.Errorf("without CONNECT: %v", err)
@@ -322,6 +323,9 @@ func TestStopDoesNotWaitForWhoConnectsMeanwhile(t *testing.T) {
 	case <-stopped:
 	case <-time.After(patience):
 		t.Fatal("the broker waits for the client")
+	}
+	if ends := n.metric(`broker_disconnects_total{reason="shutdown"}`); ends != 1 {
+		t.Errorf("%v connections ended with the broker", ends)
 	}
 	n.start()
 	if claim, err := n.stored.Lookup(t.Context(), "cam-1"); err != nil || claim.Connected {

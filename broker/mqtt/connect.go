@@ -102,6 +102,7 @@ func (b *Broker) staying(c *conn) error {
 	if !b.stopping.Load() {
 		return nil
 	}
+	c.because("shutdown")
 	b.refuseConnect(c, packets.ErrServerShuttingDown, 3)
 	return packets.ErrServerShuttingDown
 }

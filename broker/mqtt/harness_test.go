@@ -266,6 +266,9 @@ func (p *peer) mustRetain(topic string, version int64, payload string) {
 
 const patience = 30 * time.Second
 
+// soon is a limit that a test waits for, within which a client connects also on a busy machine.
+const soon = 5 * time.Second
+
 // next returns the next message, or fails the test.
 func (p *peer) next() mqttclient.Message {
 	p.t.Helper()

@@ -46,7 +46,8 @@ func trickle(t *testing.T, conn net.Conn, begin ...byte) {
 // TestByteByByteIsNotInTime: what comes does not move a deadline until it is a
 // whole packet.
 func TestByteByByteIsNotInTime(t *testing.T) {
-	n := startNode(t, withWebsocket, withLimits(func(l *Limits) { l.ConnectTimeout = 300 * time.Millisecond }))
+	t.Parallel()
+	n := startNode(t, withWebsocket, withLimits(func(l *Limits) { l.ConnectTimeout = soon }))
 	credential := deviceCredential(t, "cam-1")
 	longConnect := []byte{0x10, 0xd0, 0x86, 0x03, 0, 4, 'M', 'Q', 'T', 'T', 5} // 50 kB
 	trickle(t, n.rawDial(credential, 5).conn, longConnect...)
@@ -55,16 +56,17 @@ func TestByteByByteIsNotInTime(t *testing.T) {
 	trickle(t, r.conn, 0x30, 0xd0, 0x86, 0x03)
 	eventually(t, "its end counted", func() bool { return n.metric(`broker_disconnects_total{reason="keepalive"}`) == 1 })
 
-	for begin, conn := range map[string]net.Conn{
-		"\x16\x03\x01\x10\x00": dialTCP(t, n.edge.Addr()), // a record of TLS
+	for begin, dial := range map[string]func() net.Conn{
+		"\x16\x03\x01\x10\x00": func() net.Conn { return dialTCP(t, n.edge.Addr()) }, // a record of TLS
 		"GET / HTTP/1.1\r\nX: ": func() net.Conn {
 			conn, err := tls.Dial("tcp", n.edge.WebsocketAddr(), n.config(credential, "").TLS)
 			if err != nil {
 				t.Fatal(err)
 			}
 			return conn
-		}(),
+		},
 	} {
+		conn := dial() // now: its time runs
 		_ = conn.SetReadDeadline(time.Now().Add(patience))
 		trickle(t, conn, []byte(begin)...)
 		_ = conn.Close()

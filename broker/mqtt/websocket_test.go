@@ -229,7 +229,8 @@ func TestWebSocketFrameIsNotAwaited(t *testing.T) {
 // TestWebSocketSilenceIsClosed: the deadlines are those of TCP, and pings of the
 // WebSocket do not move them.
 func TestWebSocketSilenceIsClosed(t *testing.T) {
-	n := startNode(t, withWebsocket, withLimits(func(l *Limits) { l.ConnectTimeout = 300 * time.Millisecond }))
+	t.Parallel()
+	n := startNode(t, withWebsocket, withLimits(func(l *Limits) { l.ConnectTimeout = soon }))
 	credential := deviceCredential(t, "cam-1")
 	silent, err := tls.Dial("tcp", n.edge.WebsocketAddr(), n.config(credential, "").TLS)
 	if err != nil {
