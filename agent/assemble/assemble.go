@@ -72,7 +72,8 @@ var errWhole = errors.New("not by blocks")
 
 // assemble brings the artifact. patient is Nearby.Artifact's; nil: sources are asked as well.
 func (d Downloads) assemble(ctx context.Context, a fetch.Artifact, path string, t *topics.Transfer, tell func(int64, topics.Transfer), patient func() bool) error {
-	r := &run{Downloads: d, shelf: shelf{d.Client, path}, wanted: a, patient: patient, transfer: t, tell: tell, strikes: map[strike]int{}, good: map[strike]int{}, early: map[string]early{}}
+	r := newRun(d, a, path, t)
+	r.patient, r.tell = patient, tell
 	if left, limited := d.Client.Left(); limited && left == 0 && !r.follows() {
 		return wake.ErrSpent
 	}
@@ -95,7 +96,9 @@ func (d Downloads) assemble(ctx context.Context, a fetch.Artifact, path string, 
 	}
 	r.file, r.began = f, f.at
 	r.join()
+	r.resume()
 	err = r.all(ctx)
+	r.suspend()
 	r.close()
 	r.seed.close()
 	if r.unpacker != nil {

@@ -75,9 +75,13 @@ func TestWhatCameWithAHeadIsThereAfterAnInterruption(t *testing.T) {
 	raw := encode(t, old, data, delta.Zstd)
 	o.delta(&a, old, data, raw)
 	d := newDevice(t, o.URL)
-	r := &run{Downloads: d.Downloads, shelf: shelf{d.Client, d.path}, wanted: a, transfer: new(topics.Transfer), early: map[string]early{}}
+	r := newRun(d.Downloads, a, d.path, new(topics.Transfer))
 	object := fetch.Object{Path: "artifacts/" + sum(raw), Tag: sum(raw), Length: int64(len(raw))}
-	if _, err := r.head(t.Context(), object, delta.MaxHead+int64(delta.HeadBegin), delta.HeadLength); err != nil {
+	accept := func(raw []byte) error {
+		_, err := delta.ReadHead(bytes.NewReader(raw))
+		return err
+	}
+	if _, err := r.head(t.Context(), object, delta.MaxHead+int64(delta.HeadBegin), delta.HeadLength, accept); err != nil {
 		t.Fatal(err)
 	}
 	ranges := o.ranged(sum(raw))

@@ -55,7 +55,7 @@ func TestBytesAreWeighedAgainstProcessorTimeOnBattery(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			p := plan{
-				index: block.Index{Blocks: make([]block.Block, 2)}, segments: []segment{{0, 2}}, spoilt: map[int]bool{}, energy: c.energy,
+				index: block.Index{Blocks: make([]block.Block, 2)}, segments: []segment{{0, 2}}, energy: c.energy,
 				local: func(block.Block) bool { return false },
 				ways: map[kind]way{
 					kindPacked: priced{bytes: c.packed, blocks: 1}, kindFull: priced{bytes: c.full, blocks: 1},
@@ -220,7 +220,7 @@ func TestUnitsThatFollowComeByOneRequest(t *testing.T) {
 	index := indexOf(t, f.data)
 	w := &expanded{head: head, decoder: decoder, kept: kept, segments: segmentsOf(index)}
 	p := plan{
-		index: index, segments: w.segments, spoilt: map[int]bool{}, energy: &Energy{Radio: 5, Processor: 4000, Rate: 1_500_000},
+		index: index, segments: w.segments, energy: &Energy{Radio: 5, Processor: 4000, Rate: 1_500_000},
 		local: func(block.Block) bool { return false }, peer: func(int) bool { return false }, stretch: func() int { return 0 },
 		ways: map[kind]way{kindFull: full{"", index}, kindExpanded: w},
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 
 	"groundswell/agent/fetch"
 	"groundswell/agent/wake"
@@ -51,8 +52,7 @@ func (r *run) fetch(ctx context.Context, s step) error {
 			case s.kind == kindDelta:
 				return r.spoil(ctx, err)
 			case s.kind == kindExpanded && !errors.Is(err, expand.ErrSum):
-				r.Log.Warn("the delta that looks through compression does not make the artifact", "err", err)
-				return r.leave(ctx, kindExpanded) // it is the same from everybody
+				return r.notExpanded(ctx, err)
 			}
 			r.against(base, s.kind)
 		}
@@ -61,12 +61,14 @@ func (r *run) fetch(ctx context.Context, s step) error {
 		}
 	}
 	err := errors.Join(failures...)
+	if slices.ContainsFunc(failures, telling) {
+		r.fruitless(s.kind)
+	}
 	switch {
+	case s.kind == kindPacked && asked == 0 && r.refuse(kindPacked):
+		return r.anotherPack(ctx)
 	case s.kind != kindFull && asked == 0:
 		r.Log.Warn("a way to the artifact is closed", "way", s.kind)
-		if s.kind == kindPacked {
-			r.shelf.forgetTable() // it may be that which is wrong
-		}
 		return r.leave(ctx, s.kind)
 	case asked == 0:
 		return fmt.Errorf("%w: no source sends right blocks", fetch.ErrWrongBytes)
@@ -84,6 +86,8 @@ func (r *run) leave(ctx context.Context, k kind) error {
 	}
 	delete(r.plan.ways, k)
 	switch k {
+	case kindPacked:
+		r.shelf.forgetTable() // as the head
 	case kindExpanded:
 		return r.openWay(ctx, kindDelta, r.openDelta)
 	case kindDelta:
@@ -94,16 +98,53 @@ func (r *run) leave(ctx context.Context, k kind) error {
 
 func (r *run) against(base string, k kind) { r.strikes[strike{base, k}]++ }
 
+// anotherPack closes packed blocks, which no source has as the table says, unless one has
+// another table.
+func (r *run) anotherPack(ctx context.Context) error {
+	r.shelf.forgetTable()
+	delete(r.plan.ways, kindPacked)
+	r.unpacker.Close()
+	r.unpacker = nil
+	for _, base := range r.Client.Sources() {
+		delete(r.strikes, strike{base, kindPacked})
+	}
+	return r.openWay(ctx, kindPacked, r.openPacked)
+}
+
+// notExpanded leaves the delta that looks through compression, which is the same from everybody,
+// unless another source has another head of it.
+func (r *run) notExpanded(ctx context.Context, err error) error {
+	r.Log.Warn("the delta that looks through compression does not make the artifact", "err", err)
+	if !r.refuse(kindExpanded) {
+		return r.leave(ctx, kindExpanded)
+	}
+	if w, ok := r.plan.ways[kindExpanded].(*expanded); ok {
+		w.close()
+	}
+	delete(r.plan.ways, kindExpanded)
+	if err := r.openWay(ctx, kindExpanded, r.openExpanded); err != nil || r.plan.ways[kindExpanded] != nil {
+		return err
+	}
+	return r.leave(ctx, kindExpanded)
+}
+
 // spoil leaves the segment that is next to the other ways, and the delta when it has
-// failed too often. Whoever sent it, or whoever changed what runs, may be at fault.
+// failed too often, unless another source has another head of it. Whoever sent it, or whoever
+// changed what runs, may be at fault.
 func (r *run) spoil(ctx context.Context, err error) error {
 	n := segmentAt(r.plan.segments, r.file.at)
 	r.Log.Warn("the delta does not make a segment", "segment", n, "err", err)
-	if r.plan.spoilt[n] = true; len(r.plan.spoilt) >= maxStrikes {
-		delete(r.plan.ways, kindDelta)
-		return r.instead(ctx)
+	r.plan.spoilt[spoiling{kindDelta, n}] = true
+	if r.wrong++; r.wrong < maxStrikes {
+		return nil
 	}
-	return nil
+	if r.wrong = 0; r.refuse(kindDelta) {
+		delete(r.plan.ways, kindDelta)
+		if err := r.openWay(ctx, kindDelta, r.openDelta); err != nil || r.plan.ways[kindDelta] != nil {
+			return err
+		}
+	}
+	return r.leave(ctx, kindDelta)
 }
 
 // from fetches a step's units from one source, and adds their blocks one by one.
@@ -136,6 +177,7 @@ func (r *run) from(ctx context.Context, base string, w way, s step) error {
 		early -= counted
 		r.count(s.kind, int64(n)-counted)
 		if err != nil {
+			r.interrupted(w, u, data[:n])
 			return err
 		}
 		out, err := w.decode(u, data)
@@ -149,6 +191,14 @@ func (r *run) from(ctx context.Context, base string, w way, s step) error {
 		r.told()
 	}
 	return nil
+}
+
+// interrupted keeps what has come of a unit.
+func (r *run) interrupted(w way, u unit, data []byte) {
+	if len(data) > 0 {
+		r.begun = w.object().Tag
+		r.early[r.begun] = early{u.from, bytes.Clone(data)}
+	}
 }
 
 // forgiven is how many right units make good for a wrong one: a link that flips a bit

@@ -1,11 +1,9 @@
 package assemble
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 
 	"groundswell/agent/fetch"
 	"groundswell/internal/block"
@@ -26,7 +24,7 @@ func (r *run) open(ctx context.Context) error {
 		r.Log.Warn("what runs is no source of blocks", "err", err)
 	}
 	r.plan = &plan{
-		index: index, segments: segmentsOf(index), local: r.seed.has, spoilt: map[int]bool{},
+		index: index, segments: segmentsOf(index), local: r.seed.has, spoilt: map[spoiling]bool{},
 		ways: map[kind]way{kindFull: full{r.wanted.SHA256, index}},
 		peer: r.share.Has, stretch: r.stretch,
 	}
@@ -105,6 +103,9 @@ func lasting(err error) bool {
 func (r *run) openPacked(ctx context.Context) (way, error) {
 	var table block.Table
 	raw, fetched, err := r.shelf.table(ctx, r.wanted.SHA256, block.MaxTable(r.file.index), func(data []byte) (err error) {
+		if r.refused[digestOf(data)] {
+			return fmt.Errorf("%w: it was of no use", block.ErrPacked)
+		}
 		table, err = block.ReadTable(data, r.file.index)
 		return err
 	})
@@ -116,6 +117,7 @@ func (r *run) openPacked(ctx context.Context) (way, error) {
 		return nil, err
 	}
 	tag := digestOf(raw)
+	r.by[kindPacked] = tag
 	o := fetch.Object{Path: "packs/" + r.wanted.SHA256 + "/" + tag, Tag: tag, Length: table.Length()}
 	return &packed{from: o, index: r.file.index, table: table, unpacker: r.unpacker}, nil
 }
@@ -159,16 +161,12 @@ func (r *run) openDelta(ctx context.Context) (way, error) {
 		return nil, err
 	}
 	o := named(*d)
-	raw, err := r.head(ctx, o, delta.MaxHead+int64(delta.HeadBegin), delta.HeadLength)
-	if err != nil {
-		return nil, err
-	}
-	w, err := newDifferences(raw, o, r.seed, r.file.index, r.plan.segments)
-	if err != nil {
-		r.shelf.forgetHead(o)
-		return nil, err
-	}
-	return w, nil
+	var w way
+	r.by[kindDelta], err = r.head(ctx, o, delta.MaxHead+int64(delta.HeadBegin), delta.HeadLength, func(raw []byte) (err error) {
+		w, err = newDifferences(raw, o, r.seed, r.file.index, r.plan.segments)
+		return err
+	})
+	return w, err
 }
 
 func (r *run) openExpanded(ctx context.Context) (way, error) {
@@ -177,93 +175,10 @@ func (r *run) openExpanded(ctx context.Context) (way, error) {
 		return nil, err
 	}
 	o := named(*d)
-	raw, err := r.head(ctx, o, expand.MaxHead+int64(expand.HeadBegin), expand.HeadLength)
-	if err != nil {
-		return nil, err
-	}
-	w, err := r.newExpanded(raw, o, plain)
-	if err != nil {
-		if !errors.Is(err, errRoom) { // there may be later
-			r.shelf.forgetHead(o)
-		}
-		return nil, err
-	}
-	return w, nil
-}
-
-// headGuess is how much of a delta is fetched to learn how long its head is.
-const headGuess = 4 << 10
-
-// head is the head of a delta, from the shelf or from whoever has it: at most so many
-// bytes. length says how long it is by how it begins. What has come of the units behind it
-// is not fetched again (early).
-func (r *run) head(ctx context.Context, o fetch.Object, most int64, length func([]byte) (int64, error)) ([]byte, error) {
-	if raw := r.shelf.read(r.shelf.headPath(o), most+headGuess); raw != nil {
-		if n, err := length(raw); err == nil && n <= int64(len(raw)) {
-			r.early[o.Tag] = early{n, raw[n:]}
-			return raw[:n], nil
-		}
-	}
-	raw, err := r.part(ctx, o, 0, min(o.Length, headGuess))
-	if err != nil {
-		return nil, err
-	}
-	n, err := length(raw)
-	if err == nil && n > o.Length {
-		err = fmt.Errorf("%w: its head has %d bytes of %d", delta.ErrTruncated, n, o.Length)
-	}
-	if err != nil {
-		return nil, err
-	}
-	if n > int64(len(raw)) {
-		rest, err := r.part(ctx, o, int64(len(raw)), n)
-		if err != nil {
-			return nil, err
-		}
-		raw = append(raw, rest...)
-	}
-	r.shelf.write(r.shelf.headPath(o), raw)
-	r.early[o.Tag] = early{n, raw[n:]}
-	return raw[:n], nil
-}
-
-// early are bytes of a delta, from a place on, that came with its head.
-type early struct {
-	from int64
-	data []byte
-}
-
-// until is what is there of the bytes from one place to another, from the first on.
-func (e early) until(from, to int64) []byte {
-	end := min(to, e.from+int64(len(e.data)))
-	if from < e.from || from >= end {
-		return nil
-	}
-	return e.data[from-e.from : end-e.from]
-}
-
-// behind is what is there from a place on.
-func (e early) behind(from int64) early { return early{from, e.until(from, e.from+int64(len(e.data)))} }
-
-// part fetches the bytes [from, to) of a delta from whoever has them.
-func (r *run) part(ctx context.Context, o fetch.Object, from, to int64) ([]byte, error) {
-	var failures []error
-	for _, base := range r.Client.Sources() {
-		body, err := r.Client.Range(ctx, base, o, from, to)
-		if err == nil {
-			// It grows with what arrives.
-			var raw bytes.Buffer
-			_, err = io.CopyN(&raw, body, to-from)
-			body.Close()
-			r.transfer.Delta += int64(raw.Len())
-			if err == nil {
-				return raw.Bytes(), nil
-			}
-		}
-		failures = append(failures, err)
-	}
-	if len(failures) == 0 {
-		return nil, fetch.ErrNoSource
-	}
-	return nil, errors.Join(failures...)
+	var w way
+	r.by[kindExpanded], err = r.head(ctx, o, expand.MaxHead+int64(expand.HeadBegin), expand.HeadLength, func(raw []byte) (err error) {
+		w, err = r.newExpanded(raw, o, plain)
+		return err
+	})
+	return w, err
 }

@@ -17,6 +17,12 @@ const (
 // bySegments is whether a way makes whole segments, whatever of them is there.
 func (k kind) bySegments() bool { return k == kindDelta || k == kindExpanded }
 
+// spoiling is a segment that is not to be had by a way.
+type spoiling struct {
+	kind    kind
+	segment int
+}
+
 // step is what to do next: blocks [first, end) by a way.
 type step struct {
 	kind       kind
@@ -32,8 +38,8 @@ type plan struct {
 	local    func(block.Block) bool
 	// ways that are open; kindFull always is.
 	ways map[kind]way
-	// spoilt are segments that the delta does not make.
-	spoilt map[int]bool
+	// spoilt is by which ways segments are not to be had.
+	spoilt map[spoiling]bool
 	// peer says whether a peer has block i, whose bytes cost nothing but the LAN.
 	peer func(i int) bool
 	// stretch is how many segments may be fetched at once; 0: any number.
@@ -77,7 +83,7 @@ func (p *plan) choice(n, at int, behind kind) kind {
 		}
 		missing = true
 		for _, k := range []kind{kindPacked, kindFull} {
-			if w := p.ways[k]; w != nil {
+			if w := p.ways[k]; w != nil && !p.spoilt[spoiling{k, n}] {
 				costs[k] += p.cost(w.unit(i))
 			}
 		}
@@ -85,10 +91,10 @@ func (p *plan) choice(n, at int, behind kind) kind {
 	if !missing {
 		return kindLocal
 	}
-	if w := p.ways[kindDelta]; w != nil && !p.spoilt[n] {
+	if w := p.ways[kindDelta]; w != nil && !p.spoilt[spoiling{kindDelta, n}] {
 		costs[kindDelta] = p.cost(w.unit(at))
 	}
-	if w := p.ways[kindExpanded]; w != nil {
+	if w := p.ways[kindExpanded]; w != nil && !p.spoilt[spoiling{kindExpanded, n}] {
 		if u := p.unit(kindExpanded, at, behind == kindExpanded); u.cost() <= maxUnit {
 			costs[kindExpanded] = p.cost(u)
 		}

@@ -39,10 +39,24 @@ type run struct {
 	transfer *topics.Transfer
 	tell     func(int64, topics.Transfer)
 	strikes  map[strike]int
-	good     map[strike]int // units since the last strike was forgiven
-	noRanges int            // answers without the range that was asked for
-	buffer   []byte         // of a unit
-	early    map[string]early
+	good     map[strike]int   // units since the last strike was forgiven
+	noRanges int              // answers without the range that was asked for
+	buffer   []byte           // of a unit
+	early    map[string]early // by the tag of what is fetched
+	begun    string           // the tag of the one of early that was interrupted last
+	by       map[kind]string  // the digest of the head or the table that a way was opened by
+	refused  map[string]bool  // such digests that were of no use
+	refusals map[kind]int     // how many of a way
+	wrong    int              // segments that the plain delta does not make
+	doubts   doubts
+}
+
+func newRun(d Downloads, a fetch.Artifact, path string, t *topics.Transfer) *run {
+	return &run{
+		Downloads: d, shelf: shelf{d.Client, path}, wanted: a, transfer: t,
+		strikes: map[strike]int{}, good: map[strike]int{}, early: map[string]early{}, by: map[kind]string{},
+		refused: map[string]bool{}, refusals: map[kind]int{}, doubts: newDoubts(),
+	}
 }
 
 // follows reports whether no source is asked.
@@ -124,7 +138,13 @@ func (r *run) step(ctx context.Context) error {
 		return wake.ErrSpent
 	}
 	defer r.share.Fetches(s.end)()
-	return r.fetch(ctx, s)
+	err := r.fetch(ctx, s)
+	if r.file.at > s.first {
+		if left := r.fruitful(ctx, s.kind); err == nil {
+			err = left
+		}
+	}
+	return err
 }
 
 func (r *run) copy(ctx context.Context, s step) error {

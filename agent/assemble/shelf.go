@@ -2,6 +2,7 @@ package assemble
 
 import (
 	"context"
+	"crypto/sha256"
 	"io"
 	"os"
 
@@ -11,7 +12,8 @@ import (
 
 // shelf keeps documents about an artifact beside its file, so that none is fetched again
 // after an interruption. Losing one costs only its bytes, so nothing is synchronised,
-// and errors of the disk are none here.
+// and errors of the disk are none here. What has no digest of its own stands behind one, by
+// which a power cut shows.
 type shelf struct {
 	client *fetch.Client
 	path   string // of the artifact's file
@@ -54,7 +56,7 @@ func (s shelf) askedPath() string { return s.path + ".asked" }
 
 // table is how long the packed blocks are.
 func (s shelf) table(ctx context.Context, artifact string, limit int64, accept func([]byte) error) (raw []byte, fetched int64, err error) {
-	if raw := s.read(s.tablePath(), limit); raw != nil && accept(raw) == nil {
+	if raw := s.checked(s.tablePath(), limit); raw != nil && accept(raw) == nil {
 		return raw, 0, nil
 	}
 	err = s.client.Table(ctx, artifact, limit, func(data []byte) error {
@@ -65,7 +67,7 @@ func (s shelf) table(ctx context.Context, artifact string, limit int64, accept f
 	if err != nil {
 		return nil, fetched, err
 	}
-	s.write(s.tablePath(), raw)
+	s.writeChecked(s.tablePath(), raw)
 	return raw, fetched, nil
 }
 
@@ -78,7 +80,25 @@ func (s shelf) headPath(o fetch.Object) string { return s.path + ".head-" + o.Ta
 // unitsPath is where the units of a delta that looks through compression are kept.
 func (s shelf) unitsPath(o fetch.Object) string { return s.path + ".units-" + o.Tag[:16] }
 
+// begunPath is where the unit is kept that was interrupted.
+func (s shelf) begunPath() string { return s.path + ".begun" }
+
 func (s shelf) forgetHead(o fetch.Object) { _ = os.Remove(s.headPath(o)) }
+
+// writeChecked writes what checked reads.
+func (s shelf) writeChecked(path string, raw []byte) {
+	sum := sha256.Sum256(raw)
+	s.write(path, append(sum[:], raw...))
+}
+
+// checked is what a file holds behind its digest, at most limit bytes; nil if it does not.
+func (s shelf) checked(path string, limit int64) []byte {
+	raw := s.read(path, sha256.Size+limit)
+	if len(raw) < sha256.Size || sha256.Sum256(raw[sha256.Size:]) != [sha256.Size]byte(raw[:sha256.Size]) {
+		return nil
+	}
+	return raw[sha256.Size:]
+}
 
 func (s shelf) write(path string, raw []byte) { _ = os.WriteFile(path, raw, 0o600) }
 

@@ -1,0 +1,81 @@
+package assemble
+
+import (
+	"context"
+	"errors"
+	"net"
+
+	"groundswell/agent/fetch"
+	"groundswell/agent/wake"
+)
+
+// doubts are about ways that bring nothing, though nothing wrong was sent: the store has lost
+// a part, somebody in between refuses it, each answer is cut short. Whether it is the way or
+// the network shows another way: where that brings something, the segment is left to it, and
+// where no way does, it was none of them.
+type doubts struct {
+	barren map[kind]int // fetches by a way that brought nothing, since something was brought
+	left   []spoiling   // what was left to other ways, of which none has brought anything yet
+	lost   map[kind]int // segments in a row that other ways have brought
+}
+
+func newDoubts() doubts { return doubts{barren: map[kind]int{}, lost: map[kind]int{}} }
+
+// fruitless notes that nothing came by a way from any source.
+func (r *run) fruitless(k kind) {
+	d := &r.doubts
+	if k == kindFull {
+		for _, s := range d.left {
+			delete(r.plan.spoilt, s)
+		}
+		d.left = nil
+		clear(d.barren)
+		return
+	}
+	if d.barren[k]++; d.barren[k] == maxStrikes {
+		d.barren[k] = 0
+		s := spoiling{k, segmentAt(r.plan.segments, r.file.at)}
+		r.plan.spoilt[s] = true
+		d.left = append(d.left, s)
+	}
+}
+
+// fruitful notes that something came by a way, and leaves those for which others had to do it
+// too often.
+func (r *run) fruitful(ctx context.Context, k kind) error {
+	d := &r.doubts
+	clear(d.barren)
+	d.lost[k] = 0
+	left := d.left
+	d.left = nil
+	for _, s := range left {
+		if s.kind == k {
+			continue // elsewhere: peers have brought that segment
+		}
+		r.Log.Warn("a segment cannot be had by a way", "way", s.kind, "segment", s.segment, "by", k)
+		if d.lost[s.kind]++; d.lost[s.kind] < maxStrikes || r.plan.ways[s.kind] == nil {
+			continue
+		}
+		r.Log.Warn("a way to the artifact is closed", "way", s.kind)
+		if err := r.leave(ctx, s.kind); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// telling is whether a failure is about what was asked for: a source was reached, had time
+// and had the object, and sent nothing that is wrong.
+func telling(err error) bool {
+	var dial *net.OpError
+	switch {
+	case errors.As(err, new(fetch.Busy)), errors.As(err, &dial) && dial.Op == "dial":
+		return false
+	}
+	for _, other := range []error{errSent, fetch.ErrNotFound, fetch.ErrRange, wake.ErrSpent} {
+		if errors.Is(err, other) {
+			return false
+		}
+	}
+	return true
+}
