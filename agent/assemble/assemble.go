@@ -98,7 +98,9 @@ func (d Downloads) assemble(ctx context.Context, a fetch.Artifact, path string, 
 	r.join()
 	r.resume()
 	err = r.all(ctx)
-	r.suspend()
+	if r.suspend(); *t != r.told { // also of what makes no block yet
+		r.account()
+	}
 	r.close()
 	r.seed.close()
 	if r.unpacker != nil {

@@ -26,7 +26,7 @@ func (r *run) fetch(ctx context.Context, s step) error {
 		return fetch.ErrNoSource
 	}
 	var failures []error
-	asked := 0
+	asked, wrong := 0, 0
 	for _, base := range sources {
 		if r.strikes[strike{base, s.kind}] >= maxStrikes {
 			continue
@@ -48,13 +48,11 @@ func (r *run) fetch(ctx context.Context, s step) error {
 		case errors.Is(err, fetch.ErrNotFound) && s.kind != kindFull:
 			r.strikes[strike{base, s.kind}] = maxStrikes
 		case errors.Is(err, errSent):
-			switch {
-			case s.kind == kindDelta:
-				return r.spoil(ctx, err)
-			case s.kind == kindExpanded && !errors.Is(err, expand.ErrSum):
+			if s.kind == kindExpanded && !errors.Is(err, expand.ErrSum) {
 				return r.notExpanded(ctx, err)
 			}
 			r.against(base, s.kind)
+			wrong++
 		}
 		if r.file.at > s.first {
 			return err // another step is next, without what is there; this source may go on with it
@@ -65,6 +63,8 @@ func (r *run) fetch(ctx context.Context, s step) error {
 		r.fruitless(s.kind)
 	}
 	switch {
+	case s.kind == kindDelta && wrong > 0 && wrong == asked:
+		return r.spoil(ctx, err)
 	case s.kind == kindPacked && asked == 0 && r.refuse(kindPacked):
 		return r.anotherPack(ctx)
 	case s.kind != kindFull && asked == 0:
@@ -98,6 +98,15 @@ func (r *run) leave(ctx context.Context, k kind) error {
 
 func (r *run) against(base string, k kind) { r.strikes[strike{base, k}]++ }
 
+// pardon forgets what sources sent by a way.
+func (r *run) pardon(k kind) {
+	for s := range r.strikes {
+		if s.kind == k {
+			delete(r.strikes, s)
+		}
+	}
+}
+
 // anotherPack closes packed blocks, which no source has as the table says, unless one has
 // another table.
 func (r *run) anotherPack(ctx context.Context) error {
@@ -105,9 +114,7 @@ func (r *run) anotherPack(ctx context.Context) error {
 	delete(r.plan.ways, kindPacked)
 	r.unpacker.Close()
 	r.unpacker = nil
-	for _, base := range r.Client.Sources() {
-		delete(r.strikes, strike{base, kindPacked})
-	}
+	r.pardon(kindPacked)
 	return r.openWay(ctx, kindPacked, r.openPacked)
 }
 
@@ -122,6 +129,7 @@ func (r *run) notExpanded(ctx context.Context, err error) error {
 		w.close()
 	}
 	delete(r.plan.ways, kindExpanded)
+	r.pardon(kindExpanded)
 	if err := r.openWay(ctx, kindExpanded, r.openExpanded); err != nil || r.plan.ways[kindExpanded] != nil {
 		return err
 	}
@@ -140,6 +148,7 @@ func (r *run) spoil(ctx context.Context, err error) error {
 	}
 	if r.wrong = 0; r.refuse(kindDelta) {
 		delete(r.plan.ways, kindDelta)
+		r.pardon(kindDelta)
 		if err := r.openWay(ctx, kindDelta, r.openDelta); err != nil || r.plan.ways[kindDelta] != nil {
 			return err
 		}
@@ -188,7 +197,7 @@ func (r *run) from(ctx context.Context, base string, w way, s step) error {
 			return err
 		}
 		r.forgive(strike{base, s.kind})
-		r.told()
+		r.progressed()
 	}
 	return nil
 }

@@ -92,7 +92,7 @@ func (r *run) receive(ctx context.Context, i int) error {
 	if err := errors.Join(r.file.add(buffer), r.file.sync()); err != nil {
 		return err
 	}
-	r.told()
+	r.progressed()
 	return nil
 }
 

@@ -38,6 +38,7 @@ type run struct {
 	unpacker *block.Unpacker
 	transfer *topics.Transfer
 	tell     func(int64, topics.Transfer)
+	told     topics.Transfer // of transfer, last
 	strikes  map[strike]int
 	good     map[strike]int   // units since the last strike was forgiven
 	noRanges int              // answers without the range that was asked for
@@ -161,15 +162,20 @@ func (r *run) copy(ctx context.Context, s step) error {
 			return err
 		}
 		r.transfer.Local += int64(b.Length)
-		r.told()
+		r.progressed()
 	}
 	return nil
 }
 
-func (r *run) told() {
+func (r *run) progressed() {
 	r.share.Have(r.file.at)
-	if r.tell != nil {
-		r.tell(r.file.have(), *r.transfer)
+	r.account()
+}
+
+// account tells of what was fetched.
+func (r *run) account() {
+	if r.told = *r.transfer; r.tell != nil {
+		r.tell(r.file.have(), r.told)
 	}
 }
 

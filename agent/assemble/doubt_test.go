@@ -1,0 +1,283 @@
+package assemble
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"groundswell/agent/fetch"
+	"groundswell/agent/wake"
+	"groundswell/internal/delta"
+	"groundswell/topics"
+)
+
+// edited is an old version and a new one, whose delta has many times headGuess.
+func edited() (old, data []byte) {
+	old = noise(20, 4<<20)
+	data = bytes.Clone(old)
+	for i := range 4000 {
+		data[(i*7919*613)%len(data)] ^= byte(1 + i%255)
+	}
+	return old, data
+}
+
+// asked is which bytes a request is for.
+func askedFor(r *http.Request) (from, to int) {
+	_, _ = fmt.Sscanf(r.Header.Get("Range"), "bytes=%d-%d", &from, &to) // else none
+	return from, to + 1
+}
+
+// promise begins an answer of bytes [from, to) of an object.
+func promise(w http.ResponseWriter, tag string, from, to, length int) {
+	w.Header().Set("ETag", `"`+tag+`"`)
+	w.Header().Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", from, to-1, length))
+	w.Header().Set("Content-Length", strconv.Itoa(to-from))
+	w.WriteHeader(http.StatusPartialContent)
+}
+
+// TestADeltaThatCannotBeReadIsLeft for the artifact, whatever its source answers: its head
+// comes, and nothing else of it.
+func TestADeltaThatCannotBeReadIsLeft(t *testing.T) {
+	old, data := edited()
+	good := encode(t, old, data, delta.Mixed)
+	for name, answer := range map[string]func(w http.ResponseWriter, from, to int){
+		"403": func(w http.ResponseWriter, _, _ int) { w.WriteHeader(http.StatusForbidden) },
+		"500": func(w http.ResponseWriter, _, _ int) { w.WriteHeader(http.StatusInternalServerError) },
+		"cut": func(w http.ResponseWriter, from, to int) {
+			promise(w, sum(good), from, to, len(good))
+			_ = http.NewResponseController(w).Flush()
+			panic(http.ErrAbortHandler)
+		},
+		"no answer": func(http.ResponseWriter, int, int) { panic(http.ErrAbortHandler) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			o := newOrigin(t)
+			a := o.release(data, true)
+			o.delta(&a, old, data, good)
+			var times atomic.Int32
+			o.set(func(w http.ResponseWriter, r *http.Request) bool {
+				from, to := askedFor(r)
+				if r.URL.Path != "/artifacts/"+sum(good) || from == 0 {
+					return false
+				}
+				times.Add(1)
+				answer(w, from, to)
+				return true
+			})
+			d := newDevice(t, o.URL)
+			d.must(a, data)
+			if d.last.Packed+d.last.Full == 0 || times.Load() > 2*maxStrikes*maxStrikes {
+				t.Errorf("%+v, the delta was asked for %d times", d.last, times.Load())
+			}
+		})
+	}
+}
+
+// TestAPackWithAHoleCostsASegment, which comes as it is.
+func TestAPackWithAHoleCostsASegment(t *testing.T) {
+	data := text(3, 6<<20)
+	o := newOrigin(t)
+	a := o.release(data, true)
+	path, pack := o.packOf(a.SHA256)
+	hole := len(pack.data) / 2
+	o.set(func(w http.ResponseWriter, r *http.Request) bool {
+		from, to := askedFor(r)
+		if r.URL.Path != path || to <= hole || from > hole {
+			return false
+		}
+		promise(w, pack.tag, from, to, len(pack.data))
+		_, _ = w.Write(pack.data[from:hole])
+		_ = http.NewResponseController(w).Flush()
+		panic(http.ErrAbortHandler)
+	})
+	d := newDevice(t, o.URL)
+	d.must(a, data)
+	if d.last.Full == 0 || d.last.Full > 2<<20 || d.last.Packed < int64(len(pack.data)/2) {
+		t.Errorf("%+v of a pack of %d bytes", d.last, len(pack.data))
+	}
+}
+
+// packOf is the pack of an artifact, and where it is.
+func (o *origin) packOf(artifact string) (path string, pack object) {
+	o.t.Helper()
+	for name, there := range o.objects {
+		if strings.HasPrefix(name, "packs/"+artifact+"/") && !strings.HasSuffix(name, "/table") {
+			return "/" + name, there
+		}
+	}
+	o.t.Fatal("there is no pack")
+	return "", object{}
+}
+
+// TestAnOutageIsNoReasonToLeaveADelta: while nothing can be had at all, it is not the delta.
+func TestAnOutageIsNoReasonToLeaveADelta(t *testing.T) {
+	old, data := edited()
+	good := encode(t, old, data, delta.Mixed)
+	o := newOrigin(t)
+	a := o.release(data, true)
+	o.delta(&a, old, data, good)
+	var out atomic.Int32
+	o.set(func(w http.ResponseWriter, r *http.Request) bool {
+		from, _ := askedFor(r)
+		if out.Load() == 0 && (r.URL.Path != "/artifacts/"+sum(good) || from == 0) || out.Add(1) > 40 {
+			return false
+		}
+		w.WriteHeader(http.StatusBadGateway)
+		return true
+	})
+	d := newDevice(t, o.URL)
+	d.must(a, data)
+	if segment := int64(2 << 20); d.last.Delta < int64(len(good))/2 || d.last.Packed+d.last.Full > segment {
+		t.Errorf("%+v by a delta of %d bytes", d.last, len(good))
+	}
+}
+
+// TestAWrongHeadCostsASource: another one has the right head. A wrong one may be refused at
+// once, or be found out by what it makes.
+func TestAWrongHeadCostsASource(t *testing.T) {
+	old, data := edited()
+	good := encode(t, old, data, delta.Mixed)
+	head, err := delta.ReadHead(bytes.NewReader(good))
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Of the same lengths, so that its head fits to the artifact.
+	other := encode(t, old, bytes.Join([][]byte{data[:len(data)-5], []byte("other")}, nil), delta.Mixed)
+	for name, bad := range map[string][]byte{
+		"of no delta":          append(bytes.Clone(good[:delta.HeadBegin]), bytes.Repeat([]byte{0xff}, len(good)-delta.HeadBegin)...),
+		"of another version":   append([]byte("gsd\x63"), good[4:]...),
+		"of another delta":     append(bytes.Clone(other[:head.Length]), good[head.Length:]...),
+		"where copies go wild": func() []byte { b := bytes.Clone(good); b[head.Length-3] ^= 0x10; return b }(),
+	} {
+		t.Run(name, func(t *testing.T) {
+			first, second := newOrigin(t), newOrigin(t)
+			a := second.release(data, true)
+			second.delta(&a, old, data, good)
+			for name, there := range second.objects {
+				first.objects[name] = there
+			}
+			first.objects["artifacts/"+sum(good)] = object{bad, sum(good)}
+			d := newDevice(t, first.URL, second.URL)
+			d.must(a, data)
+			if d.last.Delta < int64(len(good))/4 || d.last.Full > 0 || d.last.Packed > 3<<20+1<<19 {
+				t.Errorf("%+v by a delta of %d bytes", d.last, len(good))
+			}
+		})
+	}
+}
+
+// TestAHeadWithAHoleIsFetchedAnew: a power cut may leave a file that was not synchronised so.
+func TestAHeadWithAHoleIsFetchedAnew(t *testing.T) {
+	old, data := edited()
+	good := encode(t, old, data, delta.Mixed)
+	o := newOrigin(t)
+	a := o.release(data, true)
+	o.delta(&a, old, data, good)
+	d := newDevice(t, o.URL)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	_ = d.Artifact(ctx, a, d.path, func(have int64, _ topics.Transfer) {
+		if have > 0 {
+			cancel()
+		}
+	})
+	heads, err := filepath.Glob(d.path + ".head-*")
+	if err != nil || len(heads) != 1 {
+		t.Fatalf("%v, %v", heads, err)
+	}
+	raw, err := os.ReadFile(heads[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	clear(raw[60:100])
+	if err := os.WriteFile(heads[0], raw, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	d.must(a, data)
+	if d.last.Packed+d.last.Full > 0 || d.last.Delta > int64(len(good)) {
+		t.Errorf("%+v by a delta of %d bytes", d.last, len(good))
+	}
+}
+
+// TestATableOfNothingCostsASource: what it names nobody has.
+func TestATableOfNothingCostsASource(t *testing.T) {
+	data := text(3, 3<<20)
+	first, second := newOrigin(t), newOrigin(t)
+	a := second.release(data, true)
+	_, pack := second.packOf(a.SHA256)
+	for name, there := range second.objects {
+		if strings.HasSuffix(name, "/table") {
+			there.data = bytes.Clone(there.data)
+			there.data[len(there.data)-2]--
+			there.tag = sum(there.data)
+		}
+		first.objects[name] = there
+	}
+	d := newDevice(t, first.URL, second.URL)
+	d.must(a, data)
+	if d.last.Packed != int64(len(pack.data)) || d.last.Full > 0 {
+		t.Errorf("%+v of a pack of %d bytes", d.last, len(pack.data))
+	}
+}
+
+// TestWakesThatAreTooShortForAUnit bring it by and by, and say what they fetched.
+func TestWakesThatAreTooShortForAUnit(t *testing.T) {
+	data := noise(9, 1<<20)
+	o := newOrigin(t)
+	a := o.release(data, false)
+	index := indexOf(t, data)
+	piece := index.Blocks[0].Length/3 + 1
+	budget := wake.New(wake.Limits{Bytes: 1 << 30}) // it counts what was received
+	var end context.CancelFunc
+	var sent atomic.Int64
+	o.set(func(w http.ResponseWriter, r *http.Request) bool {
+		if r.URL.Path != "/artifacts/"+a.SHA256 {
+			return false
+		}
+		from, to := askedFor(r)
+		promise(w, a.SHA256, from, to, len(data))
+		left, _ := budget.Left()
+		n, _ := w.Write(data[from:min(from+piece, to)])
+		sent.Add(int64(n))
+		_ = http.NewResponseController(w).Flush()
+		for now := left; now > left-int64(n) && r.Context().Err() == nil; now, _ = budget.Left() {
+			time.Sleep(time.Millisecond) // until it is received
+		}
+		if from+n < to {
+			end() // of the wake
+		}
+		return true
+	})
+	d := newDevice(t, o.URL)
+	d.Client = fetch.New(fetch.Config{Sources: func() []string { return []string{o.URL} }, Wake: budget})
+	t.Cleanup(d.Client.Close)
+	for wakes := 0; ; wakes++ {
+		if wakes > len(data)/piece+2 {
+			t.Fatalf("%d bytes after %d wakes", d.have, wakes)
+		}
+		budget.Begin()
+		var ctx context.Context
+		ctx, end = context.WithCancel(t.Context())
+		before := sent.Load()
+		err := d.Artifact(ctx, a, d.path, func(have int64, transfer topics.Transfer) { d.have, d.last = have, transfer })
+		end()
+		if got := sent.Load() - before; got != d.last.Full {
+			t.Errorf("wake %d: %d bytes were sent, %+v", wakes, got, d.last)
+		}
+		if err == nil {
+			break
+		}
+	}
+	d.holds(data)
+	if sent.Load() != int64(len(data)) {
+		t.Errorf("%d bytes were sent of %d", sent.Load(), len(data))
+	}
+}
