@@ -3,6 +3,7 @@ package delta
 import (
 	"cmp"
 	"container/heap"
+	"iter"
 	"slices"
 )
 
@@ -34,17 +35,17 @@ const (
 )
 
 // newAddresses takes copies in the order of the new image. Of several copies of the
-// same old bytes the longest counts, and the first of those.
-func newAddresses(copies []copied, oldLength int64) *addresses {
-	byFrom := make([]int32, 0, len(copies))
-	for i, c := range copies {
+// same old bytes the longest counts, and the first of those in the new image.
+func newAddresses(all iter.Seq[copied], oldLength int64) *addresses {
+	var copies []copied
+	for c := range all {
 		if c.size >= addressShort {
-			byFrom = append(byFrom, int32(i))
+			copies = append(copies, c)
 		}
 	}
-	slices.SortStableFunc(byFrom, func(i, j int32) int { return cmp.Compare(copies[i].from, copies[j].from) })
+	slices.SortStableFunc(copies, func(a, b copied) int { return cmp.Compare(a.from, b.from) })
 
-	ranges := make([]oldRange, 0, len(byFrom))
+	ranges := make([]oldRange, 0, len(copies))
 	active := &longest{copies: copies}
 	var going int32 // the shift where no copy is
 	begin := func(from, shift int32) {
@@ -75,10 +76,9 @@ func newAddresses(copies []copied, oldLength int64) *addresses {
 			settle(c.from + c.size)
 		}
 	}
-	for _, i := range byFrom {
-		c := copies[i]
+	for i, c := range copies {
 		finish(c.from)
-		heap.Push(active, i)
+		heap.Push(active, int32(i))
 		if c.size >= addressLong {
 			going = c.at - c.from
 		}
@@ -109,7 +109,7 @@ func packAddresses(ranges []oldRange, oldLength int64) *addresses {
 	return a
 }
 
-// longest is a heap of copies, by their numbers.
+// longest is a heap of copies, by their places in a list.
 type longest struct {
 	copies []copied
 	list   []int32
@@ -117,8 +117,8 @@ type longest struct {
 
 func (h *longest) Len() int { return len(h.list) }
 func (h *longest) Less(i, j int) bool {
-	x, y := h.list[i], h.list[j]
-	return h.copies[x].size > h.copies[y].size || h.copies[x].size == h.copies[y].size && x < y
+	x, y := h.copies[h.list[i]], h.copies[h.list[j]]
+	return x.size > y.size || x.size == y.size && x.at < y.at
 }
 func (h *longest) Swap(i, j int) { h.list[i], h.list[j] = h.list[j], h.list[i] }
 func (h *longest) Push(v any)    { h.list = append(h.list, v.(int32)) }

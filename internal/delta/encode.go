@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"golang.org/x/sync/errgroup"
 )
@@ -159,7 +160,7 @@ func encodeSegments(ctx context.Context, h *Head, old, new []byte, workers int) 
 // their addresses moved against their offsets.
 func findSpaces(copies []copied, old, new []byte) []space {
 	var list []space
-	sorted := newAddresses(copies, int64(len(old)))
+	sorted := newAddresses(slices.Values(copies), int64(len(old)))
 	for at := 0; len(list) < maxSpaces; {
 		k := bytes.Index(old[at:], []byte("\x7fELF"))
 		if k < 0 {

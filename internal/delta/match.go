@@ -7,6 +7,9 @@ const (
 	matchLimit = 1 << 14
 	// matchShort is the shortest copy that is worth its place in the list.
 	matchShort = 7
+	// matchRun is the shortest run of one byte that is not looked for elsewhere: it costs less
+	// than a copy, and a long one would take as many as shorter ones of the old image fit into it.
+	matchRun = 4096
 	// matchPart is how much of the new image is matched by one worker at a time.
 	matchPart = 4 << 20
 )
@@ -49,6 +52,12 @@ func (m *matcher) copies(start, end, from int) []copied {
 					length = 0
 					break
 				}
+			}
+			if run := 1 + prefix.Common(m.new[scan+1:end], m.new[scan:end]); run >= matchRun {
+				score = 0
+				scan += run - 1
+				ahead = scan + 1
+				continue
 			}
 			if m.goesWell(scan, shift, end) {
 				score = 0

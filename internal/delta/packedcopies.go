@@ -77,12 +77,3 @@ func (s *copyState) next(b []byte) (copied, []byte) {
 	s.end = c.end()
 	return c, b[n+m+k:]
 }
-
-// list unpacks all.
-func (p *packedCopies) list() []copied {
-	list := make([]copied, 0, p.n)
-	for c := range p.since(-1) {
-		list = append(list, c)
-	}
-	return list
-}

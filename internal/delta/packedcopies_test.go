@@ -18,7 +18,7 @@ func TestPackedCopiesAreThoseThatWerePacked(t *testing.T) {
 	list = append(list, copied{at: MaxImage - 1, from: 0, size: 1})
 	for _, n := range []int{0, 1, copyStride, copyStride + 1, len(list)} {
 		p := packCopies(list[:n])
-		if got := p.list(); !slices.Equal(got, list[:n]) {
+		if got := slices.Collect(p.since(-1)); !slices.Equal(got, list[:n]) {
 			t.Fatalf("%d copies: %d others come back", n, len(got))
 		}
 		for range 200 {

@@ -1,6 +1,9 @@
 package delta
 
-import "io"
+import (
+	"io"
+	"sync"
+)
 
 // A rebasing pass rewrites addresses in a copied range of the old image to what they
 // are in the new one. Passes read the bytes as they were, and leave alone what an
@@ -27,7 +30,9 @@ const codePasses = 1<<4 - 1
 
 // rebaser knows where what was in the old image is in the new one.
 type rebaser struct {
-	addresses *addresses
+	// addresses takes memory in proportion to the copies to make, so it is made for the first
+	// who looks one up: in data nobody does.
+	addresses func() *addresses
 	programs  []program
 	whole     program // what is in no program: addresses are offsets
 }
@@ -38,7 +43,7 @@ func newRebaser(h *Head, old io.ReaderAt) (*rebaser, error) {
 		return nil, err
 	}
 	return &rebaser{
-		addresses: newAddresses(h.copies.list(), h.OldLength),
+		addresses: sync.OnceValue(func() *addresses { return newAddresses(h.copies.since(-1), h.OldLength) }),
 		programs:  programs,
 		whole:     program{end: h.OldLength, loads: []load{{size: h.OldLength, reach: uint64(h.OldLength)}}},
 	}, nil
@@ -51,6 +56,7 @@ type piece struct {
 	moved    int64  // by how much that address grew
 	program  *program
 	r        *rebaser
+	lookup   *addresses // of r; nil: not needed yet
 	// addresses of the load with raw[0] that moved by the same: most targets.
 	sameLow, sameHigh uint64
 }
@@ -92,7 +98,10 @@ func (p *piece) target(address uint64) (moved int64, ok bool) {
 	for i := range p.program.loads {
 		l := &p.program.loads[i]
 		if d := address - l.address; d < l.reach {
-			return p.r.addresses.shift(l.offset+min(int64(d), l.size-1)) + l.moved, true
+			if p.lookup == nil {
+				p.lookup = p.r.addresses()
+			}
+			return p.lookup.shift(l.offset+min(int64(d), l.size-1)) + l.moved, true
 		}
 	}
 	return 0, false

@@ -2,6 +2,7 @@ package delta
 
 import (
 	"bytes"
+	"slices"
 	"testing"
 )
 
@@ -9,7 +10,7 @@ import (
 func moved(address uint64) *rebaser {
 	copies := []copied{{0, 0, 4096}, {4096 + 256, 4096, 4096}}
 	return &rebaser{
-		addresses: newAddresses(copies, 8192),
+		addresses: func() *addresses { return newAddresses(slices.Values(copies), 8192) },
 		whole:     program{end: 8192, loads: []load{{size: 8192, reach: 8192, address: address}}},
 	}
 }
@@ -68,13 +69,13 @@ func words(list ...uint32) []byte {
 }
 
 func TestLongestCopySaysWhereAddressesWent(t *testing.T) {
-	a := newAddresses([]copied{
+	a := newAddresses(slices.Values([]copied{
 		{0, 1000, 100},    // shift -1000
 		{5000, 1050, 400}, // 3950, longer: counts where both are
 		{9000, 1100, 30},  // 7900, within the longer one
 		{9100, 2000, 30},  // 7100, too short to go on
 		{9200, 3000, 10},  // too short to count
-	}, 4096)
+	}), 4096)
 	for _, test := range []struct{ old, want int64 }{
 		{0, 0}, {999, 0}, {1000, -1000}, {1049, -1000}, {1050, 3950}, {1100, 3950}, {1449, 3950},
 		{1450, 3950}, {2000, 7100}, {2029, 7100}, {2030, 3950}, {3005, 3950}, {4095, 3950}, {4096, 3950}, {1 << 40, 0}, {-1, 0},
@@ -87,12 +88,12 @@ func TestLongestCopySaysWhereAddressesWent(t *testing.T) {
 
 func TestAddressesOfManyPages(t *testing.T) {
 	const page = 1 << 16
-	a := newAddresses([]copied{
+	a := newAddresses(slices.Values([]copied{
 		{0, 100, 500},                 // shift -100
 		{1000, page - 50, 100},        // 1050-page, over the end of a page
 		{2000, 3 * page, 64},          // 2000-3*page, at the begin of one; the page before has none
 		{3000, 3*page + 64, page - 2}, // 2936-3*page, up to the one behind it
-	}, 4*page+5000)
+	}), 4*page+5000)
 	for _, test := range []struct{ old, want int64 }{
 		{99, 0}, {100, -100}, {599, -100}, {600, -100}, {page - 51, -100},
 		{page - 50, 1050 - page}, {page - 1, 1050 - page}, {page, 1050 - page}, {2 * page, 1050 - page}, {3*page - 1, 1050 - page},
