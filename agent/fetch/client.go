@@ -125,9 +125,9 @@ func redirect(req *http.Request, via []*http.Request) error {
 	return nil
 }
 
-// least is how many bytes of an artifact a source has to send within Stall.
-func (c *Client) least(length int64) int64 {
-	return max(1, min(length, int64(float64(c.cfg.MinRate)*c.cfg.Stall.Seconds())))
+// least is how many bytes of length a source has to send within some time.
+func (c *Client) least(length int64, within time.Duration) int64 {
+	return max(1, min(length, int64(float64(c.cfg.MinRate)*within.Seconds())))
 }
 
 // Close drops idle connections.

@@ -9,7 +9,6 @@ import (
 	"io"
 	"net/http"
 	"strings"
-	"time"
 
 	"groundswell/topics"
 )
@@ -95,9 +94,7 @@ func (c *Client) Range(ctx context.Context, base string, o Object, from, to int6
 		resp.Body.Close()
 		return nil, fmt.Errorf("%s: %w", host(base), err)
 	}
-	stall := c.cfg.Stall
-	least := c.least(to - from)
-	body := &rated{Reader: io.LimitReader(resp.Body, to-from), stall: stall, least: least, watchdog: time.AfterFunc(stall, func() { cancel(ErrSlow) })}
+	body := &rated{body: io.LimitReader(resp.Body, to-from), slow: func() { cancel(ErrSlow) }, stall: c.cfg.Stall, least: c.least(to-from, c.cfg.Stall)}
 	return &part{ctx: ctx, cancel: cancel, client: c, rated: body, body: resp.Body, left: to - from}, nil
 }
 
@@ -148,7 +145,7 @@ func (p *part) Read(b []byte) (int, error) {
 		err = nil
 	case err == nil:
 	case context.Cause(p.ctx) == ErrSlow:
-		err = fmt.Errorf("%w: fewer than %d bytes in %v", ErrSlow, p.rated.least, p.rated.stall)
+		err = p.rated.tooSlow()
 	case err == io.EOF || errors.Is(err, io.ErrUnexpectedEOF):
 		err = fmt.Errorf("%w: %d bytes before the end", ErrCut, p.left)
 	}
@@ -156,7 +153,6 @@ func (p *part) Read(b []byte) (int, error) {
 }
 
 func (p *part) Close() error {
-	p.rated.watchdog.Stop()
 	p.cancel(nil)
 	return p.body.Close()
 }
