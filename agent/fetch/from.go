@@ -71,10 +71,10 @@ func (d *download) from(ctx context.Context, base string) error {
 		d.owner = "" // several
 	}
 	body := &rated{body: resp.Body, slow: func() { cancel(ErrSlow) }, stall: d.client.cfg.Stall, least: d.least}
-	if err = d.copy(body, skip); err != nil && context.Cause(ctx) == ErrSlow && !errors.Is(err, trust.ErrDigest) {
-		err = body.tooSlow()
+	if err = d.copy(body, skip); errors.Is(err, trust.ErrDigest) {
+		return err
 	}
-	return err
+	return body.judge(ctx, err)
 }
 
 // asked are the headers that ask for what is missing before end.

@@ -43,10 +43,11 @@ func (c *Client) Sleeps() bool {
 func (c *Client) Metered() bool { return c.cfg.Allowance.Metered() }
 
 // Document fetches a document by its digest, from the first source that has it, and
-// returns it verified. ErrNotFound when no source has it.
+// returns it verified. Where a link breaks it goes on with the rest, but never with that of
+// another source. ErrNotFound when no source has it.
 func (c *Client) Document(ctx context.Context, d topics.Document) ([]byte, error) {
 	var raw []byte
-	err := c.metadata(ctx, "artifacts/"+d.SHA256, d.Length, func(data []byte) error {
+	err := c.metadata(ctx, "artifacts/"+d.SHA256, d.SHA256, d.Length, func(data []byte) error {
 		if sum := sha256.Sum256(data); int64(len(data)) != d.Length || hex.EncodeToString(sum[:]) != d.SHA256 {
 			return fmt.Errorf("%w: %d bytes that are not the document", ErrWrongBytes, len(data))
 		}
@@ -59,13 +60,13 @@ func (c *Client) Document(ctx context.Context, d topics.Document) ([]byte, error
 // Table fetches how long the packed blocks of an artifact are, at most limit bytes.
 // Nobody has signed it.
 func (c *Client) Table(ctx context.Context, artifact string, limit int64, accept func([]byte) error) error {
-	return c.metadata(ctx, "packs/"+artifact+"/table", limit, accept)
+	return c.metadata(ctx, "packs/"+artifact+"/table", "", limit, accept)
 }
 
 // IndexDelta fetches what makes a block index of another one, both by their digests, at most
 // limit bytes. Nobody has signed it. ErrNotFound where no source has it.
 func (c *Client) IndexDelta(ctx context.Context, index, from string, limit int64, accept func([]byte) error) error {
-	return c.metadata(ctx, "indexes/"+index+"/from/"+from, limit, accept)
+	return c.metadata(ctx, "indexes/"+index+"/from/"+from, "", limit, accept)
 }
 
 // Object is something by whose name alone its bytes are known, so that any part of it
@@ -145,7 +146,7 @@ func (p *part) Read(b []byte) (int, error) {
 		err = nil
 	case err == nil:
 	case context.Cause(p.ctx) == ErrSlow:
-		err = p.rated.tooSlow()
+		err = p.rated.judge(p.ctx, err)
 	case err == io.EOF || errors.Is(err, io.ErrUnexpectedEOF):
 		err = fmt.Errorf("%w: %d bytes before the end", ErrCut, p.left)
 	}

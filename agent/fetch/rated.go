@@ -1,6 +1,7 @@
 package fetch
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"time"
@@ -11,7 +12,7 @@ import (
 // came and waits for the disk, and says nothing about the source.
 type rated struct {
 	body   io.Reader
-	slow   func() // ends a wait that is under way
+	slow   func() // cancels a wait that is under way, with ErrSlow
 	stall  time.Duration
 	least  int64         // bytes
 	waited time.Duration // since least bytes had come
@@ -35,7 +36,10 @@ func (r *rated) wait(what func()) {
 	r.waited += time.Since(began)
 }
 
-// tooSlow is ErrSlow with what was missed.
-func (r *rated) tooSlow() error {
-	return fmt.Errorf("%w: fewer than %d bytes in %v", ErrSlow, r.least, r.stall)
+// judge is ErrSlow with what was missed for an error that slow, which cancels ctx, has caused.
+func (r *rated) judge(ctx context.Context, err error) error {
+	if err != nil && context.Cause(ctx) == ErrSlow {
+		return fmt.Errorf("%w: fewer than %d bytes in %v", ErrSlow, r.least, r.stall)
+	}
+	return err
 }

@@ -69,11 +69,7 @@ func TestASlowReaderMakesASlowSourceNoFaster(t *testing.T) {
 							return
 						}
 						w.(http.Flusher).Flush()
-						select {
-						case <-time.After(2 * time.Second): // of which the reader spends one
-						case <-r.Context().Done():
-							return
-						}
+						pause(r, 2*time.Second) // of which the reader spends one
 					}
 				}, func(c net.Conn) net.Conn { return c })()
 				body, err := client.Range(t.Context(), "http://source", Object{Length: int64(len(firmware))}, 1, 200_001)
