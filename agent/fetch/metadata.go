@@ -109,6 +109,9 @@ func (c *Client) small(ctx context.Context, base, path, digest string, limit int
 	body.body = io.LimitReader(resp.Body, limit+1)
 	data, err := io.ReadAll(body)
 	c.cfg.Wake.Spent(int64(len(data)))
+	if err == nil {
+		err = ctx.Err() // a source that sees its peer leave may end properly what it has not sent
+	}
 	if err = body.judge(ctx, err); err != nil && digest != "" && int64(len(data)) >= body.least {
 		data, err = c.rest(ctx, base, Object{Path: path, Tag: digest, Length: limit}, data, body.least, err)
 	}

@@ -1,8 +1,10 @@
 package fetch
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"slices"
@@ -139,6 +141,30 @@ func TestADocumentIsNotWaitedForWhereItStopped(t *testing.T) {
 			t.Errorf("asked %d times: %v", asked, err)
 		}
 	})
+}
+
+// TestWhatEndsBecauseNobodyWaitsIsNotAll: it is no reason to refuse what the source has.
+func TestWhatEndsBecauseNobodyWaitsIsNotAll(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := New(Config{Sources: func() []string { return []string{"http://source"} }})
+		c.http.Transport = ending{}
+		err := c.Root(t.Context(), trust.Image, 2, func(raw []byte) error {
+			t.Errorf("%d bytes are taken for all", len(raw))
+			return nil
+		})
+		if !errors.Is(err, ErrSlow) {
+			t.Error(err)
+		}
+	})
+}
+
+// ending answers nothing, and ends that when its peer leaves.
+type ending struct{}
+
+func (ending) RoundTrip(r *http.Request) (*http.Response, error) {
+	body, end := io.Pipe()
+	context.AfterFunc(r.Context(), func() { _ = end.Close() })
+	return &http.Response{StatusCode: http.StatusOK, Body: body, Request: r}, nil
 }
 
 // TestAListBeginsAnewWhereItBroke: only a digest says what a file goes on with.
