@@ -61,7 +61,7 @@ func (d *download) from(ctx context.Context, base string) error {
 		// Each range that is asked for lies within the artifact: this says nothing about
 		// what is there.
 		d.whole[base] = true
-		return fmt.Errorf("%w: it answers %d", ErrRange, resp.StatusCode)
+		return fmt.Errorf("%w: it does not have the range", ErrRange)
 	default:
 		return statusError(base, resp)
 	}
