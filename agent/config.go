@@ -153,8 +153,8 @@ type Trust struct {
 // Fetch says when a source is left for the next one.
 type Fetch struct {
 	// Stall is the longest wait for a connection, for the beginning of an answer
-	// and for the next min_rate x stall bytes of an artifact. Metadata must be
-	// there in twice that. Default 30 s.
+	// and for the next min_rate x stall bytes of an artifact. Metadata and indexes have
+	// twice that for twice as many bytes, or for all if there are fewer. Default 30 s.
 	Stall time.Duration `yaml:"stall"`
 	// MinRate is in bytes a second. On a link that is slower, set it lower: what
 	// has come is kept, but each source is left again and again. Default 1024.

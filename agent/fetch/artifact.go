@@ -5,10 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"os"
 	"slices"
-	"time"
 
 	"groundswell/agent/wake"
 	"groundswell/certs/trust"
@@ -27,6 +25,10 @@ type Artifact struct {
 	// Waits is called with what went wrong before each pause, however long that is. It
 	// must not block. Nil: nobody wants to know.
 	Waits func(why error)
+	// Skipped is called with how many bytes came that were there already: of a source that
+	// sends all of it where a part was asked for. progress does not tell of them. It must
+	// not block. Nil: nobody wants to know.
+	Skipped func(bytes int64)
 }
 
 // Interrupted calls Waits.
@@ -66,10 +68,10 @@ func (c *Client) Artifact(ctx context.Context, a Artifact, path string, progress
 		return fmt.Errorf("download: %w", err)
 	}
 	defer file.Close() // synced before, or worth nothing
-	d := &download{Artifact: a, client: c, file: file, progress: progress, wrong: map[string]int{}}
+	d := &download{Artifact: a, client: c, file: file, progress: progress, wrong: map[string]int{}, whole: map[string]bool{}}
 	for round := 0; ; {
 		before := d.have
-		d.least = d.client.least(a.Length)
+		d.least = d.client.least(a.Length, c.cfg.Stall)
 		err := d.round(ctx)
 		if err == nil {
 			return nil
@@ -110,9 +112,10 @@ type download struct {
 	// mixed: what several had a part in was wrong, and nobody knows by whose fault.
 	// From then on no source goes on with what another has begun.
 	mixed    bool
-	blamed   string         // owner of what was thrown away last
-	broken   error          // of the disk: no source can mend it
-	wrong    map[string]int // by source: whole but wrong artifacts
+	blamed   string          // owner of what was thrown away last
+	broken   error           // of the disk: no source can mend it
+	wrong    map[string]int  // by source: whole but wrong artifacts
+	whole    map[string]bool // sources to be asked for all of it next time
 	progress func(int64)
 }
 
@@ -159,234 +162,4 @@ func (d *download) order(sources []string) []string {
 		return slices.Concat(sources[i:i+1], sources[:i], sources[i+1:])
 	}
 	return sources
-}
-
-// complete hashes the file when it is long enough to be all, and empties it
-// when it is too long or wrong.
-func (d *download) complete() (bool, error) {
-	info, err := d.file.Stat()
-	if err != nil {
-		return false, d.disk(err)
-	}
-	d.have = info.Size()
-	if d.have < d.Length {
-		return false, nil
-	}
-	if d.have == d.Length {
-		reader := trust.NewReader(eof{}, d.Length, d.SHA256)
-		if err := d.prefix(reader); err != nil {
-			return false, err
-		}
-		if _, err := reader.Read(make([]byte, 1)); err == io.EOF {
-			return true, d.sync()
-		}
-	}
-	return false, d.restart()
-}
-
-// sync makes the file durable. Where that fails, what was written may never get onto the
-// disk, though it is read: it is thrown away.
-func (d *download) sync() error {
-	err := d.disk(d.file.Sync())
-	if err != nil {
-		_ = d.file.Truncate(0) // a disk that fails may refuse this as well
-	}
-	return err
-}
-
-type eof struct{}
-
-func (eof) Read([]byte) (int, error) { return 0, io.EOF }
-
-// prefix feeds what is in the file to the reader and leaves the file's position
-// behind it.
-func (d *download) prefix(reader *trust.Reader) error {
-	if _, err := d.file.Seek(0, io.SeekStart); err != nil {
-		return d.disk(err)
-	}
-	n, err := reader.Prefix(d.file)
-	if err != nil {
-		return d.disk(err)
-	}
-	d.have = n
-	return nil
-}
-
-// restart throws away what is there.
-func (d *download) restart() error {
-	if err := d.file.Truncate(0); err != nil {
-		return d.disk(err)
-	}
-	d.have, d.blamed, d.owner = 0, d.owner, ""
-	_, err := d.file.Seek(0, io.SeekStart)
-	return d.disk(err)
-}
-
-// disk remembers an error that no source can mend.
-func (d *download) disk(err error) error {
-	if err != nil {
-		d.broken = err
-	}
-	return err
-}
-
-// from takes from one source what it gives.
-func (d *download) from(ctx context.Context, base string) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	if d.mixed && d.have > 0 && d.owner != base {
-		if err := d.restart(); err != nil {
-			return err
-		}
-	}
-	end, err := d.end()
-	if err != nil {
-		return err
-	}
-	header := http.Header{}
-	if end < d.Length {
-		header.Set("Range", fmt.Sprintf("bytes=%d-%d", d.have, end-1))
-	} else if d.have > 0 {
-		header.Set("Range", fmt.Sprintf("bytes=%d-", d.have))
-	}
-	if d.have > 0 {
-		// Without it a source that has something else by now would send the
-		// rest of that. The tag is strong and known: the digest.
-		header.Set("If-Range", `"`+d.SHA256+`"`)
-	}
-	resp, err := d.client.get(ctx, base, "artifacts/"+d.SHA256, header)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	if err := plain(resp); err != nil && resp.StatusCode/100 == 2 {
-		return err
-	}
-	skip := int64(0)
-	switch resp.StatusCode {
-	case http.StatusPartialContent:
-		if err := d.checkRange(resp, end); err != nil {
-			return err
-		}
-	case http.StatusOK:
-		// It does not do ranges, or has another idea of what it sends. What is there
-		// stays: whoever answers so must not undo what another has sent.
-		if resp.ContentLength >= 0 && resp.ContentLength != d.Length {
-			return fmt.Errorf("it has %d bytes instead of %d", resp.ContentLength, d.Length)
-		}
-		skip = d.have
-	case http.StatusRequestedRangeNotSatisfiable:
-		if d.owner == base || d.owner == "" {
-			if err := d.restart(); err != nil {
-				return err
-			}
-		}
-		return errors.New("it does not have the range")
-	default:
-		return statusError(base, resp)
-	}
-	if d.have == 0 {
-		d.owner = base
-	} else if d.owner != base {
-		d.owner = "" // several
-	}
-	stall := d.client.cfg.Stall
-	body := &rated{Reader: resp.Body, stall: stall, least: d.least, watchdog: time.AfterFunc(stall, func() { cancel(ErrSlow) })}
-	defer body.watchdog.Stop()
-	if err = d.copy(body, skip); err != nil && context.Cause(ctx) == ErrSlow && !errors.Is(err, trust.ErrDigest) {
-		err = fmt.Errorf("%w: fewer than %d bytes in %v", ErrSlow, d.least, stall)
-	}
-	return err
-}
-
-// rated puts the watchdog off whenever least bytes have come.
-type rated struct {
-	io.Reader
-	watchdog     *time.Timer
-	stall        time.Duration
-	since, least int64
-}
-
-func (r *rated) Read(p []byte) (int, error) {
-	n, err := r.Reader.Read(p)
-	if r.since += int64(n); r.since >= r.least {
-		r.watchdog.Reset(r.stall)
-		r.since = 0
-	}
-	return n, err
-}
-
-// end is up to where may be fetched now: the artifact's length, or less, but more than
-// is there.
-func (d *download) end() (int64, error) {
-	left, limited := d.client.Left()
-	switch {
-	case !limited:
-		return d.Length, nil
-	case left == 0:
-		return 0, wake.ErrSpent
-	}
-	return min(d.Length, d.have+left), nil
-}
-
-// checkRange refuses any range but what was asked for of exactly this artifact.
-func (d *download) checkRange(resp *http.Response, end int64) error {
-	want := fmt.Sprintf("bytes %d-%d/%d", d.have, end-1, d.Length)
-	if got := resp.Header.Values("Content-Range"); d.have == 0 && end == d.Length || len(got) != 1 || got[0] != want {
-		return fmt.Errorf("it sent the range %.80q instead of %q", got, want)
-	}
-	if tag := resp.Header.Get("ETag"); tag != "" && tag != `"`+d.SHA256+`"` {
-		return fmt.Errorf("it sent the rest of something else, tagged %.80s", tag)
-	}
-	if n := resp.ContentLength; n >= 0 && n != end-d.have {
-		return fmt.Errorf("it sent %d bytes of a range of %d", n, end-d.have)
-	}
-	return nil
-}
-
-// copy writes the body to the file, but for what it begins with and is there
-// already. Whole but wrong bytes are thrown away; a part is kept for next time.
-func (d *download) copy(body io.Reader, skip int64) error {
-	if _, err := io.CopyN(io.Discard, body, skip); err != nil {
-		return err
-	}
-	reader := trust.NewReader(body, d.Length, d.SHA256)
-	if err := d.prefix(reader); err != nil {
-		return err
-	}
-	buffer := make([]byte, 128<<10)
-	for {
-		n, err := reader.Read(buffer)
-		if n > 0 {
-			if _, errDisk := d.file.Write(buffer[:n]); errDisk != nil {
-				return d.disk(errDisk)
-			}
-			d.have += int64(n)
-			d.client.cfg.Wake.Spent(int64(n))
-			if d.progress != nil {
-				d.progress(d.have)
-			}
-		}
-		// A source that does not do ranges would send the rest as well.
-		if left, limited := d.client.Left(); limited && left == 0 && d.have < d.Length {
-			return errors.Join(wake.ErrSpent, d.sync())
-		}
-		switch {
-		case err == io.EOF:
-			return d.sync()
-		case errors.Is(err, trust.ErrDigest):
-			return errors.Join(err, d.restart())
-		case err != nil:
-			// Sent too little, too much, or nothing any more.
-			if d.have < d.Length {
-				_ = d.sync() // the part is hashed again
-				return err
-			}
-			done, errDisk := d.complete()
-			if done || errDisk != nil {
-				return errDisk
-			}
-			return fmt.Errorf("%w: %w", trust.ErrDigest, err)
-		}
-	}
 }

@@ -98,3 +98,41 @@ func TestOneBusySourceKeepsNobodyWaiting(t *testing.T) {
 		}
 	})
 }
+
+// TestNoSourceIsLeftAloneForLong: an hour is all that one may ask for, in seconds.
+func TestNoSourceIsLeftAloneForLong(t *testing.T) {
+	for after, want := range map[string]time.Duration{
+		"":                              0,
+		"0":                             0,
+		"-40":                           0,
+		"40":                            40 * time.Second,
+		"3600":                          time.Hour,
+		"3601":                          time.Hour,
+		"2147483647":                    time.Hour,
+		"99999999999999999999":          0,
+		"1e3":                           0,
+		"Fri, 31 Dec 2038 23:59:59 GMT": 0,
+	} {
+		t.Run(after, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := New(Config{Sources: func() []string { return []string{"http://source"} }})
+				defer overPipes(c, func(w http.ResponseWriter, r *http.Request) {
+					w.Header().Set("Retry-After", after)
+					w.WriteHeader(http.StatusServiceUnavailable)
+				}, func(c net.Conn) net.Conn { return c })()
+				var busy Busy
+				_, err := c.Document(t.Context(), topics.Document{SHA256: "x", Length: 1})
+				if !errors.As(err, &busy) || busy.After != want {
+					t.Errorf("%v, want %v", err, want)
+				}
+				began := time.Now()
+				if err := c.Rest(t.Context(), 0); err != nil {
+					t.Fatal(err)
+				}
+				if took := time.Since(began); took != want {
+					t.Errorf("left alone for %v, want %v", took, want)
+				}
+			})
+		})
+	}
+}

@@ -3,10 +3,8 @@ package fetch
 import (
 	"context"
 	"crypto/tls"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -16,9 +14,7 @@ import (
 
 	"groundswell/agent/allowance"
 	"groundswell/agent/wake"
-	"groundswell/certs/trust"
 	"groundswell/internal/backoff"
-	"groundswell/topics"
 )
 
 var (
@@ -56,7 +52,9 @@ type Config struct {
 	// Default 1 s to 5 min.
 	BackoffMin, BackoffMax time.Duration
 	// Stall is the longest wait for a connection, for an answer to begin, and for
-	// the next MinRate x Stall bytes. Default 30 s.
+	// the next MinRate x Stall bytes. Metadata has twice that for an answer and the first
+	// 2 x MinRate x Stall bytes, and again for the next. Time in which nobody waits, since
+	// what came is being used, does not count. Default 30 s.
 	Stall time.Duration
 	// MinRate is how many bytes a second a source has to send, on average over
 	// Stall, before the next source is asked. What it has sent is kept, so a link
@@ -125,116 +123,13 @@ func redirect(req *http.Request, via []*http.Request) error {
 	return nil
 }
 
-// least is how many bytes of an artifact a source has to send within Stall.
-func (c *Client) least(length int64) int64 {
-	return max(1, min(length, int64(float64(c.cfg.MinRate)*c.cfg.Stall.Seconds())))
+// least is how many bytes of length a source has to send within some time.
+func (c *Client) least(length int64, within time.Duration) int64 {
+	return max(1, min(length, int64(float64(c.cfg.MinRate)*within.Seconds())))
 }
 
 // Close drops idle connections.
 func (c *Client) Close() { c.http.CloseIdleConnections() }
-
-// Root fetches version n of a repository's root, from the first source that
-// sends one that is accepted. ErrNotFound when there is none (yet).
-func (c *Client) Root(ctx context.Context, repo trust.Repository, n int64, accept func([]byte) error) error {
-	return c.metadata(ctx, fmt.Sprintf("repository/%s/%d.root.json", repo, n), trust.MaxRoot, accept)
-}
-
-// Snapshot fetches the snapshot that a manifest pins.
-func (c *Client) Snapshot(ctx context.Context, pin topics.SnapshotPin, accept func([]byte) error) error {
-	return c.metadata(ctx, fmt.Sprintf("repository/image/%d.snapshot.json", pin.Version), min(pin.Length, trust.MaxSnapshot), accept)
-}
-
-// Targets fetches the list of releases that a snapshot names.
-func (c *Client) Targets(ctx context.Context, pin trust.TargetsPin, accept func([]byte) error) error {
-	return c.metadata(ctx, fmt.Sprintf("repository/image/%d.targets.json", pin.Version), min(pin.Length, trust.MaxTargets), accept)
-}
-
-// metadata asks each source once, until what one sent is accepted. Otherwise the
-// error is ErrNotFound when no source has the file, ErrUnsure when at least one
-// has it not, and what it was refused for only when every source was refused:
-// what another source would have sent may be good. It is ErrRefused besides when what
-// was refused looks like metadata (JSON: not what a portal sends in place of all pages), and
-// none says that it has it not. Of the time that ctx leaves each source has its share, so that
-// who says nothing does not speak for the others; a long list has all of it.
-func (c *Client) metadata(ctx context.Context, path string, limit int64, accept func([]byte) error) error {
-	sources := c.cfg.Sources()
-	if len(sources) == 0 {
-		return ErrNoSource
-	}
-	var refusals, failures []error
-	missing, metadata := 0, false // what was refused looks like some
-	for i, base := range sources {
-		within, cancel := ctx, context.CancelFunc(func() {})
-		if end, ok := ctx.Deadline(); ok && limit <= trust.MaxRoot {
-			within, cancel = context.WithTimeout(ctx, time.Until(end)/time.Duration(len(sources)-i))
-		}
-		data, err := c.small(within, base, path, limit)
-		cancel()
-		switch {
-		case err == nil:
-			if err = accept(data); err == nil {
-				return nil
-			}
-			refusals = append(refusals, fmt.Errorf("%s: %w", host(base), err))
-			metadata = metadata || json.Valid(data)
-		case errors.Is(err, ErrNotFound):
-			missing++
-		case errors.Is(err, ErrTooLarge), errors.Is(err, ErrEncoding):
-			refusals = append(refusals, err)
-		default:
-			failures = append(failures, err)
-		}
-	}
-	refused, others := errors.Join(refusals...), len(failures) > 0
-	if metadata {
-		failures = append(failures, ErrRefused)
-	}
-	switch {
-	case missing == len(sources):
-		return fmt.Errorf("%s: %w", path, ErrNotFound)
-	case missing > 0:
-		return fmt.Errorf("%s: %w: %v", path, ErrUnsure, errors.Join(refused, errors.Join(failures...)))
-	case refused != nil && others:
-		return fmt.Errorf("fetch %s: %w: %v", path, errors.Join(failures...), refused)
-	case refused != nil:
-		return fmt.Errorf("fetch %s: %w", path, errors.Join(append(failures, refused)...))
-	}
-	return fmt.Errorf("fetch %s: %w", path, errors.Join(failures...))
-}
-
-func (c *Client) small(ctx context.Context, base, path string, limit int64) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, c.patience(limit))
-	defer cancel()
-	resp, err := c.get(ctx, base, path, nil)
-	if err != nil {
-		return nil, err
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return nil, statusError(base, resp)
-	}
-	if err := plain(resp); err != nil {
-		return nil, fmt.Errorf("%s: %w", host(base), err)
-	}
-	data, err := io.ReadAll(io.LimitReader(resp.Body, limit+1))
-	c.cfg.Wake.Spent(int64(len(data)))
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", host(base), err)
-	}
-	if int64(len(data)) > limit {
-		return nil, fmt.Errorf("%s: %w: more than %d bytes", host(base), ErrTooLarge, limit)
-	}
-	return data, nil
-}
-
-// patience is how long a short file may take that has at most limit bytes.
-func (c *Client) patience(limit int64) time.Duration {
-	patience := 2 * c.cfg.Stall
-	if r := c.cfg.Allowance.Rate(); r > 0 {
-		patience += time.Duration(float64(limit) / float64(r) * 4 * float64(time.Second))
-	}
-	return patience
-}
 
 func (c *Client) get(ctx context.Context, base, path string, header http.Header) (*http.Response, error) {
 	if err := c.alone.ask(base, path); err != nil {

@@ -9,7 +9,6 @@ import (
 	"io"
 	"net/http"
 	"strings"
-	"time"
 
 	"groundswell/topics"
 )
@@ -44,10 +43,11 @@ func (c *Client) Sleeps() bool {
 func (c *Client) Metered() bool { return c.cfg.Allowance.Metered() }
 
 // Document fetches a document by its digest, from the first source that has it, and
-// returns it verified. ErrNotFound when no source has it.
+// returns it verified. Where a link breaks it goes on with the rest, but never with that of
+// another source. ErrNotFound when no source has it.
 func (c *Client) Document(ctx context.Context, d topics.Document) ([]byte, error) {
 	var raw []byte
-	err := c.metadata(ctx, "artifacts/"+d.SHA256, d.Length, func(data []byte) error {
+	err := c.metadata(ctx, "artifacts/"+d.SHA256, d.SHA256, d.Length, func(data []byte) error {
 		if sum := sha256.Sum256(data); int64(len(data)) != d.Length || hex.EncodeToString(sum[:]) != d.SHA256 {
 			return fmt.Errorf("%w: %d bytes that are not the document", ErrWrongBytes, len(data))
 		}
@@ -60,13 +60,13 @@ func (c *Client) Document(ctx context.Context, d topics.Document) ([]byte, error
 // Table fetches how long the packed blocks of an artifact are, at most limit bytes.
 // Nobody has signed it.
 func (c *Client) Table(ctx context.Context, artifact string, limit int64, accept func([]byte) error) error {
-	return c.metadata(ctx, "packs/"+artifact+"/table", limit, accept)
+	return c.metadata(ctx, "packs/"+artifact+"/table", "", limit, accept)
 }
 
 // IndexDelta fetches what makes a block index of another one, both by their digests, at most
 // limit bytes. Nobody has signed it. ErrNotFound where no source has it.
 func (c *Client) IndexDelta(ctx context.Context, index, from string, limit int64, accept func([]byte) error) error {
-	return c.metadata(ctx, "indexes/"+index+"/from/"+from, limit, accept)
+	return c.metadata(ctx, "indexes/"+index+"/from/"+from, "", limit, accept)
 }
 
 // Object is something by whose name alone its bytes are known, so that any part of it
@@ -95,9 +95,7 @@ func (c *Client) Range(ctx context.Context, base string, o Object, from, to int6
 		resp.Body.Close()
 		return nil, fmt.Errorf("%s: %w", host(base), err)
 	}
-	stall := c.cfg.Stall
-	least := c.least(to - from)
-	body := &rated{Reader: io.LimitReader(resp.Body, to-from), stall: stall, least: least, watchdog: time.AfterFunc(stall, func() { cancel(ErrSlow) })}
+	body := &rated{body: io.LimitReader(resp.Body, to-from), slow: func() { cancel(ErrSlow) }, stall: c.cfg.Stall, least: c.least(to-from, c.cfg.Stall)}
 	return &part{ctx: ctx, cancel: cancel, client: c, rated: body, body: resp.Body, left: to - from}, nil
 }
 
@@ -148,7 +146,7 @@ func (p *part) Read(b []byte) (int, error) {
 		err = nil
 	case err == nil:
 	case context.Cause(p.ctx) == ErrSlow:
-		err = fmt.Errorf("%w: fewer than %d bytes in %v", ErrSlow, p.rated.least, p.rated.stall)
+		err = p.rated.judge(p.ctx, err)
 	case err == io.EOF || errors.Is(err, io.ErrUnexpectedEOF):
 		err = fmt.Errorf("%w: %d bytes before the end", ErrCut, p.left)
 	}
@@ -156,7 +154,6 @@ func (p *part) Read(b []byte) (int, error) {
 }
 
 func (p *part) Close() error {
-	p.rated.watchdog.Stop()
 	p.cancel(nil)
 	return p.body.Close()
 }
