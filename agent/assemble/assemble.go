@@ -58,6 +58,7 @@ func (d Downloads) Artifact(ctx context.Context, a fetch.Artifact, path string, 
 	if info, err := os.Stat(path); err == nil {
 		before = info.Size()
 	}
+	a.Skipped = func(n int64) { t.Full += n }
 	return d.Client.Artifact(ctx, a, path, func(have int64) {
 		t.Full += max(0, have-before)
 		before = have
