@@ -141,6 +141,9 @@ func (d downloads) immutable(w *answer, r *http.Request, t thing) {
 	defer end()
 	reader, err := t.open()
 	if errors.Is(err, ErrNoArtifact) || errors.Is(err, ErrNoPack) {
+		if errors.Is(err, ErrNoPack) {
+			w.Header().Set("Cache-Control", notYet)
+		}
 		http.NotFound(w, r)
 		return
 	}
