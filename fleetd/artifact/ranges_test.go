@@ -17,7 +17,8 @@ import (
 
 func TestHostileRanges(t *testing.T) {
 	data := firmware(10_000)
-	server := serve(t, filled(t, data), nil)
+	registry := ops.NewRegistry()
+	server := serve(t, filled(t, data), func(c *artifact.DownloadsConfig) { c.Metrics = artifact.NewMetrics(registry) })
 	path := server.URL + "/artifacts/" + digest(data)
 	etag := `"` + digest(data) + `"`
 	for _, c := range []struct {
@@ -75,6 +76,10 @@ func TestHostileRanges(t *testing.T) {
 		if got := resp.Header.Get("Content-Range"); c.status == 416 && got != "" && got != "bytes */10000" {
 			t.Errorf("%.80q: Content-Range %q", c.header, got)
 		}
+	}
+	// Four lists that are too many or too long, and two headers, of those above.
+	if want := `groundswell_downloads_refused_total{kind="artifact",reason="ranges"} 5`; !strings.Contains(scrape(registry), want) {
+		t.Errorf("no %s in:\n%s", want, scrape(registry))
 	}
 	// Ranges are of GET (RFC 9110, section 14.2).
 	for _, value := range []string{"bytes=0-9", "bytes=20000-", "bytes=-0", "bytes=0-1,2-3,4-5,6-7,8-9"} {
