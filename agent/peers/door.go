@@ -15,14 +15,11 @@ const (
 	// maxConns is how many connections there are at once, and maxOfDevice how many of one
 	// device may stay open.
 	maxConns, maxOfDevice = 64, 16
-	// maxKnocking is how many of them may be from one address of who has not proved who it is.
-	// A device opens 4 at most.
-	maxKnocking = 8
 )
 
 // door closes connections that are too many, or do not come by the LAN. Who has not proved to be
-// a device keeps no device out: from one address there are few, and where there are many in all
-// the oldest makes room, which has had its time for a handshake.
+// a device keeps no device out: where there is no room, the oldest connection that has asked
+// nothing yet makes some, of the address that has most of these.
 type door struct {
 	net.Listener
 	interfaces []string
@@ -74,25 +71,34 @@ func (d *door) enter(c net.Conn) (g, instead *guest) {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	same := 0
-	for _, k := range d.knocking {
-		if k.from == g.from {
-			same++
-		}
-	}
-	if same >= maxKnocking {
-		return nil, nil
-	}
 	if d.conns >= maxConns {
-		if len(d.knocking) == 0 {
+		if instead = d.oldest(g.from); instead == nil {
 			return nil, nil
 		}
-		instead = d.knocking[0]
 		d.leave(instead)
 	}
 	d.conns++
 	d.knocking = append(d.knocking, g)
 	return g, instead
+}
+
+// oldest is who makes room for one more from an address: of one that has more of those who have
+// asked nothing yet; nil: there is none. The caller holds mu.
+func (d *door) oldest(from netip.Addr) *guest {
+	count := map[netip.Addr]int{}
+	for _, k := range d.knocking {
+		count[k.from]++
+	}
+	var best *guest
+	for _, k := range d.knocking {
+		if best == nil || count[k.from] > count[best.from] {
+			best = k
+		}
+	}
+	if best == nil || count[best.from] <= count[from] {
+		return nil
+	}
+	return best
 }
 
 // leave gives a connection's place back. The caller holds mu.

@@ -65,7 +65,7 @@ func TestWhoSaysNothingKeepsNobodyOut(t *testing.T) {
 		})
 	}
 	open := []*atomic.Int64{knock(t, s, 80, "127.0.0.66")}
-	became("an address to have few", open, 8)
+	became("the places to be taken", open, 64)
 	if open[0].Load() == 0 {
 		t.Error("it has none")
 	}

@@ -11,7 +11,6 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -329,15 +328,7 @@ func TestOneDeviceCannotTakeAllRequests(t *testing.T) {
 	s, f := serving(t, ca, nil), newFile(t, 7, 200_000)
 	s.Join(f.name, f.index, f.path)
 	ctx, cancel := context.WithCancel(t.Context())
-	var dialed atomic.Int64
-	greedy := &http.Client{Transport: &http.Transport{
-		TLSClientConfig: peerstest.TLS(t, ca, "greedy"), DisableKeepAlives: true,
-		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
-			// From one address they would not all get as far as to ask.
-			from := net.IPv4(127, 0, 1, byte(1+dialed.Add(1)%8))
-			return (&net.Dialer{LocalAddr: &net.TCPAddr{IP: from}}).DialContext(ctx, network, addr)
-		},
-	}}
+	greedy := asker(t, peerstest.TLS(t, ca, "greedy"))
 	statuses := make(chan int, 20)
 	for range 20 {
 		go func() {
