@@ -129,11 +129,14 @@ func (s *Site) Faults() topics.PeerFaults {
 	return faults
 }
 
-// praise notes that a neighbour has sent a right block.
-func (s *Site) praise(n *neighbour) {
+// praise notes that a neighbour has sent a right block. One that came late makes nothing good.
+func (s *Site) praise(n *neighbour, prompt bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	n.proven, n.refused = true, 0
+	if !prompt {
+		return
+	}
 	if n.good++; n.good >= forgiven && n.strikes > 0 {
 		n.good, n.strikes = 0, n.strikes-1
 	}

@@ -20,9 +20,9 @@
 // of (artifact, segment, name) fetches it, and the others wait for its blocks as they
 // come. Who does not deliver in time is passed over, for longer each time, and what it may
 // cost is counted for the whole artifact, for each and for all together, by what the device
-// brings itself in that time (worth.go). So nobody waits for ever, and the worst that all
-// others together can do is to cost a device time, and then the bytes that it would have
-// fetched without them.
+// brings itself in that time (worth.go); so is the time that answers and blocks take to
+// come. So nobody waits for ever, and the worst that all others together can do is to cost a
+// device time, and then the bytes that it would have fetched without them.
 //
 // A device that may fetch nothing from the origin now follows: it takes what others have and
 // bring, and nobody waits for it.

@@ -40,7 +40,7 @@ func TestADeviceThatRestartsIsNotForgotten(t *testing.T) {
 	s := aSite()
 	f := at("a", "192.0.2.1:8447")
 	n := s.know(f, "a")
-	s.praise(n)
+	s.praise(n, true)
 	s.fault(n, errAway)
 	s.met(f)
 	again := s.near[f.Addr.String()]

@@ -14,7 +14,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"groundswell/certs"
@@ -25,9 +24,8 @@ const (
 	connectTime = 5 * time.Second
 	queueTime   = 2 * time.Second  // how long a request waits for its turn to be given a block
 	maxWait     = 30 * time.Second // how long one may wait for a block to come
-	maxConns    = 64
-	perDevice   = 8        // requests of one device at once
-	chunk       = 16 << 10 // bytes that are written at once
+	perDevice   = 8                // requests of one device at once
+	chunk       = 16 << 10         // bytes that are written at once
 )
 
 // state is how much of an artifact a device has: the answer to GET /artifacts/{sha256}.
@@ -45,13 +43,15 @@ func (s *Site) serve(ctx context.Context) error {
 	mux.HandleFunc("GET /blocks/{sha256}", s.giveBlock)
 	mux.HandleFunc("GET /artifacts/{sha256}", s.giveState)
 	mux.HandleFunc("GET /documents/{sha256}", s.giveDocument)
+	d := &door{Listener: s.listener, interfaces: s.opt.Interfaces, devices: map[string]int{}}
 	server := &http.Server{
-		Handler: s.admit(mux), ReadHeaderTimeout: connectTime, IdleTimeout: time.Minute, MaxHeaderBytes: 4 << 10,
+		// A handshake has as long as the header of a request.
+		Handler: s.admit(d, mux), ConnState: d.state, ReadHeaderTimeout: connectTime, IdleTimeout: time.Minute, MaxHeaderBytes: 4 << 10,
 		BaseContext: func(net.Listener) context.Context { return ctx },
 		ErrorLog:    slog.NewLogLogger(s.opt.Log.Handler(), slog.LevelDebug),
 	}
 	defer context.AfterFunc(ctx, func() { _ = server.Close() })() // who is in the middle asks somebody else
-	err := server.Serve(tls.NewListener(&door{Listener: s.listener, interfaces: s.opt.Interfaces, conns: make(chan struct{}, maxConns)}, s.opt.TLS))
+	err := server.Serve(tls.NewListener(d, s.opt.TLS))
 	if ctx.Err() != nil && errors.Is(err, http.ErrServerClosed) {
 		return nil
 	}
@@ -59,12 +59,15 @@ func (s *Site) serve(ctx context.Context) error {
 }
 
 // admit lets devices in, while this one takes part.
-func (s *Site) admit(next http.Handler) http.Handler {
+func (s *Site) admit(d *door, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		id, err := certs.PeerIdentity(*r.TLS) // the handshake has verified it
 		if err != nil {
 			http.Error(w, "no identity", http.StatusForbidden)
 			return
+		}
+		if d.crowded(id.Name) {
+			w.Header().Set("Connection", "close")
 		}
 		s.mu.Lock()
 		ok := s.out == "" && s.asking[id.Name] < perDevice
@@ -246,63 +249,4 @@ func (s *Site) Given() int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.given
-}
-
-// door closes connections that are too many, or do not come by the LAN.
-type door struct {
-	net.Listener
-	interfaces []string
-	conns      chan struct{}
-}
-
-func (d *door) Accept() (net.Conn, error) {
-	for {
-		c, err := d.Listener.Accept()
-		if err != nil {
-			return nil, err
-		}
-		select {
-		case d.conns <- struct{}{}:
-		default:
-			_ = c.Close()
-			continue
-		}
-		if !on(c.LocalAddr(), d.interfaces) {
-			_ = c.Close()
-			<-d.conns
-			continue
-		}
-		return &counted{Conn: c, leave: sync.OnceFunc(func() { <-d.conns })}, nil
-	}
-}
-
-type counted struct {
-	net.Conn
-	leave func()
-}
-
-func (c *counted) Close() error {
-	c.leave()
-	return c.Conn.Close()
-}
-
-// on reports whether an address is one of the interfaces'; any is where none is named.
-func on(a net.Addr, interfaces []string) bool {
-	tcp, ok := a.(*net.TCPAddr)
-	if !ok || len(interfaces) == 0 {
-		return ok
-	}
-	for _, name := range interfaces {
-		i, err := net.InterfaceByName(name)
-		if err != nil {
-			continue
-		}
-		addrs, _ := i.Addrs() // one that has none is not it
-		for _, own := range addrs {
-			if p, ok := own.(*net.IPNet); ok && p.IP.Equal(tcp.IP) {
-				return true
-			}
-		}
-	}
-	return false
 }

@@ -73,7 +73,7 @@ func (s *Site) join(artifact string, index block.Index, path string, have int, f
 	s.announce()
 	sh := &Share{
 		site: s, offer: o, index: index, follows: follows, settle: time.Now().Add(s.opt.Settle), patience: maxStrangers, withdrawals: map[string]int{},
-		turn:  turn{waited: map[string]time.Duration{}},
+		turn:  turn{waited: map[string]time.Duration{}, brought: map[string]*brought{}},
 		views: map[*neighbour]state{}, without: map[*neighbour]time.Time{}, asked: map[*neighbour]bool{},
 	}
 	sh.life, sh.end = context.WithCancel(context.Background())
@@ -134,7 +134,7 @@ func (sh *Share) News(ctx context.Context, i int) bool {
 		return false
 	}
 	sh.refresh(ctx)
-	return ctx.Err() == nil && sh.Has(i)
+	return ctx.Err() == nil && len(sh.holders(i)) > 0
 }
 
 // Ahead is News, and true as well where somebody may have block i soon, of a segment that has
@@ -148,9 +148,10 @@ func (sh *Share) Ahead(ctx context.Context, first, end, i int) bool {
 	return ctx.Err() == nil && len(sh.seen(func(n *neighbour, v state) bool { return v.Have > i || v.Fetching > i || takes(n, v, first, end, now) })) > 0
 }
 
-// Has reports whether a peer says that it has block i, and may be asked now.
+// Has reports whether a peer says that it has block i, and is to be asked now: not while this
+// device finds out whether it would be faster by itself.
 func (sh *Share) Has(i int) bool {
-	if sh == nil || sh.site.Out() != "" {
+	if sh == nil || sh.site.Out() != "" || sh.curious() {
 		return false
 	}
 	return len(sh.holders(i)) > 0
@@ -158,7 +159,7 @@ func (sh *Share) Has(i int) bool {
 
 func (sh *Share) holders(i int) []*neighbour {
 	now := time.Now()
-	return sh.seen(func(n *neighbour, v state) bool { return v.Have > i && !now.Before(n.busy) })
+	return sh.quick(sh.seen(func(n *neighbour, v state) bool { return v.Have > i && !now.Before(n.busy) }))
 }
 
 // seen are the usable neighbours for whom a condition holds, in no order.
@@ -219,16 +220,23 @@ func (sh *Share) Block(ctx context.Context, i int, buffer []byte) (received int6
 			return received, ErrNobody
 		}
 		n := holders[rand.N(len(holders))]
-		k, err := sh.site.block(ctx, n, sh.index.Blocks[i], buffer)
+		began := time.Now()
+		waiting, end := sh.hurry(ctx, i)
+		k, err := sh.site.block(waiting, n, sh.index.Blocks[i], buffer)
+		end()
 		received += k
-		device := sh.device(n)
-		if err == nil {
-			sh.site.praise(n)
-			sh.credit(n, i)
-			return received, nil
-		}
-		if ctx.Err() != nil {
+		if err != nil && ctx.Err() != nil {
 			return received, ctx.Err()
+		}
+		device, took := sh.device(n), time.Since(began)
+		sh.charge(device, i, took, err)
+		if err == nil {
+			sh.site.praise(n, took <= sh.worth(i, slowest))
+			sh.credit(n, i)
+			if sh.drips(device) {
+				sh.site.fault(n, errLate)
+			}
+			return received, nil
 		}
 		if errors.Is(err, errWithdrawn) {
 			if sh.withdrawals[device]++; sh.withdrawals[device] > maxWithdrawals {
@@ -274,12 +282,17 @@ func (sh *Share) forget(n *neighbour, i int) {
 	}
 }
 
-// refresh asks the neighbours what they have, and waits for those that are known.
+// refresh asks the neighbours what they have, and waits for those that are known, unless that
+// has cost too much: what they answer is known the next time, then.
 func (sh *Share) refresh(ctx context.Context) {
 	known, strange := sh.site.choose(sh.short(), sh.needless())
+	if sh.spent() {
+		known, strange = nil, slices.Concat(known, strange)
+	}
+	asked, took := time.Now(), make([]time.Duration, len(known))
 	var answering sync.WaitGroup
-	for _, n := range known {
-		answering.Go(func() { sh.look(ctx, n) })
+	for i, n := range known {
+		answering.Go(func() { sh.look(ctx, n); took[i] = time.Since(asked) })
 	}
 	answered := make(chan struct{})
 	var meeting sync.WaitGroup
@@ -296,6 +309,7 @@ func (sh *Share) refresh(ctx context.Context) {
 	}
 	sh.asking.Go(func() { meeting.Wait(); close(answered) })
 	answering.Wait()
+	sh.answered(known, took)
 	began := time.Now()
 	timer := time.NewTimer(sh.patience)
 	defer timer.Stop()

@@ -259,10 +259,13 @@ func TestOneDeviceHasItsShareOfThePlaces(t *testing.T) {
 	}
 	limits := artifact.DefaultLimits()
 	limits.Concurrent, limits.PerDevice = 4, 2
-	blobs := filled(t, data)
+	packs, blobs, _, _ := packed(t, data)
 	plain := serve(t, blobs, func(c *artifact.DownloadsConfig) {
-		c.Limits, c.IndexDeltas = artifact.NewLimits(limits), artifact.NewIndexDeltas(blobs)
+		c.Limits, c.IndexDeltas, c.Packs = artifact.NewLimits(limits), artifact.NewIndexDeltas(blobs), packs
 	})
+	_, table := fetch(t, plain.URL+"/packs/"+digest(data)+"/table", "")
+	const whole, blocks = "artifact", "packed blocks"
+	paths := map[string]string{whole: "/artifacts/" + digest(data), blocks: "/packs/" + digest(data) + "/" + digest(table)}
 	server := httptest.NewUnstartedServer(plain.Config.Handler)
 	if server.TLS, err = certs.ServerTLS(certs.TLSOptions{Credential: own, Authority: ca.Authority()}); err != nil {
 		t.Fatal(err)
@@ -280,9 +283,9 @@ func TestOneDeviceHasItsShareOfThePlaces(t *testing.T) {
 		}
 		return &http.Client{Transport: &http.Transport{TLSClientConfig: config}}
 	}
-	hold := func(c *http.Client) int {
+	hold := func(c *http.Client, what string) int {
 		t.Helper()
-		resp, err := c.Get(server.URL + "/artifacts/" + digest(data))
+		resp, err := c.Get(server.URL + paths[what])
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -292,9 +295,13 @@ func TestOneDeviceHasItsShareOfThePlaces(t *testing.T) {
 	greedy, modest := client("cam-1"), client("cam-2")
 	for i, step := range []struct {
 		who  *http.Client
+		what string
 		want int
-	}{{greedy, 200}, {greedy, 200}, {greedy, 503}, {modest, 200}, {greedy, 503}, {modest, 200}, {modest, 503}} {
-		if got := hold(step.who); got != step.want {
+	}{
+		{greedy, blocks, 200}, {greedy, whole, 200}, {greedy, blocks, 503}, {greedy, whole, 503},
+		{modest, blocks, 200}, {greedy, blocks, 503}, {modest, blocks, 200}, {modest, whole, 503},
+	} {
+		if got := hold(step.who, step.what); got != step.want {
 			t.Errorf("step %d: %d, want %d", i, got, step.want)
 		}
 	}
@@ -306,5 +313,14 @@ func TestOneDeviceHasItsShareOfThePlaces(t *testing.T) {
 	_ = resp.Body.Close() // the header is enough
 	if resp.StatusCode != 404 || resp.Header.Get("Cache-Control") != "no-store" {
 		t.Errorf("a delta between indexes: %s %v", resp.Status, resp.Header)
+	}
+	// Nor whether there are packed blocks, where it has no place for them.
+	none := digest([]byte("none"))
+	if resp, err = greedy.Get(server.URL + "/packs/" + none + "/" + none); err != nil {
+		t.Fatal(err)
+	}
+	_ = resp.Body.Close() // the header is enough
+	if resp.StatusCode != 503 {
+		t.Errorf("packed blocks that are not there: %s", resp.Status)
 	}
 }

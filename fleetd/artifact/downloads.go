@@ -141,6 +141,9 @@ func (d downloads) immutable(w *answer, r *http.Request, t thing) {
 	defer end()
 	reader, err := t.open()
 	if errors.Is(err, ErrNoArtifact) || errors.Is(err, ErrNoPack) {
+		if errors.Is(err, ErrNoPack) {
+			w.Header().Set("Cache-Control", notYet)
+		}
 		http.NotFound(w, r)
 		return
 	}
@@ -153,17 +156,20 @@ func (d downloads) immutable(w *answer, r *http.Request, t thing) {
 	}
 	defer reader.Close()
 	h := w.Header()
-	until, ok := checkRange(r.Header)
-	if !ok {
-		h.Set("Content-Range", fmt.Sprintf("bytes */%d", reader.Size()))
-		d.refuse(w, http.StatusRequestedRangeNotSatisfiable, "ranges", "too many ranges")
-		return
-	}
+	until, refused := ranged(r, reader.Size())
 	reader.Expect(until)
 	h.Set("Content-Type", "application/octet-stream")
 	h.Set("ETag", `"`+t.tag+`"`)
 	h.Set("Cache-Control", caching)
-	http.ServeContent(w, r, "", time.Time{}, reader)
+	d.content(w, r, reader, refused)
+}
+
+// content serves what ranged has looked at.
+func (d downloads) content(w *answer, r *http.Request, content io.ReadSeeker, refused bool) {
+	http.ServeContent(w, r, "", time.Time{}, content)
+	if refused && w.status == http.StatusRequestedRangeNotSatisfiable {
+		d.Metrics.refused.With(string(w.kind), "ranges").Inc()
+	}
 }
 
 // redirect sends a caller on. The address is the caller's own: another one's
@@ -262,13 +268,9 @@ type brief struct {
 
 func (d downloads) brief(w *answer, r *http.Request, b brief) {
 	h := w.Header()
-	if _, ok := checkRange(r.Header); !ok {
-		h.Set("Content-Range", fmt.Sprintf("bytes */%d", len(b.raw)))
-		d.refuse(w, http.StatusRequestedRangeNotSatisfiable, "ranges", "too many ranges")
-		return
-	}
+	_, refused := ranged(r, int64(len(b.raw)))
 	h.Set("Content-Type", b.media)
 	h.Set("ETag", `"`+b.digest+`"`)
 	h.Set("Cache-Control", b.caching)
-	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(b.raw))
+	d.content(w, r, bytes.NewReader(b.raw), refused)
 }

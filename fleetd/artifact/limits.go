@@ -29,9 +29,9 @@ type LimitsConfig struct {
 	// kind (packs, deltas between indexes, metadata) may run besides. What is above is
 	// answered 503, but for deltas between indexes: 404.
 	Concurrent int
-	// PerDevice is how many of them, and of deltas between indexes, may be of one device, by
-	// its certificate. Callers
-	// without one are not told apart.
+	// PerDevice is how many of artifacts, packs and deltas between indexes together may be of
+	// one device, by its certificate. Callers without one are not told apart. Metadata is not
+	// counted: it is short, it is in memory, and a device that may not have it stops updating.
 	PerDevice int
 	// RetryAfterMin and RetryAfterMax are between which whole seconds Retry-After is
 	// drawn at random, so that those who were refused do not come back together.
@@ -77,7 +77,7 @@ type Limits struct {
 	mu      sync.Mutex    // guards what follows
 	bytes   *rate.Limiter // nil: no bound
 	running map[kind]int
-	devices map[string]int // artifacts, by device
+	devices map[string]int // all but metadata, by device
 }
 
 // NewLimits takes what Check accepts.
@@ -95,9 +95,9 @@ const (
 	busyDevice = "device"
 )
 
-// perDevice is whether it is counted how many a device has at once: artifacts, and what is made
-// for who asks.
-func (k kind) perDevice() bool { return k == artifacts || k == indexes }
+// perDevice is whether it is counted how many a device has at once: all that is long, or made for
+// who asks.
+func (k kind) perDevice() bool { return k != metadata }
 
 // begin takes a place for a download, or says why there is none.
 func (l *Limits) begin(k kind, r *http.Request) (end func(), refused string) {

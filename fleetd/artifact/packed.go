@@ -2,7 +2,10 @@ package artifact
 
 import (
 	"errors"
+	"fmt"
 	"net/http"
+
+	"groundswell/topics"
 )
 
 // soon: what was made here is as good as for ever, but nobody has signed it.
@@ -64,17 +67,24 @@ func (d downloads) noIndexDelta(w *answer, r *http.Request, reason string) {
 	http.NotFound(w, r)
 }
 
+// pack serves the packed blocks. What they are is read only for who may have them, and has a
+// place.
 func (d downloads) pack(w *answer, r *http.Request) {
-	k, ok := d.known(w, r)
-	if !ok {
-		return
-	}
-	artifact := r.PathValue("sha256")
-	if r.PathValue("table") != k.digest {
+	artifact, table := r.PathValue("sha256"), r.PathValue("table")
+	if topics.CheckDigest("", artifact) != nil || topics.CheckDigest("", table) != nil {
 		http.NotFound(w, r)
 		return
 	}
-	d.immutable(w, r, thing{artifact, "packs/" + artifact + "/" + k.digest, k.digest, func() (source, error) { return d.Packs.open(r.Context(), k), nil }})
+	d.immutable(w, r, thing{artifact, "packs/" + artifact + "/" + table, table, func() (source, error) {
+		k, err := d.Packs.get(r.Context(), artifact)
+		if err != nil {
+			return nil, err
+		}
+		if k.digest != table {
+			return nil, fmt.Errorf("%w: by that table", ErrNoPack)
+		}
+		return d.Packs.open(r.Context(), k), nil
+	}})
 }
 
 // known is the pack that is asked for, or answers that there is none.

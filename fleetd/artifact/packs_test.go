@@ -176,8 +176,12 @@ func TestASignatureOfAnArtifactOpensItsPack(t *testing.T) {
 	server := serve(t, blobs, func(c *artifact.DownloadsConfig) { c.Packs, c.Signatures = packs, keys })
 	_, raw := fetch(t, server.URL+"/packs/"+digest(data)+"/table", "")
 	path := server.URL + "/packs/" + digest(data) + "/" + digest(raw)
-	if resp, _ := fetch(t, path, ""); resp.StatusCode != http.StatusForbidden {
-		t.Errorf("without: %d", resp.StatusCode)
+	// Nor is it looked at before.
+	none := digest([]byte("none"))
+	for _, path := range []string{path, server.URL + "/packs/" + none + "/" + none} {
+		if resp, _ := fetch(t, path, ""); resp.StatusCode != http.StatusForbidden {
+			t.Errorf("without: %d", resp.StatusCode)
+		}
 	}
 	redirecting := serve(t, blobs, func(c *artifact.DownloadsConfig) {
 		c.Packs, c.Signatures, c.RedirectTo = packs, keys, server.URL

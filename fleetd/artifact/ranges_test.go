@@ -17,7 +17,8 @@ import (
 
 func TestHostileRanges(t *testing.T) {
 	data := firmware(10_000)
-	server := serve(t, filled(t, data), nil)
+	registry := ops.NewRegistry()
+	server := serve(t, filled(t, data), func(c *artifact.DownloadsConfig) { c.Metrics = artifact.NewMetrics(registry) })
 	path := server.URL + "/artifacts/" + digest(data)
 	etag := `"` + digest(data) + `"`
 	for _, c := range []struct {
@@ -51,6 +52,16 @@ func TestHostileRanges(t *testing.T) {
 		{[]string{"Range", "bytes=9000-9009", "If-Range", "W/" + etag}, 200, data}, // weak: RFC 9110, section 13.1.5
 		{[]string{"Range", "bytes=9000-9009", "If-None-Match", etag}, 304, []byte{}},
 		{[]string{"Range", "bytes=9000-9009", "If-Match", `"other"`}, 412, nil},
+		// The conditions come before the range is looked at.
+		{[]string{"Range", "bytes=0-1,2-3,4-5,6-7,8-9", "If-Range", `"other"`}, 200, data},
+		{[]string{"Range", "bytes=0-1,2-3,4-5,6-7,8-9", "If-Range", etag}, 416, nil},
+		{[]string{"Range", "bytes=0-1,2-3,4-5,6-7,8-9", "If-None-Match", etag}, 304, []byte{}},
+		{[]string{"Range", "bytes=0-1,2-3,4-5,6-7,8-9", "If-Match", `"other"`}, 412, nil},
+		{[]string{"Range", "bytes=-0", "If-None-Match", etag}, 304, []byte{}},
+		{[]string{"Range", "bytes=-0"}, 416, nil},
+		{[]string{"Range", "bytes= -00 "}, 416, nil},
+		{[]string{"Range", "bytes=-0,-0"}, 416, nil},
+		{[]string{"Range", "bytes=-0,5-6"}, 206, data[5:7]},
 	} {
 		resp, body := get(t, path, c.header...)
 		if resp.StatusCode != c.status || c.want != nil && !bytes.Equal(body, c.want) {
@@ -59,8 +70,31 @@ func TestHostileRanges(t *testing.T) {
 		if len(body) > len(data)+1000 {
 			t.Errorf("%.80q: answered with %d bytes", c.header, len(body))
 		}
+		if strings.Contains(resp.Header.Get("Cache-Control"), "immutable") && c.status == 416 {
+			t.Errorf("%.80q: for ever", c.header)
+		}
 		if got := resp.Header.Get("Content-Range"); c.status == 416 && got != "" && got != "bytes */10000" {
 			t.Errorf("%.80q: Content-Range %q", c.header, got)
+		}
+	}
+	// Four lists that are too many or too long, and two headers, of those above.
+	if want := `groundswell_downloads_refused_total{kind="artifact",reason="ranges"} 5`; !strings.Contains(scrape(registry), want) {
+		t.Errorf("no %s in:\n%s", want, scrape(registry))
+	}
+	// Ranges are of GET (RFC 9110, section 14.2).
+	for _, value := range []string{"bytes=0-9", "bytes=20000-", "bytes=-0", "bytes=0-1,2-3,4-5,6-7,8-9"} {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodHead, path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Range", value)
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if resp.StatusCode != 200 || resp.ContentLength != 10_000 || resp.Header.Get("Content-Range") != "" {
+			t.Errorf("HEAD %s: %s, %d bytes, %v", value, resp.Status, resp.ContentLength, resp.Header)
 		}
 	}
 	for _, long := range []string{strings.Repeat("a", 20_000), strings.Repeat("a/", 5_000), digest(data) + "/..", strings.Repeat("%2e", 3_000)} {
@@ -110,7 +144,7 @@ func FuzzRange(f *testing.F) {
 			}
 			from, rest, _ := strings.Cut(span, "-")
 			at, err := strconv.Atoi(from)
-			if err != nil || at+len(body) > len(data) || !bytes.Equal(body, data[at:at+len(body)]) || rest != strconv.Itoa(at+len(body)-1)+"/1000" {
+			if err != nil || len(body) == 0 || at+len(body) > len(data) || !bytes.Equal(body, data[at:at+len(body)]) || rest != strconv.Itoa(at+len(body)-1)+"/1000" {
 				t.Fatalf("range %q of %d bytes", span, len(body))
 			}
 		default:

@@ -182,11 +182,15 @@ func TestADirectoryFromBeforeKeepsWorking(t *testing.T) {
 	stored := filepath.Join(mkdir(t, dir, digest(data)[:2]), digest(data))
 	old, young := time.Now().Add(-72*time.Hour), time.Now().Add(-time.Hour)
 	for path, at := range map[string]time.Time{
-		stored:                                  old,
-		stored + ".17ffe.tmp":                   old,
-		stored + ".17fff.tmp":                   young,
-		filepath.Join(dir, "incoming/0123.456"): old,
-		filepath.Join(dir, "incoming/0123.457"): young,
+		stored:                                         old,
+		stored + ".17ffe.tmp":                          old,
+		stored + ".17fff.tmp":                          young,
+		filepath.Join(dir, "incoming/0123.456"):        old,
+		filepath.Join(dir, "blocks/ab/abc.1.tmp"):      old,
+		filepath.Join(dir, "blocks/ab/abc.2.tmp"):      young,
+		filepath.Join(dir, "packs/ab/abc.table.1.tmp"): old,
+		filepath.Join(dir, "packs/ab/abc.table"):       old,
+		filepath.Join(dir, "incoming/0123.457"):        young,
 	} {
 		mkdir(t, filepath.Dir(path))
 		if err := os.WriteFile(path, data, 0o644); err != nil {
@@ -204,7 +208,7 @@ func TestADirectoryFromBeforeKeepsWorking(t *testing.T) {
 	if size, err := blobs.Size(context.Background(), digest(data)); err != nil || size != 1000 {
 		t.Errorf("size %d, err %v", size, err)
 	}
-	want := []string{stored, stored + ".17fff.tmp", filepath.Join(dir, "incoming/0123.457")}
+	want := []string{stored, stored + ".17fff.tmp", filepath.Join(dir, "incoming/0123.457"), filepath.Join(dir, "blocks/ab/abc.2.tmp"), filepath.Join(dir, "packs/ab/abc.table")}
 	got := files(t, dir)
 	slices.Sort(got)
 	slices.Sort(want)

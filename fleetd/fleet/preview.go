@@ -23,6 +23,9 @@ type PreviewInput struct {
 	// Unknown devices are of the cohorts, and may be concerned, but never said what
 	// they run; UnknownCanary are those of them in the canary cohort.
 	Unknown, UnknownCanary int64
+	// Done devices have been moved by the rollout already, DoneCanary are those of them in
+	// the canary cohort: waves take their shares of these, too.
+	Done, DoneCanary int64
 	// Deltas pins the delta index, nil: there is none.
 	Deltas *topics.Document
 	// Packed is how many bytes the artifact's packed blocks have. 0: not known.
@@ -71,6 +74,7 @@ type PreviewStep struct {
 func NewPreview(in PreviewInput) Preview {
 	p := Preview{Unknown: in.Unknown}
 	var canary, others int64 // bytes
+	left := share{done: in.Done - in.DoneCanary}
 	add := func(s PreviewSource, ofCanary int64) {
 		if in.Rollout.CanaryCohort == "" {
 			ofCanary = 0
@@ -79,6 +83,7 @@ func NewPreview(in PreviewInput) Preview {
 		p.Devices += s.Devices
 		canary = plus(canary, times(ofCanary, s.Each))
 		others = plus(others, times(s.Devices-ofCanary, s.Each))
+		left.left = plus(left.left, s.Devices-ofCanary)
 		p.Sources = append(p.Sources, s)
 	}
 	for _, s := range in.Sources {
@@ -92,7 +97,7 @@ func NewPreview(in PreviewInput) Preview {
 	reached := 0.0
 	for _, w := range in.Rollout.Waves {
 		if w.Cohort == "" {
-			reached = w.Percent / 100
+			reached = left.of(w.Percent)
 		}
 	}
 	p.Bytes = others
@@ -100,8 +105,21 @@ func NewPreview(in PreviewInput) Preview {
 		p.Bytes = int64(math.Round(float64(others) * reached))
 	}
 	p.Bytes = plus(p.Bytes, canary)
-	p.spread(in.Rollout, canary, others)
+	p.spread(in.Rollout, canary, others, left)
 	return p
+}
+
+// share is of what devices a wave takes its share, but for the canary cohort's.
+type share struct{ left, done int64 }
+
+// of is how much of those that are left is reached, from 0 to 1, by a percentage of all. Those
+// that are done are among the first.
+func (s share) of(percent float64) float64 {
+	if s.done == 0 || s.left == 0 {
+		return percent / 100
+	}
+	reached := (float64(s.left)+float64(s.done))*percent/100 - float64(s.done)
+	return min(max(reached/float64(s.left), 0), 1)
 }
 
 // way is how a device gets the artifact, and how many bytes that takes.
@@ -135,13 +153,14 @@ type piece struct {
 const maxSteps = 31 * 24
 
 // spread lays the bytes out over the waves.
-func (p *Preview) spread(r Rollout, canary, others int64) {
+func (p *Preview) spread(r Rollout, canary, others int64, left share) {
 	var pieces []piece
 	at, before := time.Duration(0), 0.0
 	for i, w := range r.Waves {
 		bytes := float64(canary)
 		if w.Cohort == "" {
-			bytes, before = float64(others)*(w.Percent-before)/100, w.Percent
+			reached := left.of(w.Percent)
+			bytes, before = float64(others)*(reached-before), reached
 		}
 		pieces = append(pieces, piece{at, time.Duration(w.Spread), bytes})
 		p.Ends = at + time.Duration(w.Spread)

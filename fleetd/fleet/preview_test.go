@@ -98,3 +98,30 @@ func TestAPreviewLaysTheBytesOutOverTheWaves(t *testing.T) {
 		t.Errorf("%d bytes", got.Bytes)
 	}
 }
+
+// TestWavesTakeTheirShareOfAllDevices, also of those that are done.
+func TestWavesTakeTheirShareOfAllDevices(t *testing.T) {
+	policy := Policy{Settle: Duration(time.Hour), Waves: []WavePolicy{{Percent: 20}, {Percent: 50}}}
+	in := PreviewInput{
+		Rollout: Rollout{Policy: policy, Waves: NewWaves(policy, "")},
+		Release: Release{Length: 1000},
+		Sources: []DeltaSource{{From: "1.0.0", Devices: 100}},
+	}
+	for _, c := range []struct {
+		left, done, canary int64
+		want               string
+	}{
+		{100, 0, 0, "50000 [{0s 20000} {1h0m0s 30000}]"},
+		{90, 10, 0, "40000 [{0s 10000} {1h0m0s 30000}]"},
+		{70, 30, 0, "20000 [{1h0m0s 20000}]"},
+		{50, 50, 0, "0 []"},
+		{30, 70, 0, "0 []"}, // some had it by other means
+		{90, 20, 10, "40000 [{0s 10000} {1h0m0s 30000}]"},
+		{0, 50, 0, "0 []"},
+	} {
+		in.Sources[0].Devices, in.Done, in.DoneCanary = c.left, c.done, c.canary
+		if p := NewPreview(in); fmt.Sprintf("%d %v", p.Bytes, p.Steps) != c.want {
+			t.Errorf("%+v: got %d %v", c, p.Bytes, p.Steps)
+		}
+	}
+}

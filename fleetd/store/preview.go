@@ -40,6 +40,18 @@ func (s *Store) PreviewRollout(ctx context.Context, id string) (in fleet.Preview
 		if err != nil {
 			return fmt.Errorf("count the unknown devices of %s: %w", id, err)
 		}
+		err = tx.QueryRow(ctx, `
+			SELECT count(*), count(*) FILTER (WHERE canary) FROM (
+				SELECT m.device, bool_or(m.cohort = $2) AS canary
+				FROM cohort_member m JOIN device d ON d.id = m.device
+				JOIN rollout_device o ON o.rollout = $7 AND o.device = m.device
+				JOIN device_version v ON v.device = m.device AND v.component = $5 AND v.version = $6
+				WHERE m.cohort = ANY($1) AND d.model = ANY($3) AND (cardinality($4::text[]) = 0 OR d.hardware = ANY($4))
+				GROUP BY m.device) x`,
+			r.AllCohorts(), r.CanaryCohort, in.Release.Models, nonNil(in.Release.Hardware), r.Component, r.Version, id).Scan(&in.Done, &in.DoneCanary)
+		if err != nil {
+			return fmt.Errorf("count the devices that %s has moved: %w", id, err)
+		}
 		return nil
 	})
 	return in, err

@@ -28,8 +28,9 @@ func OpenDir(dir string) (*Bucket, error) {
 	if err != nil {
 		return nil, err
 	}
-	// "incoming" is where partial files lay before.
-	for _, pattern := range []string{"*/*.tmp", "incoming/*"} {
+	// Artifacts lie in ab/, what is packed of them in blocks/ab/ and packs/ab/; "incoming" is
+	// where partial files lay before.
+	for _, pattern := range []string{"*/*.tmp", "*/*/*.tmp", "incoming/*"} {
 		if err := clearFiles(filepath.Join(dir, pattern)); err != nil {
 			return nil, err
 		}
