@@ -64,12 +64,20 @@ func (r *run) fruitful(ctx context.Context, k kind) error {
 	return nil
 }
 
+// leastGrown is the part of a unit, one in so many, that has to come for a fetch to have brought
+// something, if it does not make the unit whole.
+const leastGrown = 16
+
+// away is whether a source was not reached, or has no time.
+func away(err error) bool {
+	var dial *net.OpError
+	return errors.As(err, new(fetch.Busy)) || errors.As(err, &dial) && dial.Op == "dial"
+}
+
 // telling is whether a failure is about what was asked for: a source was reached, had time
 // and had the object, and sent nothing that is wrong.
 func telling(err error) bool {
-	var dial *net.OpError
-	switch {
-	case errors.As(err, new(fetch.Busy)), errors.As(err, &dial) && dial.Op == "dial":
+	if away(err) {
 		return false
 	}
 	for _, other := range []error{errSent, fetch.ErrNotFound, fetch.ErrRange, wake.ErrSpent} {

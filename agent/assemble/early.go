@@ -12,7 +12,11 @@ import (
 type early struct {
 	from int64
 	data []byte
+	by   string // the source, or several
 }
+
+// several is who has sent what no one source has sent, as far as is known.
+const several = ""
 
 // until is what is there of the bytes from one place to another, from the first on.
 func (e early) until(from, to int64) []byte {
@@ -24,7 +28,9 @@ func (e early) until(from, to int64) []byte {
 }
 
 // behind is what is there from a place on.
-func (e early) behind(from int64) early { return early{from, e.until(from, e.from+int64(len(e.data)))} }
+func (e early) behind(from int64) early {
+	return early{from, e.until(from, e.from+int64(len(e.data))), e.by}
+}
 
 // maxBegun is the most that is kept of a unit, in bytes: units are shorter.
 const maxBegun = maxUnit + block.MaxBlock
@@ -37,7 +43,7 @@ func (r *run) resume() {
 		return
 	}
 	tag, from := string(raw[:tagLength]), binary.LittleEndian.Uint64(raw[tagLength:])
-	r.early[tag] = early{int64(from), raw[tagLength+8:]}
+	r.early[tag] = early{int64(from), raw[tagLength+8:], several} // who has sent it is not known any more
 	r.begun = tag
 }
 
@@ -45,7 +51,7 @@ func (r *run) resume() {
 // short for a unit would never have it.
 func (r *run) suspend() {
 	e := r.early[r.begun]
-	if len(r.begun) != tagLength || len(e.data) == 0 || len(e.data) > maxBegun {
+	if r.file.done() || len(r.begun) != tagLength || len(e.data) == 0 || len(e.data) > maxBegun {
 		return
 	}
 	raw := binary.LittleEndian.AppendUint64([]byte(r.begun), uint64(e.from))

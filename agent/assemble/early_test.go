@@ -121,7 +121,7 @@ func TestWrongBytesThatCameWithAHeadAreFetchedAnew(t *testing.T) {
 }
 
 func TestEarlyBytes(t *testing.T) {
-	e := early{10, []byte("abcdef")}
+	e := early{10, []byte("abcdef"), several}
 	for _, test := range []struct {
 		from, to int64
 		want     string

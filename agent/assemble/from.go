@@ -15,8 +15,12 @@ import (
 	"groundswell/internal/expand"
 )
 
-// errSent: a source sent something wrong.
-var errSent = errors.New("wrong bytes")
+var (
+	// errSent: a source sent something wrong.
+	errSent = errors.New("wrong bytes")
+	// errMixed: what several have sent is wrong, so none of them is to blame.
+	errMixed = errors.New("wrong bytes of several")
+)
 
 // fetch asks each source once, until the step is done.
 func (r *run) fetch(ctx context.Context, s step) error {
@@ -26,7 +30,8 @@ func (r *run) fetch(ctx context.Context, s step) error {
 		return fetch.ErrNoSource
 	}
 	var failures []error
-	asked, wrong := 0, 0
+	asked, answered, wrong := 0, 0, 0
+	before := r.kept
 	for _, base := range sources {
 		if r.strikes[strike{base, s.kind}] >= maxStrikes {
 			continue
@@ -40,6 +45,9 @@ func (r *run) fetch(ctx context.Context, s step) error {
 			return err
 		}
 		failures = append(failures, err)
+		if !away(err) {
+			answered++
+		}
 		switch {
 		case errors.Is(err, fetch.ErrRange) && s.kind == kindFull:
 			r.noRanges++
@@ -59,11 +67,13 @@ func (r *run) fetch(ctx context.Context, s step) error {
 		}
 	}
 	err := errors.Join(failures...)
-	if slices.ContainsFunc(failures, telling) {
+	// Whoever is away speaks neither for nor against a way, unless all others have it not.
+	told := slices.ContainsFunc(failures, telling) || s.kind != kindFull && 0 < asked && asked < len(sources)
+	if told && (r.kept-before)*leastGrown < s.units[0].cost() {
 		r.fruitless(s.kind)
 	}
 	switch {
-	case s.kind == kindDelta && wrong > 0 && wrong == asked:
+	case s.kind == kindDelta && wrong > 0 && wrong == answered:
 		return r.spoil(ctx, err)
 	case s.kind == kindPacked && asked == 0 && r.refuse(kindPacked):
 		return r.anotherPack(ctx)
@@ -80,14 +90,18 @@ func (r *run) fetch(ctx context.Context, s step) error {
 
 // leave closes a way. The plain delta is opened only when the other is not to be had.
 func (r *run) leave(ctx context.Context, k kind) error {
-	if w, ok := r.plan.ways[k].(*expanded); ok {
+	// What it was opened by may be that which is wrong.
+	switch w := r.plan.ways[k].(type) {
+	case *expanded:
 		w.close()
-		r.shelf.forgetHead(w.from) // it may be that which is wrong
+		r.shelf.forgetHead(w.from)
+	case *differences:
+		r.shelf.forgetHead(w.from)
+	case *packed:
+		r.shelf.forgetTable()
 	}
 	delete(r.plan.ways, k)
 	switch k {
-	case kindPacked:
-		r.shelf.forgetTable() // as the head
 	case kindExpanded:
 		return r.openWay(ctx, kindDelta, r.openDelta)
 	case kindDelta:
@@ -111,7 +125,7 @@ func (r *run) pardon(k kind) {
 // another table.
 func (r *run) anotherPack(ctx context.Context) error {
 	r.shelf.forgetTable()
-	delete(r.plan.ways, kindPacked)
+	r.plan.ways[kindPacked] = guessed{r.file.index} // and it stays, if a peer has the next block
 	r.unpacker.Close()
 	r.unpacker = nil
 	r.pardon(kindPacked)
@@ -159,7 +173,8 @@ func (r *run) spoil(ctx context.Context, err error) error {
 // from fetches a step's units from one source, and adds their blocks one by one.
 func (r *run) from(ctx context.Context, base string, w way, s step) error {
 	from, to := s.units[0].from, s.units[len(s.units)-1].to
-	there := r.early[w.object().Tag].until(from, to)
+	e := r.early[w.object().Tag]
+	there := e.until(from, to)
 	body := io.ReadCloser(http.NoBody)
 	if from += int64(len(there)); from < to { // a unit may need nothing but what was kept
 		var err error
@@ -169,9 +184,9 @@ func (r *run) from(ctx context.Context, base string, w way, s step) error {
 	}
 	defer body.Close()
 	if len(there) > 0 { // for once: if it is wrong, others are fetched
-		r.early[w.object().Tag] = r.early[w.object().Tag].behind(from)
+		r.early[w.object().Tag] = e.behind(from)
 	}
-	early := int64(len(there)) // which was counted
+	had := int64(len(there)) // which was counted
 	all := io.MultiReader(bytes.NewReader(there), body)
 	for i, u := range s.units {
 		if ctx.Err() != nil {
@@ -182,18 +197,28 @@ func (r *run) from(ctx context.Context, base string, w way, s step) error {
 		}
 		data := r.room(u.cost())
 		n, err := io.ReadFull(all, data)
-		counted := min(early, int64(n))
-		early -= counted
+		counted := min(had, int64(n))
+		had -= counted
 		r.count(s.kind, int64(n)-counted)
+		sender := base
+		if u.from < from && e.by != base {
+			sender = several
+		}
 		if err != nil {
-			r.interrupted(w, u, data[:n])
+			r.interrupted(w.object().Tag, early{u.from, bytes.Clone(data[:n]), sender}, int64(n)-counted)
 			return err
 		}
 		out, err := w.decode(u, data)
 		if err != nil {
-			return fmt.Errorf("%w: %w", errSent, err)
+			err = fmt.Errorf("%w: %w", errSent, err)
+		} else {
+			err = errors.Join(r.add(u, out), r.file.sync())
 		}
-		if err := errors.Join(r.add(u, out), r.file.sync()); err != nil {
+		if errors.Is(err, errSent) && sender == several {
+			r.apart[w.object().Tag] = true
+			return fmt.Errorf("%w: %v", errMixed, err)
+		}
+		if err != nil {
 			return err
 		}
 		r.forgive(strike{base, s.kind})
@@ -202,12 +227,14 @@ func (r *run) from(ctx context.Context, base string, w way, s step) error {
 	return nil
 }
 
-// interrupted keeps what has come of a unit.
-func (r *run) interrupted(w way, u unit, data []byte) {
-	if len(data) > 0 {
-		r.begun = w.object().Tag
-		r.early[r.begun] = early{u.from, bytes.Clone(data)}
+// interrupted keeps what there is of a unit, of which so many bytes came just now. It does not
+// where several have sent what was wrong: from then on each begins anew.
+func (r *run) interrupted(tag string, e early, came int64) {
+	if len(e.data) == 0 || r.apart[tag] {
+		return
 	}
+	r.begun, r.early[tag] = tag, e
+	r.kept += came
 }
 
 // forgiven is how many right units make good for a wrong one: a link that flips a bit

@@ -18,19 +18,21 @@ const headGuess = 4 << 10
 // accepted: at most so many bytes. It returns the head's digest. length says how long it is by
 // how it begins. What has come of the units behind it is not fetched again (early).
 func (r *run) head(ctx context.Context, o fetch.Object, most int64, length func([]byte) (int64, error), accept func([]byte) error) (digest string, err error) {
-	try := func(raw []byte, n int64) error {
+	try := func(raw []byte, n int64, by string) error {
 		if digest = digestOf(raw[:n]); r.refused[digest] {
 			return fmt.Errorf("%w: a head that was of no use", errHead)
 		}
 		if err := accept(raw[:n]); err != nil {
 			return err
 		}
-		r.early[o.Tag] = early{n, raw[n:]}
+		if r.begun != o.Tag { // of which a later part is there
+			r.early[o.Tag] = early{n, raw[n:], by}
+		}
 		return nil
 	}
 	if raw := r.shelf.checked(r.shelf.headPath(o), most+headGuess); raw != nil {
 		if n, err := length(raw); err == nil && n <= int64(len(raw)) {
-			if err := try(raw, n); !refusal(err) {
+			if err := try(raw, n, several); !refusal(err) {
 				return digest, err
 			}
 		}
@@ -40,7 +42,7 @@ func (r *run) head(ctx context.Context, o fetch.Object, most int64, length func(
 	for _, base := range r.Client.Sources() {
 		raw, n, err := r.headFrom(ctx, base, o, length)
 		if err == nil {
-			if err = try(raw, n); !refusal(err) {
+			if err = try(raw, n, base); !refusal(err) {
 				r.shelf.writeChecked(r.shelf.headPath(o), raw)
 				return digest, err
 			}

@@ -45,6 +45,8 @@ type run struct {
 	buffer   []byte           // of a unit
 	early    map[string]early // by the tag of what is fetched
 	begun    string           // the tag of the one of early that was interrupted last
+	kept     int64            // bytes that came of units that were interrupted
+	apart    map[string]bool  // tags of which several sent what was wrong
 	by       map[kind]string  // the digest of the head or the table that a way was opened by
 	refused  map[string]bool  // such digests that were of no use
 	refusals map[kind]int     // how many of a way
@@ -55,7 +57,7 @@ type run struct {
 func newRun(d Downloads, a fetch.Artifact, path string, t *topics.Transfer) *run {
 	return &run{
 		Downloads: d, shelf: shelf{d.Client, path}, wanted: a, transfer: t,
-		strikes: map[strike]int{}, good: map[strike]int{}, early: map[string]early{}, by: map[kind]string{},
+		strikes: map[strike]int{}, good: map[strike]int{}, early: map[string]early{}, apart: map[string]bool{}, by: map[kind]string{},
 		refused: map[string]bool{}, refusals: map[kind]int{}, doubts: newDoubts(),
 	}
 }
