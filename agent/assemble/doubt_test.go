@@ -243,54 +243,73 @@ func TestATableOfNothingCostsASource(t *testing.T) {
 
 // TestWakesThatAreTooShortForAUnit bring it by and by, and say what they fetched.
 func TestWakesThatAreTooShortForAUnit(t *testing.T) {
-	data := noise(9, 1<<20)
-	o := newOrigin(t)
-	a := o.release(data, false)
-	index := indexOf(t, data)
-	piece := index.Blocks[0].Length/3 + 1
-	budget := wake.New(wake.Limits{Bytes: 1 << 30}) // it counts what was received
-	var end context.CancelFunc
-	var sent atomic.Int64
-	o.set(func(w http.ResponseWriter, r *http.Request) bool {
-		if r.URL.Path != "/artifacts/"+a.SHA256 {
-			return false
-		}
-		from, to := askedFor(r)
-		promise(w, a.SHA256, from, to, len(data))
-		left, _ := budget.Left()
-		n, _ := w.Write(data[from:min(from+piece, to)])
-		sent.Add(int64(n))
-		_ = http.NewResponseController(w).Flush()
-		for now := left; now > left-int64(n) && r.Context().Err() == nil; now, _ = budget.Left() {
-			time.Sleep(time.Millisecond) // until it is received
-		}
-		if from+n < to {
-			end() // of the wake
-		}
-		return true
-	})
-	d := newDevice(t, o.URL)
-	d.Client = fetch.New(fetch.Config{Sources: func() []string { return []string{o.URL} }, Wake: budget})
-	t.Cleanup(d.Client.Close)
-	for wakes := 0; ; wakes++ {
-		if wakes > len(data)/piece+2 {
-			t.Fatalf("%d bytes after %d wakes", d.have, wakes)
-		}
-		budget.Begin()
-		var ctx context.Context
-		ctx, end = context.WithCancel(t.Context())
-		before := sent.Load()
-		err := d.Artifact(ctx, a, d.path, func(have int64, transfer topics.Transfer) { d.have, d.last = have, transfer })
-		end()
-		if got := sent.Load() - before; got != d.last.Full {
-			t.Errorf("wake %d: %d bytes were sent, %+v", wakes, got, d.last)
-		}
-		if err == nil {
-			break
-		}
+	old, data := edited(4 << 20)
+	good := encode(t, old, data, delta.Mixed)
+	head, err := delta.ReadHead(bytes.NewReader(good))
+	if err != nil {
+		t.Fatal(err)
 	}
-	d.holds(data)
-	if sent.Load() != int64(len(data)) {
-		t.Errorf("%d bytes were sent of %d", sent.Load(), len(data))
+	for name, c := range map[string]struct {
+		raw   []byte // what is fetched
+		begin int64  // of its units
+		unit  int64  // the length of the first
+	}{
+		"the artifact": {data, 0, int64(indexOf(t, data).Blocks[0].Length)},
+		"a delta":      {good, head.Length, head.Segments[0].Length},
+	} {
+		t.Run(name, func(t *testing.T) {
+			o := newOrigin(t)
+			a := o.release(data, false)
+			if c.begin > 0 {
+				o.delta(&a, old, data, good)
+			}
+			piece := int(c.unit)/3 + 1
+			budget := wake.New(wake.Limits{Bytes: 1 << 30}) // it counts what was received
+			var end context.CancelFunc
+			var sent atomic.Int64
+			o.set(func(w http.ResponseWriter, r *http.Request) bool {
+				from, to := askedFor(r)
+				if r.URL.Path != "/artifacts/"+sum(c.raw) || from < int(c.begin) {
+					return false
+				}
+				promise(w, sum(c.raw), from, to, len(c.raw))
+				left, _ := budget.Left()
+				n, _ := w.Write(c.raw[from:min(from+piece, to)])
+				sent.Add(int64(n))
+				_ = http.NewResponseController(w).Flush()
+				for now := left; now > left-int64(n) && r.Context().Err() == nil; now, _ = budget.Left() {
+					time.Sleep(time.Millisecond) // until it is received
+				}
+				if from+n < to {
+					end() // of the wake
+				}
+				return true
+			})
+			d := newDevice(t, o.URL)
+			d.Client = fetch.New(fetch.Config{Sources: func() []string { return []string{o.URL} }, Wake: budget})
+			t.Cleanup(d.Client.Close)
+			for wakes := 0; ; wakes++ {
+				if wakes > len(c.raw)/piece+2 {
+					t.Fatalf("%d bytes after %d wakes", d.have, wakes)
+				}
+				budget.Begin()
+				var ctx context.Context
+				ctx, end = context.WithCancel(t.Context())
+				d.last = topics.Transfer{}
+				before := sent.Load()
+				err := d.fetchWithin(ctx, a)
+				end()
+				if got, counted := sent.Load()-before, d.last.Full+d.last.Delta; got > counted || counted > got+headGuess {
+					t.Errorf("wake %d: %d bytes were sent, %+v", wakes, got, d.last)
+				}
+				if err == nil {
+					break
+				}
+			}
+			d.holds(data)
+			if sent.Load() > int64(len(c.raw)) {
+				t.Errorf("%d bytes were sent of %d", sent.Load(), len(c.raw))
+			}
+		})
 	}
 }

@@ -2,6 +2,7 @@ package assemble
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
@@ -227,7 +228,11 @@ func newDevice(t testing.TB, bases ...string) *device {
 }
 
 func (d *device) fetch(a fetch.Artifact) error {
-	return d.Artifact(d.t.Context(), a, d.path, func(have int64, transfer topics.Transfer) { d.have, d.last = have, transfer })
+	return d.fetchWithin(d.t.Context(), a)
+}
+
+func (d *device) fetchWithin(ctx context.Context, a fetch.Artifact) error {
+	return d.Artifact(ctx, a, d.path, func(have int64, transfer topics.Transfer) { d.have, d.last = have, transfer })
 }
 
 func (d *device) must(a fetch.Artifact, want []byte) {
