@@ -3,10 +3,10 @@ package assemble
 import (
 	"bytes"
 	"net/http"
-	"strings"
 	"sync/atomic"
 	"testing"
 
+	"groundswell/agent/fetch"
 	"groundswell/internal/delta"
 	"groundswell/internal/devstack/devtest"
 )
@@ -36,22 +36,24 @@ func TestWhoIsAwayBlocksNoWay(t *testing.T) {
 		return true
 	})
 	for away, base := range map[string]string{"not there": nobody(t), "busy": busy.URL} {
-		for name, spoil := range map[string]func(o *origin){
-			"a delta that makes something else": func(o *origin) { o.objects["artifacts/"+sum(good)] = object{bad, sum(good)} },
-			"no pack": func(o *origin) {
-				delete(o.objects, "artifacts/"+sum(good))
-				for name := range o.objects {
-					if strings.HasPrefix(name, "packs/") && !strings.HasSuffix(name, "/table") {
-						delete(o.objects, name)
-					}
-				}
+		for name, prepare := range map[string]func(o *origin) (fetch.Artifact, []byte){
+			"a delta that makes something else": func(o *origin) (fetch.Artifact, []byte) {
+				a := o.release(data, true)
+				o.delta(&a, old, data, good)
+				o.objects["artifacts/"+sum(good)] = object{bad, sum(good)}
+				return a, data
+			},
+			"no pack": func(o *origin) (fetch.Artifact, []byte) {
+				data := text(3, 3<<20)
+				a := o.release(data, true)
+				path, _ := o.packOf(a.SHA256)
+				delete(o.objects, path[1:])
+				return a, data
 			},
 		} {
 			t.Run(away+", "+name, func(t *testing.T) {
 				o := newOrigin(t)
-				a := o.release(data, true)
-				o.delta(&a, old, data, good)
-				spoil(o)
+				a, data := prepare(o)
 				newDevice(t, base, o.URL).must(a, data)
 				newDevice(t, o.URL, base).must(a, data)
 			})
