@@ -152,6 +152,9 @@ func (d *download) round(ctx context.Context) error {
 	if len(failures) == 0 {
 		return ErrWrongBytes
 	}
+	if err := d.spent(failures); err != nil {
+		return err
+	}
 	return errors.Join(failures...)
 }
 

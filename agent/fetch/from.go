@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 
 	"groundswell/agent/wake"
 	"groundswell/certs/trust"
@@ -106,13 +107,30 @@ func (d *download) end() (int64, error) {
 	return min(d.Length, d.have+left), nil
 }
 
-// worth is ErrRange where all that may be fetched now would be what is there already, from a
+// errAgain: a source would send nothing but what is there.
+var errAgain = errors.New("it sends no ranges")
+
+// worth is errAgain where all that may be fetched now would be what is there already, from a
 // source that sends all of it.
 func (d *download) worth() error {
 	if left, limited := d.client.Left(); limited && left <= d.have {
-		return fmt.Errorf("%w: %d bytes are there, and it would send them again, of %d that may come now", ErrRange, d.have, left)
+		return fmt.Errorf("%w: %d bytes are there, and it would send them again, of %d that may come now", errAgain, d.have, left)
 	}
 	return nil
+}
+
+// spent is wake.ErrSpent where the sources would use up the budget of this wake for nothing: it
+// is over then, or a device that sleeps would stay awake for it.
+func (d *download) spent(failures []error) error {
+	if slices.ContainsFunc(failures, func(err error) bool { return !errors.Is(err, errAgain) }) {
+		return nil
+	}
+	left, limited := d.client.cfg.Wake.Left()
+	if !limited {
+		return nil // it is the day's: whoever is awake waits for the next
+	}
+	d.client.cfg.Wake.Spent(left)
+	return fmt.Errorf("%w: %w", wake.ErrSpent, errors.Join(failures...))
 }
 
 // checkRange refuses any range but what was asked for of exactly this artifact.

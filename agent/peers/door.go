@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"time"
 
 	"groundswell/certs"
 )
@@ -15,11 +16,14 @@ const (
 	// maxConns is how many connections there are at once, and maxOfDevice how many of one
 	// device may stay open.
 	maxConns, maxOfDevice = 64, 16
+	// handshakes is how long one takes at most among those who mean it.
+	handshakes = time.Second
 )
 
 // door closes connections that are too many, or do not come by the LAN. Who has not proved to be
 // a device keeps no device out: where there is no room, the oldest connection that has asked
-// nothing yet makes some, of the address that has most of these.
+// nothing yet makes some, of the address that has most of these, unless it is its only one and
+// has just come.
 type door struct {
 	net.Listener
 	interfaces []string
@@ -35,6 +39,7 @@ type guest struct {
 	net.Conn
 	door   *door
 	from   netip.Addr
+	since  time.Time
 	device string // "": not known yet
 	gone   bool
 }
@@ -65,7 +70,7 @@ func (d *door) Accept() (net.Conn, error) {
 // enter takes a place for a connection, maybe another one's, which is to be closed; nil: there
 // is none.
 func (d *door) enter(c net.Conn) (g, instead *guest) {
-	g = &guest{Conn: c, door: d}
+	g = &guest{Conn: c, door: d, since: time.Now()}
 	if tcp, ok := c.RemoteAddr().(*net.TCPAddr); ok {
 		g.from = tcp.AddrPort().Addr().Unmap()
 	}
@@ -91,6 +96,9 @@ func (d *door) oldest(from netip.Addr) *guest {
 	}
 	var best *guest
 	for _, k := range d.knocking {
+		if count[k.from] == 1 && time.Since(k.since) < handshakes {
+			continue
+		}
 		if best == nil || count[k.from] > count[best.from] {
 			best = k
 		}

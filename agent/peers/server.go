@@ -61,6 +61,11 @@ func (s *Site) serve(ctx context.Context) error {
 // admit lets devices in, while this one takes part.
 func (s *Site) admit(d *door, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.ContentLength != 0 { // nobody waits for it, for whom there would be no end
+			_ = http.NewResponseController(w).SetReadDeadline(time.Unix(1, 0))
+			http.Error(w, "a body", http.StatusBadRequest)
+			return
+		}
 		id, err := certs.PeerIdentity(*r.TLS) // the handshake has verified it
 		if err != nil {
 			http.Error(w, "no identity", http.StatusForbidden)
