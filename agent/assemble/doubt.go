@@ -48,6 +48,9 @@ func (r *run) fruitful(ctx context.Context, k kind) error {
 	d.lost[k] = 0
 	left := d.left
 	d.left = nil
+	if err := r.reopen(ctx); err != nil {
+		return err
+	}
 	for _, s := range left {
 		if s.kind == k {
 			continue // elsewhere: peers have brought that segment
@@ -64,9 +67,40 @@ func (r *run) fruitful(ctx context.Context, k kind) error {
 	return nil
 }
 
-// leastGrown is the part of a unit, one in so many, that has to come for a fetch to have brought
-// something, if it does not make the unit whole.
-const leastGrown = 16
+// mayReopen is whether there is such a way.
+func (r *run) mayReopen() bool {
+	for k, n := range r.missed {
+		if n > 0 && n <= maxStrikes && r.plan.ways[k] == nil {
+			return true
+		}
+	}
+	return false
+}
+
+// reopen tries again, some times, to open the ways that could not be opened while sources were
+// away: they are back.
+func (r *run) reopen(ctx context.Context) error {
+	again := func(k kind) bool {
+		n := r.missed[k]
+		if n == 0 || n > maxStrikes || r.plan.ways[k] != nil {
+			return false
+		}
+		r.missed[k] = -n // until it is missed once more
+		return true
+	}
+	if again(kindPacked) {
+		r.plan.ways[kindPacked] = guessed{r.file.index}
+	}
+	through, plain := again(kindExpanded), again(kindDelta)
+	if (through || plain) && r.plan.ways[kindExpanded] == nil && r.plan.ways[kindDelta] == nil {
+		return r.openDeltas(ctx)
+	}
+	return nil
+}
+
+// leastGrown is how many bytes have to come of a unit for a fetch to have brought something, if
+// they do not make it whole: or a sixteenth of it, if that is less.
+const leastGrown = 1 << 10
 
 // away is whether a source was not reached, or has no time.
 func away(err error) bool {

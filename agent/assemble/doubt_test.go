@@ -117,26 +117,55 @@ func (o *origin) packOf(artifact string) (path string, pack object) {
 	return "", object{}
 }
 
-// TestAnOutageIsNoReasonToLeaveADelta: while nothing can be had at all, it is not the delta.
+// TestAnOutageIsNoReasonToLeaveADelta: while nothing can be had at all, or a portal answers
+// for everybody, it is not the delta. It costs what is fetched by another way when it ends, at
+// most.
 func TestAnOutageIsNoReasonToLeaveADelta(t *testing.T) {
+	const segment = 2 << 20
 	old, data := edited(4 << 20)
 	good := encode(t, old, data, delta.Mixed)
-	o := newOrigin(t)
-	a := o.release(data, true)
-	o.delta(&a, old, data, good)
-	var out atomic.Int32
-	o.set(func(w http.ResponseWriter, r *http.Request) bool {
+	units := func(r *http.Request) bool {
 		from, _ := askedFor(r)
-		if out.Load() == 0 && (r.URL.Path != "/artifacts/"+sum(good) || from == 0) || out.Add(1) > 40 {
-			return false
-		}
-		w.WriteHeader(http.StatusBadGateway)
-		return true
-	})
-	d := newDevice(t, o.URL)
-	d.must(a, data)
-	if segment := int64(2 << 20); d.last.Delta < int64(len(good))/2 || d.last.Packed+d.last.Full > segment {
-		t.Errorf("%+v by a delta of %d bytes", d.last, len(good))
+		return r.URL.Path == "/artifacts/"+sum(good) && from > 0
+	}
+	outage := func(w http.ResponseWriter) { w.WriteHeader(http.StatusBadGateway) }
+	portal := func(w http.ResponseWriter) { _, _ = w.Write([]byte("<html>accept our terms</html>")) }
+	for name, c := range map[string]struct {
+		answer func(w http.ResponseWriter)
+		begins func(r *http.Request) bool
+		times  int32
+		whole  bool // the artifact itself is there
+	}{
+		"while units are fetched":                     {outage, units, 40, true},
+		"a portal, while units are fetched":           {portal, units, 5, true},
+		"while only a delta is there":                 {outage, units, 4, false},
+		"while the delta is opened":                   {outage, func(r *http.Request) bool { return strings.Contains(r.URL.Path, sum(good)) }, 20, true},
+		"a portal, when the delta is opened":          {portal, func(r *http.Request) bool { return strings.Contains(r.URL.Path, sum(good)) }, 1, true},
+		"from the question which deltas there are on": {outage, func(r *http.Request) bool { return strings.HasPrefix(r.URL.Path, "/artifacts/") }, 20, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			o := newOrigin(t)
+			a := o.release(data, true)
+			o.delta(&a, old, data, good)
+			if !c.whole {
+				delete(o.objects, "artifacts/"+a.SHA256)
+				path, _ := o.packOf(a.SHA256)
+				delete(o.objects, path[1:])
+			}
+			var out atomic.Int32
+			o.set(func(w http.ResponseWriter, r *http.Request) bool {
+				if r.URL.Path == "/artifacts/"+a.Index.SHA256 || out.Load() == 0 && !c.begins(r) || out.Add(1) > c.times {
+					return false
+				}
+				c.answer(w)
+				return true
+			})
+			d := newDevice(t, o.URL)
+			d.must(a, data)
+			if d.last.Delta < int64(len(good))/2 || d.last.Packed+d.last.Full > segment {
+				t.Errorf("%+v by a delta of %d bytes", d.last, len(good))
+			}
+		})
 	}
 }
 
@@ -250,18 +279,39 @@ func TestWakesThatAreTooShortForAUnit(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, c := range map[string]struct {
-		raw   []byte // what is fetched
-		begin int64  // of its units
-		unit  int64  // the length of the first
+		raw     []byte // what is fetched
+		begin   int64  // of its units
+		unit    int64  // the length of the first
+		hostile bool   // a source that is asked first sends a wrong byte and hangs up
 	}{
-		"the artifact": {data, 0, int64(indexOf(t, data).Blocks[0].Length)},
-		"a delta":      {good, head.Length, head.Segments[0].Length},
+		"the artifact":                  {data[:256<<10], 0, int64(indexOf(t, data[:256<<10]).Blocks[0].Length), false},
+		"the artifact, and another one": {data[:256<<10], 0, int64(indexOf(t, data[:256<<10]).Blocks[0].Length), true},
+		"a delta":                       {good, head.Length, head.Segments[0].Length, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			o := newOrigin(t)
+			o, bad := newOrigin(t), newOrigin(t)
+			data := data
+			if c.begin == 0 {
+				data = c.raw
+			}
 			a := o.release(data, false)
 			if c.begin > 0 {
 				o.delta(&a, old, data, good)
+			}
+			bad.objects["artifacts/"+a.Index.SHA256] = o.objects["artifacts/"+a.Index.SHA256]
+			bad.set(func(w http.ResponseWriter, r *http.Request) bool {
+				if r.URL.Path != "/artifacts/"+sum(c.raw) {
+					return false
+				}
+				from, to := askedFor(r)
+				promise(w, sum(c.raw), from, to, len(c.raw))
+				_, _ = w.Write([]byte{c.raw[from] ^ 1})
+				_ = http.NewResponseController(w).Flush()
+				panic(http.ErrAbortHandler)
+			})
+			sources := []string{o.URL}
+			if c.hostile {
+				sources = []string{bad.URL, o.URL}
 			}
 			piece := int(c.unit)/3 + 1
 			budget := wake.New(wake.Limits{Bytes: 1 << 30}) // it counts what was received
@@ -286,10 +336,10 @@ func TestWakesThatAreTooShortForAUnit(t *testing.T) {
 				return true
 			})
 			d := newDevice(t, o.URL)
-			d.Client = fetch.New(fetch.Config{Sources: func() []string { return []string{o.URL} }, Wake: budget})
+			d.Client = fetch.New(fetch.Config{Sources: func() []string { return sources }, Wake: budget})
 			t.Cleanup(d.Client.Close)
 			for wakes := 0; ; wakes++ {
-				if wakes > len(c.raw)/piece+2 {
+				if wakes > 3*(len(c.raw)/piece+2) {
 					t.Fatalf("%d bytes after %d wakes", d.have, wakes)
 				}
 				budget.Begin()
@@ -299,7 +349,7 @@ func TestWakesThatAreTooShortForAUnit(t *testing.T) {
 				before := sent.Load()
 				err := d.fetchWithin(ctx, a)
 				end()
-				if got, counted := sent.Load()-before, d.last.Full+d.last.Delta; got > counted || counted > got+headGuess {
+				if got, counted := sent.Load()-before, d.last.Full+d.last.Delta; !c.hostile && (got > counted || counted > got+headGuess) {
 					t.Errorf("wake %d: %d bytes were sent, %+v", wakes, got, d.last)
 				}
 				if err == nil {
@@ -307,7 +357,7 @@ func TestWakesThatAreTooShortForAUnit(t *testing.T) {
 				}
 			}
 			d.holds(data)
-			if sent.Load() > int64(len(c.raw)) {
+			if sent.Load() > int64(len(c.raw)) && !c.hostile {
 				t.Errorf("%d bytes were sent of %d", sent.Load(), len(c.raw))
 			}
 		})

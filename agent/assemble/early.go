@@ -1,8 +1,10 @@
 package assemble
 
 import (
-	"encoding/binary"
+	"bytes"
+	"encoding/json"
 	"os"
+	"slices"
 
 	"groundswell/internal/block"
 )
@@ -35,28 +37,58 @@ func (e early) behind(from int64) early {
 // maxBegun is the most that is kept of a unit, in bytes: units are shorter.
 const maxBegun = maxUnit + block.MaxBlock
 
+// pieces is under which name what a source sent of an object is kept. Where several have sent
+// what was wrong, each has its own, and goes on with that alone.
+func (r *run) pieces(tag, base string) string {
+	if r.apart[tag] {
+		return tag + " " + base
+	}
+	return tag
+}
+
 // resume takes what was there of a unit when the run before ended. It is used once.
 func (r *run) resume() {
-	raw := r.shelf.checked(r.shelf.begunPath(), maxBegun+tagLength+8)
+	raw := r.shelf.checked(r.shelf.begunPath(), maxBegun+maxBegunHead)
 	_ = os.Remove(r.shelf.begunPath()) // it may not be there
-	if len(raw) <= tagLength+8 {
+	line, data, _ := bytes.Cut(raw, []byte("\n"))
+	var head fragment
+	if json.Unmarshal(line, &head) != nil {
 		return
 	}
-	tag, from := string(raw[:tagLength]), binary.LittleEndian.Uint64(raw[tagLength:])
-	r.early[tag] = early{int64(from), raw[tagLength+8:], several} // who has sent it is not known any more
-	r.begun = tag
+	if head.Apart {
+		r.apart[head.Tag] = true
+	}
+	if len(data) == 0 {
+		return
+	}
+	r.begun = r.pieces(head.Tag, head.By)
+	r.early[r.begun] = early{head.From, data, head.By}
+	r.unfinished = head
+}
+
+// fragment is the first line of what is kept of a unit; its bytes follow.
+type fragment struct {
+	Tag   string `json:"tag"`
+	From  int64  `json:"from"`
+	By    string `json:"by,omitempty"`
+	Apart bool   `json:"apart,omitempty"`
 }
 
 // suspend keeps what is there of the unit that was interrupted last, or wakes that are too
 // short for a unit would never have it.
 func (r *run) suspend() {
 	e := r.early[r.begun]
-	if r.file.done() || len(r.begun) != tagLength || len(e.data) == 0 || len(e.data) > maxBegun {
+	apart := r.apart[r.unfinished.Tag]
+	if r.file.done() || len(e.data) == 0 && !apart || len(e.data) > maxBegun {
 		return
 	}
-	raw := binary.LittleEndian.AppendUint64([]byte(r.begun), uint64(e.from))
-	r.shelf.writeChecked(r.shelf.begunPath(), append(raw, e.data...))
+	head := fragment{r.unfinished.Tag, e.from, e.by, apart}
+	line, err := json.Marshal(head)
+	if err != nil || len(line) >= maxBegunHead {
+		return // a source with such a long name
+	}
+	r.shelf.writeChecked(r.shelf.begunPath(), slices.Concat(line, []byte("\n"), e.data))
 }
 
-// tagLength is how long the tags of what ways fetch are: they are digests.
-const tagLength = 64
+// maxBegunHead bounds the first line, in bytes.
+const maxBegunHead = 4 << 10

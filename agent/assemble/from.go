@@ -68,13 +68,13 @@ func (r *run) fetch(ctx context.Context, s step) error {
 	}
 	err := errors.Join(failures...)
 	// Whoever is away speaks neither for nor against a way, unless all others have it not.
-	told := slices.ContainsFunc(failures, telling) || s.kind != kindFull && 0 < asked && asked < len(sources)
-	if told && (r.kept-before)*leastGrown < s.units[0].cost() {
+	told := slices.ContainsFunc(failures, telling) || s.kind == kindFull || 0 < asked && asked < len(sources)
+	if told && r.kept-before < min(leastGrown, (s.units[0].cost()+15)/16) {
 		r.fruitless(s.kind)
 	}
 	switch {
 	case s.kind == kindDelta && wrong > 0 && wrong == answered:
-		return r.spoil(ctx, err)
+		return r.spoil(ctx, err, wrong == len(sources))
 	case s.kind == kindPacked && asked == 0 && r.refuse(kindPacked):
 		return r.anotherPack(ctx)
 	case s.kind != kindFull && asked == 0:
@@ -151,12 +151,15 @@ func (r *run) notExpanded(ctx context.Context, err error) error {
 }
 
 // spoil leaves the segment that is next to the other ways, and the delta when it has
-// failed too often, unless another source has another head of it. Whoever sent it, or whoever
-// changed what runs, may be at fault.
-func (r *run) spoil(ctx context.Context, err error) error {
+// failed too often by what all sources have, unless another source has another head of it. Whoever
+// sent it, or whoever changed what runs, may be at fault.
+func (r *run) spoil(ctx context.Context, err error, all bool) error {
 	n := segmentAt(r.plan.segments, r.file.at)
 	r.Log.Warn("the delta does not make a segment", "segment", n, "err", err)
 	r.plan.spoilt[spoiling{kindDelta, n}] = true
+	if !all {
+		return nil // who is away may have it right
+	}
 	if r.wrong++; r.wrong < maxStrikes {
 		return nil
 	}
@@ -173,7 +176,9 @@ func (r *run) spoil(ctx context.Context, err error) error {
 // from fetches a step's units from one source, and adds their blocks one by one.
 func (r *run) from(ctx context.Context, base string, w way, s step) error {
 	from, to := s.units[0].from, s.units[len(s.units)-1].to
-	e := r.early[w.object().Tag]
+	tag := w.object().Tag
+	name := r.pieces(tag, base)
+	e := r.early[name]
 	there := e.until(from, to)
 	body := io.ReadCloser(http.NoBody)
 	if from += int64(len(there)); from < to { // a unit may need nothing but what was kept
@@ -184,7 +189,7 @@ func (r *run) from(ctx context.Context, base string, w way, s step) error {
 	}
 	defer body.Close()
 	if len(there) > 0 { // for once: if it is wrong, others are fetched
-		r.early[w.object().Tag] = e.behind(from)
+		r.early[name] = e.behind(from)
 	}
 	had := int64(len(there)) // which was counted
 	all := io.MultiReader(bytes.NewReader(there), body)
@@ -205,7 +210,7 @@ func (r *run) from(ctx context.Context, base string, w way, s step) error {
 			sender = several
 		}
 		if err != nil {
-			r.interrupted(w.object().Tag, early{u.from, bytes.Clone(data[:n]), sender}, int64(n)-counted)
+			r.interrupted(tag, name, early{u.from, bytes.Clone(data[:n]), sender}, int64(n)-counted)
 			return err
 		}
 		out, err := w.decode(u, data)
@@ -215,7 +220,7 @@ func (r *run) from(ctx context.Context, base string, w way, s step) error {
 			err = errors.Join(r.add(u, out), r.file.sync())
 		}
 		if errors.Is(err, errSent) && sender == several {
-			r.apart[w.object().Tag] = true
+			r.apart[tag], r.begun, r.unfinished = true, "", fragment{Tag: tag}
 			return fmt.Errorf("%w: %v", errMixed, err)
 		}
 		if err != nil {
@@ -227,13 +232,12 @@ func (r *run) from(ctx context.Context, base string, w way, s step) error {
 	return nil
 }
 
-// interrupted keeps what there is of a unit, of which so many bytes came just now. It does not
-// where several have sent what was wrong: from then on each begins anew.
-func (r *run) interrupted(tag string, e early, came int64) {
-	if len(e.data) == 0 || r.apart[tag] {
+// interrupted keeps what there is of a unit under a name, of which so many bytes came just now.
+func (r *run) interrupted(tag, name string, e early, came int64) {
+	if len(e.data) == 0 {
 		return
 	}
-	r.begun, r.early[tag] = tag, e
+	r.begun, r.early[name], r.unfinished = name, e, fragment{Tag: tag}
 	r.kept += came
 }
 

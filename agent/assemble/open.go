@@ -56,6 +56,9 @@ func (r *run) openWay(ctx context.Context, k kind, open func(context.Context) (w
 	case err != nil:
 		r.Log.Info("a way to the artifact is not open", "way", k, "err", err)
 		delete(r.plan.ways, k)
+		if !lasting(err) {
+			r.missed[k] = max(r.missed[k], -r.missed[k]) + 1
+		}
 	case w != nil:
 		r.plan.ways[k] = w
 	}
@@ -88,7 +91,7 @@ func (r *run) insist(ctx context.Context, later bool, open func(context.Context)
 // can be reached.
 func lasting(err error) bool {
 	for _, known := range []error{
-		fetch.ErrNotFound, fetch.ErrTooLarge, fetch.ErrEncoding, fetch.ErrWrongBytes, fetch.ErrRange, fetch.ErrNoSource,
+		fetch.ErrNotFound, fetch.ErrTooLarge, fetch.ErrEncoding, fetch.ErrRange, fetch.ErrNoSource,
 		block.ErrPacked, errHead, delta.ErrCorrupt, delta.ErrTruncated, delta.ErrTooLarge, delta.ErrVersion,
 		delta.ErrOffset, errRoom, expand.ErrCorrupt, expand.ErrTruncated, expand.ErrTooLarge, expand.ErrVersion,
 		expand.ErrOffset,

@@ -66,9 +66,12 @@ func (r *run) whilePatient(ctx context.Context) (waiting context.Context, end fu
 // come.
 const alone = 16
 
-// stretch is how many segments may be fetched at once: where others take their turns, one.
+// stretch is how many segments may be fetched at once: where others take their turns, one, and
+// where another way may be open after it.
 func (r *run) stretch() int {
 	switch {
+	case r.mayReopen():
+		return 1
 	case r.share == nil:
 		return 0
 	case r.share.Alone():

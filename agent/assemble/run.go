@@ -44,21 +44,24 @@ type run struct {
 	noRanges int              // answers without the range that was asked for
 	buffer   []byte           // of a unit
 	early    map[string]early // by the tag of what is fetched
-	begun    string           // the tag of the one of early that was interrupted last
-	kept     int64            // bytes that came of units that were interrupted
-	apart    map[string]bool  // tags of which several sent what was wrong
-	by       map[kind]string  // the digest of the head or the table that a way was opened by
-	refused  map[string]bool  // such digests that were of no use
-	refusals map[kind]int     // how many of a way
-	wrong    int              // segments that the plain delta does not make
-	doubts   doubts
+	begun    string           // which of early was interrupted last
+	// unfinished says whose that is.
+	unfinished fragment
+	kept       int64           // bytes that came of units that were interrupted
+	apart      map[string]bool // tags of which several sent what was wrong
+	by         map[kind]string // the digest of the head or the table that a way was opened by
+	refused    map[string]bool // such digests that were of no use
+	refusals   map[kind]int    // how many of a way
+	wrong      int             // segments that the plain delta does not make
+	doubts     doubts
+	missed     map[kind]int // how often a way could not be opened, for a reason that may pass
 }
 
 func newRun(d Downloads, a fetch.Artifact, path string, t *topics.Transfer) *run {
 	return &run{
 		Downloads: d, shelf: shelf{d.Client, path}, wanted: a, transfer: t,
 		strikes: map[strike]int{}, good: map[strike]int{}, early: map[string]early{}, apart: map[string]bool{}, by: map[kind]string{},
-		refused: map[string]bool{}, refusals: map[kind]int{}, doubts: newDoubts(),
+		refused: map[string]bool{}, refusals: map[kind]int{}, missed: map[kind]int{}, doubts: newDoubts(),
 	}
 }
 
@@ -73,7 +76,7 @@ func (r *run) all(ctx context.Context) error {
 		return err
 	}
 	for round := 0; !r.file.done(); {
-		before := r.file.at
+		before, kept := r.file.at, r.kept
 		err := r.step(ctx)
 		switch {
 		case err == nil, errors.Is(err, errNews):
@@ -84,7 +87,7 @@ func (r *run) all(ctx context.Context) error {
 		case errors.Is(err, wake.ErrSpent), errors.Is(err, fetch.ErrWrongBytes), errors.Is(err, errWhole), errors.As(err, new(diskError)):
 			return err
 		}
-		if r.file.at > before {
+		if r.file.at > before || r.kept-kept >= leastGrown {
 			round = 0
 		}
 		round++

@@ -107,6 +107,9 @@ func checkPart(base string, resp *http.Response, o Object, from, to int64) error
 			return fmt.Errorf("%w: it sent %.80q instead of %q", ErrRange, strings.Join(got, ", "), want)
 		}
 	case resp.StatusCode == http.StatusOK && from == 0 && to == o.Length:
+	case resp.StatusCode == http.StatusOK && resp.Header.Get("ETag") != `"`+o.Tag+`"` && resp.ContentLength >= 0 && resp.ContentLength != o.Length:
+		// A portal, as like as not: it says nothing about the source.
+		return errors.New("it answers with something else")
 	case resp.StatusCode/100 == 2, resp.StatusCode == http.StatusRequestedRangeNotSatisfiable:
 		return fmt.Errorf("%w: it answers %d", ErrRange, resp.StatusCode)
 	default:
