@@ -1,6 +1,8 @@
 package peers_test
 
 import (
+	"bytes"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -107,7 +109,14 @@ func TestConnectionsAreBounded(t *testing.T) {
 	hold(4, 16)
 	last := hold(5, 15)
 	knock(t, s, 1, "127.0.0.66")
-	last = append(last, hold(5, 1)...) // instead of the one that says nothing
+	late := holder(t, ca, "cam-5", "127.0.0.5")
+	devtest.Eventually(t, devtest.Patience, "the one that says nothing to make room", func() error {
+		if status, _ := get(t, late, s, path); status != http.StatusOK {
+			return fmt.Errorf("%d", status)
+		}
+		return nil
+	})
+	last = append(last, late)
 	other := holder(t, ca, "cam-6", "127.0.0.6")
 	if status, _ := get(t, other, s, path); status != 0 {
 		t.Errorf("one too many: %d", status)
@@ -119,6 +128,27 @@ func TestConnectionsAreBounded(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// TestWhoSendsABodyIsNotWaitedFor: there would be no end of it.
+func TestWhoSendsABodyIsNotWaitedFor(t *testing.T) {
+	ca := peerstest.CA(t, peerstest.Domain)
+	s := serving(t, ca, nil)
+	config := peerstest.TLS(t, ca, "cam-2")
+	config.InsecureSkipVerify = true // it is dialled by its address
+	config.VerifyConnection, config.VerifyPeerCertificate = nil, nil
+	for _, header := range []string{"Content-Length: 10", "Transfer-Encoding: chunked"} {
+		c, err := tls.Dial("tcp", s.Addr(), config)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		_, _ = fmt.Fprintf(c, "GET /artifacts/x HTTP/1.1\r\nHost: x\r\n%s\r\n\r\n", header)
+		_ = c.SetReadDeadline(time.Now().Add(devtest.Patience))
+		if answer, err := io.ReadAll(c); err != nil || !bytes.HasPrefix(answer, []byte("HTTP/1.1 400 ")) {
+			t.Errorf("%s: %.40q, %v", header, answer, err)
+		}
+	}
 }
 
 // TestNobodyIsServedFromElsewhere than by the interfaces that are named.
