@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"slices"
 	"testing"
 	"time"
 
@@ -103,8 +104,9 @@ func TestADeadNodesDevicesAreLostAndTheirWillsPublished(t *testing.T) {
 			t.Errorf("will of %s: %v", id, got)
 		}
 	}
-	if got := h.what[topics.DevicePresence("elsewhere")]; len(got) != 1 {
-		t.Errorf("connected to a node that lives: %v", got)
+	// It may be told once more: what the group acknowledged last may have died with the node.
+	if got := h.what[topics.DevicePresence("elsewhere")]; slices.ContainsFunc(got, func(p string) bool { return p != "true " }) {
+		t.Errorf("connected to a node that lives: %q", got)
 	}
 }
 
