@@ -3,8 +3,8 @@ package mqtt
 import (
 	"errors"
 	"fmt"
-	"sync"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
