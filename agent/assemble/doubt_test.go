@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -27,6 +28,21 @@ func edited(n int) (old, data []byte) {
 		data[(i*7919*613)%len(data)] ^= byte(1 + i%255)
 	}
 	return old, data
+}
+
+// once is one of 4 MiB with its delta, which many tests use and none changes.
+var once struct {
+	sync.Once
+	old, data, good []byte
+}
+
+func editedOnce(t *testing.T) (old, data, good []byte) {
+	t.Helper()
+	once.Do(func() {
+		once.old, once.data = edited(4 << 20)
+		once.good = encode(t, once.old, once.data, delta.Mixed)
+	})
+	return once.old, once.data, once.good
 }
 
 // asked is which bytes a request is for.
@@ -122,8 +138,7 @@ func (o *origin) packOf(artifact string) (path string, pack object) {
 // most.
 func TestAnOutageIsNoReasonToLeaveADelta(t *testing.T) {
 	const segment = 2 << 20
-	old, data := edited(4 << 20)
-	good := encode(t, old, data, delta.Mixed)
+	old, data, good := editedOnce(t)
 	units := func(r *http.Request) bool {
 		from, _ := askedFor(r)
 		return r.URL.Path == "/artifacts/"+sum(good) && from > 0
@@ -172,8 +187,7 @@ func TestAnOutageIsNoReasonToLeaveADelta(t *testing.T) {
 // TestAWrongHeadCostsASource: another one has the right head. A wrong one may be refused at
 // once, or be found out by what it makes.
 func TestAWrongHeadCostsASource(t *testing.T) {
-	old, data := edited(4 << 20)
-	good := encode(t, old, data, delta.Mixed)
+	old, data, good := editedOnce(t)
 	head, err := delta.ReadHead(bytes.NewReader(good))
 	if err != nil {
 		t.Fatal(err)
@@ -206,8 +220,7 @@ func TestAWrongHeadCostsASource(t *testing.T) {
 // TestASpoiltHeadIsFetchedAnew: a power cut may leave a file that was not synchronised with a
 // hole, and flash may flip a bit where nothing shows it.
 func TestASpoiltHeadIsFetchedAnew(t *testing.T) {
-	old, data := edited(4 << 20)
-	good := encode(t, old, data, delta.Mixed)
+	old, data, good := editedOnce(t)
 	head, err := delta.ReadHead(bytes.NewReader(good))
 	if err != nil {
 		t.Fatal(err)
@@ -272,8 +285,7 @@ func TestATableOfNothingCostsASource(t *testing.T) {
 
 // TestWakesThatAreTooShortForAUnit bring it by and by, and say what they fetched.
 func TestWakesThatAreTooShortForAUnit(t *testing.T) {
-	old, data := edited(4 << 20)
-	good := encode(t, old, data, delta.Mixed)
+	old, data, good := editedOnce(t)
 	head, err := delta.ReadHead(bytes.NewReader(good))
 	if err != nil {
 		t.Fatal(err)

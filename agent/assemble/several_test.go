@@ -20,8 +20,7 @@ func nobody(t *testing.T) string {
 // TestWhoIsAwayBlocksNoWay: of two sources one is not there or has no time, and the other has
 // what is of no use.
 func TestWhoIsAwayBlocksNoWay(t *testing.T) {
-	old, data := edited(4 << 20)
-	good := encode(t, old, data, delta.Mixed)
+	old, data, good := editedOnce(t)
 	head, err := delta.ReadHead(bytes.NewReader(good))
 	if err != nil {
 		t.Fatal(err)
@@ -90,8 +89,7 @@ func TestWhoCompletesWhatAnotherBeganIsNotBlamed(t *testing.T) {
 
 // TestADeltaThatComesByPiecesIsNotLeft: each answer is cut short, and brings something.
 func TestADeltaThatComesByPiecesIsNotLeft(t *testing.T) {
-	old, data := edited(4 << 20)
-	good := encode(t, old, data, delta.Mixed)
+	old, data, good := editedOnce(t)
 	head, err := delta.ReadHead(bytes.NewReader(good))
 	if err != nil {
 		t.Fatal(err)
