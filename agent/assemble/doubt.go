@@ -67,26 +67,25 @@ func (r *run) fruitful(ctx context.Context, k kind) error {
 	return nil
 }
 
-// mayReopen is whether there is such a way.
-func (r *run) mayReopen() bool {
-	for k, n := range r.missed {
-		if n > 0 && n <= maxStrikes && r.plan.ways[k] == nil {
-			return true
-		}
-	}
-	return false
+// missing is a way that could not be opened, for a reason that may pass.
+type missing struct {
+	times int
+	now   bool // it was not tried again since
+}
+
+// mayReopen is whether a way is to be tried again, as soon as something has come.
+func (r *run) mayReopen(k kind) bool {
+	m := r.missed[k]
+	return m.now && m.times <= maxStrikes && r.plan.ways[k] == nil
 }
 
 // reopen tries again, some times, to open the ways that could not be opened while sources were
 // away: they are back.
 func (r *run) reopen(ctx context.Context) error {
 	again := func(k kind) bool {
-		n := r.missed[k]
-		if n == 0 || n > maxStrikes || r.plan.ways[k] != nil {
-			return false
-		}
-		r.missed[k] = -n // until it is missed once more
-		return true
+		may := r.mayReopen(k)
+		r.missed[k] = missing{times: r.missed[k].times}
+		return may
 	}
 	if again(kindPacked) {
 		r.plan.ways[kindPacked] = guessed{r.file.index}

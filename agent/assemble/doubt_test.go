@@ -184,6 +184,31 @@ func TestAnOutageIsNoReasonToLeaveADelta(t *testing.T) {
 	}
 }
 
+// TestAWayThatIsGoneAfterAnOutageIsAskedForOnce more, and not after each segment.
+func TestAWayThatIsGoneAfterAnOutageIsAskedForOnce(t *testing.T) {
+	old, data := edited(8 << 20)
+	good := []byte("a delta")
+	o := newOrigin(t)
+	a := o.release(data, false)
+	o.delta(&a, old, data, good)
+	var asked atomic.Int32
+	o.set(func(w http.ResponseWriter, r *http.Request) bool {
+		if r.URL.Path != "/artifacts/"+sum(good) {
+			return false
+		}
+		if asked.Add(1) <= patience+1 { // an outage, until it is done without
+			w.WriteHeader(http.StatusBadGateway)
+		} else {
+			w.WriteHeader(http.StatusNotFound)
+		}
+		return true
+	})
+	newDevice(t, o.URL).must(a, data)
+	if n := asked.Load(); n != patience+2 {
+		t.Errorf("asked %d times, %d of them in the outage", n, patience+1)
+	}
+}
+
 // TestAWrongHeadCostsASource: another one has the right head. A wrong one may be refused at
 // once, or be found out by what it makes.
 func TestAWrongHeadCostsASource(t *testing.T) {

@@ -57,7 +57,7 @@ func (r *run) openWay(ctx context.Context, k kind, open func(context.Context) (w
 		r.Log.Info("a way to the artifact is not open", "way", k, "err", err)
 		delete(r.plan.ways, k)
 		if !lasting(err) {
-			r.missed[k] = max(r.missed[k], -r.missed[k]) + 1
+			r.missed[k] = missing{r.missed[k].times + 1, true}
 		}
 	case w != nil:
 		r.plan.ways[k] = w

@@ -70,7 +70,7 @@ const alone = 16
 // where another way may be open after it.
 func (r *run) stretch() int {
 	switch {
-	case r.mayReopen():
+	case r.mayReopen(kindPacked), r.mayReopen(kindDelta), r.mayReopen(kindExpanded):
 		return 1
 	case r.share == nil:
 		return 0

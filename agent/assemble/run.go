@@ -54,14 +54,14 @@ type run struct {
 	refusals   map[kind]int    // how many of a way
 	wrong      int             // segments that the plain delta does not make
 	doubts     doubts
-	missed     map[kind]int // how often a way could not be opened, for a reason that may pass
+	missed     map[kind]missing
 }
 
 func newRun(d Downloads, a fetch.Artifact, path string, t *topics.Transfer) *run {
 	return &run{
 		Downloads: d, shelf: shelf{d.Client, path}, wanted: a, transfer: t,
 		strikes: map[strike]int{}, good: map[strike]int{}, early: map[string]early{}, apart: map[string]bool{}, by: map[kind]string{},
-		refused: map[string]bool{}, refusals: map[kind]int{}, missed: map[kind]int{}, doubts: newDoubts(),
+		refused: map[string]bool{}, refusals: map[kind]int{}, missed: map[kind]missing{}, doubts: newDoubts(),
 	}
 }
 
