@@ -46,6 +46,7 @@ func (r *run) fruitful(ctx context.Context, k kind) error {
 	d := &r.doubts
 	clear(d.barren)
 	d.lost[k] = 0
+	r.noRanges = 0
 	left := d.left
 	d.left = nil
 	if err := r.reopen(ctx); err != nil {

@@ -61,8 +61,7 @@ func (r *run) resume() {
 	if len(data) == 0 {
 		return
 	}
-	r.begun = r.pieces(head.Tag, head.By)
-	r.early[r.begun] = early{head.From, data, head.By}
+	r.early[r.pieces(head.Tag, head.By)] = early{head.From, data, head.By}
 	r.unfinished = head
 }
 
@@ -77,7 +76,7 @@ type fragment struct {
 // suspend keeps what is there of the unit that was interrupted last, or wakes that are too
 // short for a unit would never have it.
 func (r *run) suspend() {
-	e := r.early[r.begun]
+	e := r.early[r.pieces(r.unfinished.Tag, r.unfinished.By)]
 	apart := r.apart[r.unfinished.Tag]
 	if r.file.done() || len(e.data) == 0 && !apart || len(e.data) > maxBegun {
 		return

@@ -57,7 +57,8 @@ func (r *run) fetch(ctx context.Context, s step) error {
 			r.strikes[strike{base, s.kind}] = maxStrikes
 		case errors.Is(err, errSent):
 			if s.kind == kindExpanded && !errors.Is(err, expand.ErrSum) {
-				return r.notExpanded(ctx, err)
+				r.Log.Warn("the delta that looks through compression does not make the artifact", "err", err)
+				return r.another(ctx, kindExpanded) // it is the same from everybody
 			}
 			r.against(base, s.kind)
 			wrong++
@@ -75,14 +76,14 @@ func (r *run) fetch(ctx context.Context, s step) error {
 	switch {
 	case s.kind == kindDelta && wrong > 0 && wrong == answered:
 		return r.spoil(ctx, err, wrong == len(sources))
-	case s.kind == kindPacked && asked == 0 && r.refuse(kindPacked):
-		return r.anotherPack(ctx)
+	case s.kind == kindPacked && asked == 0: // as the table says
+		return r.another(ctx, kindPacked)
 	case s.kind != kindFull && asked == 0:
 		r.Log.Warn("a way to the artifact is closed", "way", s.kind)
 		return r.leave(ctx, s.kind)
 	case asked == 0:
 		return fmt.Errorf("%w: no source sends right blocks", fetch.ErrWrongBytes)
-	case r.noRanges >= maxStrikes || r.noRanges > 0 && r.noRanges == asked:
+	case s.kind == kindFull && (r.noRanges >= maxStrikes || r.noRanges > 0 && r.noRanges == asked):
 		return fmt.Errorf("%w: %w", errWhole, err)
 	}
 	return err
@@ -90,7 +91,18 @@ func (r *run) fetch(ctx context.Context, s step) error {
 
 // leave closes a way. The plain delta is opened only when the other is not to be had.
 func (r *run) leave(ctx context.Context, k kind) error {
-	// What it was opened by may be that which is wrong.
+	r.shut(k)
+	switch k {
+	case kindExpanded:
+		return r.openWay(ctx, kindDelta, r.openDelta)
+	case kindDelta:
+		return r.instead(ctx)
+	}
+	return nil
+}
+
+// shut closes a way, and forgets what it was opened by: that may be what is wrong.
+func (r *run) shut(k kind) {
 	switch w := r.plan.ways[k].(type) {
 	case *expanded:
 		w.close()
@@ -101,13 +113,30 @@ func (r *run) leave(ctx context.Context, k kind) error {
 		r.shelf.forgetTable()
 	}
 	delete(r.plan.ways, k)
-	switch k {
-	case kindExpanded:
-		return r.openWay(ctx, kindDelta, r.openDelta)
-	case kindDelta:
-		return r.instead(ctx)
+}
+
+// another leaves a way, unless another source has something else to open it by: nobody has signed
+// a head or a table.
+func (r *run) another(ctx context.Context, k kind) error {
+	if !r.refuse(k) {
+		r.Log.Warn("a way to the artifact is closed", "way", k)
+		return r.leave(ctx, k)
 	}
-	return nil
+	r.shut(k)
+	r.pardon(k)
+	var err error
+	switch k {
+	case kindPacked:
+		r.plan.ways[k] = guessed{r.file.index} // it is opened when it is needed
+	case kindDelta:
+		err = r.openWay(ctx, k, r.openDelta)
+	case kindExpanded:
+		err = r.openWay(ctx, k, r.openExpanded)
+	}
+	if err != nil || r.plan.ways[k] != nil {
+		return err
+	}
+	return r.leave(ctx, k)
 }
 
 func (r *run) against(base string, k kind) { r.strikes[strike{base, k}]++ }
@@ -119,35 +148,6 @@ func (r *run) pardon(k kind) {
 			delete(r.strikes, s)
 		}
 	}
-}
-
-// anotherPack closes packed blocks, which no source has as the table says, unless one has
-// another table.
-func (r *run) anotherPack(ctx context.Context) error {
-	r.shelf.forgetTable()
-	r.plan.ways[kindPacked] = guessed{r.file.index} // and it stays, if a peer has the next block
-	r.unpacker.Close()
-	r.unpacker = nil
-	r.pardon(kindPacked)
-	return r.openWay(ctx, kindPacked, r.openPacked)
-}
-
-// notExpanded leaves the delta that looks through compression, which is the same from everybody,
-// unless another source has another head of it.
-func (r *run) notExpanded(ctx context.Context, err error) error {
-	r.Log.Warn("the delta that looks through compression does not make the artifact", "err", err)
-	if !r.refuse(kindExpanded) {
-		return r.leave(ctx, kindExpanded)
-	}
-	if w, ok := r.plan.ways[kindExpanded].(*expanded); ok {
-		w.close()
-	}
-	delete(r.plan.ways, kindExpanded)
-	r.pardon(kindExpanded)
-	if err := r.openWay(ctx, kindExpanded, r.openExpanded); err != nil || r.plan.ways[kindExpanded] != nil {
-		return err
-	}
-	return r.leave(ctx, kindExpanded)
 }
 
 // spoil leaves the segment that is next to the other ways, and the delta when it has
@@ -163,14 +163,8 @@ func (r *run) spoil(ctx context.Context, err error, all bool) error {
 	if r.wrong++; r.wrong < maxStrikes {
 		return nil
 	}
-	if r.wrong = 0; r.refuse(kindDelta) {
-		delete(r.plan.ways, kindDelta)
-		r.pardon(kindDelta)
-		if err := r.openWay(ctx, kindDelta, r.openDelta); err != nil || r.plan.ways[kindDelta] != nil {
-			return err
-		}
-	}
-	return r.leave(ctx, kindDelta)
+	r.wrong = 0
+	return r.another(ctx, kindDelta)
 }
 
 // from fetches a step's units from one source, and adds their blocks one by one.
@@ -220,7 +214,7 @@ func (r *run) from(ctx context.Context, base string, w way, s step) error {
 			err = errors.Join(r.add(u, out), r.file.sync())
 		}
 		if errors.Is(err, errSent) && sender == several {
-			r.apart[tag], r.begun, r.unfinished = true, "", fragment{Tag: tag}
+			r.apart[tag], r.unfinished = true, fragment{Tag: tag}
 			return fmt.Errorf("%w: %v", errMixed, err)
 		}
 		if err != nil {
@@ -237,7 +231,7 @@ func (r *run) interrupted(tag, name string, e early, came int64) {
 	if len(e.data) == 0 {
 		return
 	}
-	r.begun, r.early[name], r.unfinished = name, e, fragment{Tag: tag}
+	r.early[name], r.unfinished = e, fragment{Tag: tag, By: e.by}
 	r.kept += came
 }
 

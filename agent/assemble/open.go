@@ -116,8 +116,10 @@ func (r *run) openPacked(ctx context.Context) (way, error) {
 	if err != nil {
 		return nil, err
 	}
-	if r.unpacker, err = block.NewUnpacker(); err != nil {
-		return nil, err
+	if r.unpacker == nil {
+		if r.unpacker, err = block.NewUnpacker(); err != nil {
+			return nil, err
+		}
 	}
 	tag := digestOf(raw)
 	r.by[kindPacked] = tag

@@ -44,8 +44,7 @@ type run struct {
 	noRanges int              // answers without the range that was asked for
 	buffer   []byte           // of a unit
 	early    map[string]early // by the tag of what is fetched
-	begun    string           // which of early was interrupted last
-	// unfinished says whose that is.
+	// unfinished is which of early was interrupted last, and by whom it is.
 	unfinished fragment
 	kept       int64           // bytes that came of units that were interrupted
 	apart      map[string]bool // tags of which several sent what was wrong
