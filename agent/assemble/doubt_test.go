@@ -12,10 +12,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 
-	"groundswell/agent/fetch"
-	"groundswell/agent/wake"
 	"groundswell/internal/delta"
 	"groundswell/topics"
 )
@@ -351,35 +348,34 @@ func TestWakesThatAreTooShortForAUnit(t *testing.T) {
 				sources = []string{bad.URL, o.URL}
 			}
 			piece := int(c.unit)/3 + 1
-			budget := wake.New(wake.Limits{Bytes: 1 << 30}) // it counts what was received
 			var end context.CancelFunc
 			var sent atomic.Int64
+			var pieces atomic.Int32 // of this wake
 			o.set(func(w http.ResponseWriter, r *http.Request) bool {
 				from, to := askedFor(r)
 				if r.URL.Path != "/artifacts/"+sum(c.raw) || from < int(c.begin) {
 					return false
 				}
+				if pieces.Add(1) > 1 { // the first has come
+					end()
+					<-r.Context().Done()
+					return true
+				}
 				promise(w, sum(c.raw), from, to, len(c.raw))
-				left, _ := budget.Left()
 				n, _ := w.Write(c.raw[from:min(from+piece, to)])
 				sent.Add(int64(n))
-				_ = http.NewResponseController(w).Flush()
-				for now := left; now > left-int64(n) && r.Context().Err() == nil; now, _ = budget.Left() {
-					time.Sleep(time.Millisecond) // until it is received
-				}
 				if from+n < to {
-					end() // of the wake
+					_ = http.NewResponseController(w).Flush()
+					panic(http.ErrAbortHandler)
 				}
 				return true
 			})
-			d := newDevice(t, o.URL)
-			d.Client = fetch.New(fetch.Config{Sources: func() []string { return sources }, Wake: budget})
-			t.Cleanup(d.Client.Close)
+			d := newDevice(t, sources...)
 			for wakes := 0; ; wakes++ {
 				if wakes > 3*(len(c.raw)/piece+2) {
 					t.Fatalf("%d bytes after %d wakes", d.have, wakes)
 				}
-				budget.Begin()
+				pieces.Store(0)
 				var ctx context.Context
 				ctx, end = context.WithCancel(t.Context())
 				d.last = topics.Transfer{}

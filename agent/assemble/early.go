@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"os"
 	"slices"
+	"strings"
 
 	"groundswell/internal/block"
 )
@@ -62,7 +63,7 @@ func (r *run) resume() {
 		return
 	}
 	r.early[r.pieces(head.Tag, head.By)] = early{head.From, data, head.By}
-	r.unfinished = head
+	r.unfinished = head.Tag
 }
 
 // fragment is the first line of what is kept of a unit; its bytes follow.
@@ -73,15 +74,20 @@ type fragment struct {
 	Apart bool   `json:"apart,omitempty"`
 }
 
-// suspend keeps what is there of the unit that was interrupted last, or wakes that are too
-// short for a unit would never have it.
+// suspend keeps the most that is there of the unit that was interrupted last, or wakes that are
+// too short for a unit would never have it.
 func (r *run) suspend() {
-	e := r.early[r.pieces(r.unfinished.Tag, r.unfinished.By)]
-	apart := r.apart[r.unfinished.Tag]
+	var e early
+	for name, there := range r.early {
+		if tag, _, _ := strings.Cut(name, " "); tag == r.unfinished && name == r.pieces(tag, there.by) && len(there.data) > len(e.data) {
+			e = there
+		}
+	}
+	apart := r.apart[r.unfinished]
 	if r.file.done() || len(e.data) == 0 && !apart || len(e.data) > maxBegun {
 		return
 	}
-	head := fragment{r.unfinished.Tag, e.from, e.by, apart}
+	head := fragment{r.unfinished, e.from, e.by, apart}
 	line, err := json.Marshal(head)
 	if err != nil || len(line) >= maxBegunHead {
 		return // a source with such a long name

@@ -214,7 +214,7 @@ func (r *run) from(ctx context.Context, base string, w way, s step) error {
 			err = errors.Join(r.add(u, out), r.file.sync())
 		}
 		if errors.Is(err, errSent) && sender == several {
-			r.apart[tag], r.unfinished = true, fragment{Tag: tag}
+			r.apart[tag], r.unfinished = true, tag
 			return fmt.Errorf("%w: %v", errMixed, err)
 		}
 		if err != nil {
@@ -231,7 +231,7 @@ func (r *run) interrupted(tag, name string, e early, came int64) {
 	if len(e.data) == 0 {
 		return
 	}
-	r.early[name], r.unfinished = e, fragment{Tag: tag, By: e.by}
+	r.early[name], r.unfinished = e, tag
 	r.kept += came
 }
 

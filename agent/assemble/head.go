@@ -25,7 +25,7 @@ func (r *run) head(ctx context.Context, o fetch.Object, most int64, length func(
 		if err := accept(raw[:n]); err != nil {
 			return err
 		}
-		if r.unfinished.Tag != o.Tag { // of which a later part is there
+		if r.unfinished != o.Tag { // of which a later part is there
 			r.early[o.Tag] = early{n, raw[n:], by}
 		}
 		return nil

@@ -44,8 +44,8 @@ type run struct {
 	noRanges int              // answers without the range that was asked for
 	buffer   []byte           // of a unit
 	early    map[string]early // by the tag of what is fetched
-	// unfinished is which of early was interrupted last, and by whom it is.
-	unfinished fragment
+	// unfinished is the tag of what was interrupted last.
+	unfinished string
 	kept       int64           // bytes that came of units that were interrupted
 	apart      map[string]bool // tags of which several sent what was wrong
 	by         map[kind]string // the digest of the head or the table that a way was opened by
