@@ -173,6 +173,9 @@ func TestWithoutRangesTheWholeIsFetched(t *testing.T) {
 		t.Fatal(err)
 	}
 	d.must(a, data)
+	if d.last.Full != int64(len(data)) { // with what was there, which came again
+		t.Errorf("%+v", d.last)
+	}
 }
 
 // TestABadPackIsLeftForTheArtifact: tables that lie, blocks that are none, packs that
