@@ -2,6 +2,7 @@ package peers
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -26,7 +27,7 @@ import (
 )
 
 // lan is a network whose time is that of the test (testing/synctest): who serves on it
-// stands in a list, and connections are pipes.
+// stands in a list, and connections are roomy.
 type lan struct {
 	t  *testing.T
 	ca *certs.CA
@@ -96,15 +97,16 @@ func (l *lan) dial(ctx context.Context, _, addr string) (net.Conn, error) {
 	if p == nil {
 		return nil, fmt.Errorf("connect %s: refused", addr)
 	}
-	ours, theirs := net.Pipe()
+	ours, theirs := newRoomy()
 	select {
 	case p.conns <- theirs:
 		return ours, nil
 	case <-p.closed:
-		return nil, net.ErrClosed
 	case <-ctx.Done():
-		return nil, ctx.Err()
 	}
+	_ = theirs.Close()
+	_ = ours.Close()
+	return nil, cmp.Or(ctx.Err(), net.ErrClosed)
 }
 
 func (l *lan) called(addr string) int {

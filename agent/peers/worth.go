@@ -153,8 +153,9 @@ func (sh *Share) drips(device string) bool {
 // the queue for an upload once is not slow.
 func measured(b *brought) bool { return b != nil && b.took > queueTime }
 
-// quick are those of a list that are not many times slower than the best of them; nor, once
-// waiting has cost too much, than this device itself.
+// quick are those of a list that are not many times slower than the best of them, and do not
+// drip where there is one of whom nothing is known; nor, once waiting has cost too much, are they
+// many times slower than this device itself.
 func (sh *Share) quick(list []*neighbour) []*neighbour {
 	var best int64
 	if sh.spent() {
@@ -163,7 +164,9 @@ func (sh *Share) quick(list []*neighbour) []*neighbour {
 	devices := map[*neighbour]*brought{}
 	for _, n := range list {
 		devices[n] = sh.turn.brought[sh.device(n)]
-		best = max(best, devices[n].rate())
+		if best = max(best, devices[n].rate()); !measured(devices[n]) {
+			best = max(best, slower*slowest) // it may well be one who does not drip
+		}
 	}
 	return slices.DeleteFunc(list, func(n *neighbour) bool { return measured(devices[n]) && devices[n].rate() < best/slower })
 }
