@@ -75,6 +75,29 @@ func TestASourceWithoutTheRangeIsAskedForAll(t *testing.T) {
 	}
 }
 
+// TestASourceIsAskedForRangesAgain, once it was asked for all: it may have them by now.
+func TestASourceIsAskedForRangesAgain(t *testing.T) {
+	asked := 0
+	s := newSource(t, func(w http.ResponseWriter, r *http.Request) {
+		switch asked++; asked {
+		case 1:
+			noSuchRange(w, r)
+		case 2:
+			w.WriteHeader(http.StatusBadGateway)
+		default:
+			honest(w, r)
+		}
+	})
+	path := begun(t, 200_000)
+	if err := client(t, s.URL).Artifact(t.Context(), artifact(), path, nil); err != nil {
+		t.Fatal(err)
+	}
+	mustBe(t, path, firmware)
+	if got, want := s.asked(), []string{"bytes=200000-", "", "bytes=200000-"}; !slices.Equal(got, want) {
+		t.Errorf("asked for %q, want %q", got, want)
+	}
+}
+
 // TestWhatIsThereIsNotFetchedAgainBeyondABudget: a source that would send all of it is left
 // for the next. Where there is none, a wake is over, or a device that sleeps would stay awake.
 func TestWhatIsThereIsNotFetchedAgainBeyondABudget(t *testing.T) {

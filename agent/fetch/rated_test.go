@@ -2,12 +2,14 @@ package fetch
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"path/filepath"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -43,6 +45,28 @@ func TestTimeOfTheReaderIsNotTheSources(t *testing.T) {
 		}
 		if asked != 2 {
 			t.Errorf("%d requests", asked)
+		}
+	})
+}
+
+// TestAnArtifactWaitsForFasterSources, and says how slow they were.
+func TestAnArtifactWaitsForFasterSources(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := New(Config{Sources: func() []string { return []string{"http://source"} }})
+		defer overPipes(c, drip(time.Second), func(c net.Conn) net.Conn { return c })()
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		a, rounds := artifact(), 0
+		a.Waits = func(why error) {
+			if !errors.Is(why, ErrSlow) || !strings.Contains(why.Error(), "fewer than 30720 bytes in 30s") {
+				t.Error(why)
+			}
+			rounds++
+			cancel()
+		}
+		err := c.Artifact(ctx, a, filepath.Join(t.TempDir(), "staging"), nil)
+		if !errors.Is(err, context.Canceled) || rounds != 1 {
+			t.Errorf("after %d rounds: %v", rounds, err)
 		}
 	})
 }

@@ -79,6 +79,13 @@ func (s *Site) usable(n *neighbour, now time.Time) bool {
 	return !now.Before(n.until) && !n.dropped && n.name != s.name && (place == nil || !now.Before(place.until))
 }
 
+// passes reports whether a neighbour is passed over now.
+func (s *Site) passes(n *neighbour) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return !s.usable(n, time.Now())
+}
+
 // fault judges what came of asking a neighbour. What it has proved to be is held against
 // its certificate; that nobody is there, against the place.
 func (s *Site) fault(n *neighbour, err error) {

@@ -118,6 +118,42 @@ func TestWhoseAnswersDripAreNotWaitedFor(t *testing.T) {
 	}
 }
 
+// TestABadAnswerThatComesLateCountsOnce.
+func TestABadAnswerThatComesLateCountsOnce(t *testing.T) {
+	for name, c := range map[string]struct {
+		answer  http.HandlerFunc
+		strikes int
+	}{
+		"none":      {func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, 1},
+		"a bad one": {func(w http.ResponseWriter, _ *http.Request) { time.Sleep(slowAnswer); w.WriteHeader(http.StatusTeapot) }, 1},
+		"a right one": {func(w http.ResponseWriter, _ *http.Request) {
+			time.Sleep(slowAnswer)
+			_, _ = w.Write([]byte(`{"have":1}`))
+		}, 1},
+		"it is not there": {func(w http.ResponseWriter, r *http.Request) { time.Sleep(slowAnswer); http.NotFound(w, r) }, 1},
+		"it is in time":   {func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(`{"have":1}`)) }, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inLAN(t, func(t *testing.T, l *lan) {
+				a := newArtifact(t, 1<<20)
+				l.serve("198.18.0.1:8447", "late", c.answer)
+				s := l.site("198.18.0.1:8447")
+				sh := s.Join(a.name, a.index, "")
+				defer sh.Leave()
+				n := s.near["198.18.0.1:8447"]
+				s.mu.Lock()
+				s.recognised(n, "late", Name(here, "late")) // it is waited for
+				s.mu.Unlock()
+				sh.turn.waited["late"] = sh.most()
+				sh.refresh(t.Context())
+				if n.strikes != c.strikes {
+					t.Errorf("%d strikes", n.strikes)
+				}
+			})
+		})
+	}
+}
+
 // TestWhoDripsIsNotAskedBesideOneWhoDoesNot, once it has shown that it drips, though nothing is
 // known of the other yet.
 func TestWhoDripsIsNotAskedBesideOneWhoDoesNot(t *testing.T) {

@@ -130,7 +130,10 @@ func (sh *Share) answered(list []*neighbour, took []time.Duration) {
 			continue // or who is asked very often would have waited for long
 		}
 		device := sh.device(n)
-		if sh.turn.waited[device] += took[i]; sh.turn.waited[device] >= sh.most() || sh.spent() {
+		if sh.turn.waited[device] += took[i]; sh.turn.waited[device] < sh.most() && !sh.spent() {
+			continue
+		}
+		if !sh.site.passes(n) { // for what it answered, or that it did not
 			sh.site.fault(n, errLate)
 		}
 	}
