@@ -3,6 +3,8 @@ package peers
 import (
 	"net"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -15,6 +17,7 @@ type roomy struct {
 	net.Conn // an end of a net.Pipe
 	other    *roomy
 	more     chan struct{}
+	unread   atomic.Bool // the other side is closed
 
 	mu     sync.Mutex // guards what follows
 	queue  []byte
@@ -60,8 +63,11 @@ func (r *roomy) tell() {
 func (r *roomy) Write(b []byte) (int, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.closed {
+	switch {
+	case r.closed:
 		return 0, net.ErrClosed
+	case r.unread.Load():
+		return 0, syscall.EPIPE
 	}
 	r.queue = append(r.queue, b...)
 	r.tell()
@@ -75,6 +81,7 @@ func (r *roomy) Close() error {
 	if !r.closed {
 		r.closed = true
 		_ = r.Conn.SetReadDeadline(time.Now())
+		r.other.unread.Store(true)
 		_ = r.other.Conn.SetWriteDeadline(time.Now())
 		r.tell()
 	}
