@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -51,11 +52,26 @@ func shifted() (old, data []byte) {
 	return old, data
 }
 
+// shiftedPair is one with its delta, which some tests use and none changes.
+var shiftedPair struct {
+	sync.Once
+	old, data, good []byte
+}
+
+func shiftedOnce(t *testing.T) (old, data, good []byte) {
+	t.Helper()
+	p := &shiftedPair
+	p.Do(func() {
+		p.old, p.data = shifted()
+		p.good = encode(t, p.old, p.data, delta.Mixed)
+	})
+	return p.old, p.data, p.good
+}
+
 func TestADeltaIsTakenWhenItIsSmaller(t *testing.T) {
-	old, data := shifted()
+	old, data, raw := shiftedOnce(t)
 	o := newOrigin(t)
 	a := o.release(data, true)
-	raw := encode(t, old, data, delta.Mixed)
 	o.delta(&a, old, data, raw)
 	tables := o.tables()
 	d := newDevice(t, o.URL)
@@ -101,8 +117,7 @@ func TestADearDeltaIsNotTaken(t *testing.T) {
 // TestASpoiltDeltaCostsSegments: what it does not make right comes packed, or full. The
 // decoder is never trusted, whatever it is given.
 func TestASpoiltDeltaCostsSegments(t *testing.T) {
-	old, data := shifted()
-	good := encode(t, old, data, delta.Mixed)
+	old, data, good := shiftedOnce(t)
 	head, err := delta.ReadHead(bytes.NewReader(good))
 	if err != nil {
 		t.Fatal(err)
@@ -150,8 +165,7 @@ func TestASpoiltDeltaCostsSegments(t *testing.T) {
 
 // TestADeltaIndexThatIsNoneIsDoneWithout.
 func TestADeltaIndexThatIsNoneIsDoneWithout(t *testing.T) {
-	old, data := shifted()
-	raw := encode(t, old, data, delta.Mixed)
+	old, data, raw := shiftedOnce(t)
 	for name, spoil := range map[string]func(o *origin, a *fetch.Artifact){
 		"gone":         func(_ *origin, a *fetch.Artifact) { a.Deltas.SHA256 = sum([]byte("gone")) },
 		"no document":  func(o *origin, a *fetch.Artifact) { pin := o.put([]byte("{}")); a.Deltas = &pin },
