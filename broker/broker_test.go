@@ -227,7 +227,7 @@ func TestNothingAcknowledgedIsLostByAKill(t *testing.T) {
 			wg.Go(func() { report(ctx, i) })
 		}
 		before := y.count()
-		devtest.Eventually(t, 0, "reports", devtest.True(func() bool { return y.count() > before+3000 }))
+		devtest.Eventually(t, 2*time.Minute, "reports", devtest.True(func() bool { return y.count() > before+3000 }))
 		p.Kill()
 		cancel()
 		wg.Wait()
