@@ -137,6 +137,9 @@ func (p *process) clientOn(servers []string, credential certs.Credential, id str
 }
 
 func (p *process) dial(credential certs.Credential, cfg mqttclient.Config) (*mqttclient.Session, error) {
+	if cfg.AckTimeout == 0 {
+		cfg.AckTimeout = 30 * time.Second // longer than the broker waits for its store, and for another region
+	}
 	var err error
 	if cfg.TLS, err = certs.ClientTLS(certs.TLSOptions{Credential: credential, Authority: p.ca.Authority()}, certs.ServiceBroker); err != nil {
 		return nil, err
