@@ -285,7 +285,12 @@ func TestANodeThatSleepsLetsItsDevicesGo(t *testing.T) {
 	all := startCluster(t, "")
 	p := newPresences(t, all[0])
 	devtest.Eventually(t, 0, "the device to be let in", func() error {
-		s, err := all[2].device("cam-1")
+		credential, err := all[2].ca.IssueDevice("cam-1", "cam-a", "r1", time.Hour)
+		if err != nil {
+			return err
+		}
+		// It must not end the connection by itself, because nobody answers its pings.
+		s, err := all[2].dial(credential, mqttclient.Config{Servers: []string{"mqtts://" + all[2].Addr("mqtt")}, ClientID: "cam-1", KeepAlive: 10 * time.Minute})
 		if err != nil {
 			return err
 		}
@@ -400,10 +405,11 @@ func TestARevocationReachesEveryNode(t *testing.T) {
 		if credential, err = s.ca.IssueDevice(id, "cam-a", "r1", time.Hour); err != nil {
 			t.Fatal(err)
 		}
-		session, err := p.client(credential, id, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
+		var session *mqttclient.Session
+		devtest.Eventually(t, 0, id+" to be let in", func() (err error) { // nodes refuse while they elect
+			session, err = p.client(credential, id, nil)
+			return err
+		})
 		defer session.Close()
 		sessions = append(sessions, session)
 	}

@@ -26,7 +26,6 @@ func startRegions(t *testing.T) (eu, us *process) {
 		return s.broker(name+"-1", mqtts[i], fmt.Sprintf(`
 region: %s
 gateways: {listen: %q, remotes: [{region: %s, servers: [%q]}]}
-limits: {store_timeout: 3s}
 `, name, gateways[i], other, gateways[1-i]))
 	}
 	eu, us = region(0, "eu", "us"), region(1, "us", "eu")

@@ -92,12 +92,20 @@ func TestWhoReadsARolloutMeanwhileGoesOn(t *testing.T) {
 	}
 	read(`BEGIN; SELECT FROM transfer`)
 	done := make(chan error, 1)
-	go func() {
-		_, err := migrations.Apply(t.Context(), url)
-		done <- err
-	}()
+	apply := func() {
+		go func() {
+			_, err := migrations.Apply(t.Context(), url)
+			done <- err
+		}()
+	}
 	other := connect(t, url)
+	apply()
 	devtest.Eventually(t, 0, "it to wait for the reader", devtest.True(func() bool {
+		select {
+		case <-done: // it has given up before anybody looked
+			apply()
+		default:
+		}
 		var waits bool
 		err := other.QueryRow(t.Context(), `SELECT EXISTS (SELECT FROM pg_locks WHERE relation = 'transfer'::regclass AND NOT granted)`).Scan(&waits)
 		return err == nil && waits

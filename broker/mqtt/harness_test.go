@@ -19,6 +19,8 @@ import (
 	"groundswell/internal/mqttclient"
 	"groundswell/internal/ops"
 	"groundswell/topics"
+
+	"github.com/mochi-mqtt/server/v2/packets"
 )
 
 const domain = "fleet.test"
@@ -212,13 +214,31 @@ func (n *node) dial(credential certs.Credential, clientID string, change func(*m
 	if change != nil {
 		change(&cfg)
 	}
-	s, err := mqttclient.Dial(n.t.Context(), cfg)
-	if err != nil {
-		n.t.Fatalf("connect %s: %v", clientID, err)
-	}
-	p.Session = s
+	n.unlessElecting(func() (code byte) {
+		s, err := mqttclient.Dial(n.t.Context(), cfg)
+		if code, _ = mqttclient.Refused(err); err != nil && !n.electing(code) {
+			n.t.Fatalf("connect %s: %v", clientID, err)
+		}
+		p.Session = s
+		return code
+	})
+	s := p.Session
 	n.t.Cleanup(func() { s.Close() })
 	return p
+}
+
+// electing says whether a node of several refuses with that code because their store does
+// not answer in time: they elect, as they may when one of them has just ended or begun, or
+// the machine is busy. A client comes again then.
+func (n *node) electing(code byte) bool {
+	return n.store.Peering != nil && code == packets.ErrServerUnavailable.Code
+}
+
+// unlessElecting does something that is refused with a code, or not, again and again while
+// the nodes elect.
+func (n *node) unlessElecting(do func() (code byte)) {
+	n.t.Helper()
+	eventually(n.t, "an end of the election", func() bool { return !n.electing(do()) })
 }
 
 func (n *node) device(id string) *peer { return n.dial(deviceCredential(n.t, id), id, nil) }

@@ -1,6 +1,7 @@
 package mqtt
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -173,6 +174,12 @@ func TestLabReachesEveryNode(t *testing.T) {
 	nodes[1].lab("pub-1").say(publication("t/a", "from another node", 2, 0))
 	sub.hears("from another node")
 	nodes[0].crash()
+	for _, n := range nodes[1:] {
+		eventually(t, "the two to go on", func() bool {
+			_, err := n.stored.OpenTopics().End(t.Context())
+			return errors.Join(err, n.stored.Ready(t.Context())) == nil
+		})
+	}
 	pub := nodes[2].lab("pub-2")
 	for i := range 20 {
 		pub.say(publication("t/b", fmt.Sprint(i), 1, 0))

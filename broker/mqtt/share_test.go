@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/mochi-mqtt/server/v2/packets"
 )
@@ -109,7 +110,13 @@ func TestSharedAcrossNodes(t *testing.T) {
 	}
 	by, heard := map[string]int{}, map[string]bool{}
 	for range 40 {
-		who, what, _ := strings.Cut(<-members, " ")
+		var next string
+		select {
+		case next = <-members:
+		case <-time.After(patience):
+			t.Fatalf("no more came after %v", by)
+		}
+		who, what, _ := strings.Cut(next, " ")
 		if heard[what] {
 			t.Errorf("%s was heard twice", what)
 		}

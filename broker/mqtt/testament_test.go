@@ -40,6 +40,17 @@ func listen(n *node) *heard {
 	return h
 }
 
+// awaitHandled waits until the store knows that the registry's group has handled all
+// that there is.
+func (n *node) awaitHandled() {
+	n.t.Helper()
+	eventually(n.t, "all to be acknowledged", func() bool {
+		g, _ := n.stored.Group(topics.GroupRegistry)
+		backlog, err := g.Backlog(n.t.Context())
+		return err == nil && backlog == 0
+	})
+}
+
 func (h *heard) count(topic, text string) (n int) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -121,6 +132,7 @@ func TestAWillIsPublishedOnceThoughTheBrokerIsKilled(t *testing.T) {
 	n.start()
 	h = listen(n)
 	eventually(t, "the will", func() bool { return h.count(topics.DeviceStatus("cam-1"), "gone") == 1 })
+	n.awaitHandled() // what is not acknowledged before the end comes again, rightly
 	n.restart()
 	h = listen(n)
 	n.device("marker").publish(topics.DeviceStatus("marker"), "x")
@@ -140,6 +152,7 @@ func TestAWillIsPublishedThoughItsClientIsFaster(t *testing.T) {
 		credential := deviceCredential(t, id)
 		nodes[2].rawConnect(credential, 5, id, withWill(id, "gone", 0))
 		eventually(t, id+" to be there", func() bool { return h.count(topics.DevicePresence(id), "true ") == 1 })
+		nodes[0].awaitHandled() // else it may come again, the will from before as well
 		nodes[2].crash()
 		again := nodes[1]
 		if i == 1 {

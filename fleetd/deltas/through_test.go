@@ -169,7 +169,7 @@ func TestThePlainDeltaDoesNotWaitForTheOther(t *testing.T) {
 		t.Errorf("left behind: %s", text)
 	}
 	cfg := f.config()
-	cfg.Timeout = 300 * time.Millisecond
+	cfg.Timeout = time.Second
 	plainOnly(f.work(cfg, r, "the other to be given up", func(fleet.DeltaSource) bool {
 		f.Exec(`UPDATE delta SET expanded_until = NULL WHERE expanded_state = 'pending'`) // not in a minute
 		return strings.HasPrefix(f.expanded(), "failed|3|it took longer than it may")

@@ -214,6 +214,8 @@ func TestTelemetryDoesNotWaitForPostgres(t *testing.T) {
 	counted(t, server, database, `SELECT count(device) FROM heartbeat WHERE region = 'eu'`, 1)
 	telemetry.group.receive(heartbeat("cam-1", 3, nil))
 	counted(t, server, database, `SELECT count(device) FROM heartbeat WHERE region = 'eu'`, 2)
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.asked != 2 {
 		t.Errorf("the region was asked for %d times, want 2: once while it was down, once after", s.asked)
 	}

@@ -49,7 +49,7 @@ func newKeys(t *testing.T) *platform {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &platform{World: storetest.New(t, publish.NewSigner(key)), dir: t.TempDir(), node: "b1", listen: "127.0.0.1:0"}
+	p := &platform{World: storetest.New(t, publish.NewSigner(key)), dir: t.TempDir(), node: "b1", listen: devtest.FreeAddresses(t, 1)[0]}
 	ca := storetest.Must(certs.NewCA(storetest.TrustDomain, time.Now(), 24*time.Hour))
 	if err := os.WriteFile(p.path("ca.crt"), ca.PEM(), 0o600); err != nil {
 		t.Fatal(err)
@@ -80,7 +80,6 @@ func (p *platform) startBroker(data string) {
 	}
 	program := storetest.Must(devstack.Program(p.T.Context(), "./broker"))
 	p.broker = devtest.Start(p.T, devstack.Spec{Name: p.node, Path: program, Args: []string{"--config", p.path(p.node + ".yaml")}, AddressesFile: p.path(p.node + ".json")})
-	p.listen = p.broker.Addr("mqtt")
 }
 
 // publisher runs a publisher until stop is called.

@@ -22,6 +22,7 @@ func newRegions(t *testing.T) (eu, us *platform) {
 	eu = newKeys(t)
 	there := *eu
 	us = &there
+	us.listen = devtest.FreeAddresses(t, 1)[0]
 	addresses := devtest.FreeAddresses(t, 2)
 	region := func(p *platform, name, listen, other, address string) {
 		p.node = name

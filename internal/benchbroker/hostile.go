@@ -87,7 +87,7 @@ func (b *bench) roundTrips(links []*link) ([]time.Duration, error) {
 		packet := l.protocol.publish(nil, 1, topics.DeviceStatus(deviceID(i)), noise(reportSize), 0)
 		g.Go(func() error {
 			var took []time.Duration
-			for time.Now().Before(end) {
+			for first := true; first || time.Now().Before(end); first = false {
 				began := time.Now()
 				if _, err := l.publish(1, once(packet)); err != nil {
 					return err

@@ -11,7 +11,7 @@ import (
 )
 
 // retainedIdle is after how long without a message the rest counts as missing.
-const retainedIdle = 3 * time.Second
+const retainedIdle = 10 * time.Second
 
 // retained fills the server with retained messages, and measures how long a new
 // subscriber of all of them waits for the last.

@@ -40,7 +40,7 @@ func policy(percents ...float64) map[string]any {
 		"gate":    map[string]any{"success_percent": 95, "max_silent_percent": 20},
 		"breaker": map[string]any{"percent": 2, "window": "10m"},
 		"silent":  map[string]any{"factor": 10, "at_least": "40s"},
-		"settle":  "2s", "health_timeout": "6s", "attempts": 1,
+		"settle":  "2s", "health_timeout": "12s", "attempts": 1,
 	}
 }
 

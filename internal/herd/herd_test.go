@@ -36,9 +36,14 @@ type replica struct {
 	t        *testing.T
 	addr     string
 	handler  http.Handler
-	server   *http.Server
 	registry *ops.Registry
 	limits   artifact.LimitsConfig
+	refused  chan struct{} // closed when it has turned somebody away; no artifact leaves before
+	refuse   func()        // closes it
+
+	life   sync.Mutex // guards what follows
+	server *http.Server
+	due    bool // it goes down in the middle of the next artifact
 
 	mu    sync.Mutex // guards what follows
 	began time.Time  // zero: no request yet
@@ -48,7 +53,8 @@ type replica struct {
 
 func newReplica(t *testing.T, blobs *artifact.Blobs, packs *artifact.Packs, limits artifact.LimitsConfig) *replica {
 	t.Helper()
-	r := &replica{t: t, registry: ops.NewRegistry(), limits: limits}
+	r := &replica{t: t, registry: ops.NewRegistry(), limits: limits, refused: make(chan struct{})}
+	r.refuse = sync.OnceFunc(func() { close(r.refused) })
 	downloads := artifact.Downloads(artifact.DownloadsConfig{
 		Blobs: blobs, Packs: packs, IndexDeltas: artifact.NewIndexDeltas(blobs), Files: nothing{}, Limits: artifact.NewLimits(limits), Metrics: artifact.NewMetrics(r.registry), Log: slog.New(slog.DiscardHandler),
 	})
@@ -58,7 +64,10 @@ func newReplica(t *testing.T, blobs *artifact.Blobs, packs *artifact.Packs, limi
 			r.began = time.Now()
 		}
 		r.mu.Unlock()
-		downloads.ServeHTTP(&metered{w, r, 0}, req)
+		m := &metered{ResponseWriter: w, r: r, ctx: req.Context()}
+		m.artifact = strings.HasPrefix(req.URL.Path, "/artifacts/")
+		m.whole = m.artifact && req.Header.Get("Range") == ""
+		downloads.ServeHTTP(m, req)
 	})
 	var err error
 	if r.addr, err = devstack.FreeAddr(); err != nil {
@@ -70,6 +79,12 @@ func newReplica(t *testing.T, blobs *artifact.Blobs, packs *artifact.Packs, limi
 }
 
 func (r *replica) start() {
+	r.life.Lock()
+	defer r.life.Unlock()
+	if r.due { // nobody came
+		r.due = false
+		_ = r.server.Close()
+	}
 	l, err := net.Listen("tcp", r.addr)
 	if err != nil {
 		r.t.Error(err)
@@ -80,7 +95,28 @@ func (r *replica) start() {
 }
 
 // stop cuts all connections.
-func (r *replica) stop() { _ = r.server.Close() }
+func (r *replica) stop() {
+	r.life.Lock()
+	defer r.life.Unlock()
+	_ = r.server.Close()
+}
+
+// stopInTheMiddle cuts all connections as soon as somebody has a part of an artifact.
+func (r *replica) stopInTheMiddle() {
+	r.life.Lock()
+	defer r.life.Unlock()
+	r.due = true
+}
+
+// middle is told that somebody has a part of an artifact.
+func (r *replica) middle() {
+	r.life.Lock()
+	defer r.life.Unlock()
+	if r.due {
+		r.due = false
+		_ = r.server.Close()
+	}
+}
 
 // count holds the bytes so far against what the cap allows in the time so far. That is
 // an upper bound only, so a slow machine cannot break it.
@@ -97,18 +133,36 @@ func (r *replica) count(n int) {
 type metered struct {
 	http.ResponseWriter
 	r      *replica
+	ctx    context.Context
 	status int
+
+	artifact, whole bool // is asked for
+	sent            int
 }
 
 func (m *metered) WriteHeader(status int) {
 	m.status = status
+	if m.artifact && status == http.StatusServiceUnavailable {
+		m.r.refuse()
+	}
 	m.ResponseWriter.WriteHeader(status)
 }
 
 func (m *metered) Write(p []byte) (int, error) {
+	if m.artifact && m.status < 300 {
+		select {
+		case <-m.r.refused:
+		case <-m.ctx.Done():
+			return 0, m.ctx.Err()
+		}
+	}
 	n, err := m.ResponseWriter.Write(p)
 	if m.status < 300 {
 		m.r.count(n)
+	}
+	// What was sent before this piece has left the buffers.
+	if m.sent += n; m.whole && err == nil && m.sent > len(p) && m.sent < size {
+		m.r.middle()
 	}
 	return n, err
 }
@@ -162,15 +216,17 @@ func origin(t *testing.T, data []byte) (*artifact.Blobs, *artifact.Packs, topics
 	return blobs, packs, topics.Document{Length: int64(len(index.Bytes())), SHA256: digest(index.Bytes())}
 }
 
+const devices, size = 500, 256 << 10 // size is that of the artifact
+
 // Five hundred devices at once, at two replicas that take a hundred each and have a cap:
-// the first goes down in the middle and comes back. No device fails, none is above its
+// the first goes down in the middle and comes back. However slow the machine, all of the
+// places are taken at once, and somebody has a part when the first goes down. No device fails, none is above its
 // cap at any time. Half of the devices know of no blocks.
 func TestFiveHundredDevicesAtAnOriginThatFailsOver(t *testing.T) {
-	const devices, size = 500, 256 << 10
 	data := firmware(size)
 	blobs, packs, index := origin(t, data)
 	limits := artifact.LimitsConfig{
-		Concurrent: 100, PerDevice: 8, RetryAfterMin: time.Second, RetryAfterMax: 2 * time.Second, BytesPerSecond: 12 << 20,
+		Concurrent: 100, PerDevice: 8, RetryAfterMin: time.Second, RetryAfterMax: 2 * time.Second, BytesPerSecond: 6 << 20,
 	}
 	if err := limits.Check(); err != nil {
 		t.Fatal(err)
@@ -184,7 +240,7 @@ func TestFiveHundredDevicesAtAnOriginThatFailsOver(t *testing.T) {
 	finished := func() {
 		switch done.Add(1) {
 		case devices / 5:
-			first.stop()
+			first.stopInTheMiddle()
 		case devices / 2:
 			first.mu.Lock()
 			sentBefore = first.sent

@@ -46,12 +46,11 @@ func newFleet(t *testing.T) *fleet {
 		t.Fatal(err)
 	}
 	f := &fleet{t: t, ca: ca, file: at("broker.yaml"), config: map[string]any{
-		"trust_domain": "fleet.test", "listen": "127.0.0.1:0", "data_dir": at("data"), "sync": "100ms",
+		"trust_domain": "fleet.test", "listen": devtest.FreeAddresses(t, 1)[0], "data_dir": at("data"), "sync": "100ms",
 		"tls":            map[string]string{"cert": at("broker.crt"), "key": at("broker.key"), "ca": at("ca.crt")},
 		"addresses_file": at("addresses.json"), "ops": map[string]string{"listen": "127.0.0.1:0"},
 	}}
 	f.start()
-	f.config["listen"] = f.broker.Addr("mqtt") // the same after a restart
 	return f
 }
 

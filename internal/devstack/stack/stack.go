@@ -4,7 +4,7 @@
 // the benchmark stand on it.
 //
 // Everything lives in one directory and listens on 127.0.0.1. Broker and fleetd
-// take free ports at their first start and keep them, so that they can be
+// are given free ports before their first start and keep them, so that they can be
 // killed and started again below their clients.
 package stack
 
@@ -56,6 +56,19 @@ func (c Config) Set(value any, path ...string) {
 		c = next
 	}
 	c[path[0]] = value
+}
+
+// fix gives each of the listeners at these paths an address that nobody else is given
+// while the program is down: a port that the kernel chose may be somebody else's by then.
+func (c Config) fix(paths ...[]string) error {
+	for _, path := range paths {
+		addr, err := devstack.FreeAddr()
+		if err != nil {
+			return err
+		}
+		c.Set(addr, path...)
+	}
+	return nil
 }
 
 // database is the name of fleetd's database, in PostgreSQL and in InfluxDB.
@@ -151,6 +164,9 @@ func (s *Stack) path(elem ...string) string {
 func (s *Stack) startBroker(ctx context.Context) (*devstack.Process, error) {
 	if s.brokerConfig == nil {
 		s.brokerConfig = s.defaultBrokerConfig()
+		if err := s.brokerConfig.fix([]string{"listen"}, []string{"ops", "listen"}); err != nil {
+			return nil, err
+		}
 		if s.options.BrokerConfig != nil {
 			s.options.BrokerConfig(s.brokerConfig)
 		}
@@ -166,6 +182,9 @@ func (s *Stack) startBroker(ctx context.Context) (*devstack.Process, error) {
 func (s *Stack) startFleetd(ctx context.Context) (*devstack.Process, error) {
 	if s.fleetdConfig == nil {
 		s.fleetdConfig = s.defaultFleetdConfig()
+		if err := s.fleetdConfig.fix([]string{"api", "listen"}, []string{"downloads", "listen"}, []string{"ops", "listen"}); err != nil {
+			return nil, err
+		}
 		if s.options.FleetdConfig != nil {
 			s.options.FleetdConfig(s.fleetdConfig)
 		}
