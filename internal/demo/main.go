@@ -34,7 +34,7 @@ func main() {
 	keep := flag.Bool("keep", false, "leave everything up until Ctrl-C")
 	agents := flag.Int("agents", 40, "how many devices, at least 12")
 	out := flag.String("out", "demo.json", "where to write the results; empty: nowhere")
-	limit := flag.Duration("limit", 3*time.Minute, "give up after this time, counted from the end of the set-up")
+	limit := flag.Duration("limit", 6*time.Minute, "give up after this time, counted from the end of the set-up")
 	withParent := flag.Bool("with-parent", false, "stop when the program that started this one ends, however it does")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
