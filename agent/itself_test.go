@@ -263,8 +263,14 @@ func TestAgentThatIsNoGoodIsReplacedByTheOldOne(t *testing.T) {
 			if exe != s.program {
 				t.Errorf("the service is %s", exe)
 			}
-			if logs := f.logs(mode); mode == "exits" && !slices.ContainsFunc(logs, func(l topics.Log) bool { return strings.Contains(l.Text, "this one is broken") }) {
-				t.Errorf("nothing of what it has printed goes up: %+v", logs)
+			if mode == "exits" {
+				s.eventually("what it has printed", func() error { // the broker has it, and passes it on
+					logs := f.logs(mode)
+					if !slices.ContainsFunc(logs, func(l topics.Log) bool { return strings.Contains(l.Text, "this one is broken") }) {
+						return fmt.Errorf("%+v", logs)
+					}
+					return nil
+				})
 			}
 			if err := s.process.Stop(30 * time.Second); err != nil {
 				t.Error(err)
