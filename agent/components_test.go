@@ -147,12 +147,13 @@ func TestAComponentWaitsForTheOneThatItRequires(t *testing.T) {
 	for _, c := range []struct {
 		name      string
 		lens      trust.ReleaseImage
+		lensTime  int64 // in which it must be well, in seconds; 0: as configured
 		lensState topics.State
 		appState  topics.State
 		app       string
 	}{
-		{"good", lens, topics.StateCommitted, topics.StateCommitted, "2.0.0"},
-		{"sick", sick, topics.StateRolledBack, topics.StateFailed, "1.0.0"},
+		{"good", lens, 0, topics.StateCommitted, topics.StateCommitted, "2.0.0"},
+		{"sick", sick, 1, topics.StateRolledBack, topics.StateFailed, "1.0.0"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -160,7 +161,7 @@ func TestAComponentWaitsForTheOneThatItRequires(t *testing.T) {
 			first := entry(app)
 			// Its turn comes a moment later.
 			second := entry(c.lens, func(e *topics.Entry) {
-				e.HealthTimeoutSeconds = 1
+				e.HealthTimeoutSeconds = c.lensTime
 				e.Waves[0].OpensAt = time.Now().Add(2 * time.Second).UTC().Truncate(time.Second)
 			})
 			f.manifest(c.name, first, second)

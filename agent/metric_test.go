@@ -26,7 +26,7 @@ health:
   interval: 20ms
   timeout: 5s
   settle: 200ms
-  total: 1s
+  total: 5s
   checks: [{name: frames, metric: [%s], min_percent: 80}]
 `, gauge))
 	e := entry(image, func(e *topics.Entry) { e.Attempts = 1 })

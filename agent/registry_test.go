@@ -106,14 +106,15 @@ func (r *registered) pack(version, mode string) string {
 	return out
 }
 
-// rollout starts one, for devices that run the component below 9.
-func (r *registered) rollout(component, version string) (id string) {
+// rollout starts one, for devices that run the component below 9, of a version that has so long
+// to be well.
+func (r *registered) rollout(component, version, within string) (id string) {
 	r.Helper()
 	rollout, err := r.stack.CreateRollout(r.Context(), map[string]any{
 		"release": map[string]string{"name": component, "version": version}, "cohorts": []string{"lobby"}, "from": "<9",
 		"policy": map[string]any{
 			"waves":   []any{map[string]any{"percent": 100, "spread": "0s", "soak": "0s"}},
-			"breaker": map[string]any{"percent": 100}, "attempts": 1, "settle": "1s", "health_timeout": "4s",
+			"breaker": map[string]any{"percent": 100}, "attempts": 1, "settle": "1s", "health_timeout": within,
 		},
 	})
 	if err != nil {
@@ -168,13 +169,14 @@ func TestTheRegistryShowsEachComponent(t *testing.T) {
 	r.release("lens", "1.2.0", agenttest.Firmware(t, "1.2.0", "sick").Path)
 	r.release("set", "2.0.0", r.pack("2.0.0", "healthy"))
 	r.release("set", "3.0.0", r.pack("3.0.0", "sick"))
-	app, lens, set := r.rollout("app", "1.1.0"), r.rollout("lens", "1.2.0"), r.rollout("set", "2.0.0")
+	const well, sick = "30s", "4s" // a slow machine needs more than a sick version is given
+	app, lens, set := r.rollout("app", "1.1.0", well), r.rollout("lens", "1.2.0", sick), r.rollout("set", "2.0.0", well)
 	r.ends(app, "app", topics.StateCommitted)
 	r.ends(lens, "lens", topics.StateRolledBack)
 	r.ends(set, "set", topics.StateCommitted)
 	r.runs(map[string]string{"app": "1.1.0", "lens": "1.0.0", "set": "2.0.0"})
 
-	r.ends(r.rollout("set", "3.0.0"), "set", topics.StateRolledBack)
+	r.ends(r.rollout("set", "3.0.0", sick), "set", topics.StateRolledBack)
 	r.runs(map[string]string{"app": "1.1.0", "lens": "1.0.0", "set": "2.0.0"})
 	var device struct {
 		Installs map[string]struct {

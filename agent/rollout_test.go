@@ -126,10 +126,13 @@ func TestGivesUpAfterItsAttemptsUntilToldToTryAgain(t *testing.T) {
 		t.Fatalf("journal: %+v", r.Failures)
 	}
 	for source, text := range map[string]string{"system": "firmware 1.2.0", "agent": "component launched"} {
-		logs := slices.DeleteFunc(f.logs("cam-1"), func(l topics.Log) bool { return l.Source != source })
-		if len(logs) < 2 || !strings.Contains(logs[0].Text, text) || logs[0].Rollout != e.Rollout {
-			t.Errorf("what %s said: %+v", source, logs)
-		}
+		d.eventually("what "+source+" said", func() error { // the broker has it, and passes it on
+			logs := slices.DeleteFunc(f.logs("cam-1"), func(l topics.Log) bool { return l.Source != source })
+			if len(logs) < 2 || !strings.Contains(logs[0].Text, text) || logs[0].Rollout != e.Rollout {
+				return fmt.Errorf("%+v", logs)
+			}
+			return nil
+		})
 	}
 	f.command("cam-1", topics.Command{ID: "again", Action: topics.CommandRetry, Rollout: e.Rollout})
 	d.eventually("attempts after the command", func() error {

@@ -39,6 +39,7 @@ type lanMachine struct {
 	SHA256  string // the same
 	Index   topics.Document
 	Hostile string // "lies", "stalls"; empty: a device
+	Hurried bool   // some are hostile
 }
 
 // lanResult is what a device says in the end.
@@ -67,7 +68,11 @@ func TestMachineOfALAN(t *testing.T) {
 		result.Blocks = m.misbehave(t, ca, in)
 	} else {
 		d := newDevice(t, m.Origin)
-		d.Peers = peerstest.Site(t, ca, m.Name, ":8447", nil, func(o *peers.Options) { o.Interfaces = []string{"eth0"} })
+		d.Peers = peerstest.Site(t, ca, m.Name, ":8447", nil, func(o *peers.Options) {
+			if o.Interfaces = []string{"eth0"}; m.Hurried {
+				peerstest.Hurried(o)
+			}
+		})
 		takesPart(t, d.Peers)
 		fmt.Println("ready")
 		_, _ = in.ReadString('\n')
@@ -219,7 +224,7 @@ func TestTenDevicesOfALAN(t *testing.T) {
 			machines := map[string]*started{}
 			for i := range devices {
 				name := fmt.Sprintf("cam-%d", i)
-				machines[name] = startMachine(t, lanMachine{Name: name, Dir: dir, Origin: o.URL, Length: a.Length, SHA256: a.SHA256, Index: *a.Index})
+				machines[name] = startMachine(t, lanMachine{Name: name, Dir: dir, Origin: o.URL, Length: a.Length, SHA256: a.SHA256, Index: *a.Index, Hurried: hostile != nil})
 			}
 			for _, name := range hostile {
 				machines[name] = startMachine(t, lanMachine{Name: name, Dir: dir, Origin: o.URL, Length: a.Length, SHA256: a.SHA256, Index: *a.Index, Hostile: name})

@@ -4,8 +4,11 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"groundswell/topics"
 )
 
 // TestASourceThatWantsToBeLeftAloneKeepsNobodyFromPeers: whether it says so at once, or
@@ -63,19 +66,24 @@ func TestWhatPeersBringMeanwhileClosesNoWay(t *testing.T) {
 	d.Again = 20 * time.Millisecond
 	s.devices[0].Client = newDevice(t, other.URL).Client
 	refused, once := make(chan struct{}), sync.Once{}
-	o.set(func(w http.ResponseWriter, r *http.Request) (did bool) {
-		if strings.HasPrefix(r.URL.Path, "/packs/") {
-			once.Do(func() {
-				w.Header().Set("Retry-After", "2")
-				w.WriteHeader(http.StatusServiceUnavailable)
-				did = true
-				close(refused)
-			})
+	var had atomic.Int64 // how much of it the device has
+	o.set(func(w http.ResponseWriter, r *http.Request) bool {
+		// However long it takes until half of it has come from the other device.
+		if !strings.HasPrefix(r.URL.Path, "/packs/") || had.Load() > a.Length/2 {
+			return false
 		}
-		return did
+		w.Header().Set("Retry-After", "2")
+		w.WriteHeader(http.StatusServiceUnavailable)
+		once.Do(func() { close(refused) })
+		return true
 	})
 	ended := make(chan error, 1)
-	go func() { ended <- d.fetch(a) }()
+	go func() {
+		ended <- d.Artifact(t.Context(), a, d.path, func(have int64, x topics.Transfer) {
+			d.have, d.last = have, x
+			had.Store(have)
+		})
+	}()
 	<-refused
 	half(s.devices[0], a)
 	if err := <-ended; err != nil {

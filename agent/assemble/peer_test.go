@@ -36,9 +36,13 @@ func newSite(t testing.TB, o *origin, n int, others func(ca *certs.CA) []string)
 	if others != nil {
 		strange = others(s.ca)
 	}
+	var wait func(*peers.Options)
+	if others != nil {
+		wait = peerstest.Hurried
+	}
 	for i := range n {
 		d := newDevice(t, o.URL)
-		d.Peers = peerstest.Site(t, s.ca, fmt.Sprintf("cam-%d", i), addrs[i], append(strange, addrs...), nil)
+		d.Peers = peerstest.Site(t, s.ca, fmt.Sprintf("cam-%d", i), addrs[i], append(strange, addrs...), wait)
 		s.devices = append(s.devices, d)
 	}
 	for _, d := range s.devices {

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -229,7 +230,12 @@ func newModule(t *testing.T, path string, tries int, final bool) *peripheral {
 	}
 	for step, script := range scripts {
 		text := fmt.Sprintf("#!/bin/sh\nset -e\nDEVICE=%s\n%s\n", path, script)
-		if err := os.WriteFile(filepath.Join(path, "scripts", step), []byte(text), 0o700); err != nil {
+		// What another test starts just now must not inherit the file that is being written:
+		// until that has called exec, the script could not be run ("text file busy").
+		syscall.ForkLock.RLock()
+		err := os.WriteFile(filepath.Join(path, "scripts", step), []byte(text), 0o700)
+		syscall.ForkLock.RUnlock()
+		if err != nil {
 			t.Fatal(err)
 		}
 	}

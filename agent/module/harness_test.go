@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -54,9 +55,14 @@ func fresh(t *testing.T) *device {
 
 func (d *device) path(name string) string { return filepath.Join(d.dir, name) }
 
+// write writes a file, maybe a script: what the module starts just now must not inherit it while
+// it is written, or it could not be run until that has called exec ("text file busy").
 func (d *device) write(name string, data []byte) {
 	d.Helper()
-	if err := os.WriteFile(d.path(name), data, 0o700); err != nil {
+	syscall.ForkLock.RLock()
+	err := os.WriteFile(d.path(name), data, 0o700)
+	syscall.ForkLock.RUnlock()
+	if err != nil {
 		d.Fatal(err)
 	}
 }

@@ -17,7 +17,7 @@ func shares(t *testing.T) (list []*peers.Share, f file) {
 	f = newFile(t, 9, 1<<20)
 	for i, addr := range addrs {
 		// Nobody is to be passed over here, however slow the machine is.
-		s := peerstest.Site(t, ca, fmt.Sprintf("cam-%d", i), addr, addrs, func(o *peers.Options) { o.Grace = devtest.Patience })
+		s := peerstest.Site(t, ca, fmt.Sprintf("cam-%d", i), addr, addrs, func(o *peers.Options) { o.Grace, o.Patience = devtest.Patience, devtest.Patience })
 		devtest.Eventually(t, devtest.Patience, "the device to take part", devtest.True(func() bool { return s.Out() == "" }))
 		share := s.Join(f.name, f.index, f.path)
 		list = append(list, share)

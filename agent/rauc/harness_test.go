@@ -54,9 +54,14 @@ const (
 
 func (d *device) path(name string) string { return filepath.Join(d.dir, name) }
 
+// write writes a file, maybe a script: what another test starts just now must not inherit it while
+// it is written, or it could not be run until that has called exec ("text file busy").
 func (d *device) write(name, text string) {
 	d.Helper()
-	if err := os.WriteFile(d.path(name), []byte(text), 0o600); err != nil {
+	syscall.ForkLock.RLock()
+	err := os.WriteFile(d.path(name), []byte(text), 0o600)
+	syscall.ForkLock.RUnlock()
+	if err != nil {
 		d.Fatal(err)
 	}
 }

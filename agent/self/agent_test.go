@@ -81,7 +81,7 @@ func play(version, mode string, args []string) {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	ctx, leave := context.WithCancelCause(ctx)
 	slots, err := Open(Config{
-		Dir: launched.Dir, Launched: launched, Tries: 3, Alive: alive,
+		Dir: launched.Dir, Launched: launched, Tries: 3, Alive: within,
 		Restart: func() { leave(watchdog.ErrGoesOn) },
 	})
 	if err != nil {
@@ -112,8 +112,11 @@ func play(version, mode string, args []string) {
 		case "activate":
 			slots.Within(within)
 			err = slots.Activate(ctx)
+		case "activate, watched closely":
+			slots.cfg.Alive = alive
+			err = slots.Activate(ctx)
 		case "activate, soon":
-			slots.decided = 3 * time.Second
+			slots.decided = decided
 			err = slots.Activate(ctx)
 		case "confirm":
 			err = slots.Confirm(ctx, launched.Slot)
@@ -137,8 +140,13 @@ func play(version, mode string, args []string) {
 }
 
 const (
-	alive  = 3 * time.Second
-	within = time.Hour
+	// alive is how long an agent on trial may be silent whose silence is to be found out:
+	// no other is ended for that, however busy the machine is.
+	alive = 3 * time.Second
+	// decided is how long it may be undecided, where somebody waits for that. It is enough
+	// for one to start and to be confirmed.
+	decided = 10 * time.Second
+	within  = time.Hour
 )
 
 func note(dir string, l life) {
@@ -272,7 +280,11 @@ func (m *machine) stage(version, mode string) (name string) {
 	dir := m.open()
 	path, err := dir.Staging(image.SHA256)
 	if err == nil {
+		// No launcher of another test inherits the file that is being written: until that has
+		// called exec, it could not be run ("text file busy").
+		syscall.ForkLock.RLock()
 		err = os.WriteFile(path, data, 0o600)
+		syscall.ForkLock.RUnlock()
 	}
 	if err == nil {
 		name, err = dir.Stage(image)

@@ -67,7 +67,11 @@ func TestAnAgentThatIsNoGoodIsTriedSoOftenAndNoMore(t *testing.T) {
 			m := newMachine(t)
 			m.confirmed("1.0.0")
 			name := m.stage("1.1.0", mode)
-			m.order("activate")
+			if strings.HasPrefix(mode, "hangs") {
+				m.order("activate, watched closely")
+			} else {
+				m.order("activate")
+			}
 			want := slices.Concat([]string{"1.0.0"}, slices.Repeat([]string{"1.1.0"}, tries), []string{"1.0.0"})
 			l := m.lived(want...)
 			if l.Slot != "b" || l.Trial || l.PID != m.launcher.PID() {
@@ -112,7 +116,7 @@ func TestAConfirmedAgentIsNotGivenUp(t *testing.T) {
 	m.order("activate, soon")
 	l := m.lived("1.0.0", "1.1.0")
 	m.order("confirm")
-	late := time.Now().Add(3500 * time.Millisecond) // a condition on the clock that the launcher goes by
+	late := time.Now().Add(decided + 500*time.Millisecond) // a condition on the clock that the launcher goes by
 	devtest.Eventually(t, 0, "the time to be over", func() error {
 		if time.Now().Before(late) {
 			return errors.New("not yet")

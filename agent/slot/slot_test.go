@@ -343,11 +343,12 @@ func TestNothingOfTheComponentOutlivesTheAgent(t *testing.T) {
 	m.on()
 	m.try("1.1.0", "child")
 	m.answers("1.1.0")
-	_, line, _ := strings.Cut(m.s.Output(), "child ")
 	var child int
-	if _, err := fmt.Sscan(line, &child); err != nil {
-		t.Fatal(err)
-	}
+	devtest.Eventually(t, 0, "the word of a child", func() error { // which comes by another way than the answer
+		_, line, _ := strings.Cut(m.s.Output(), "child ")
+		_, err := fmt.Sscanln(line, &child)
+		return err
+	})
 	m.off()
 	devtest.Eventually(t, 0, "the child's end", func() error {
 		data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", child))

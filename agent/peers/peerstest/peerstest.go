@@ -5,7 +5,6 @@ package peerstest
 import (
 	"context"
 	"crypto/tls"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"testing"
@@ -13,6 +12,7 @@ import (
 
 	"groundswell/agent/peers"
 	"groundswell/certs"
+	"groundswell/internal/devstack/devtest"
 )
 
 // Domain is the trust domain of the devices.
@@ -48,29 +48,23 @@ func TLS(t testing.TB, ca *certs.CA, device string) *tls.Config {
 	return config
 }
 
-// Addrs are free addresses on loopback: whoever is to know the others has to know where
-// they will be.
+// Addrs are free addresses on loopback, which nobody else is given meanwhile: whoever is to know
+// the others has to know where they will be.
 func Addrs(t testing.TB, n int) []string {
 	t.Helper()
-	var addrs []string
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer l.Close()
-		addrs = append(addrs, l.Addr().String())
-	}
-	return addrs
+	return devtest.FreeAddresses(t, n)
 }
 
-// Site runs a device until the test ends, with the waits of a test unless change says
+// Hurried has a device wait for others as shortly as is of use where some of them never answer.
+// Where all mean well it must not: they are slow if the machine is.
+func Hurried(o *peers.Options) { o.Grace, o.Patience = time.Second, 2*time.Second }
+
+// Site runs a device until the test ends, with the waits of the field unless change says
 // otherwise.
 func Site(t testing.TB, ca *certs.CA, device, listen string, static []string, change func(*peers.Options)) *peers.Site {
 	t.Helper()
 	o := peers.Options{
 		Config: peers.Default(), Device: device, TrustDomain: Domain, TLS: TLS(t, ca, device),
-		Grace: time.Second, Patience: 2 * time.Second,
 	}
 	o.Listen, o.Static = listen, static
 	if change != nil {
