@@ -52,20 +52,27 @@ func shifted() (old, data []byte) {
 	return old, data
 }
 
-// shiftedPair is one with its delta, which some tests use and none changes.
-var shiftedPair struct {
-	sync.Once
+// pair is an old version and a new one with their delta, which many tests use and none changes.
+type pair struct {
+	once            sync.Once
 	old, data, good []byte
 }
 
-func shiftedOnce(t *testing.T) (old, data, good []byte) {
+// of makes it, once, of versions.
+func (p *pair) of(t *testing.T, versions func() (old, data []byte)) (old, data, good []byte) {
 	t.Helper()
-	p := &shiftedPair
-	p.Do(func() {
-		p.old, p.data = shifted()
+	p.once.Do(func() {
+		p.old, p.data = versions()
 		p.good = encode(t, p.old, p.data, delta.Mixed)
 	})
 	return p.old, p.data, p.good
+}
+
+var shiftedPair, editedPair pair
+
+func shiftedOnce(t *testing.T) (old, data, good []byte) {
+	t.Helper()
+	return shiftedPair.of(t, shifted)
 }
 
 func TestADeltaIsTakenWhenItIsSmaller(t *testing.T) {

@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -27,19 +26,10 @@ func edited(n int) (old, data []byte) {
 	return old, data
 }
 
-// once is one of 4 MiB with its delta, which many tests use and none changes.
-var once struct {
-	sync.Once
-	old, data, good []byte
-}
-
+// editedOnce is one of 4 MiB with its delta.
 func editedOnce(t *testing.T) (old, data, good []byte) {
 	t.Helper()
-	once.Do(func() {
-		once.old, once.data = edited(4 << 20)
-		once.good = encode(t, once.old, once.data, delta.Mixed)
-	})
-	return once.old, once.data, once.good
+	return editedPair.of(t, func() (old, data []byte) { return edited(4 << 20) })
 }
 
 // asked is which bytes a request is for.

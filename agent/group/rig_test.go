@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -20,6 +19,7 @@ import (
 	"groundswell/agent/module"
 	"groundswell/agent/slot"
 	"groundswell/agent/slot/slottest"
+	"groundswell/internal/devstack/devtest"
 	"groundswell/topics/pack"
 )
 
@@ -230,12 +230,7 @@ func newModule(t *testing.T, path string, tries int, final bool) *peripheral {
 	}
 	for step, script := range scripts {
 		text := fmt.Sprintf("#!/bin/sh\nset -e\nDEVICE=%s\n%s\n", path, script)
-		// What another test starts just now must not inherit the file that is being written:
-		// until that has called exec, the script could not be run ("text file busy").
-		syscall.ForkLock.RLock()
-		err := os.WriteFile(filepath.Join(path, "scripts", step), []byte(text), 0o700)
-		syscall.ForkLock.RUnlock()
-		if err != nil {
+		if err := devtest.WriteProgram(filepath.Join(path, "scripts", step), []byte(text), 0o700); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -8,12 +8,12 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
 	"groundswell/agent/deploy"
 	"groundswell/agent/slot/slottest"
+	"groundswell/internal/devstack/devtest"
 )
 
 // device has a module whose component is a file: what it holds runs.
@@ -55,14 +55,10 @@ func fresh(t *testing.T) *device {
 
 func (d *device) path(name string) string { return filepath.Join(d.dir, name) }
 
-// write writes a file, maybe a script: what the module starts just now must not inherit it while
-// it is written, or it could not be run until that has called exec ("text file busy").
+// write writes a file, maybe a script.
 func (d *device) write(name string, data []byte) {
 	d.Helper()
-	syscall.ForkLock.RLock()
-	err := os.WriteFile(d.path(name), data, 0o700)
-	syscall.ForkLock.RUnlock()
-	if err != nil {
+	if err := devtest.WriteProgram(d.path(name), data, 0o700); err != nil {
 		d.Fatal(err)
 	}
 }

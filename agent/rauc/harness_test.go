@@ -54,14 +54,10 @@ const (
 
 func (d *device) path(name string) string { return filepath.Join(d.dir, name) }
 
-// write writes a file, maybe a script: what another test starts just now must not inherit it while
-// it is written, or it could not be run until that has called exec ("text file busy").
+// write writes a file, maybe a script.
 func (d *device) write(name, text string) {
 	d.Helper()
-	syscall.ForkLock.RLock()
-	err := os.WriteFile(d.path(name), []byte(text), 0o600)
-	syscall.ForkLock.RUnlock()
-	if err != nil {
+	if err := devtest.WriteProgram(d.path(name), []byte(text), 0o600); err != nil {
 		d.Fatal(err)
 	}
 }

@@ -280,11 +280,7 @@ func (m *machine) stage(version, mode string) (name string) {
 	dir := m.open()
 	path, err := dir.Staging(image.SHA256)
 	if err == nil {
-		// No launcher of another test inherits the file that is being written: until that has
-		// called exec, it could not be run ("text file busy").
-		syscall.ForkLock.RLock()
-		err = os.WriteFile(path, data, 0o600)
-		syscall.ForkLock.RUnlock()
+		err = devtest.WriteProgram(path, data, 0o600)
 	}
 	if err == nil {
 		name, err = dir.Stage(image)
