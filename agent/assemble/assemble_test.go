@@ -178,6 +178,54 @@ func TestWithoutRangesTheWholeIsFetched(t *testing.T) {
 	}
 }
 
+// TestOneWithoutRangesIsNoReasonForTheWhole, as long as another one brings blocks, though that
+// fails now and then.
+func TestOneWithoutRangesIsNoReasonForTheWhole(t *testing.T) {
+	data := noise(7, 16<<20)
+	without, good := newOrigin(t), newOrigin(t)
+	a := without.release(data, false)
+	good.release(data, false)
+	var refused, answered, wholes atomic.Int32
+	of := func(r *http.Request) bool {
+		if r.URL.Path != "/artifacts/"+sum(data) {
+			return false
+		}
+		if asked := r.Header.Get("Range"); asked == "" || strings.HasSuffix(asked, "-") { // up to its end
+			wholes.Add(1)
+		}
+		return true
+	}
+	without.set(func(w http.ResponseWriter, r *http.Request) bool {
+		if !of(r) || r.Header.Get("Range") == "" {
+			return false
+		}
+		refused.Add(1)
+		w.WriteHeader(http.StatusRequestedRangeNotSatisfiable)
+		return true
+	})
+	good.set(func(w http.ResponseWriter, r *http.Request) bool {
+		if !of(r) {
+			return false
+		}
+		switch n := answered.Add(1); {
+		case n <= maxStrikes: // it is cut, and something has come
+			from, to := askedFor(r)
+			promise(w, sum(data), from, to, len(data))
+			_, _ = w.Write(data[from : from+1<<20])
+			_ = http.NewResponseController(w).Flush()
+			panic(http.ErrAbortHandler)
+		case n == maxStrikes+1:
+			w.WriteHeader(http.StatusInternalServerError)
+			return true
+		}
+		return false
+	})
+	newDevice(t, without.URL, good.URL).must(a, data)
+	if refused.Load() <= maxStrikes || answered.Load() <= maxStrikes+1 || wholes.Load() > 0 {
+		t.Errorf("%d ranges refused, %d asked of the other, the whole %d times", refused.Load(), answered.Load(), wholes.Load())
+	}
+}
+
 // TestABadPackIsLeftForTheArtifact: tables that lie, blocks that are none, packs that
 // are gone.
 func TestABadPackIsLeftForTheArtifact(t *testing.T) {
